@@ -1,22 +1,54 @@
-"""A character Theta = (LoRA, token rows): put on a pipeline, taken off, saved and loaded."""
+"""A character Theta = (theta, tau), LoRA weights and token rows: put on a pipeline, taken off, saved and loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from chosen_one_nb.adapters import TARGETS, AdapterError, wear_lora, wear_tokens
+
+__all__ = ["Character", "CharacterError"]
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+TOKEN_FILE = "embeddings.safetensors"
+INITIAL_FILE = "initial_embeddings.safetensors"
+NOTES_FILE = "character.json"
+FORMAT = 1
+
 
 class CharacterError(Exception):
-    """A character file that cannot be read, or a pipeline it does not fit."""
+    """A character that cannot be read from its folder, or that does not fit a pipeline."""
 
 
 @dataclass
 class Character:
+    """One consistent character: what the method makes, Theta in the paper (section 3.2).
+
+    Attributes
+    ----------
+    lora : dict of str to Tensor, float32 on the CPU
+        theta: peft keys of the UNet without prefix, `...attn1.to_q.lora_A.weight` (r, in), `...lora_B.weight` (out, r).
+    tokens : dict of str to Tensor (n, D), float32
+        tau: the learned rows, `clip_l` for the first text encoder and `clip_g` for the second.
+    token : str
+        The word that stands for them in a prompt, such as "<v>".
+    caption : str
+        The caption it was trained with, such as "a sticker of a fox <v>".
+    rank, alpha : int, float
+        The LoRA adds alpha / rank * B A.
+    initial : dict of str to Tensor (n, D)
+        The rows from which training began, what strength 0 means.
+    provenance : dict
+        JSON values: prompt, model name and fingerprint, settings, images it was made of.
+    """
+
     lora: dict[str, torch.Tensor]
     tokens: dict[str, torch.Tensor]
     token: str
@@ -27,15 +59,116 @@ class Character:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def prompt(self, context: str = "") -> str:
+        """Return the prompt that draws the character, in a context such as "on the beach"."""
         return f"{self.caption} {context}".strip()
-
-    def save(self, folder: str | Path) -> Path:
-        raise NotImplementedError
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Character:
-        raise NotImplementedError
 
     @contextmanager
     def on(self, pipeline: Any, strength: float = 1.0) -> Iterator[Any]:
-        raise NotImplementedError
+        """Put the character on a pipeline for the length of a with-block; afterwards it is bit-identical to before.
+
+        Parameters
+        ----------
+        pipeline : StableDiffusionXLPipeline or StableDiffusionPipeline
+            Called as ever inside the block, with the character's token in the prompt.
+        strength : float in [0, 1]
+            Scales the LoRA, and moves the token rows from the initial word (0) to the learned ones (1).
+
+        Yields
+        ------
+        The same pipeline.
+
+        Raises
+        ------
+        CharacterError
+            If strength is out of range, the character was made for another kind of model, or another one is on.
+        """
+        if not 0 <= strength <= 1:
+            raise CharacterError(f"strength: expected a number from 0 (off) to 1 (as learned), got {strength!r}.")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(wear_tokens(pipeline, self.token, self._rows(pipeline, strength)))
+                stack.enter_context(wear_lora(pipeline.unet, self.lora, rank=self.rank, alpha=self.alpha * strength))
+            except AdapterError as error:
+                raise CharacterError(f"cannot put {self.token!r} on this pipeline: {error}") from error
+            yield pipeline
+
+    def _rows(self, pipeline: Any, strength: float) -> dict[str, torch.Tensor]:
+        """Token rows (n, D) at a strength, on the pipeline's device."""
+        start = {key: self.initial.get(key, rows) for key, rows in self.tokens.items()}
+        return {key: torch.lerp(start[key], rows, strength).to(pipeline.device) for key, rows in self.tokens.items()}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the character to a folder of safetensors and JSON files and return the folder.
+
+        `pytorch_lora_weights.safetensors` is what `pipeline.load_lora_weights(folder)` reads, `embeddings.safetensors`
+        holds `clip_l` and `clip_g` as SDXL embedding files do. Each file appears whole or not at all.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        scale = json.dumps({"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS})
+        _write(folder / LORA_FILE, {f"unet.{key}": weight for key, weight in self.lora.items()},
+               {"format": "pt", "lora_adapter_metadata": scale})
+        _write(folder / TOKEN_FILE, self.tokens, {"format": "pt", "token": self.token})
+        _write(folder / INITIAL_FILE, self.initial, {"format": "pt"})
+        notes = {"format": FORMAT, "token": self.token, "caption": self.caption, "rank": self.rank,
+                 "alpha": self.alpha, "provenance": self.provenance}
+        _replace(folder / NOTES_FILE, json.dumps(notes, indent=1, ensure_ascii=False).encode())
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Character:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        CharacterError
+            If a file is missing, damaged, or written by a later version; the message names it.
+        """
+        folder = Path(folder)
+        notes = _read_notes(folder / NOTES_FILE)
+        lora = {key.removeprefix("unet."): weight for key, weight in _read(folder / LORA_FILE).items()}
+        try:
+            return cls(lora, _read(folder / TOKEN_FILE), notes["token"], notes["caption"], notes["rank"],
+                       notes["alpha"], _read(folder / INITIAL_FILE), notes["provenance"])
+        except KeyError as error:
+            raise CharacterError(f"{folder / NOTES_FILE}: the entry {error} is missing. Save the character again, or "
+                                 "take another copy.") from error
+
+
+def _write(file: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    from safetensors.torch import save
+
+    _replace(file, save({key: tensor.contiguous() for key, tensor in tensors.items()}, metadata=metadata))
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file beside its place, then move it there."""
+    beside = file.with_name(file.name + ".part")
+    with beside.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(file)
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CharacterError(f"{file}: expected a safetensors file of a character, could not read it ({error}). "
+                             "Take another copy of the folder.") from error
+
+
+def _read_notes(file: Path) -> dict[str, Any]:
+    try:
+        notes = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CharacterError(f"{file}: expected a character's notes, could not read them ({error}). "
+                             "Check that the folder is one a character was saved to.") from error
+    if notes.get("format") != FORMAT:
+        raise CharacterError(f"{file}: expected format {FORMAT}, got {notes.get('format')}. "
+                             "It was saved by another version of the kit; update the kit.")
+    return notes

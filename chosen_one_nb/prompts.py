@@ -1,0 +1,134 @@
+"""Prompts: checked against the tokenizers before anything long begins, and turned into conditions for the UNet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+__all__ = ["Condition", "PromptError", "check_prompt", "condition", "encoders", "subject", "time_ids"]
+
+# Words that end the description of the subject: what follows is scene, dress or style.
+_AFTER_SUBJECT = re.compile(r"[,.;:]|\b(?:with|wearing|in|on|at|holding|having|near|under|and|that|who|while|reading)\b")
+_MEDIUM = re.compile(r"^(?:an?|the)?\s*(?:\w+\s+){0,3}?(?:sticker|photo|photograph|picture|drawing|painting|portrait|"
+                     r"illustration|rendering|render|sketch|animation|cartoon|watercolou?r|image)\s+of\s+")
+
+
+class PromptError(ValueError):
+    """A prompt that the models cannot take: the message says what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the UNet sees of a text: `embeds` (B, T, C) and, for SDXL, `pooled` (B, D) or None."""
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor | None
+
+    def expand(self, n: int) -> Condition:
+        """Repeat a condition of one text for n pictures, without copying."""
+        pooled = None if self.pooled is None else self.pooled.expand(n, -1)
+        return Condition(self.embeds.expand(n, -1, -1), pooled)
+
+    def where(self, choose: torch.Tensor, other: Condition) -> Condition:
+        """Take this condition for the rows where `choose` (B,) is True, and the other one elsewhere."""
+        embeds = torch.where(choose[:, None, None], self.embeds, other.embeds)
+        if self.pooled is None or other.pooled is None:
+            return Condition(embeds, None)
+        return Condition(embeds, torch.where(choose[:, None], self.pooled, other.pooled))
+
+
+def encoders(pipeline: Any) -> list[tuple[str, str, str]]:
+    """Name a pipeline's text encoders: (file key, encoder attribute, tokenizer attribute).
+
+    The keys are those of SDXL embedding files: `clip_l` for the first encoder, `clip_g` for the second, whatever
+    their widths.
+    """
+    pairs = [("clip_l", "text_encoder", "tokenizer"), ("clip_g", "text_encoder_2", "tokenizer_2")]
+    return [pair for pair in pairs if getattr(pipeline, pair[1], None) is not None]
+
+
+def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) -> str:
+    """Return the prompt stripped, or say why it cannot be used.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+        Its tokenizers set the limit, start and end tokens included (77 in SDXL).
+    prompt : str
+        The text.
+    forbidden : str, optional
+        The placeholder token, where no character is on the pipeline that could give it a meaning.
+
+    Raises
+    ------
+    PromptError
+        If the prompt is empty, too long for a tokenizer, or holds the forbidden token.
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise PromptError(f"prompt: expected a description such as 'a sticker of a fox', got {prompt!r}.")
+    if forbidden and forbidden in prompt:
+        raise PromptError(
+            f"prompt: expected text without {forbidden!r}, got {prompt!r}. That word is the placeholder which "
+            "will stand for the character; choose other words, or another token in the settings.")
+    for _, _, name in encoders(pipeline):
+        tokenizer = getattr(pipeline, name)
+        length = len(tokenizer(prompt).input_ids)
+        if length > tokenizer.model_max_length:
+            raise PromptError(
+                f"prompt: expected at most {tokenizer.model_max_length} tokens (start and end included), got {length}: "
+                f"{prompt!r}. The model would not see the end of it; use fewer words.")
+    return prompt.strip()
+
+
+def condition(pipeline: Any, prompt: str, negative: str | None = None, *,
+              guided: bool = False) -> tuple[Condition, Condition | None]:
+    """Encode one prompt exactly as the pipeline itself does, and with `guided` what guidance contrasts it with.
+
+    Using the pipeline's own `encode_prompt`, in training too, keeps token ids, the layer taken and the pooling equal
+    to sampling (pitfall 21). Gradients flow unless the caller forbids them.
+
+    Parameters
+    ----------
+    pipeline : StableDiffusionXLPipeline or StableDiffusionPipeline
+    prompt : str
+    negative : str, optional
+        What to steer away from; None is the model's own unconditional input (zeros in SDXL).
+    guided : bool
+        Whether the second condition is wanted.
+
+    Returns
+    -------
+    (Condition, Condition or None)
+        Each of one text (B = 1).
+    """
+    encoded = pipeline.encode_prompt(
+        prompt=prompt, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=guided,
+        negative_prompt=negative)
+    embeds, opposite, pooled, opposite_pooled = encoded if len(encoded) == 4 else (*encoded, None, None)
+    return Condition(embeds, pooled), Condition(opposite, opposite_pooled) if guided else None
+
+
+def time_ids(original: tuple[int, int], corner: tuple[int, int], target: tuple[int, int]) -> tuple[int, ...]:
+    """SDXL's micro-conditioning: original size, crop corner, target size, each as (height or top, width or left)."""
+    return (*original, *corner, *target)
+
+
+def subject(prompt: str) -> str:
+    """Guess the word a prompt is about: "a sticker of a red fox on the beach" -> "fox".
+
+    The medium ("a sticker of") is skipped and the last word before the first scene, dress or style phrase is taken.
+    A guess by rule, not grammar: `Settings.initial_word` overrides it.
+
+    Examples
+    --------
+    >>> subject("a photo of a 50 years old man with curly hair")
+    'man'
+    >>> subject("a purple astronaut, digital art")
+    'astronaut'
+    """
+    text = _MEDIUM.sub("", prompt.strip().lower())
+    words = re.findall(r"[^\W\d_]+", _AFTER_SUBJECT.split(text)[0]) or re.findall(r"[^\W\d_]+", text)
+    return words[-1] if words else prompt.strip()
