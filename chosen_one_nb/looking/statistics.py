@@ -1,0 +1,173 @@
+"""The few statistics that looking at a gallery needs, for many columns and many random groups at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+__all__ = ["auroc", "balanced", "bootstrap_means", "interval", "random_groups", "standardised", "two_kinds"]
+
+
+def random_groups(n: int, size: int, count: int, seed: int = 0) -> np.ndarray:
+    """Draw `count` random groups of `size` out of `n`.
+
+    Parameters
+    ----------
+    n, size, count : int
+        0 <= size <= n.
+    seed : int
+
+    Returns
+    -------
+    ndarray of bool, shape (count, n)
+        `size` True in each row.
+    """
+    order = np.random.default_rng(seed).random((count, n)).argsort(axis=1)
+    return order < size
+
+
+def standardised(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Say how far each group's sum of each column lies from what random groups of its size would have.
+
+    Mean and variance are those of all groups of that size (sampling without replacement), so ties need no
+    correction: they are in the variance. A constant column gives 0.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, A)
+    groups : ndarray of bool, shape (B, N)
+
+    Returns
+    -------
+    ndarray of shape (B, A)
+        In standard deviations.
+    """
+    n = len(values)
+    size = groups.sum(axis=1)[:, None]  # (B, 1)
+    centred = _centred(values)
+    variance = size * (n - size) / (n * max(n - 1, 1)) * (centred**2).sum(axis=0)  # (B, A)
+    sums = groups.astype(float) @ centred
+    return np.divide(sums, np.sqrt(variance), out=np.zeros_like(sums), where=variance > 0)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Columns less their means; a column that is constant but for rounding becomes exactly 0."""
+    centred = values - values.mean(axis=0)
+    flat = np.ptp(values, axis=0) <= 1e-9 * (1 + np.abs(values).max(axis=0))
+    return np.where(flat, 0.0, centred)
+
+
+def balanced(z: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    """Bring standardised sums of skewed columns to one scale, so that their maximum is a fair comparison.
+
+    A column that few pictures have makes large sums by luck more often than an even one. The skewness of the sum of
+    a random group is known exactly; the cube-root transform of Wilson and Hilferty (1931) for a Pearson III
+    distribution with that skewness makes it normal. It is monotone: within a column nothing changes its order.
+
+    Parameters
+    ----------
+    z : ndarray of shape (B, A)
+        From `standardised`.
+    values : ndarray of shape (N, A)
+        What it was made of.
+    size : int
+        Of the groups.
+
+    Returns
+    -------
+    ndarray of shape (B, A)
+    """
+    skew = _skewness_of_sums(values, size)
+    skew = np.where(np.abs(skew) < 1e-4, 1e-4, skew)
+    root = np.cbrt(np.maximum(skew / 2 * z + 1, 0))
+    return 6 / skew * (root - 1) + skew / 6
+
+
+def _skewness_of_sums(values: np.ndarray, size: int) -> np.ndarray:
+    """Skewness of the sum of `size` values drawn without replacement, (A,)."""
+    n = len(values)
+    if n < 3 or not 0 < size < n:
+        return np.zeros(values.shape[1])
+    centred = _centred(values)
+    spread = np.sqrt((centred**2).mean(axis=0))
+    third = (centred**3).mean(axis=0)
+    skew = np.divide(third, spread**3, out=np.zeros_like(third), where=spread > 0)
+    return skew * (n - 2 * size) / (n - 2) * np.sqrt((n - 1) / (size * (n - size)))
+
+
+def auroc(values: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Chance that a member has a higher value than a picture outside; ties count half.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, A)
+    members : ndarray of bool, shape (N,)
+        At least one True and one False.
+
+    Returns
+    -------
+    ndarray of shape (A,)
+        In [0, 1]; 0.5 is no difference.
+    """
+    inside, outside = int(members.sum()), int((~members).sum())
+    ranks = rankdata(values, axis=0)  # mid-ranks, 1..N
+    return (ranks[members].sum(axis=0) - inside * (inside + 1) / 2) / (inside * outside)
+
+
+def bootstrap_means(values: np.ndarray, repeats: int = 1000, seed: int = 0) -> np.ndarray:
+    """Resample rows (pictures, not pairs of them) and average.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, A)
+    repeats : int
+    seed : int
+
+    Returns
+    -------
+    ndarray of shape (repeats, A)
+    """
+    n = len(values)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=repeats) / n  # (repeats, N)
+    return weights @ values
+
+
+def interval(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper bound, each (A,), that hold the middle `level` of samples (repeats, A)."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def two_kinds(values: np.ndarray, rounds: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Split each column into a low and a high kind: two normal distributions of one width, fitted by EM.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, A)
+    rounds : int
+        Of EM; it starts from the quantiles 0.4 and 0.93 of each column, since most things are rare.
+
+    Returns
+    -------
+    high : ndarray of shape (N, A)
+        Chance that the value is of the high kind, in [0, 1]; 0 in a constant column.
+    gap : ndarray of shape (A,)
+        Distance of the two means in standard deviations; up to 2 the mixture has a single hump.
+    """
+    spread = values.std(axis=0)
+    scaled = np.divide(_centred(values), spread, out=np.zeros(values.shape), where=spread > 0)
+    low, high = np.quantile(scaled, [0.4, 0.93], axis=0)
+    variance, share = np.full(len(spread), 0.5), np.full(len(spread), 0.15)
+    for _ in range(rounds):
+        logit = np.log(share / (1 - share)) + ((scaled - low) ** 2 - (scaled - high) ** 2) / (2 * variance)
+        chance = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))  # (N, A)
+        low, high = _weighted_mean(scaled, 1 - chance), _weighted_mean(scaled, chance)
+        within = (chance * (scaled - high) ** 2 + (1 - chance) * (scaled - low) ** 2).mean(axis=0)
+        variance = np.maximum(within, 1e-4)
+        share = (chance.sum(axis=0) + 1) / (len(values) + 2)
+    flat = np.ptp(scaled, axis=0) == 0
+    return np.where(flat, 0.0, chance), np.where(flat, 0.0, (high - low) / np.sqrt(variance))
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return (weights * values).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-9)

@@ -1,0 +1,248 @@
+"""The phrases that pictures are asked about, in groups, read from a JSON file that anybody may edit.
+
+A file holds `{"groups": {name: group}}`, or the groups alone. A group is a list of phrases, or an object with
+`phrases` and, optionally, `lies_on` ("figure" or "scene": where in a picture such a thing is), `one_of` (a picture
+has one of them and no more, as with places or art styles) and `template` (how a phrase becomes a sentence for CLIP:
+"a picture {}"). A phrase is a text, or an object with `text`, `attribute` (phrases of a group that share it mean the
+same thing) and `opposite` (what to ask for when one wants a picture without it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+__all__ = ["Attribute", "Group", "Phrase", "Vocabulary", "VocabularyError", "load_vocabulary", "read_vocabulary"]
+
+Place = Literal["figure", "scene"]
+
+MAX_PHRASES = 20_000
+MAX_LENGTH = 300  # characters; CLIP reads 77 tokens
+
+
+class VocabularyError(ValueError):
+    """A vocabulary that cannot be used: the message names the place, what was expected, and what to do."""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Something to ask a picture about.
+
+    Attributes
+    ----------
+    text : str
+        In words, as shown to people. HTML is text like any other: whoever shows it must escape it.
+    attribute : str
+        What it says; phrases of one group with the same attribute count as one. The text itself if not given.
+    opposite : str or None
+        What to ask a generator for in its stead ("in the desert" for "in the snow").
+    """
+
+    text: str
+    attribute: str = ""
+    opposite: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attribute", self.attribute or self.text)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Phrases of one kind.
+
+    Attributes
+    ----------
+    phrases : tuple of Phrase
+    lies_on : "figure" or "scene"
+        Where in the picture such things are, unless the picture says otherwise.
+    one_of : bool
+        A picture has exactly one of them.
+    template : str
+        Sentence for CLIP with "{}" where the phrase goes.
+    """
+
+    phrases: tuple[Phrase, ...]
+    lies_on: Place = "scene"
+    one_of: bool = False
+    template: str = "{}"
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What tables have a row for: one meaning, said by one or several phrases.
+
+    Attributes
+    ----------
+    name, group : str
+    lies_on : "figure" or "scene"
+    one_of : bool
+        As its group says.
+    columns : tuple of int
+        Which of `Vocabulary.texts` say it.
+    phrases : tuple of str
+        The same without template.
+    opposite : str or None
+        The first that its phrases give.
+    """
+
+    name: str
+    group: str
+    lies_on: Place
+    one_of: bool
+    columns: tuple[int, ...]
+    phrases: tuple[str, ...]
+    opposite: str | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Groups of phrases.
+
+    Attributes
+    ----------
+    groups : dict of str to Group
+    notes : tuple of str
+        What was left out on reading, as sentences: repeated phrases, empty groups.
+    """
+
+    groups: dict[str, Group]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> list[str]:
+        """The T sentences for CLIP, group by group."""
+        return [group.template.replace("{}", phrase.text) for group in self.groups.values() for phrase in group.phrases]
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The A <= T attributes, group by group."""
+        found: list[Attribute] = []
+        start = 0
+        for name, group in self.groups.items():
+            found += _attributes(name, group, start)
+            start += len(group.phrases)
+        return tuple(found)
+
+
+def _attributes(name: str, group: Group, start: int) -> list[Attribute]:
+    """Gather a group's phrases by what they say; its first phrase is text number `start`."""
+    said: dict[str, list[int]] = {}
+    for at, phrase in enumerate(group.phrases):
+        said.setdefault(phrase.attribute, []).append(at)
+    return [Attribute(attribute, name, group.lies_on, group.one_of, tuple(start + at for at in places),
+                      tuple(group.phrases[at].text for at in places),
+                      next((group.phrases[at].opposite for at in places if group.phrases[at].opposite), None))
+            for attribute, places in said.items()]
+
+
+def load_vocabulary(path: str | Path) -> Vocabulary:
+    """Read a vocabulary file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A UTF-8 JSON file as the module describes.
+
+    Returns
+    -------
+    Vocabulary
+
+    Raises
+    ------
+    VocabularyError
+        If the file is missing, not JSON, or `read_vocabulary` refuses what it holds.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise VocabularyError(f"{path}: expected a vocabulary file, could not read it ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise VocabularyError(f"{path}: expected UTF-8 text, byte {error.start} is none. Save it as UTF-8.") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise VocabularyError(f"{path}: expected JSON, but {error}. Mend the file at that place.") from error
+    try:
+        return read_vocabulary(data)
+    except VocabularyError as error:
+        raise VocabularyError(f"{path}: {error}") from error
+
+
+def read_vocabulary(data: Any) -> Vocabulary:
+    """Make a vocabulary of what a JSON file holds; repeated phrases and empty groups are left out and noted.
+
+    Parameters
+    ----------
+    data : dict
+        As the module describes.
+
+    Returns
+    -------
+    Vocabulary
+
+    Raises
+    ------
+    VocabularyError
+        If something has the wrong form, nothing is left, or there are more than 20,000 phrases.
+
+    Examples
+    --------
+    >>> read_vocabulary({"place": ["in the snow", "at the beach", "In the  snow"]}).notes
+    ('group "place": "In the  snow" is there twice; the first counts',)
+    """
+    groups = data.get("groups", data) if isinstance(data, dict) else data
+    if not isinstance(groups, dict):
+        raise VocabularyError(f"expected an object of groups, got {type(groups).__name__}.")
+    notes: list[str] = []
+    read = {name: _group(name, value, notes) for name, value in groups.items()
+            if groups is not data or name not in ("about", "name")}
+    kept = {name: group for name, group in read.items() if group.phrases}
+    total = sum(len(group.phrases) for group in kept.values())
+    if not kept:
+        raise VocabularyError("expected at least one phrase, found none. Add a group with phrases.")
+    if total > MAX_PHRASES:
+        raise VocabularyError(f"expected at most {MAX_PHRASES} phrases, got {total}. Keep those you would act on.")
+    return Vocabulary(kept, tuple(notes))
+
+
+def _group(name: str, value: Any, notes: list[str]) -> Group:
+    options = value if isinstance(value, dict) else {"phrases": value}
+    _check_options(name, options)
+    phrases: dict[str, Phrase] = {}
+    for entry in options.get("phrases", []):
+        phrase = _phrase(name, entry)
+        key = " ".join(phrase.text.lower().split())
+        if key in phrases:
+            notes.append(f'group "{name}": "{phrase.text}" is there twice; the first counts')
+        phrases.setdefault(key, phrase)
+    if not phrases:
+        notes.append(f'group "{name}" is empty and was left out')
+    return Group(tuple(phrases.values()), options.get("lies_on", "scene"), options.get("one_of", False),
+                 options.get("template", "{}"))
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    unknown = set(options) - {"phrases", "lies_on", "one_of", "template"}
+    if unknown:
+        raise VocabularyError(f'group "{name}": expected phrases, lies_on, one_of, template; got {sorted(unknown)}.')
+    if not isinstance(options.get("phrases", []), list):
+        raise VocabularyError(f'group "{name}": expected a list of phrases, got {options["phrases"]!r:.60}.')
+    if options.get("lies_on", "scene") not in get_args(Place):
+        raise VocabularyError(f'group "{name}": lies_on is "figure" or "scene", got {options["lies_on"]!r}.')
+    if not isinstance(options.get("one_of", False), bool):
+        raise VocabularyError(f'group "{name}": one_of is true or false, got {options["one_of"]!r}.')
+    template = options.get("template", "{}")
+    if not isinstance(template, str) or template.count("{}") != 1:
+        raise VocabularyError(f'group "{name}": template is a text with "{{}}" in it once, got {template!r}.')
+
+
+def _phrase(name: str, entry: Any) -> Phrase:
+    fields = {"text": entry} if isinstance(entry, str) else entry
+    if not isinstance(fields, dict) or "text" not in fields or set(fields) - {"text", "attribute", "opposite"}:
+        raise VocabularyError(f'group "{name}": a phrase is a text, or an object with text and, if wanted, attribute '
+                              f"and opposite; got {entry!r:.80}.")
+    for key, value in fields.items():
+        if not isinstance(value, str) or not value.strip() or len(value) > MAX_LENGTH:
+            raise VocabularyError(f'group "{name}": {key} is a text of 1 to {MAX_LENGTH} characters, got {value!r:.80}.')
+    return Phrase(**fields)
