@@ -150,12 +150,9 @@ def named_in(text: str) -> dict[str, str]:
     at = 0
     while at < len(words):
         meaning, length = _match(words, at)
-        named = meaning | named
+        for attribute, value in meaning.items():
+            named.setdefault(attribute, value)
         at += length
-    return named if not named else _in_order(named, words)
-
-
-def _in_order(named: dict[str, str], words: list[str]) -> dict[str, str]:
     return named
 
 
@@ -236,10 +233,9 @@ class _Writer:
             traits.append(_article(f"{self.colour('second')} {self.rng.choice(BELLY)}"))
         if "eyes" in self.wanted and not self._eyes_first:
             traits.append(self.colour("eyes") + " eyes")
-        text = "with " + " and ".join(traits) if traits else ""
         if "pattern" in self.wanted and not self._pattern_first:
-            text = f"{text} {self.say('pattern', lambda phrase: ' ' in phrase)}".strip()
-        return text
+            return " and ".join([self.say("pattern", lambda phrase: " " in phrase), *traits])
+        return "with " + " and ".join(traits) if traits else ""
 
     def part(self, part: str) -> str:
         """"a red scarf"."""
@@ -257,16 +253,14 @@ class _Writer:
         """The whole caption."""
         self.plan()
         start = f"{_article(self.say('style'))} of " if "style" in self.wanted else ""
-        figure = [start + self.subject()]
-        clauses = [self.traits(), *self.clothes()]
+        figure = f"{start}{self.subject()} {self.traits()}".strip()
+        clauses = self.clothes()
         scene = [self.say(name) for name in ("action", "place", "extra", "framing") if name in self.wanted]
         if len(scene) > 1 and self.rng.random() < 0.3:
             self.rng.shuffle(scene)
-        parts = [part for part in figure + clauses + scene if part]
-        text = parts[0]
-        for part in parts[1:]:
-            text += (", " if self.rng.random() < 0.35 else " ") + part
-        return text
+        for part in clauses + scene:
+            figure += (", " if self.rng.random() < 0.35 else " ") + part
+        return figure
 
 
 def _wanted(truth: dict[str, Any], rng: Random) -> set[str]:

@@ -27,14 +27,20 @@ def draw_tail(pen: Pen, look: Look) -> None:
         pen.oval(x - 0.10, 0.29, 0.15, 0.085, look.main, turn=35)
         pen.oval(x - 0.18, 0.235, 0.07, 0.062, look.second, turn=35)
     elif kind == "cat":
-        pen.stroke([(x, 0.38), (x - 0.12, 0.36), (x - 0.16, 0.26), (x - 0.13, 0.18)], 0.05, look.main)
+        _line_tail(pen, [(x, 0.38), (x - 0.12, 0.36), (x - 0.16, 0.26), (x - 0.13, 0.18)], 0.05, look.main)
     elif kind == "mouse":
-        pen.stroke([(x, 0.39), (x - 0.1, 0.38), (x - 0.15, 0.32), (x - 0.22, 0.33)], 0.028, mix(look.second, INK, 0.1))
+        _line_tail(pen, [(x, 0.39), (x - 0.1, 0.38), (x - 0.15, 0.32), (x - 0.22, 0.33)], 0.03, look.second)
     elif kind == "dog":
         pen.oval(x - 0.06, 0.26, 0.095, 0.04, look.main, turn=50)
     elif kind == "dragon":
         pen.polys([(0.08, 0.16), (0.27, 0.06), (0.31, 0.20), (0.24, 0.22), (0.21, 0.30)], look.second)
         pen.poly([(x + 0.05, 0.33), (x - 0.20, 0.40), (x - 0.22, 0.32), (x - 0.14, 0.34), (x, 0.26)], look.main)
+
+
+def _line_tail(pen: Pen, points: list[tuple[float, float]], width: float, fill: RGB) -> None:
+    if pen.line:
+        pen.stroke(points, width + 2 * pen.line, INK)
+    pen.stroke(points, width, fill)
 
 
 def draw_head(pen: Pen, look: Look) -> None:
@@ -50,8 +56,8 @@ def draw_head_pattern(pen: Pen, look: Look) -> None:
     """Spots, stripes or a patch on the head, in a dark shade of the main colour."""
     pattern, w, marks = look.truth["pattern"], look.head, look.marks
     if pattern == "spots":
-        for x, y, r in ((-0.74, 0.02, 0.036), (0.74, 0.03, 0.036), (-0.52, 0.085, 0.03), (0.52, 0.09, 0.03),
-                        (-0.05, -0.235, 0.036), (0.62, -0.215, 0.03), (-0.66, -0.2, 0.034)):
+        for x, y, r in ((-0.74, 0.02, 0.040), (0.74, 0.03, 0.040), (-0.52, 0.085, 0.032), (0.52, 0.09, 0.032),
+                        (-0.05, -0.225, 0.040), (0.62, -0.205, 0.034), (-0.66, -0.19, 0.038)):
             pen.oval(x * w, y - 0.03, r, r, marks, line=False)
     elif pattern == "stripes":
         for side in (-1, 1):
@@ -62,8 +68,9 @@ def draw_head_pattern(pen: Pen, look: Look) -> None:
         for x in (-0.07, 0, 0.07):
             pen.poly([(x - 0.024, -0.292), (x + 0.024, -0.292), (x * 0.9, -0.19)], marks, line=False)
     elif pattern == "patch":
-        pen.oval(look.spacing + 0.012, eye_height(look.truth["kind"]), look.eye * 1.6, look.eye * 1.75, marks,
-                 turn=-15, line=False)
+        masked = look.truth["kind"] in ("owl", "penguin") and look.truth["second"] == "black"
+        pen.oval(look.spacing + 0.012, eye_height(look.truth["kind"]), look.eye * 1.65, look.eye * 1.8,
+                 look.main if masked else marks, turn=-15, line=False)
 
 
 # --- ears -------------------------------------------------------------------------------------------------
@@ -133,7 +140,7 @@ def _robot_ears(pen: Pen, look: Look) -> None:
     pen.pair(look.head * 1.02, -0.10, 0.05, 0.075 * look.ear, dark(look.main, 0.4), box=True)
 
 
-_EARS = {"fox": _fox_ears, "cat": _cat_ears, "pig": _pig_ears, "dog": lambda pen, look: None,
+_EARS = {"fox": _fox_ears, "cat": _cat_ears, "pig": _pig_ears,
          "rabbit": _rabbit_ears, "bear": _bear_ears, "mouse": _mouse_ears, "owl": _owl_ears,
          "dragon": _dragon_ears, "robot": _robot_ears}
 
@@ -179,9 +186,10 @@ def _owl_skull(pen: Pen, look: Look) -> None:
 
 
 def _astronaut_skull(pen: Pen, look: Look) -> None:
-    pen.oval(0, HEAD_Y, look.head * 1.08, 0.225, look.main)
-    pen.oval(0, -0.085, look.head * 0.84, 0.165, look.second)
-    pen.oval(0, -0.08, look.head * 0.74, 0.14, SKIN, line=False)
+    pen.pair(look.head * 1.06, -0.09, 0.05, 0.085 * look.ear, (224, 228, 236), box=True)
+    pen.oval(0, HEAD_Y, look.head * 1.04, 0.22, look.main)
+    pen.oval(0, -0.085, look.head * 0.86, 0.172, look.second)
+    pen.oval(0, -0.08, look.head * 0.70, 0.128, SKIN, line=False)
 
 
 def _wizard_skull(pen: Pen, look: Look) -> None:
@@ -212,8 +220,8 @@ def _mouth(pen: Pen, look: Look, y: float, *, on: RGB, size: float = 1.0) -> Non
         pen.arc(0, y - 0.012, s * 1.1, 0.066, 10, 170, 0.018, ink)
         pen.stroke([(-s * 1.1, y - 0.012), (s * 1.1, y - 0.012)], 0.016, ink)
     elif expression == "surprised":
-        pen.oval(0, y + 0.018, 0.046, 0.056, ink, line=False)
-        pen.oval(0, y + 0.022, 0.032, 0.040, (190, 30, 50), line=False)
+        pen.oval(0, y + 0.022, 0.054, 0.066, ink, line=False)
+        pen.oval(0, y + 0.026, 0.036, 0.046, (190, 30, 50), line=False)
     else:
         pen.arc(0, y + 0.052, s, 0.055, 190, 350, 0.026, ink)
 
@@ -253,9 +261,9 @@ def _mouse_face(pen: Pen, look: Look) -> None:
 
 def _pig_face(pen: Pen, look: Look) -> None:
     m = look.muzzle
-    _mouth(pen, look, 0.045, on=look.main)
-    pen.oval(0, -0.025, 0.105 * m, 0.062 * m, look.second)
-    pen.pair(0.038 * m, -0.025, 0.018, 0.028, INK if sum(look.second) > 250 else (200, 190, 200), line=False)
+    _mouth(pen, look, 0.04, on=look.main)
+    pen.oval(0, -0.035, 0.105 * m, 0.062 * m, look.second)
+    pen.pair(0.038 * m, -0.035, 0.018, 0.028, INK if sum(look.second) > 250 else (200, 190, 200), line=False)
 
 
 def _frog_face(pen: Pen, look: Look) -> None:

@@ -86,10 +86,10 @@ def _drawing(back: np.ndarray, front: np.ndarray, alpha: Image.Image, seed: int)
     """Pencil on paper: pale, hatched."""
     size = len(back)
     x, y = np.meshgrid(np.arange(size) / size, np.arange(size) / size)
-    hatch = np.sin((x + y) * 2 * np.pi * 11)[..., None]
+    hatch = np.sin((x + y) * 2 * np.pi * 9)[..., None]
     grain = _noise(seed, 16, size)
-    paler = back + (PAPER - back) * (0.62 + 0.06 * hatch + 0.06 * grain)
-    coloured = front + (PAPER - front) * np.clip(0.14 + 0.09 * hatch + 0.05 * grain, 0, 1)
+    paler = back + (PAPER - back) * (0.50 + 0.06 * hatch + 0.06 * grain)
+    coloured = front + (PAPER - front) * np.clip(0.13 + 0.08 * hatch + 0.05 * grain, 0, 1)
     return paler, coloured
 
 
@@ -100,8 +100,8 @@ def _watercolour(back: np.ndarray, front: np.ndarray, alpha: Image.Image,
     x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
     rim = np.maximum(np.abs(x), np.abs(y))[..., None] + 0.16 * _noise(seed, 9, size)
     wash = _noise(seed + 1, 7, size)
-    bleed = np.clip((rim - 0.74) * 5, 0, 1)
-    back = back + (252 - back) * np.clip(0.26 + 0.20 * wash + bleed, 0, 1)
+    bleed = np.clip((rim - 0.84) * 5, 0, 1)
+    back = back + (252 - back) * np.clip(0.20 + 0.18 * wash + bleed, 0, 1)
     inside = np.asarray(_blur(alpha, 0.03), dtype=np.float32)[..., None] / 255
     pool = 1 - 0.34 * np.clip(1.6 * (0.86 - inside), 0, 1)
     front = (front + (255 - front) * np.clip(0.10 + 0.20 * _noise(seed + 2, 8, size), 0, 0.4)) * pool

@@ -32,8 +32,8 @@ def draw_behind(pen: Pen, look: Look) -> None:
     """Cape and balloon, which lie behind the body."""
     if look.truth["garment"] == "cape":
         w = look.body
-        pen.poly([(-0.10, 0.10), (0.10, 0.10), (w + 0.17, 0.42), (w * 0.6, 0.39), (0, 0.43), (-w * 0.6, 0.39),
-                  (-w - 0.17, 0.42)], look.garment)
+        pen.poly([(-0.14, 0.08), (0.14, 0.08), (w + 0.19, 0.40), (w * 0.8, 0.375), (0, 0.42), (-w * 0.8, 0.375),
+                  (-w - 0.19, 0.40)], look.garment)
     if look.truth["action"] == "balloon":
         x = look.body + 0.20
         pen.stroke([(x, -0.10), (look.body + 0.10, 0.22)], 0.014, INK)
@@ -56,18 +56,18 @@ def draw_garment(pen: Pen, look: Look) -> None:
         pen.pair(w * 0.42, 0.225, 0.02, 0.02, WHITE, line=False)
         pen.oval(0, 0.30, 0.05, 0.03, dark(colour, 0.3), line=False, box=True)
     elif garment == "cape":
-        pen.polys([(0.0, 0.10), (w * 0.95, 0.10), (w * 0.85, 0.20), (0.0, 0.145)], colour)
+        pen.polys([(0.0, 0.10), (w * 1.05, 0.10), (w * 0.98, 0.225), (0.0, 0.15)], colour)
 
 
 def draw_scarf(pen: Pen, look: Look) -> None:
-    """The scarf, over the chin's lower edge, and the cape's clasp."""
+    """The scarf, below the chin, and the cape's clasp."""
     w, colour = look.body, look.garment
     if look.truth["garment"] == "scarf":
         tail = -w * 0.42
-        pen.poly([(tail - 0.055, 0.13), (tail + 0.055, 0.13), (tail + 0.05, 0.335), (tail - 0.07, 0.335)], colour)
+        pen.poly([(tail - 0.055, 0.15), (tail + 0.055, 0.15), (tail + 0.05, 0.335), (tail - 0.07, 0.335)], colour)
         pen.poly([(tail - 0.062, 0.25), (tail + 0.05, 0.25), (tail + 0.05, 0.285), (tail - 0.066, 0.285)],
                  mix(colour, WHITE, 0.7), line=False)
-        pen.oval(0, 0.125, w * 1.12, 0.052, colour, box=True)
+        pen.oval(0, 0.147, w * 1.12, 0.050, colour, box=True)
     elif look.truth["garment"] == "cape":
         pen.oval(0, 0.135, 0.032, 0.032, (255, 215, 60) if look.truth["garment_colour"] != "yellow" else WHITE)
 
@@ -118,22 +118,21 @@ _ACCESSORY = {"hat": _hat, "crown": _crown, "bow": _bow, "flower": _flower, "gla
 
 def draw_book(pen: Pen, look: Look, sleeve: RGB) -> None:
     """An open book before the belly, held by both hands."""
-    pen.polys([(0, 0.25), (0.19, 0.215), (0.19, 0.375), (0, 0.41)], (150, 70, 40))
-    pen.polys([(0.006, 0.262), (0.17, 0.232), (0.17, 0.355), (0.006, 0.385)], (255, 252, 240), line=False)
-    for y in (0.285, 0.325):
+    pen.polys([(0, 0.22), (0.19, 0.185), (0.19, 0.355), (0, 0.39)], (150, 70, 40))
+    pen.polys([(0.006, 0.232), (0.17, 0.202), (0.17, 0.335), (0.006, 0.365)], (255, 252, 240), line=False)
+    for y in (0.26, 0.305):
         for side in (-1, 1):
             pen.stroke([(side * 0.035, y + 0.005), (side * 0.145, y - 0.017)], 0.012, (150, 140, 140))
     for side in (-1, 1):
-        pen.limb((side * look.body, 0.19), (side * 0.195, 0.28), 0.075, sleeve)
-        pen.oval(side * 0.195, 0.305, 0.042, 0.042, look.main)
+        pen.limb((side * look.body, 0.19), (side * 0.195, 0.26), 0.075, sleeve)
+        pen.oval(side * 0.195, 0.285, 0.042, 0.042, look.main)
 
 
 def draw_waving_hand(pen: Pen, look: Look, x: float) -> None:
-    """A raised hand, with two strokes of movement."""
+    """A raised hand with three fingers."""
     pen.oval(x, 0.05, 0.06, 0.06, look.main)
     for turn, dx, dy in ((-30, -0.03, -0.05), (0, 0.012, -0.065), (35, 0.05, -0.045)):
         pen.oval(x + dx, 0.05 + dy, 0.022, 0.04, look.main, turn=turn)
-    pen.arc(x, 0.05, 0.11, 0.11, -35, 25, 0.018, INK)
 
 
 def draw_object(pen: Pen, action: str, x: float) -> None:
@@ -155,7 +154,7 @@ def _pear(x: float, y: float, rx: float, ry: float) -> np.ndarray:
 
 
 def _ball(pen: Pen, x: float) -> None:
-    x, y, r = x + 0.045, 0.25, 0.115
+    x, y, r = x + 0.045, 0.235, 0.115
     pen.oval(x, y, r, r, WHITE)
     for k, colour in enumerate(((230, 40, 50), (40, 110, 230), (250, 200, 30))):
         a = np.deg2rad(np.linspace(k * 120, k * 120 + 62, 8))

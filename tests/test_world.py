@@ -1,0 +1,214 @@
+"""The menagerie's world: chance, drawing and grammar."""
+
+import json
+from collections import Counter
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from chosen_one_nb.menagerie import world
+
+SEEDS = st.integers(0, 2**32)
+
+
+def pixels(truth, size=64):
+    return np.asarray(world.render(truth, size).image, dtype=float)
+
+
+# --- sampling ---------------------------------------------------------------------------------------------
+
+
+def test_a_truth_is_json_and_the_same_for_the_same_seed():
+    truth = world.sample(Random(3))
+    assert truth == world.sample(Random(3)) == json.loads(json.dumps(truth))
+    assert truth != world.sample(Random(4))
+
+
+@given(SEEDS)
+@settings(max_examples=100, deadline=None)
+def test_a_new_scene_keeps_the_identity_and_changes_the_rest(seed):
+    truth = world.sample(Random(seed))
+    scene = world.new_scene(truth, Random(seed + 1))
+    kept = (*world.IDENTITY, *world.PROPORTIONS)
+    assert all(scene[name] == truth[name] for name in kept)
+    assert scene["seed"] != truth["seed"]
+
+
+@given(SEEDS, st.data())
+@settings(max_examples=100, deadline=None)
+def test_any_single_value_can_be_fixed(seed, data):
+    name = data.draw(st.sampled_from(sorted(world.ATTRIBUTES)))
+    value = data.draw(st.sampled_from(world.ATTRIBUTES[name]))
+    assert world.sample(Random(seed), **{name: value})[name] == value
+
+
+def test_values_are_nearly_uniform():
+    rng = Random(0)
+    truths = [world.sample(rng) for _ in range(6000)]
+    for name, values in world.ATTRIBUTES.items():
+        counts = Counter(truth[name] for truth in truths)
+        shares = np.array([counts[value] for value in values if value != "none"]) / 6000
+        assert shares.min() > 0.75 * shares.mean(), name
+        assert shares.max() < 1.25 * shares.mean(), name
+
+
+def test_attributes_are_drawn_independently():
+    rng = Random(1)
+    truths = [world.sample(rng) for _ in range(6000)]
+    for a, b in (("kind", "colour"), ("colour", "garment"), ("place", "style"), ("kind", "extra")):
+        pairs = Counter((truth[a], truth[b]) for truth in truths)
+        left, right = Counter(t[a] for t in truths), Counter(t[b] for t in truths)
+        for (x, y), count in pairs.items():
+            expected = left[x] * right[y] / 6000
+            assert abs(count - expected) < 5 * expected**0.5, (x, y)
+
+
+@pytest.mark.parametrize(("wish", "words"), [
+    ({"kind": "unicorn"}, "'kind' is one of"),
+    ({"hat": "red"}, "unknown attribute 'hat'"),
+    ({"ear_size": 2}, "lies in"),
+    ({"tilt": 90}, "degrees"),
+    ({"colour": "red", "garment_colour": "red", "garment": "scarf"}, "must differ"),
+    ({"garment": "none", "garment_colour": "red"}, "exactly when"),
+])
+def test_impossible_wishes_are_refused(wish, words):
+    with pytest.raises(world.WorldError, match=words):
+        world.sample(Random(0), **wish)
+
+
+def test_half_a_truth_and_a_tiny_size_are_refused():
+    truth = world.sample(Random(0))
+    with pytest.raises(world.WorldError, match="missing or unknown"):
+        world.render({"kind": "fox"})
+    with pytest.raises(world.WorldError, match="at least 16"):
+        world.render(truth, 8)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------
+
+
+def test_the_same_truth_gives_the_same_pixels():
+    for style in world.ATTRIBUTES["style"]:
+        truth = world.sample(Random(5), style=style)
+        assert np.array_equal(pixels(truth), pixels(dict(truth)))
+
+
+def test_pictures_of_both_sizes_agree():
+    rng = Random(2)
+    for style in world.ATTRIBUTES["style"] * 2:
+        truth = world.sample(rng, style=style)
+        small, large = world.render(truth, 64), world.render(truth, 128)
+        reduced = np.asarray(large.image.resize((64, 64), Image.Resampling.BOX), dtype=float)
+        assert large.image.size == (128, 128)
+        assert np.abs(reduced - np.asarray(small.image)).mean() < 6, style
+        assert abs(large.mask.mean() - small.mask.mean()) < 0.02
+
+
+def test_the_mask_is_the_figure():
+    rng = Random(6)
+    for kind in world.ATTRIBUTES["kind"]:
+        truth = world.sample(rng, kind=kind)
+        render = world.render(truth)
+        assert render.mask.shape == (64, 64)
+        assert render.mask.dtype == bool
+        assert 0.08 < render.mask.mean() < 0.75
+        assert render.mask[30:36, 26:38].all()  # the face, whatever the framing
+        assert not render.mask[:2, :2].any()
+
+
+def test_extras_and_places_leave_the_mask_alone():
+    truth = world.sample(Random(7), extra="none", place="plain")
+    mask = world.render(truth).mask
+    assert np.array_equal(mask, world.render(truth | {"extra": "stars", "place": "city"}).mask)
+
+
+BARE = {"garment": "none", "garment_colour": "none", "accessory": "none", "accessory_colour": "none"}
+DRESSED = {"garment": "scarf", "garment_colour": "blue", "accessory": "hat", "accessory_colour": "red"}
+
+
+def variants(name, style):
+    """One character in every value of one attribute."""
+    base = {"style": style, "framing": "medium", "colour": "grey", "second": "white", "action": "book",
+            "extra": "none"} | (BARE if name in ("colour", "second") else DRESSED)
+    truth = world.sample(Random(8), **base)
+    for value in world.ATTRIBUTES[name]:
+        if value == "none" and f"{name}_colour" in truth:
+            yield truth | {name: value, f"{name}_colour": "none"}
+        elif (value, name) not in (("none", "garment_colour"), ("none", "accessory_colour")):
+            yield truth | {name: value}
+
+
+@pytest.mark.parametrize("style", world.ATTRIBUTES["style"])
+@pytest.mark.parametrize("name", world.ATTRIBUTES)
+def test_every_value_shows(style, name):
+    pictures = [pixels(truth) for truth in variants(name, style)]
+    for i, a in enumerate(pictures):
+        for b in pictures[:i]:
+            assert (np.abs(a - b).max(axis=-1) > 40).sum() >= 12
+
+
+@pytest.mark.parametrize("name", world.PROPORTIONS)
+def test_every_proportion_shows(name):
+    truth = world.sample(Random(9), style="cartoon", kind="bear", garment="none")
+    difference = np.abs(pixels(truth | {name: -1.0}) - pixels(truth | {name: 1.0})).max(axis=-1)
+    assert (difference > 60).sum() >= 12
+
+
+# --- captions ---------------------------------------------------------------------------------------------
+
+
+@given(SEEDS)
+@settings(max_examples=1500, deadline=None)
+def test_a_caption_says_exactly_what_it_names(seed):
+    rng = Random(seed)
+    truth = world.sample(rng)
+    said = world.caption(truth, rng)
+    assert world.named_in(said.text) == said.named
+    assert all(truth[name] == value for name, value in said.named.items())
+    tokens = said.text.replace(",", " ,").split()
+    assert len(tokens) <= 30
+    assert set(tokens) <= set(world.vocabulary())
+
+
+def test_captions_name_a_random_part():
+    rng = Random(10)
+    truths = [world.sample(rng) for _ in range(4000)]
+    named = [world.caption(truth, rng).named for truth in truths]
+    for name, values in world.ATTRIBUTES.items():
+        for value in values:
+            asked = [name in n for n, truth in zip(named, truths, strict=True) if truth[name] == value]
+            quiet = value in ("none", "plain", "medium") and name != "place"
+            if not (value == "none" and name.endswith("_colour")):
+                assert (0.003 if quiet else 0.1) < np.mean(asked) < (0.2 if quiet else 0.99), (name, value)
+
+
+def test_captions_vary_and_the_vocabulary_is_small():
+    rng = Random(11)
+    truth = world.sample(rng)
+    texts = {world.caption(truth, rng).text for _ in range(200)}
+    assert len(texts) > 150
+    assert len(world.vocabulary()) <= 220
+    assert all(word == "," or (word.isalpha() and word.islower()) for word in world.vocabulary())
+
+
+def test_contexts_are_read_back_and_known():
+    assert len(world.CONTEXTS) == 8
+    for text, asked in world.CONTEXTS:
+        assert world.named_in(text) == asked
+        assert set(text.split()) <= set(world.vocabulary())
+
+
+@pytest.mark.parametrize(("prompt", "asked"), [
+    ("a sticker of a fox", {"style": "sticker", "kind": "fox"}),
+    ("A photo of a gray owl!", {"style": "photo", "colour": "grey", "kind": "owl"}),
+    ("a cat, wearing a shiny orange hat", {"kind": "cat", "accessory": "hat"}),
+    ("a red green eyed dog", {"eyes": "green", "kind": "dog"}),
+    ("something else entirely", {}),
+    ("", {}),
+])
+def test_any_prompt_can_be_read(prompt, asked):
+    assert world.named_in(prompt) == asked
