@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageFilter
 
 PAPER = np.array([250, 244, 230], dtype=np.float32)
 
@@ -51,6 +51,13 @@ def _blur(image: Image.Image, share: float) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(share * image.width))
 
 
+def _moved(image: Image.Image, right: int, down: int) -> Image.Image:
+    """Shift by whole pixels; what comes in is empty."""
+    moved = Image.new(image.mode, image.size)
+    moved.paste(image, (right, down))
+    return moved
+
+
 def _noise(seed: int, cells: int, size: int) -> np.ndarray:
     """Smooth noise in [-1, 1], shape (size, size, 1), the same at every size."""
     grid = np.random.default_rng(seed).uniform(-1, 1, (cells, cells)).astype(np.float32)
@@ -70,7 +77,7 @@ def _sticker_edge(figure: Image.Image, factor: int) -> Image.Image:
 
 def _lay_edge(back: Image.Image, edge: Image.Image) -> None:
     """Shadow, then white edge."""
-    shadow = ImageChops.offset(_blur(edge, 0.012), 0, max(1, round(0.012 * back.width)))
+    shadow = _moved(_blur(edge, 0.012), 0, max(1, round(0.012 * back.width)))
     back.paste((70, 70, 90), mask=shadow.point(lambda v: v * 0.55))
     back.paste((255, 255, 255), mask=edge)
 
@@ -112,7 +119,7 @@ def _photo(back: np.ndarray, front: np.ndarray, alpha: Image.Image, seed: int) -
     """Shallow depth of field, contact shadow, light from above."""
     size = len(back)
     back = _floats(_blur(Image.fromarray(back.astype(np.uint8)), 0.022))
-    shadow = ImageChops.offset(_blur(alpha, 0.035), round(0.03 * size), round(0.03 * size))
+    shadow = _moved(_blur(alpha, 0.035), round(0.03 * size), round(0.03 * size))
     back = back * (1 - 0.42 * np.asarray(shadow, dtype=np.float32)[..., None] / 255)
     x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
     back = back * (1.04 - 0.22 * (x**2 + y**2))[..., None]
