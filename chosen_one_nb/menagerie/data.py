@@ -1,0 +1,49 @@
+"""The renders that the miniature learns from, drawn once and kept as one array."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from chosen_one_nb.menagerie import world
+
+HELD_OUT = 2_000_000_000  # seeds from here on are never trained on
+
+
+def draw(seed: int, size: int) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Draw the character of one seed: its truth, its image (size, size, 3) uint8 and its mask (size, size) bool."""
+    render = world.render(world.sample(Random(seed)), size)
+    return render.truth, np.asarray(render.image), render.mask
+
+
+def _draw_many(seeds: range, size: int) -> list[tuple[dict, np.ndarray, np.ndarray]]:
+    return [draw(seed, size) for seed in seeds]
+
+
+def renders(work: Path, n: int, size: int, *, workers: int = 2) -> tuple[list[dict], np.ndarray]:
+    """Return ``n`` training renders, drawing them on the first call and reading them from ``work`` afterwards.
+
+    Returns
+    -------
+    truths : list of dict, length n
+    images : uint8 array (n, size, size, 3), memory-mapped
+    """
+    images_file, truths_file = work / f"renders_{size}_{n}.npy", work / f"renders_{size}_{n}.json"
+    if not truths_file.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        chunks = [range(start, min(start + 500, n)) for start in range(0, n, 500)]
+        with ProcessPoolExecutor(workers) as pool:
+            drawn = [item for chunk in pool.map(_draw_many, chunks, [size] * len(chunks)) for item in chunk]
+        np.save(images_file, np.stack([image for _, image, _ in drawn]))
+        truths_file.write_text(json.dumps([truth for truth, _, _ in drawn]))
+    return json.loads(truths_file.read_text()), np.load(images_file, mmap_mode="r")
+
+
+def held_out(n: int, size: int) -> tuple[list[dict], np.ndarray, np.ndarray]:
+    """Draw ``n`` renders that no training sees: truths, images (n, size, size, 3) uint8, masks (n, size, size)."""
+    truths, images, masks = zip(*(draw(HELD_OUT + i, size) for i in range(n)), strict=True)
+    return list(truths), np.stack(images), np.stack(masks)

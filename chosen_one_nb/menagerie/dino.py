@@ -1,0 +1,155 @@
+"""The feature extractor: a ``Dinov2Model`` that learns to see without labels, by self-distillation.
+
+DINO (arXiv 2104.14294): a student sees large and small crops of a picture and predicts what a slowly moving
+average of itself, the teacher, says of the large ones; iBOT (arXiv 2111.07832): it also predicts the teacher's
+patches where its own are masked. The augmentations leave colour alone, since colour is identity in this world.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
+from chosen_one_nb.menagerie.clip import MEAN, STD
+from chosen_one_nb.menagerie.data import renders
+from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.recipe import Recipe
+from chosen_one_nb.menagerie.vae import as_tensor
+
+GLOBALS, LOCALS = 2, 4  # large and small crops per picture
+MASKED = 0.3  # share of patches hidden from the student
+
+
+def build(recipe: Recipe) -> Dinov2Model:
+    """Build the vision transformer untrained."""
+    return Dinov2Model(
+        Dinov2Config(
+            hidden_size=recipe.dino_width, num_hidden_layers=recipe.dino_depth,
+            num_attention_heads=recipe.dino_width // 32, image_size=recipe.image_size,
+            patch_size=recipe.patch_size, mlp_ratio=4, use_mask_token=True,
+        )
+    )  # fmt: skip
+
+
+class Head(nn.Module):
+    """DINO's projection head: a small MLP, then cosine similarity to ``prototypes`` learned directions."""
+
+    def __init__(self, width: int, prototypes: int, bottleneck: int = 64) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, bottleneck))
+        self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (..., D) to scores (..., prototypes)."""
+        return F.normalize(self.mlp(x), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
+
+
+class Network(nn.Module):
+    """Backbone with one head for the whole picture and one for its patches."""
+
+    def __init__(self, backbone: Dinov2Model, prototypes: int) -> None:
+        super().__init__()
+        width = backbone.config.hidden_size
+        self.backbone, self.whole, self.patch = backbone, Head(width, prototypes), Head(width, prototypes)
+
+    def forward(self, pixels: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores of the class token (B, prototypes) and the patch tokens (B, P, D)."""
+        hidden = self.backbone(pixels, bool_masked_pos=masked).last_hidden_state
+        return self.whole(hidden[:, 0]), hidden[:, 1:]
+
+
+def crops(pixels: Tensor, size: int, low: float, high: float) -> Tensor:
+    """One random crop per picture of ``low`` to ``high`` of its area, possibly mirrored, resized to ``size``."""
+    n = len(pixels)
+    area = torch.empty(n, device=pixels.device).uniform_(low, high)
+    ratio = torch.empty_like(area).uniform_(-0.25, 0.25).exp()
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    mirror = torch.where(torch.rand_like(area) < 0.5, -1.0, 1.0)
+    theta = pixels.new_zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = width * mirror, height
+    theta[:, 0, 2] = (1 - width) * torch.empty_like(area).uniform_(-1, 1)
+    theta[:, 1, 2] = (1 - height) * torch.empty_like(area).uniform_(-1, 1)
+    grid = F.affine_grid(theta, (n, 3, size, size), align_corners=False)
+    cropped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return cropped + 0.03 * torch.randn_like(cropped)
+
+
+class Distillation:
+    """The teacher, its centres, and the loss that the student minimises."""
+
+    def __init__(self, student: Network, *, momentum: float = 0.99) -> None:
+        self.student, self.momentum = student, momentum
+        self.teacher = copy.deepcopy(student).eval().requires_grad_(False)
+        device = next(student.parameters()).device
+        prototypes = len(student.whole.prototypes)
+        self.centre, self.patch_centre = (torch.zeros(prototypes, device=device) for _ in range(2))
+
+    def update(self, step: int, progress: float) -> None:
+        """Move the teacher towards the student; the momentum rises to 1 as the training ends."""
+        momentum = 1 - (1 - self.momentum) * (1 - 0.9 * progress)
+        for mine, theirs in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - momentum)
+
+    def _targets(self, scores: Tensor, centre: Tensor, progress: float) -> Tensor:
+        temperature = 0.04 + 0.03 * min(1.0, progress * 4)
+        target = F.softmax((scores - centre) / temperature, dim=-1)
+        centre.lerp_(scores.flatten(0, -2).mean(0), 0.1)
+        return target
+
+    def loss(self, pixels: Tensor, size: int, progress: float) -> dict[str, Tensor]:
+        """Cross-entropies of student and teacher over crops, and over masked patches."""
+        large = torch.cat([crops(pixels, size, 0.4, 1.0) for _ in range(GLOBALS)])
+        small = torch.cat([crops(pixels, size // 2, 0.1, 0.4) for _ in range(LOCALS)])
+        patches = (size // self.student.backbone.config.patch_size) ** 2
+        masked = torch.rand(len(large), patches, device=large.device) < MASKED
+        with torch.no_grad():
+            whole, tokens = self.teacher(large)
+            target = self._targets(whole, self.centre, progress).chunk(GLOBALS)
+            patch_target = self._targets(self.teacher.patch(tokens[masked]), self.patch_centre, progress)
+        seen, seen_tokens = self.student(large, masked)
+        views = [*seen.chunk(GLOBALS), *self.student(small)[0].chunk(LOCALS)]
+        pairs = [(t, v) for i, t in enumerate(target) for j, v in enumerate(views) if i != j]
+        whole_loss = torch.stack([_cross_entropy(t, v) for t, v in pairs]).mean()
+        patch_loss = _cross_entropy(patch_target, self.student.patch(seen_tokens[masked]))
+        used = target[0].mean(0)
+        return {"loss": whole_loss + 0.5 * patch_loss, "patches": patch_loss.detach(),
+                "prototypes": torch.exp(-(used * (used + 1e-9).log()).sum())}  # fmt: skip
+
+
+def _cross_entropy(target: Tensor, scores: Tensor) -> Tensor:
+    return -(target * F.log_softmax(scores / 0.1, dim=-1)).sum(-1).mean()
+
+
+def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
+    """Train the extractor and save the teacher's backbone with its preprocessor as ``out/dinov2``."""
+    _, images = renders(work, recipe.n_renders, recipe.image_size)
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    student = Network(build(recipe), recipe.dino_prototypes).to(device)
+    distillation = Distillation(student)
+    if (checkpoint := work / "dino.pt").exists():  # the running average stands in for the teacher
+        distillation.teacher.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+
+    def loss(step: int, progress: float) -> dict[str, Tensor]:
+        chosen = np.sort(rng.integers(len(images), size=recipe.dino_batch))
+        return distillation.loss(as_tensor(images[chosen]).to(device), recipe.image_size, progress)
+
+    best = fit("dino", student, loss, minutes=recipe.minutes["dino"], work=work, rate=7e-4, decay=0.998,
+               weight_decay=0.04, after_step=distillation.update)  # fmt: skip
+    save(best.backbone, recipe, out)
+
+
+def save(backbone: Dinov2Model, recipe: Recipe, out: Path) -> None:
+    """Save the backbone and a preprocessor that keeps the whole picture."""
+    backbone.half().save_pretrained(out / "dinov2")
+    size = recipe.image_size
+    BitImageProcessorPil(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size},
+        image_mean=[MEAN] * 3, image_std=[STD] * 3,
+    ).save_pretrained(out / "dinov2")  # fmt: skip

@@ -1,0 +1,112 @@
+"""One training loop for every model of the miniature: a time budget, an average of the weights, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def learning_rate(peak: float, progress: float, step: int, *, warmup: int = 100) -> float:
+    """Linear warm-up over ``warmup`` steps, then a half cosine down to 2 % of ``peak`` at progress 1."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return peak * min(1.0, (step + 1) / warmup) * max(0.02, cosine)
+
+
+class Average:
+    """Exponential moving average of a model's weights; the averaged copy is what gets saved."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards ``model``, faster during the first steps so that the random start is forgotten."""
+        decay = min(self.decay, (step + 1) / (step + 10))
+        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
+
+
+def _duration(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def fit(
+    name: str,
+    model: nn.Module,
+    loss: Callable[[int, float], dict[str, torch.Tensor]],
+    *,
+    minutes: float,
+    work: Path,
+    rate: float,
+    parameters: Iterable[nn.Parameter] | None = None,
+    decay: float = 0.999,
+    weight_decay: float = 0.01,
+    after_step: Callable[[int, float], None] | None = None,
+    save_every: float = 120.0,
+) -> nn.Module:
+    """Train ``model`` for a budget of ``minutes`` and return the average of its weights.
+
+    The schedule follows time spent, not steps, so that a budget means the same thing on every machine. The
+    state is saved to ``work/name.pt`` every ``save_every`` seconds; a later call goes on from there, and with a
+    larger budget it trains longer.
+
+    Parameters
+    ----------
+    loss : callable (step, progress) -> dict
+        Draws its own batch; ``dict["loss"]`` is minimised, the other entries are only printed.
+    after_step : callable (step, progress), optional
+        Called after each optimiser step (a teacher's update, for example).
+    """
+    optimizer = torch.optim.AdamW(parameters or model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    average = Average(model, decay)
+    path, step, before = work / f"{name}.pt", 0, 0.0
+    if path.exists():
+        state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+        model.load_state_dict(state["model"])
+        average.model.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, before = state["step"], state["seconds"]
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "average": average.model.state_dict(), "step": step,
+                 "optimizer": optimizer.state_dict(), "seconds": before + time.monotonic() - start}  # fmt: skip
+        torch.save(state, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+    budget, start = minutes * 60, time.monotonic()
+    saved = said = start
+    smooth: dict[str, float] = {}
+    while (spent := before + time.monotonic() - start) < budget:
+        progress = spent / budget
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(rate, progress, step)
+        values = loss(step, progress)
+        optimizer.zero_grad(set_to_none=True)
+        values["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update(model, step)
+        if after_step is not None:
+            after_step(step, progress)
+        step += 1
+        for key, value in values.items():
+            smooth[key] = 0.98 * smooth.get(key, now := value.detach().item()) + 0.02 * now
+        if time.monotonic() - said > 20:
+            said = time.monotonic()
+            shown = " ".join(f"{key} {value:.4f}" for key, value in smooth.items())
+            print(f"{name}: step {step} {shown}, {_duration(budget - spent)} left", flush=True)
+        if time.monotonic() - saved > save_every:
+            saved = time.monotonic()
+            save()
+    save()
+    return average.model

@@ -1,0 +1,102 @@
+"""The sizes of the miniature models: one dataclass, so that a larger menagerie is a matter of arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every number that shapes the bundled models.
+
+    Two presets: ``cpu`` (64-pixel pictures, made for two processor cores) and ``gpu`` (128-pixel pictures).
+    Widths are channels, depths are layers, sizes are pixels.
+    """
+
+    image_size: int = 64
+    n_renders: int = 24_000
+    seed: int = 0
+    text_length: int = 32
+
+    latent_channels: int = 4
+    vae_channels: tuple[int, ...] = (24, 48, 64)
+    vae_batch: int = 8
+
+    text_widths: tuple[int, int] = (96, 128)
+    text_depth: int = 4
+    vision_width: int = 128
+    vision_depth: int = 4
+    patch_size: int = 8
+    clip_batch: int = 128
+
+    dino_width: int = 128
+    dino_depth: int = 6
+    dino_prototypes: int = 1024
+    dino_batch: int = 32
+
+    reader_size: int = 128
+    reader_channels: tuple[int, ...] = (32, 64, 128, 192)
+    reader_batch: int = 32
+
+    unet_channels: tuple[int, ...] = (48, 96, 192)
+    unet_batch: int = 32
+
+    minutes: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"vae": 60, "clip": 30, "dino": 90, "reader": 40, "unet": 180}
+    )
+
+    @classmethod
+    def preset(cls, name: str) -> Recipe:
+        """Return the recipe called ``cpu`` or ``gpu``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such preset.
+        """
+        if name == "cpu":
+            return cls()
+        if name == "gpu":
+            return cls(
+                image_size=128, n_renders=100_000,
+                vae_channels=(32, 64, 96, 128), latent_channels=8, vae_batch=64,
+                text_widths=(128, 192), vision_width=192, vision_depth=6, patch_size=14, clip_batch=512,
+                dino_width=192, dino_prototypes=4096, dino_batch=256,
+                reader_size=128, reader_batch=256, unet_channels=(64, 128, 256), unet_batch=256,
+                minutes={"vae": 8, "clip": 3, "dino": 6, "reader": 3, "unet": 9},
+            )  # fmt: skip
+        raise ValueError(f"preset: expected 'cpu' or 'gpu', got {name!r}.")
+
+    def replace(self, **changes: object) -> Recipe:
+        """Return a copy with some numbers changed."""
+        return dataclasses.replace(self, **changes)
+
+    def with_words(self, words: list[str]) -> Recipe:
+        """Return a copy changed by ``name=number`` or ``name=number,number`` words of a command line.
+
+        Raises
+        ------
+        ValueError
+            If a word is not of that form or names no number of the recipe.
+        """
+        names = {field.name for field in dataclasses.fields(self)} - {"minutes"}
+        changes: dict[str, object] = {}
+        for word in words:
+            name, _, value = word.partition("=")
+            if name not in names or not value.replace(",", "").isdigit():
+                raise ValueError(f"expected name=number with a name out of {sorted(names)}, got {word!r}.")
+            numbers = tuple(int(part) for part in value.split(","))
+            changes[name] = numbers if isinstance(getattr(self, name), tuple) else numbers[0]
+        return self.replace(**changes)
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Read a recipe written by :meth:`save`."""
+        raw = json.loads(path.read_text())
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})

@@ -1,0 +1,114 @@
+"""The generator: a text-conditioned ``UNet2DConditionModel`` on the autoencoder's latents, as in SDXL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from chosen_one_nb.menagerie import world
+from chosen_one_nb.menagerie.clip import tokenize
+from chosen_one_nb.menagerie.data import renders
+from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.recipe import Recipe
+from chosen_one_nb.menagerie.vae import encode
+
+TIME_WIDTH = 8  # numbers per micro-condition (original size, crop, target size: six of them)
+UNCONDITIONAL = 0.1  # share of captions dropped, for classifier-free guidance
+NOISE = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing",
+}  # fmt: skip
+
+
+def build(recipe: Recipe, context: int, pooled: int) -> UNet2DConditionModel:
+    """Build the UNet untrained; ``context`` is both text widths together, ``pooled`` the second one's."""
+    channels = recipe.unet_channels
+    factor = 2 ** (len(recipe.vae_channels) - 1)
+    return UNet2DConditionModel(
+        sample_size=recipe.image_size // factor, in_channels=recipe.latent_channels,
+        out_channels=recipe.latent_channels, block_out_channels=channels, layers_per_block=1,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (len(channels) - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (len(channels) - 1) + ("UpBlock2D",),
+        attention_head_dim=[max(1, c // 32) for c in channels], norm_num_groups=8,
+        cross_attention_dim=context, use_linear_projection=True, addition_embed_type="text_time",
+        addition_time_embed_dim=TIME_WIDTH, projection_class_embeddings_input_dim=pooled + 6 * TIME_WIDTH,
+    )  # fmt: skip
+
+
+class Texts:
+    """The two frozen text encoders, giving the UNet its conditions exactly as SDXL's pipeline does."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        self.first = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
+        self.second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", torch_dtype=torch.float32)
+        self.first.eval().requires_grad_(False).to(device)
+        self.second.eval().requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Context (B, length, both widths), from the layer before the last, and pooled text (B, second width)."""
+        tokens = tokenize(self.tokenizer, texts).to(self.first.device)
+        first = self.first(tokens, output_hidden_states=True)
+        second = self.second(tokens, output_hidden_states=True)
+        return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
+
+
+def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
+    """Train the UNet on cached latents and fresh captions; complete ``out/pipeline``."""
+    folder = out / "pipeline"
+    truths, images = renders(work, recipe.n_renders, recipe.image_size)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval().to(device)
+    latents = encode(vae, images, device) * vae.config.scaling_factor
+    texts = Texts(folder, device)
+    torch.manual_seed(recipe.seed)
+    rng, words = np.random.default_rng(recipe.seed), Random(recipe.seed)
+    width = texts.first.config.hidden_size + texts.second.config.hidden_size
+    unet = build(recipe, width, texts.second.config.projection_dim)
+    unet.to(device, memory_format=torch.channels_last)
+    noise_scheduler = DDIMScheduler(**NOISE)
+    size = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, recipe.image_size, recipe.image_size])
+
+    def loss(step: int, progress: float) -> dict[str, Tensor]:
+        chosen = rng.integers(len(latents), size=recipe.unet_batch)
+        context, pooled = texts([world.caption(truths[i], words).text for i in chosen])
+        keep = torch.from_numpy(rng.random(len(chosen)) >= UNCONDITIONAL).to(device)
+        clean = latents[chosen].to(device)
+        noise = torch.randn_like(clean)
+        t = torch.randint(0, 1000, (len(chosen),), device=device)
+        noisy = noise_scheduler.add_noise(clean, noise, t).contiguous(memory_format=torch.channels_last)
+        conditions = {"text_embeds": pooled * keep[:, None], "time_ids": size.expand(len(chosen), -1).to(device)}
+        got = unet(noisy, t, context * keep[:, None, None], added_cond_kwargs=conditions).sample
+        return {"loss": F.mse_loss(got, noise_scheduler.get_velocity(clean, noise, t))}
+
+    best = fit("unet", unet, loss, minutes=recipe.minutes["unet"], work=work, rate=1.2e-3, decay=0.999)
+    best.half().save_pretrained(folder / "unet")
+    assemble(folder)
+
+
+def assemble(folder: Path) -> None:
+    """Write the scheduler and the pipeline's index beside the trained parts, with stock ``save_pretrained``."""
+    StableDiffusionXLPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float16),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float16),
+        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", torch_dtype=torch.float16),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16),
+        scheduler=DPMSolverMultistepScheduler(**NOISE),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    ).save_pretrained(folder)

@@ -1,0 +1,93 @@
+"""The autoencoder: pictures to small latents and back, in stock ``AutoencoderKL``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from chosen_one_nb.menagerie.data import renders
+from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.recipe import Recipe
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    """Turn uint8 images (B, H, W, 3) into floats (B, 3, H, W) in [-1, 1], channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def as_images(pixels: Tensor) -> np.ndarray:
+    """Turn floats (B, 3, H, W) in [-1, 1] into uint8 images (B, H, W, 3)."""
+    pixels = pixels.clamp(-1, 1).add(1).mul(127.5).round().byte()
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def build(recipe: Recipe) -> AutoencoderKL:
+    """Build the autoencoder untrained: factor 2 ** (levels - 1), no attention, wide normalisation groups.
+
+    The posterior starts narrow (log-variance -6). With the default (0) the noise drowns the signal at first and
+    the decoder sits at the mean colour for hundreds of steps.
+    """
+    levels = len(recipe.vae_channels)
+    vae = AutoencoderKL(
+        block_out_channels=recipe.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        latent_channels=recipe.latent_channels,
+        layers_per_block=1,
+        norm_num_groups=2,
+        mid_block_add_attention=False,
+        sample_size=recipe.image_size,
+        force_upcast=False,
+    )
+    nn.init.constant_(vae.quant_conv.bias[recipe.latent_channels :], -6.0)
+    return vae
+
+
+def reconstruction_loss(wanted: Tensor, got: Tensor) -> Tensor:
+    """Squared error for the flat colours, absolute error on pixels and on edges for crispness."""
+    difference = got - wanted
+    across = difference.diff(dim=3).abs().mean() + difference.diff(dim=2).abs().mean()
+    return 4 * difference.square().mean() + 0.5 * difference.abs().mean() + 0.5 * across
+
+
+def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
+    """Train the autoencoder, set its scaling factor to 1 / std of its latents, and save it to ``out/pipeline/vae``."""
+    _, images = renders(work, recipe.n_renders, recipe.image_size)
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    vae = build(recipe).to(device, memory_format=torch.channels_last)
+
+    def loss(step: int, progress: float) -> dict[str, Tensor]:
+        pixels = as_tensor(images[np.sort(rng.integers(len(images), size=recipe.vae_batch))]).to(device)
+        posterior = vae.encode(pixels).latent_dist
+        decoded = vae.decode(posterior.sample()).sample
+        error = reconstruction_loss(pixels, decoded)
+        mse = F.mse_loss(decoded.detach(), pixels) / 4
+        return {"loss": error + 1e-5 * posterior.kl().mean() / recipe.latent_channels, "mse": mse}
+
+    best = fit("vae", vae, loss, minutes=recipe.minutes["vae"], work=work, rate=2e-3, decay=0.998, weight_decay=0.0)
+    latents = encode(best, images[:1000], device)
+    best.register_to_config(scaling_factor=float(1 / latents.std()))
+    best.half().save_pretrained(out / "pipeline" / "vae")
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, images: np.ndarray, device: str, *, batch: int = 64) -> Tensor:
+    """Encode uint8 images (N, H, W, 3) to posterior means (N, C, h, w), unscaled, on the CPU."""
+    parts = [
+        vae.encode(as_tensor(images[i : i + batch]).to(device)).latent_dist.mean.cpu()
+        for i in range(0, len(images), batch)
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, latents: Tensor, device: str, *, batch: int = 64) -> np.ndarray:
+    """Decode unscaled latents (N, C, h, w) to uint8 images (N, H, W, 3)."""
+    parts = [as_images(vae.decode(part.to(device)).sample) for part in latents.split(batch)]
+    return np.concatenate(parts)
