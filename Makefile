@@ -1,0 +1,23 @@
+PYTHON ?= python3
+IN = .venv/bin/python
+
+.PHONY: setup lab test lint fix menagerie
+
+setup:       ## create .venv and install the kit, in the versions of constraints.txt
+	@$(PYTHON) tools/set_up.py
+
+lab: setup   ## open JupyterLab on the first lesson
+	$(IN) -m jupyterlab notebooks/01_from_prompt_to_character.ipynb
+
+test: setup  ## lint, then the whole test suite
+	$(IN) -m ruff check .
+	$(IN) -m pytest
+
+lint: setup  ## only look at the style
+	$(IN) -m ruff check .
+
+fix: setup   ## mend what ruff can mend
+	$(IN) -m ruff check --fix .
+
+menagerie: setup  ## train the bundled miniature from nothing (an evening on two cores, minutes on a GPU)
+	$(IN) -m chosen_one_nb.menagerie.train
