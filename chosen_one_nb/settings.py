@@ -78,7 +78,7 @@ class Settings:
     image_size: int | None = _setting(
         None, "Side of the square pictures in pixels; None is the model's own size.", check=POSITIVE)
     batch_size: int = _setting(
-        16, "Pictures denoised at once; halved by itself when memory runs out.", check=AT_LEAST_ONE)
+        16, "Pictures denoised, or looked at, at once; halved by itself when memory runs out.", check=AT_LEAST_ONE)
 
     # embed and cluster
     feature_space: Literal["unit", "raw"] = _setting(

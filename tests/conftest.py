@@ -72,7 +72,7 @@ def _scheduler(prediction_type: str) -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
-                         prediction_type=prediction_type, timestep_spacing="trailing")
+                         prediction_type=prediction_type, timestep_spacing="trailing", steps_offset=1)
 
 
 def build_sdxl(prediction_type: str = "v_prediction") -> Any:

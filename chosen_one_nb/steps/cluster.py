@@ -1,57 +1,280 @@
-"""Step 3, cluster: features -> clusters, their cohesion, and the proposed choice (section 3.1)."""
+"""Step 3, cluster: features -> clusters, their cohesion, and the proposed choice (section 3.1).
+
+    C = K-MEANS++(S, k = N // d_size-c);  keep |c| > d_min-c;  choose argmin over c of cohesion(c)
+    cohesion(c) = 1 / |c| * sum over e in c of || e - c_cen ||^2
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_samples
 
 from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps.embed import in_space
+
+__all__ = ["Clusters", "Stability", "cluster", "clusters_from_labels", "random_group_cohesion", "silhouettes",
+           "stability"]
 
 
 @dataclass(frozen=True)
 class Clusters:
-    labels: np.ndarray  # (N,) int
-    centroids: np.ndarray  # (K, D)
-    sizes: np.ndarray  # (K,)
-    cohesion: np.ndarray  # (K,)
-    cohesion_corrected: np.ndarray  # (K,)
-    distances: np.ndarray  # (N,) to own centroid
-    medoids: np.ndarray  # (K,) image index
-    kept: np.ndarray  # (K,) bool
-    order: np.ndarray  # (K,) most cohesive first
+    """K clusters of N pictures. Clusters are numbered by their first picture: cluster 0 holds picture 0.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (N,), int
+    centroids : ndarray of shape (K, D)
+        In the space of the settings.
+    sizes : ndarray of shape (K,), int
+    cohesion : ndarray of shape (K,)
+        Mean (squared, by the settings) distance of the members to their centroid: small is cohesive.
+    cohesion_corrected : ndarray of shape (K,)
+        The same without the small clusters' advantage: the centroid is fitted to its n members, which shrinks the
+        mean squared distance by (n - 1) / n, so it is multiplied by n / (n - 1) (by the root of it for plain
+        distances). NaN for a single picture.
+    distances : ndarray of shape (N,)
+        Of each picture to its own centroid, not squared.
+    medoids : ndarray of shape (K,), int
+        Index of the picture nearest to its centroid.
+    kept : ndarray of shape (K,), bool
+        Whether the cluster holds strictly more than d_min-c pictures.
+    order : ndarray of shape (K,), int
+        Clusters from most to least cohesive, the kept ones first.
+    proposed : int or None
+        The most cohesive kept cluster; None if none is kept.
+    reason : str
+        Why it was proposed, or why none was.
+    """
+
+    labels: np.ndarray
+    centroids: np.ndarray
+    sizes: np.ndarray
+    cohesion: np.ndarray
+    cohesion_corrected: np.ndarray
+    distances: np.ndarray
+    medoids: np.ndarray
+    kept: np.ndarray
+    order: np.ndarray
     proposed: int | None
     reason: str
 
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+        return len(self.sizes)
+
     def members(self, cluster: int) -> np.ndarray:
+        """Return the indices of a cluster's pictures, ascending."""
         return np.flatnonzero(self.labels == cluster)
 
 
 @dataclass(frozen=True)
 class Stability:
-    win_rate: np.ndarray  # (K,)
+    """How far the proposal hangs on which pictures happened to be drawn.
+
+    Attributes
+    ----------
+    win_rate : ndarray of shape (K,)
+        Share of resamples whose proposal is mostly this cluster.
+    none_rate : float
+        Share of resamples in which no cluster was large enough; the shares add up to 1.
+    together : ndarray of shape (N, N)
+        Share of the resamples holding both pictures in which they fell into one cluster; NaN if there was none.
+    resamples : int
+    """
+
+    win_rate: np.ndarray
     none_rate: float
-    together: np.ndarray  # (N, N)
+    together: np.ndarray
     resamples: int
 
 
 def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -> Clusters:
-    raise NotImplementedError
+    """Group pictures by K-means++ and propose the most cohesive group (section 3.1).
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+        As `embed` gives them; brought to the space of the settings here.
+    settings : Settings
+        d_size-c, d_min-c, feature space, form of cohesion, restarts, seed.
+    k : int, optional
+        Number of clusters, at least 1; None is N // d_size-c, at least 1. Never more than distinct features.
+
+    Returns
+    -------
+    Clusters
+
+    Raises
+    ------
+    ValueError
+        If the features are not a finite matrix, or k is not between 1 and N.
+
+    Notes
+    -----
+    Pictures are put in a canonical order first, so that shuffling the gallery gives the same groups. Centroids of
+    unit features are plain means, not brought to unit length again.
+
+    Examples
+    --------
+    >>> features = np.array([[0.0], [0.2], [0.4], [9.0], [9.1], [9.2], [20.0]])
+    >>> found = cluster(features, Settings(feature_space="raw", min_cluster_size=2), k=3)
+    >>> found.labels, found.proposed
+    (array([0, 0, 0, 1, 1, 1, 2]), 1)
+    """
+    points = in_space(features, settings)
+    k = max(1, len(points) // settings.target_cluster_size) if k is None else k
+    if not 1 <= k <= len(points):
+        raise ValueError(f"k: expected between 1 and the {len(points)} pictures, got {k}.")
+    return _describe(points, _kmeans(points, k, settings.kmeans_restarts, settings.seed), settings)
 
 
 def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Settings) -> Clusters:
-    raise NotImplementedError
+    """Describe groups made elsewhere, such as two clusters merged by hand.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+    labels : ndarray of shape (N,), int
+        Any numbers; the result's clusters are numbered by their first picture.
+    settings : Settings
+
+    Returns
+    -------
+    Clusters
+    """
+    points = in_space(features, settings)
+    if np.shape(labels) != (len(points),):
+        raise ValueError(f"labels: expected one for each of {len(points)} pictures, got shape {np.shape(labels)}.")
+    return _describe(points, np.asarray(labels), settings)
 
 
 def stability(features: np.ndarray, settings: Settings, *, clusters: Clusters | None = None, resamples: int = 50,
               share: float = 0.8, seed: int = 0) -> Stability:
-    raise NotImplementedError
+    """Ask how often each cluster would be the proposal had only a share of the pictures been drawn.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+    settings : Settings
+    clusters : Clusters, optional
+        What to match the proposals with; None clusters the features.
+    resamples : int
+        How many random subsets.
+    share : float in (0, 1]
+        Size of a subset; d_min-c shrinks with it and k stays.
+    seed : int
+
+    Returns
+    -------
+    Stability
+    """
+    points, rng = in_space(features, settings), np.random.default_rng(seed)
+    clusters = clusters or cluster(features, settings)
+    n, size = len(points), max(clusters.k, round(share * len(points)))
+    wins, both, same = np.zeros(clusters.k + 1), np.zeros((n, n)), np.zeros((n, n))
+    for _ in range(resamples):
+        chosen = np.sort(rng.choice(n, size, replace=False))
+        labels = _kmeans(points[chosen], clusters.k, 2, int(rng.integers(2**31)))
+        winner = _describe(points[chosen], labels, settings, minimum=settings.min_cluster_size * size / n)
+        wins[_overlap(winner, chosen, clusters)] += 1
+        both[np.ix_(chosen, chosen)] += 1
+        same[np.ix_(chosen, chosen)] += winner.labels[:, None] == winner.labels[None, :]
+    together = np.divide(same, both, out=np.full((n, n), np.nan), where=both > 0)
+    return Stability(wins[:-1] / resamples, float(wins[-1] / resamples), together, resamples)
 
 
 def random_group_cohesion(features: np.ndarray, size: int, settings: Settings, *, draws: int = 500,
                           seed: int = 0) -> np.ndarray:
-    raise NotImplementedError
+    """Return the cohesion of random groups of a size: what a cluster must beat to mean anything.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+    size : int
+        Pictures in a group, at most N.
+    settings : Settings
+    draws : int
+    seed : int
+
+    Returns
+    -------
+    ndarray of shape (draws,)
+        In the form of `Clusters.cohesion`.
+    """
+    points, rng = in_space(features, settings), np.random.default_rng(seed)
+    groups = (points[rng.choice(len(points), size, replace=False)] for _ in range(draws))
+    return np.array([_cohesion(np.linalg.norm(group - group.mean(0), axis=1), settings) for group in groups])
 
 
 def silhouettes(features: np.ndarray, labels: np.ndarray, settings: Settings) -> np.ndarray:
-    raise NotImplementedError
+    """Return how much nearer each picture is to its own cluster than to the next: (N,) in [-1, 1].
+
+    Negative values are candidates to leave out. NaN everywhere if there is only one cluster, or one per picture.
+    """
+    points, labels = in_space(features, settings), np.asarray(labels)
+    if not 2 <= len(np.unique(labels)) < len(points):
+        return np.full(len(points), np.nan)
+    return silhouette_samples(points, labels)
+
+
+def _kmeans(points: np.ndarray, k: int, restarts: int, seed: int) -> np.ndarray:
+    """K-means++ in a canonical order of the points: (N, D) -> labels (N,)."""
+    order = np.lexsort(points.T[::-1])
+    k = min(k, len(np.unique(points, axis=0)))
+    labels = np.empty(len(points), dtype=int)
+    labels[order] = KMeans(k, init="k-means++", n_init=restarts, random_state=seed % 2**32).fit_predict(points[order])
+    return labels
+
+
+def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, minimum: float | None = None) -> Clusters:
+    """Measure groups of points already in their space."""
+    minimum = settings.min_cluster_size if minimum is None else minimum
+    labels = _by_first_picture(labels)
+    sizes = np.bincount(labels)
+    centroids = np.stack([points[labels == c].mean(0) for c in range(len(sizes))])  # (K, D)
+    distances = np.linalg.norm(points - centroids[labels], axis=1)  # (N,)
+    members = [np.flatnonzero(labels == c) for c in range(len(sizes))]
+    cohesion = np.array([_cohesion(distances[m], settings) for m in members])
+    kept = sizes > minimum
+    order = np.lexsort((np.arange(len(sizes)), -sizes, cohesion, ~kept))
+    proposed = int(order[0]) if kept[order[0]] else None
+    return Clusters(labels, centroids, sizes, cohesion, _corrected(cohesion, sizes, settings), distances,
+                    np.array([m[np.argmin(distances[m])] for m in members]), kept, order, proposed,
+                    _reason(proposed, sizes, cohesion, kept, minimum))
+
+
+def _by_first_picture(labels: np.ndarray) -> np.ndarray:
+    """Renumber groups in the order in which they first appear."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse.ravel()]
+
+
+def _cohesion(distances: np.ndarray, settings: Settings) -> float:
+    """Mean distance, or mean squared distance, of members to their centroid."""
+    return float(np.mean(distances**2 if settings.cohesion == "squared" else distances))
+
+
+def _corrected(cohesion: np.ndarray, sizes: np.ndarray, settings: Settings) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.where(sizes > 1, sizes / (sizes - 1), np.nan)
+    return cohesion * (factor if settings.cohesion == "squared" else np.sqrt(factor))
+
+
+def _reason(proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float) -> str:
+    if proposed is None:
+        return (f"No cluster holds more than {minimum:g} pictures; the largest holds {sizes.max()}. Choose fewer "
+                "clusters, lower min_cluster_size, or choose pictures by hand.")
+    return (f"Cluster {proposed} is the most cohesive ({cohesion[proposed]:.3g}) of {np.count_nonzero(kept)} with more "
+            f"than {minimum:g} pictures; it holds {sizes[proposed]}.")
+
+
+def _overlap(winner: Clusters, chosen: np.ndarray, clusters: Clusters) -> int:
+    """Which cluster most of a resample's proposal belongs to; the last slot if there is no proposal."""
+    if winner.proposed is None:
+        return clusters.k
+    members = chosen[winner.members(winner.proposed)]
+    return int(np.argmax(np.bincount(clusters.labels[members], minlength=clusters.k)))

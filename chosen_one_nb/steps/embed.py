@@ -11,9 +11,57 @@ from chosen_one_nb.models import Features, Models
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import CancelledCheck, Progress
 
-__all__ = ["Features", "embed"]
+__all__ = ["Features", "embed", "in_space", "unit"]
 
 
 def embed(models: Models, images: Sequence[Image.Image], settings: Settings, *, patches: bool = False,
           on_progress: Progress | None = None, cancelled: CancelledCheck | None = None) -> Features:
-    raise NotImplementedError
+    """Look at pictures through the models' feature extractor (section 3.1, F).
+
+    Parameters
+    ----------
+    models : Models
+        Its `extractor` is used: DINOv2 by default, DINOv1 or CLIP for comparison (the paper's appendix A.4).
+    images : sequence of PIL.Image, length N
+    settings : Settings
+        `batch_size`, the pictures looked at at once.
+    patches : bool
+        Whether to return one vector per patch too.
+    on_progress, cancelled : callable, optional
+        See `chosen_one_nb.steps`; once per batch.
+
+    Returns
+    -------
+    Features
+        `cls` (N, D) float32 as the model gives it; `in_space` brings it to the space of the settings.
+    """
+    return models.extractor(images, batch_size=settings.batch_size, patches=patches, on_progress=on_progress,
+                            cancelled=cancelled)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Return features (..., D) at unit length, where squared distance is 2 - 2 cosine; zero vectors stay zero.
+
+    Examples
+    --------
+    >>> unit(np.array([[3.0, 4.0]]))
+    array([[0.6, 0.8]])
+    """
+    length = np.linalg.norm(features, axis=-1, keepdims=True)
+    return features / np.where(length > 0, length, 1)
+
+
+def in_space(features: np.ndarray, settings: Settings) -> np.ndarray:
+    """Return features (N, D) in float64, in the space of the settings: "unit" length or "raw".
+
+    Raises
+    ------
+    ValueError
+        If they are not a finite matrix with at least one row.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or not len(features) or not np.isfinite(features).all():
+        raise ValueError("features: expected a finite array of shape (N, D) with N > 0, got shape "
+                         f"{features.shape} with {np.count_nonzero(~np.isfinite(features))} NaN or infinite entries. "
+                         "Embed the pictures again.")
+    return unit(features) if settings.feature_space == "unit" else features

@@ -1,24 +1,47 @@
-"""Step 1, generate: prompt, character or none, and seeds -> pictures (section 3: S = {M_Theta(p; seed_n)})."""
+"""Step 1, generate: prompt, character or none, and seeds -> pictures (section 3: S = {M_Theta(p; seed_n)}).
+
+Every picture has its own seed and its own noise, drawn on the CPU: the same picture comes back alone, in any batch
+and from any number of workers (pitfalls 15 and 16; in half precision up to rounding). The samplers are deterministic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from chosen_one_nb.character import Character
+from chosen_one_nb.latents import decode, latent_size
 from chosen_one_nb.models import Models
-from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps import CancelledCheck, Progress
+from chosen_one_nb.prompts import Condition, check_prompt, condition
+from chosen_one_nb.settings import Settings, SettingsError
+from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
+
+__all__ = ["Gallery", "generate", "image_seeds", "noise", "probe_seeds", "sampler"]
 
 OnImages = Callable[[list[tuple[int, Image.Image]]], None]
+
+SAMPLERS = {"dpm++": "DPMSolverMultistepScheduler", "ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
+PROBE = 2**31 - 1  # the "iteration" of the seeds that every iteration is compared by
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """N pictures of one prompt: `images`, `latents` (N, C, h, w) float32 as the UNet sees them, `seeds` (N,) int64."""
+    """N pictures of one prompt.
+
+    Attributes
+    ----------
+    images : list of PIL.Image, length N
+    latents : ndarray of shape (N, C, h, w), float32
+        What the pictures were decoded from, scaled as the UNet sees them; refine trains on these.
+    seeds : ndarray of shape (N,), int64
+    prompt : str
+    """
 
     images: list[Image.Image]
     latents: np.ndarray
@@ -27,15 +50,174 @@ class Gallery:
 
 
 def image_seeds(settings: Settings, iteration: int, *, n: int | None = None) -> np.ndarray:
-    """Return the seeds of an iteration's pictures, (N,) int64: distinct, and the same for the same settings.seed."""
+    """Return the seeds of an iteration's pictures: distinct, and always the same for the same settings.seed.
+
+    Parameters
+    ----------
+    settings : Settings
+        `seed` and `n_images` count.
+    iteration : int
+        From 0; each has seeds of its own.
+    n : int, optional
+        How many; None is `settings.n_images`. Asking for more leaves the first ones as they are.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64, in [0, 2**32)
+    """
     n = settings.n_images if n is None else n
     words = np.random.SeedSequence([settings.seed, iteration]).generate_state(n + 16, np.uint32)
     _, first = np.unique(words, return_index=True)
     return words[np.sort(first)][:n].astype(np.int64)
 
 
+def probe_seeds(settings: Settings, *, n: int = 8) -> np.ndarray:
+    """Return n seeds that belong to no iteration, to compare iterations by the same pictures."""
+    return image_seeds(settings, PROBE, n=n)
+
+
+def noise(seeds: Sequence[int] | np.ndarray, shape: Sequence[int]) -> torch.Tensor:
+    """Return standard normal noise (N, C, h, w) in float32, one CPU generator per seed."""
+    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds])
+
+
 def generate(models: Models, prompt: str, seeds: Sequence[int] | np.ndarray, settings: Settings, *,
              character: Character | None = None, strength: float = 1.0, negative: str | None = None,
              on_progress: Progress | None = None, on_images: OnImages | None = None,
              cancelled: CancelledCheck | None = None) -> Gallery:
-    raise NotImplementedError
+    """Draw one picture per seed (section 3, the gallery S).
+
+    Parameters
+    ----------
+    models : Models
+    prompt : str
+        Used as it is; `character.prompt(context)` gives one that holds the character's token.
+    seeds : sequence of int, length N
+        Such as `image_seeds(settings, iteration)`.
+    settings : Settings
+        Sampler, steps, guidance, picture and batch size.
+    character : Character, optional
+        Put on the pipeline meanwhile; None draws with the base model.
+    strength : float in [0, 1]
+        Of the character.
+    negative : str, optional
+        What to steer away from; None is the model's own unconditional input.
+    on_progress : callable, optional
+        Told at each sampler step; unit "image steps", and `images` of `n_images` finished so far.
+    on_images : callable, optional
+        Given a list of (index, picture) as batches finish.
+    cancelled : callable, optional
+        Asked at each sampler step.
+
+    Returns
+    -------
+    Gallery
+
+    Raises
+    ------
+    PromptError, SettingsError
+        For a prompt the model cannot take, or a picture size it cannot draw.
+    Cancelled
+        When asked to stop.
+
+    Notes
+    -----
+    A batch that does not fit in memory is tried again at half its size, down to single pictures.
+    """
+    seeds = np.asarray(seeds, dtype=np.int64)
+    with torch.no_grad(), character.on(models.pipeline, strength) if character else nullcontext():
+        prompt = check_prompt(models.pipeline, prompt, forbidden=None if character else settings.token)
+        job = _Job(models.pipeline, prompt, negative, seeds, settings, on_progress, cancelled)
+        images: list[Image.Image] = []
+        latents: list[np.ndarray] = []
+        for indices, batch in _batches(job, settings.batch_size):
+            pictures = decode(models.pipeline, batch)
+            images += pictures
+            latents.append(batch.float().cpu().numpy())
+            if on_images is not None:
+                on_images(list(zip(indices, pictures, strict=True)))
+    return Gallery(images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, prompt)
+
+
+def sampler(pipeline: Any, name: str) -> Any:
+    """Build a deterministic scheduler of diffusers from the pipeline's own noise schedule and prediction type."""
+    import diffusers
+
+    return getattr(diffusers, SAMPLERS[name]).from_config(pipeline.scheduler.config)
+
+
+class _Job:
+    """One prompt's pictures: everything that is the same for all batches, computed once."""
+
+    def __init__(self, pipeline: Any, prompt: str, negative: str | None, seeds: np.ndarray, settings: Settings,
+                 on_progress: Progress | None, cancelled: CancelledCheck | None) -> None:
+        try:
+            self.pixels, side = latent_size(pipeline, settings.image_size)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        self.pipeline, self.seeds, self.settings = pipeline, seeds, settings
+        self.on_progress, self.cancelled = on_progress, cancelled
+        self.shape = (pipeline.unet.config.in_channels, side, side)
+        self.text, self.opposite = condition(pipeline, prompt, negative, guided=settings.guidance_scale > 1)
+
+    def draw(self, indices: range) -> torch.Tensor:
+        """Denoise one batch by the stock pipeline: indices -> latents (B, C, h, w)."""
+        raise_if_cancelled(self.cancelled)
+        with _scheduled(self.pipeline, self.settings.sampler):
+            start = noise(self.seeds[indices.start:indices.stop], self.shape)
+            return self.pipeline(
+                **_arguments(self.text, self.opposite, len(indices)), height=self.pixels, width=self.pixels,
+                latents=start.to(self.pipeline.device, self.pipeline.unet.dtype), output_type="latent",
+                num_inference_steps=self.settings.sampling_steps, guidance_scale=self.settings.guidance_scale,
+                guidance_rescale=self.settings.guidance_rescale, callback_on_step_end=self._watch(indices)).images
+
+    def _watch(self, indices: range) -> Callable[..., dict[str, Any]]:
+        def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            steps, n = self.settings.sampling_steps, len(self.seeds)
+            done = indices.start * steps + len(indices) * (step + 1)
+            report(self.on_progress, "generate", min(done, n * steps), n * steps, "image steps",
+                   images=indices.stop if step + 1 >= steps else indices.start, n_images=n)
+            raise_if_cancelled(self.cancelled)
+            return {}
+        return after_step
+
+
+def _arguments(text: Condition, opposite: Condition | None, n: int) -> dict[str, torch.Tensor]:
+    """Name conditions, expanded to n pictures, as the pipelines' arguments."""
+    named = {"": text.expand(n)} | ({"negative_": opposite.expand(n)} if opposite else {})
+    arguments = {f"{prefix}prompt_embeds": part.embeds for prefix, part in named.items()}
+    return arguments | {f"{prefix}pooled_prompt_embeds": part.pooled
+                        for prefix, part in named.items() if part.pooled is not None}
+
+
+@contextmanager
+def _scheduled(pipeline: Any, name: str) -> Iterator[None]:
+    """Lend the pipeline a fresh sampler."""
+    own = pipeline.scheduler
+    try:
+        pipeline.scheduler = sampler(pipeline, name)
+        yield
+    finally:
+        pipeline.scheduler = own
+
+
+def _batches(job: _Job, size: int) -> Iterator[tuple[range, torch.Tensor]]:
+    """Denoise batch by batch; when memory runs out, go on with batches of half the size."""
+    start = 0
+    while start < len(job.seeds):
+        indices = range(start, min(start + size, len(job.seeds)))
+        try:
+            latents = job.draw(indices)
+        except (RuntimeError, MemoryError) as error:
+            if len(indices) == 1 or not _out_of_memory(error):
+                raise
+            size = len(indices) // 2
+            continue
+        yield indices, latents
+        start = indices.stop
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Recognise CUDA's and MPS's errors and the CPU allocator's."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text
