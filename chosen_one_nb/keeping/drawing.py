@@ -1,0 +1,233 @@
+"""Pictures drawn into a folder, block by block, so that a kill costs one block and no picture is drawn twice.
+
+A picture on disk counts as drawn when it is whole and its text chunks name the same recipe (prompt,
+settings that bear on drawing, models, Θ) and the same seed; everything else is drawn again. Blocks always
+hold the same indices, so a gallery that was interrupted ends with the very pictures it would have had.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from chosen_one_nb import store
+from chosen_one_nb.settings import Settings
+from chosen_one_nb.store import Stamp, StoreError
+
+if TYPE_CHECKING:
+    from chosen_one_nb.character import Character
+    from chosen_one_nb.models import Models
+    from chosen_one_nb.steps import CancelledCheck, Progress
+    from chosen_one_nb.steps.generate import Gallery, OnImages
+
+BEARING = (
+    "sampler", "sampling_steps", "guidance_scale", "guidance_rescale", "image_size", "batch_size",
+)  # fmt: skip
+"""The settings that change what a seed draws."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What the one who waits wants to hear and may say; every part may be None.
+
+    Parameters
+    ----------
+    on_progress : callable
+        Called with a dict ``stage``, ``done``, ``total``, ``unit``.
+    on_images : callable
+        Called with a list of (index, picture) as pictures are finished.
+    on_step : callable
+        Called with a dict at each refinement step.
+    cancelled : callable
+        Asked at each sampler or training step; True stops.
+    """
+
+    on_progress: Progress | None = None
+    on_images: OnImages | None = None
+    on_step: Callable[[dict[str, Any]], None] | None = None
+    cancelled: CancelledCheck | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw and with what.
+
+    Parameters
+    ----------
+    text : str
+        The prompt as the pipeline gets it.
+    seeds : (N,) int64
+        One per picture.
+    settings : Settings
+    character : Character or None
+        Θ to put on; None draws with the base models.
+    theta : str
+        Checksum of Θ's files; empty without one.
+    strength : float
+        How much of Θ, in [0, 1].
+    """
+
+    text: str
+    seeds: np.ndarray
+    settings: Settings
+    character: Character | None = None
+    theta: str = ""
+    strength: float = 1.0
+
+    def recipe(self, fingerprint: str) -> str:
+        """Return a checksum of everything that bears on the pictures besides their seeds."""
+        bearing = {name: getattr(self.settings, name) for name in BEARING if hasattr(self.settings, name)}
+        parts = [self.text, bearing, self.theta, self.strength if self.theta else 1.0, fingerprint]
+        return store.digest(json.dumps(parts, sort_keys=True))
+
+
+def draw(
+    drawing: Drawing, models: Callable[[], Models], fingerprint: str, folder: Path, calls: Calls, *,
+    latents: bool = False, about: dict[str, str] | None = None, stage: str = "generate", keep: bool = True,
+) -> tuple[list[Image.Image], dict[str, Stamp]]:  # fmt: skip
+    """Draw pictures into a folder, taking those that are there already.
+
+    Parameters
+    ----------
+    drawing : Drawing
+    models : callable
+        Gives the models; called only when something must be drawn.
+    fingerprint : str
+        Of these models.
+    folder : Path
+        Where ``000.png``, ``001.png``, ... lie or will lie.
+    calls : Calls
+    latents : bool
+        Whether to keep each picture's latents beside it as ``000.npy``.
+    about : dict of str
+        More for the text chunks.
+    stage : str
+        What progress is reported as.
+    keep : bool
+        Whether to write what is drawn.
+
+    Returns
+    -------
+    pictures : list of PIL.Image
+    stamps : dict
+        File name in the folder -> stamp; those drawn without keeping them have none.
+    """
+    desk = _Desk(drawing, models, fingerprint, folder, calls, latents, about or {}, stage, keep)
+    pictures: list[Image.Image] = []
+    stamps: dict[str, Stamp] = {}
+    for start in range(0, len(drawing.seeds), drawing.settings.batch_size):
+        block = range(start, min(start + drawing.settings.batch_size, len(drawing.seeds)))
+        done = desk.found(block) or desk.drawn(block)
+        pictures += [picture for picture, _ in done]
+        for _, files in done:
+            stamps.update(files)
+        desk.report(block.stop)
+    if keep:
+        store.flush_all(folder, stamps)
+    return pictures, stamps
+
+
+Done = list[tuple[Image.Image, dict[str, Stamp]]]
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """One call of `draw`."""
+
+    drawing: Drawing
+    models: Callable[[], Models]
+    fingerprint: str
+    folder: Path
+    calls: Calls
+    latents: bool
+    about: dict[str, str]
+    stage: str
+    keep: bool
+
+    def found(self, block: range) -> Done | None:
+        """Read a block if all its pictures are there; None where one is missing, damaged or another."""
+        try:
+            done = [self._read(index) for index in block]
+        except StoreError:
+            return None
+        if self.calls.on_images:
+            self.calls.on_images([(i, picture) for i, (picture, _) in zip(block, done, strict=True)])
+        return done
+
+    def _read(self, index: int) -> tuple[Image.Image, dict[str, Stamp]]:
+        path = self.folder / f"{index:03d}.png"
+        data = store.read_bytes(path)
+        picture = store.read_picture(path)
+        expected = {"recipe": self.drawing.recipe(self.fingerprint), "seed": str(self.drawing.seeds[index])}
+        if any(picture.info.get(key) != value for key, value in expected.items()):
+            raise StoreError(f"{path} is another picture.", path)
+        files = {path.name: store.stamp(data)}
+        if self.latents:
+            files |= self._check_latents(index, picture.info.get("latents", ""))
+        return picture, files
+
+    def _check_latents(self, index: int, checksum: str) -> dict[str, Stamp]:
+        path = self.folder / f"{index:03d}.npy"
+        stamp = store.stamp(store.read_bytes(path))
+        if stamp["sha256"] != checksum:
+            raise StoreError(f"{path} is damaged.", path)
+        return {path.name: stamp}
+
+    def drawn(self, block: range) -> Done:
+        """Draw a block and write it."""
+        from chosen_one_nb.steps.generate import generate
+
+        drawing, start = self.drawing, block.start
+        gallery = generate(
+            self.models(), drawing.text, drawing.seeds[block.start : block.stop], drawing.settings,
+            character=drawing.character, strength=drawing.strength, cancelled=self.calls.cancelled,
+            on_progress=lambda event: self.report(start + len(block) * event["done"] / event["total"]),
+            on_images=self._shifted(start),
+        )  # fmt: skip
+        if not self.keep:
+            return [(picture, {}) for picture in gallery.images]
+        store.make_folder(self.folder)
+        return [self._write(start + i, gallery, i) for i in range(len(block))]
+
+    def _shifted(self, start: int) -> OnImages | None:
+        on_images = self.calls.on_images
+        return on_images and (lambda images: on_images([(start + i, image) for i, image in images]))
+
+    def _write(self, index: int, gallery: Gallery, i: int) -> tuple[Image.Image, dict[str, Stamp]]:
+        """Write one picture after its latents, so that a picture there is a picture whole."""
+        files = {}
+        about = self._about(index)
+        if self.latents:
+            name = f"{index:03d}.npy"
+            files[name] = store.write_array(self.folder / name, gallery.latents[i], flush=False)
+            about["latents"] = files[name]["sha256"]
+        name = f"{index:03d}.png"
+        files[name] = store.write_picture(self.folder / name, gallery.images[i], about, flush=False)
+        return gallery.images[i], files
+
+    def _about(self, index: int) -> dict[str, str]:
+        return {
+            **self.about,
+            "prompt": self.drawing.text,
+            "seed": str(self.drawing.seeds[index]),
+            "index": str(index),
+            "settings": json.dumps(dataclasses.asdict(self.drawing.settings)),
+            "theta": self.drawing.theta,
+            "strength": str(self.drawing.strength),
+            "models": self.fingerprint,
+            "recipe": self.drawing.recipe(self.fingerprint),
+        }
+
+    def report(self, done: float) -> None:
+        """Say how many of all pictures are done."""
+        if self.calls.on_progress:
+            total = len(self.drawing.seeds)
+            event = {"stage": self.stage, "done": min(done, total), "total": total, "unit": "images"}
+            self.calls.on_progress(event)

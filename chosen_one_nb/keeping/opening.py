@@ -1,0 +1,100 @@
+"""What is checked and recorded before a run begins: prompt, folder, models, versions."""
+
+from __future__ import annotations
+
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chosen_one_nb import store
+from chosen_one_nb.keeping.decision import RunError
+from chosen_one_nb.keeping.tree import FORMAT
+from chosen_one_nb.settings import Settings
+
+if TYPE_CHECKING:
+    from chosen_one_nb.models import Models
+
+RECORDED = ("chosen_one_nb", "torch", "diffusers", "transformers", "peft", "scikit-learn", "numpy", "pillow")
+"""Packages whose versions are kept with a run."""
+
+OWN = (".lock", "keeper.json", "nodes")
+"""What a start that was cut short may have left in a folder."""
+
+
+def slug(text: str) -> str:
+    """Turn a text into a short, readable, distinct file name.
+
+    Examples
+    --------
+    >>> slug("in the park!")
+    'in-the-park-6b8f0f'
+    >>> slug("")
+    'plain'
+    """
+    if not text:
+        return "plain"
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
+    return f"{words}-{store.digest(text)[:6]}".strip("-")
+
+
+def check_prompt(models: Models, prompt: str, settings: Settings) -> str:
+    """Return the prompt stripped; `PromptError` where it, or the caption made of it, cannot be used."""
+    from chosen_one_nb.prompts import check_prompt as checked
+
+    prompt = checked(models.pipeline, prompt, forbidden=settings.token)
+    checked(models.pipeline, settings.caption(prompt).replace(settings.token, "a"))
+    return prompt
+
+
+def check_empty(folder: Path) -> None:
+    """Raise a `RunError` unless a folder is missing or empty."""
+    if (folder / "run.json").exists():
+        raise RunError(f"{folder} holds a run already. Go on with it: Run.open(...), or give another folder.")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"Expected a folder, got the file {folder}.")
+    if folder.exists() and any(
+        path.name not in OWN and not path.name.endswith(".part") for path in folder.iterdir()
+    ):
+        raise RunError(f"{folder} is not empty and holds no run. Give a new or empty folder.")
+
+
+def free_folder(prompt: str) -> Path:
+    """Return a folder for a prompt's run under ``runs/`` that does not exist yet."""
+    name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "run"
+    place, n = Path("runs") / name, 2
+    while place.exists():
+        place, n = Path("runs") / f"{name}-{n}", n + 1
+    return place.resolve()
+
+
+def loaded(models: Models | str | Path) -> Models:
+    """Return models, loading them where a name or folder is given."""
+    if isinstance(models, str | Path):
+        from chosen_one_nb.models import load_models
+
+        return load_models(models)
+    return models
+
+
+def manifest(prompt: str, models: Models, settings: Settings) -> dict[str, Any]:
+    """Return the contents of ``run.json``: what the run is and with what it is made."""
+    return {
+        "format": FORMAT,
+        "prompt": prompt,
+        "models": {"name": str(models.name), "fingerprint": models.fingerprint},
+        "settings": settings.to_dict(),
+        "versions": {"python": platform.python_version(), "system": platform.platform()} | _versions(),
+        "made": store.now(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in RECORDED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,395 @@
+"""The files of a run: written whole or not at all, checked on reading, and kept by one process at a time.
+
+Everything is flat and readable without this package: PNG pictures whose text chunks hold seed and
+settings, ``.npy`` and ``.npz`` arrays without pickle, JSON for the rest. A file is written beside its
+final name, flushed to the disk and then renamed, so that whoever looks finds either the old file or the
+new one. Every write returns a *stamp* (checksum and size); who keeps the stamp can later tell a damaged
+file from a sound one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+TEMPORARY = ".part"
+Stamp = dict[str, Any]
+
+
+class StoreError(Exception):
+    """A file of a run could not be written, is missing, or is damaged; names the file and says what to do.
+
+    Parameters
+    ----------
+    message : str
+        What was expected, what was found, and what to do.
+    path : Path, optional
+        The file (or folder) it is about.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class RunInUse(StoreError):
+    """Another process keeps the run; names its id and machine."""
+
+
+def now() -> str:
+    """Return the time as an ISO 8601 string in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def digest(data: bytes | str) -> str:
+    """Return the SHA-256 of bytes (or of a string as UTF-8) as 64 hexadecimal digits."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def stamp(data: bytes) -> Stamp:
+    """Return the stamp of a file's contents: ``sha256`` (hex) and ``bytes``."""
+    return {"sha256": digest(data), "bytes": len(data)}
+
+
+# --- values ---
+
+
+def split(result: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Part a dataclass into plain values (for JSON) and arrays (for ``.npz``)."""
+    values = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    return {name: plain(value) for name, value in values.items() if name not in arrays}, arrays
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, numpy numbers and arrays into what JSON can hold; NaN and infinity become None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+# --- writing
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":  # a folder cannot be opened for syncing there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _told(error: OSError, path: Path, size: int) -> StoreError:
+    """Turn what the system says into a sentence with what to do."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        text = f"The disk is full: {path} needs {size:,} bytes. Free some space and call the same step again"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        text = f"{path} may not be written ({error.strerror}). Look with read_only=True, or copy the run"
+    elif error.errno == errno.ENOENT:
+        text = (
+            f"The folder {path.parent} is gone (moved or deleted?). Put it back and call the same step again"
+        )
+    else:
+        text = (
+            f"{path} could not be written ({error.strerror or error}). Mend that and call the same step again"
+        )
+    return StoreError(f"{text}; what was stored before is untouched.", path)
+
+
+def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> Stamp:
+    """Write a file whole or not at all (beside it, flushed, renamed).
+
+    Parameters
+    ----------
+    path : Path
+        Where; its folder must exist.
+    data : bytes
+        What.
+    flush : bool
+        Whether to wait until the disk has it; many small files are better flushed together, with `flush_all`.
+
+    Returns
+    -------
+    dict
+        The stamp: ``sha256`` (hex) and ``bytes``.
+
+    Raises
+    ------
+    StoreError
+        The disk is full, the place is not writable, or the folder is gone. The old file, if any, is as it
+        was.
+    """
+    beside = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+        os.replace(beside, path)
+        if flush:
+            _sync_folder(path.parent)
+    except BaseException as error:
+        _remove(beside)
+        if isinstance(error, OSError):
+            raise _told(error, path, len(data)) from error
+        raise
+    return stamp(data)
+
+
+def flush_all(folder: Path, names: Iterable[str]) -> None:
+    """Wait until the disk has files written with ``flush=False``."""
+    with told_of(folder):
+        for name in names:
+            with open(folder / name, "rb+") as file:
+                os.fsync(file.fileno())
+        _sync_folder(folder)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # left over, harmless: a name of its own, swept when the run is opened
+        path.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder, and those above it, if need be; StoreError says why it cannot be made."""
+    with told_of(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def told_of(path: Path, size: int = 0) -> Iterator[None]:
+    """Turn what the system refuses within a with-block into a `StoreError` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise _told(error, path, size) from error
+
+
+def replace_folder(beside: Path, place: Path) -> None:
+    """Put a finished folder in its place; the place was empty, or held leftovers that do not count."""
+    shutil.rmtree(place, ignore_errors=True)
+    with told_of(place):
+        os.replace(beside, place)
+        _sync_folder(place.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left half-written under a folder."""
+    for path in list(folder.rglob(f".*{TEMPORARY}")):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else _remove(path)
+
+
+def write_json(path: Path, value: Any) -> Stamp:
+    """Write a value as indented UTF-8 JSON; see `write_bytes`."""
+    return write_bytes(
+        path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    )
+
+
+def write_array(path: Path, array: np.ndarray, *, flush: bool = True) -> Stamp:
+    """Write one array as ``.npy`` without pickle; see `write_bytes`."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array), allow_pickle=False)
+    return write_bytes(path, buffer.getvalue(), flush=flush)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Stamp:
+    """Write named arrays as one ``.npz`` without pickle; see `write_bytes`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return write_bytes(path, buffer.getvalue())
+
+
+def write_picture(path: Path, image: Image.Image, about: Mapping[str, str], *, flush: bool = True) -> Stamp:
+    """Write a picture as lossless PNG whose text chunks (tEXt, or iTXt beyond Latin-1) hold ``about``."""
+    text = PngInfo()
+    for key, value in about.items():
+        text.add_text(key, value)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=text)
+    return write_bytes(path, buffer.getvalue(), flush=flush)
+
+
+# --- reading
+
+
+def read_bytes(path: Path, stamp: Stamp | None = None) -> bytes:
+    """Read a file and compare it with its stamp.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    stamp : dict, optional
+        What `write_bytes` returned; None reads without checking.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    StoreError
+        The file is missing, cannot be read, is shorter or longer than recorded, or has other contents.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing.", path) from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror or error}).", path) from error
+    if stamp and len(data) != stamp["bytes"]:
+        raise StoreError(f"{path} is damaged: expected {stamp['bytes']:,} bytes, got {len(data):,}.", path)
+    if stamp and digest(data) != stamp["sha256"]:
+        raise StoreError(
+            f"{path} is damaged: its contents are not what was written (checksum differs).", path
+        )
+    return data
+
+
+def read_json(path: Path, stamp: Stamp | None = None) -> Any:
+    """Read a JSON file; StoreError where it is missing, damaged or no JSON."""
+    data = read_bytes(path, stamp)
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: expected JSON ({error}).", path) from error
+
+
+def read_array(path: Path, stamp: Stamp | None = None) -> np.ndarray:
+    """Read one ``.npy`` array, never unpickling; StoreError where it is missing, truncated or no array."""
+    data = read_bytes(path, stamp)
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise StoreError(f"{path} is damaged: expected a whole .npy array ({error}).", path) from error
+
+
+def read_arrays(path: Path, stamp: Stamp | None = None) -> dict[str, np.ndarray]:
+    """Read the named arrays of one ``.npz``, never unpickling; StoreError where it is missing or damaged."""
+    data = read_bytes(path, stamp)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        raise StoreError(f"{path} is damaged: expected a whole .npz archive ({error}).", path) from error
+
+
+def read_picture(path: Path, stamp: Stamp | None = None) -> Image.Image:
+    """Read a picture wholly into memory; its text chunks are in ``.info``. StoreError where it is damaged."""
+    data = read_bytes(path, stamp)
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib.error
+        raise StoreError(f"{path} is damaged: expected a whole PNG picture ({error}).", path) from error
+    return image
+
+
+# --- a log, and one keeper at a time
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Append one JSON line to a log and flush it to the disk."""
+    line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    with told_of(path, len(line)), open(path, "ab") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a log of JSON lines; a line torn by a kill is left out, a missing file is an empty log."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    values = []
+    for line in lines:
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            continue
+    return values
+
+
+class Lock:
+    """Keeps a run's folder for this process; the system drops it when the process ends, however it ends.
+
+    The lock proper is ``.lock`` (held through the operating system, so a killed process leaves none behind);
+    ``keeper.json`` beside it tells others who holds it.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from filelock import FileLock
+
+        self._keeper = folder / "keeper.json"
+        self._lock = FileLock(folder / ".lock", blocking=False)
+        self._folder = folder
+
+    def acquire(self) -> None:
+        """Take the folder.
+
+        Raises
+        ------
+        RunInUse
+            Another process has it: its id, machine and since when.
+        StoreError
+            The folder is not writable.
+        """
+        from filelock import Timeout
+
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RunInUse(self._told(), self._folder) from None
+        except OSError as error:
+            raise _told(error, self._folder / ".lock", 0) from error
+        write_json(self._keeper, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
+
+    def _told(self) -> str:
+        try:
+            keeper = read_json(self._keeper)
+            who = f"process {keeper['pid']} on {keeper['host']} since {keeper['since']}"
+        except (StoreError, KeyError, TypeError):
+            who = "another process"
+        return (
+            f"{self._folder} is in use by {who}. Go on there, or end that process; "
+            "to look without changing anything: Run.open(folder, read_only=True)."
+        )
+
+    def release(self) -> None:
+        """Give the folder back (does nothing where it is not held)."""
+        if self._lock.is_locked:
+            _remove(self._keeper)
+            self._lock.release()

@@ -1,0 +1,111 @@
+"""Steps that take no time: galleries of small colour fields in three groups that draw together as Θ grows.
+
+They stand in for `generate`, `embed` and `refine` where a test is about how a run is kept; clustering and checking
+are the real ones.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from chosen_one_nb.character import Character
+from chosen_one_nb.models import Features
+from chosen_one_nb.steps import raise_if_cancelled, report
+from chosen_one_nb.steps.generate import Gallery
+
+SIDE = 8
+GROUPS = np.array([[220, 60, 40], [40, 200, 80], [60, 80, 220]])
+
+
+def level(character: Character | None) -> float:
+    """How far a character has come: 0 without one, 1 more per refinement."""
+    return float(character.lora["level"][0]) if character else 0.0
+
+
+def picture(seed: int, far: float) -> Image.Image:
+    """A field of one of three colours, nearer to the first one the further Θ has come, with some noise."""
+    rng = np.random.default_rng(seed)
+    spread = 0.6**far
+    colour = GROUPS[0] + spread * (GROUPS[seed % 3] - GROUPS[0])
+    noise = rng.normal(0, 12 * spread, size=(SIDE, SIDE, 3))
+    return Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
+
+
+def generate(models: Any, prompt: str, seeds: Any, settings: Any, *, character: Any = None, strength: float = 1.0,
+             negative: Any = None, on_progress: Any = None, on_images: Any = None, cancelled: Any = None) -> Gallery:
+    images = []
+    models.drawn.append((prompt, len(seeds)))
+    for i, seed in enumerate(seeds):
+        raise_if_cancelled(cancelled)
+        images.append(picture(int(seed), strength * level(character)))
+        report(on_progress, "generate", i + 1, len(seeds), "image steps")
+    if on_images:
+        on_images(list(enumerate(images)))
+    latents = np.stack([np.asarray(image, dtype=np.float32).mean(axis=0) for image in images])
+    return Gallery(images, latents, np.asarray(seeds), prompt)
+
+
+def colours(images: Any) -> np.ndarray:
+    """Mean colour of the two halves of each picture, (N, 6) float32 in [0, 1]."""
+    pixels = np.stack([np.asarray(image, dtype=np.float32) for image in images]) / 255
+    return pixels.reshape(len(pixels), 2, -1, 3).mean(axis=2).reshape(len(pixels), 6)
+
+
+def embed(models: Any, images: Any, settings: Any, *, patches: bool = False, on_progress: Any = None,
+          cancelled: Any = None) -> Features:
+    raise_if_cancelled(cancelled)
+    report(on_progress, "embed", len(images), len(images), "images")
+    tokens = np.zeros((len(images), 4, 6), np.float16) if patches else None
+    return Features(colours(images), tokens, (2, 2))
+
+
+def refine(models: Any, images: Any, settings: Any, *, prompt: str, seed: int = 0, character: Any = None,
+           latents: Any = None, prior: Any = None, on_step: Any = None, cancelled: Any = None,
+           provenance: Any = None) -> Character:
+    models.refined.append({"n": len(images), "seed": seed, "latents": latents.shape, "prior": prior})
+    for step in range(1, settings.refine_steps + 1):
+        raise_if_cancelled(cancelled)
+        if on_step:
+            on_step({"step": step, "steps": settings.refine_steps, "loss": 1.0 / step, "ema_loss": 1.0 / step})
+    lora = {"level": torch.tensor([level(character) + 1.0, float(latents.sum())])}
+    rows = {"clip_l": torch.zeros(1, 2)}
+    return Character(lora, rows, settings.token, settings.caption(prompt), 1, 1.0, rows, provenance or {})
+
+
+class FakeClip:
+    """Colours as CLIP would see them: six numbers and a constant, at unit length."""
+
+    def images(self, images: Any, **more: Any) -> np.ndarray:
+        return self._unit(colours(images))
+
+    def texts(self, texts: Any, **more: Any) -> np.ndarray:
+        return self._unit(np.tile(np.array([1, 0.5, 0.5, 1, 0.5, 0.5], np.float32), (len(texts), 1)))
+
+    @staticmethod
+    def _unit(vectors: np.ndarray) -> np.ndarray:
+        vectors = np.concatenate([vectors, np.full((len(vectors), 1), 0.5, np.float32)], axis=1)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def fake_models(name: str = "fake", fingerprint: str = "f" * 64) -> Any:
+    """Models that draw nothing but remember what was asked of them in `drawn` and `refined`."""
+    pipeline, extractor = SimpleNamespace(), SimpleNamespace(name="colours", width=6, patch_tokens=True)
+    return SimpleNamespace(pipeline=pipeline, extractor=extractor, clip=FakeClip(), name=name,
+                           fingerprint=fingerprint, drawn=[], refined=[])
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the fakes in the place of the slow steps."""
+    import chosen_one_nb.steps.embed
+    import chosen_one_nb.steps.generate
+    import chosen_one_nb.steps.refine
+
+    monkeypatch.setattr(chosen_one_nb.steps.generate, "generate", generate)
+    monkeypatch.setattr(chosen_one_nb.steps.embed, "embed", embed)
+    monkeypatch.setattr(chosen_one_nb.steps.refine, "refine", refine)
