@@ -1,10 +1,11 @@
 """The phrases that pictures are asked about, in groups, read from a JSON file that anybody may edit.
 
-A file holds `{"groups": {name: group}}`, or the groups alone. A group is a list of phrases, or an object with
-`phrases` and, optionally, `lies_on` ("figure" or "scene": where in a picture such a thing is), `one_of` (a picture
-has one of them and no more, as with places or art styles) and `template` (how a phrase becomes a sentence for CLIP:
-"a picture {}"). A phrase is a text, or an object with `text`, `attribute` (phrases of a group that share it mean the
-same thing) and `opposite` (what to ask for when one wants a picture without it).
+A file holds `{"groups": {name: group}}`, or the groups alone, and optionally `noun`, the word for what is in the
+picture ("creature") when nobody says it better. A group is a list of phrases, or an object with `phrases` and,
+optionally, `kind` (see `Kind`), `one_of` (a picture has one of them and no more, as with places or art styles) and
+`template` (how a phrase becomes a sentence for CLIP: "a {noun} {}"). A phrase is a text, or an object with `text`,
+`attribute` (phrases of a group that share it mean the same thing) and `opposite` (what to ask for when one wants a
+picture without it).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-__all__ = ["Attribute", "Group", "Phrase", "Vocabulary", "VocabularyError", "load_vocabulary", "read_vocabulary"]
+__all__ = ["Attribute", "Group", "Kind", "Phrase", "Vocabulary", "VocabularyError", "load_vocabulary", "read_vocabulary"]
 
-Place = Literal["figure", "scene"]
+Kind = Literal["identity", "incidental", "seen"]
+"""Whether such attributes make the character ("identity": fur, clothes), or its scene, framing, style and moods
+("incidental"), or whether the picture has to say ("seen": by whether figure or scene has it)."""
 
 MAX_PHRASES = 20_000
 MAX_LENGTH = 300  # characters; CLIP reads 77 tokens
@@ -56,16 +59,15 @@ class Group:
     Attributes
     ----------
     phrases : tuple of Phrase
-    lies_on : "figure" or "scene"
-        Where in the picture such things are, unless the picture says otherwise.
+    kind : "identity", "incidental" or "seen"
     one_of : bool
         A picture has exactly one of them.
     template : str
-        Sentence for CLIP with "{}" where the phrase goes.
+        Sentence for CLIP with "{}" where the phrase goes and, if wanted, "{noun}".
     """
 
     phrases: tuple[Phrase, ...]
-    lies_on: Place = "scene"
+    kind: Kind = "seen"
     one_of: bool = False
     template: str = "{}"
 
@@ -77,11 +79,11 @@ class Attribute:
     Attributes
     ----------
     name, group : str
-    lies_on : "figure" or "scene"
+    kind : "identity", "incidental" or "seen"
     one_of : bool
         As its group says.
     columns : tuple of int
-        Which of `Vocabulary.texts` say it.
+        Which of `Vocabulary.texts()` say it.
     phrases : tuple of str
         The same without template.
     opposite : str or None
@@ -90,7 +92,7 @@ class Attribute:
 
     name: str
     group: str
-    lies_on: Place
+    kind: Kind
     one_of: bool
     columns: tuple[int, ...]
     phrases: tuple[str, ...]
@@ -104,17 +106,24 @@ class Vocabulary:
     Attributes
     ----------
     groups : dict of str to Group
+    noun : str
+        What is in the picture, for the templates.
     notes : tuple of str
         What was left out on reading, as sentences: repeated phrases, empty groups.
     """
 
     groups: dict[str, Group]
+    noun: str = "character"
     notes: tuple[str, ...] = ()
 
-    @property
-    def texts(self) -> list[str]:
-        """The T sentences for CLIP, group by group."""
-        return [group.template.replace("{}", phrase.text) for group in self.groups.values() for phrase in group.phrases]
+    def texts(self, noun: str | None = None) -> list[str]:
+        """Return the T sentences for CLIP, group by group; `noun` says better what is in the pictures ("fox")."""
+        return [group.template.replace("{}", phrase.text).replace("{noun}", noun or self.noun)
+                for group in self.groups.values() for phrase in group.phrases]
+
+    def __len__(self) -> int:
+        """Count the phrases, T."""
+        return sum(len(group.phrases) for group in self.groups.values())
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -132,7 +141,7 @@ def _attributes(name: str, group: Group, start: int) -> list[Attribute]:
     said: dict[str, list[int]] = {}
     for at, phrase in enumerate(group.phrases):
         said.setdefault(phrase.attribute, []).append(at)
-    return [Attribute(attribute, name, group.lies_on, group.one_of, tuple(start + at for at in places),
+    return [Attribute(attribute, name, group.kind, group.one_of, tuple(start + at for at in places),
                       tuple(group.phrases[at].text for at in places),
                       next((group.phrases[at].opposite for at in places if group.phrases[at].opposite), None))
             for attribute, places in said.items()]
@@ -196,14 +205,17 @@ def read_vocabulary(data: Any) -> Vocabulary:
         raise VocabularyError(f"expected an object of groups, got {type(groups).__name__}.")
     notes: list[str] = []
     read = {name: _group(name, value, notes) for name, value in groups.items()
-            if groups is not data or name not in ("about", "name")}
+            if groups is not data or name not in ("about", "noun")}
     kept = {name: group for name, group in read.items() if group.phrases}
-    total = sum(len(group.phrases) for group in kept.values())
+    noun = data.get("noun", "character")
+    if not isinstance(noun, str) or not noun.strip():
+        raise VocabularyError(f"noun is a word for what is in the pictures, got {noun!r}.")
+    found = Vocabulary(kept, noun, tuple(notes))
     if not kept:
         raise VocabularyError("expected at least one phrase, found none. Add a group with phrases.")
-    if total > MAX_PHRASES:
-        raise VocabularyError(f"expected at most {MAX_PHRASES} phrases, got {total}. Keep those you would act on.")
-    return Vocabulary(kept, tuple(notes))
+    if len(found) > MAX_PHRASES:
+        raise VocabularyError(f"expected at most {MAX_PHRASES} phrases, got {len(found)}. Keep those you would act on.")
+    return found
 
 
 def _group(name: str, value: Any, notes: list[str]) -> Group:
@@ -218,18 +230,18 @@ def _group(name: str, value: Any, notes: list[str]) -> Group:
         phrases.setdefault(key, phrase)
     if not phrases:
         notes.append(f'group "{name}" is empty and was left out')
-    return Group(tuple(phrases.values()), options.get("lies_on", "scene"), options.get("one_of", False),
+    return Group(tuple(phrases.values()), options.get("kind", "seen"), options.get("one_of", False),
                  options.get("template", "{}"))
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    unknown = set(options) - {"phrases", "lies_on", "one_of", "template"}
+    unknown = set(options) - {"phrases", "kind", "one_of", "template"}
     if unknown:
-        raise VocabularyError(f'group "{name}": expected phrases, lies_on, one_of, template; got {sorted(unknown)}.')
+        raise VocabularyError(f'group "{name}": expected phrases, kind, one_of, template; got {sorted(unknown)}.')
     if not isinstance(options.get("phrases", []), list):
         raise VocabularyError(f'group "{name}": expected a list of phrases, got {options["phrases"]!r:.60}.')
-    if options.get("lies_on", "scene") not in get_args(Place):
-        raise VocabularyError(f'group "{name}": lies_on is "figure" or "scene", got {options["lies_on"]!r}.')
+    if options.get("kind", "seen") not in get_args(Kind):
+        raise VocabularyError(f'group "{name}": kind is "identity", "incidental" or "seen", got {options["kind"]!r}.')
     if not isinstance(options.get("one_of", False), bool):
         raise VocabularyError(f'group "{name}": one_of is true or false, got {options["one_of"]!r}.')
     template = options.get("template", "{}")
