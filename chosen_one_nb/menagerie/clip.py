@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from chosen_one_nb.menagerie import world
+from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.data import renders
 from chosen_one_nb.menagerie.loop import fit
 from chosen_one_nb.menagerie.recipe import Recipe
@@ -30,39 +31,63 @@ from chosen_one_nb.menagerie.vae import as_tensor
 MEAN, STD = 0.5, 0.5  # so that the pixels the model sees lie in [-1, 1]
 
 
-def build(recipe: Recipe, tokenizer: CLIPTokenizer, text_width: int) -> CLIPModel:
-    """Build one CLIP untrained; its text tower ends at the tokenizer's own end mark (so pooling works)."""
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=text_width, intermediate_size=4 * text_width,
-        num_hidden_layers=recipe.text_depth, num_attention_heads=text_width // 32,
-        max_position_embeddings=recipe.text_length, projection_dim=text_width,
+def text_config(recipe: Recipe, tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    """A text tower that ends at the tokenizer's own end mark, so that pooling finds it."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4 * width,
+        num_hidden_layers=recipe.text_depth, num_attention_heads=width // 32,
+        max_position_embeddings=recipe.text_length, projection_dim=width,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
+
+
+def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> Pair:
+    """Build the towers untrained."""
+    first, second = (text_config(recipe, tokenizer, width) for width in recipe.text_widths)
     vision = CLIPVisionConfig(
         hidden_size=recipe.vision_width, intermediate_size=4 * recipe.vision_width,
         num_hidden_layers=recipe.vision_depth, num_attention_heads=recipe.vision_width // 32,
-        image_size=recipe.image_size, patch_size=recipe.patch_size, projection_dim=text_width,
+        image_size=recipe.image_size, patch_size=recipe.patch_size, projection_dim=first.hidden_size,
     )  # fmt: skip
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=text_width))
+    clip = CLIPModel(CLIPConfig(text_config=first, vision_config=vision, projection_dim=first.hidden_size))
+    return Pair(clip, CLIPTextModelWithProjection(second))
 
 
 class Pair(nn.Module):
-    """The CLIP that ships and a second one of another width, trained on the same batches."""
+    """The CLIP that ships and a second text tower of another width, trained on the same pictures.
 
-    def __init__(self, first: CLIPModel, second: CLIPModel) -> None:
+    A linear read-out of every attribute from the picture's features is trained along: a caption names only a
+    part of the truth, and the read-out makes the picture's side learn the rest too. It is thrown away.
+    """
+
+    def __init__(self, first: CLIPModel, second: CLIPTextModelWithProjection) -> None:
         super().__init__()
         self.first, self.second = first, second
+        seen = first.config.vision_config.hidden_size
+        self.to_second = nn.Linear(seen, second.config.projection_dim, bias=False)
+        self.read_out = nn.Linear(seen, sum(SIZES))
 
-    def loss(self, tokens: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Symmetric contrastive loss of both, and the share of captions found among the batch by the first."""
-        total, right = pixels.new_zeros(()), pixels.new_zeros(())
-        for clip in (self.second, self.first):
-            logits = clip(input_ids=tokens, pixel_values=pixels).logits_per_text
-            truth = torch.arange(len(logits), device=logits.device)
-            total = total + F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)
-            right = (logits.argmax(0) == truth).float().mean()
-        return total, right
+    def loss(self, tokens: Tensor, pixels: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Contrastive losses of both text towers, plus the read-out's; and the share of captions found."""
+        seen = self.first.vision_model(pixel_values=pixels).pooler_output
+        text = self.first.text_model(input_ids=tokens).pooler_output
+        scale = self.first.logit_scale.exp()
+        logits = scale * _cosines(self.first.text_projection(text), self.first.visual_projection(seen))
+        others = scale * _cosines(self.second(input_ids=tokens).text_embeds, self.to_second(seen))
+        parts = self.read_out(seen).split(SIZES, dim=1)
+        read = torch.stack([F.cross_entropy(part, truth[:, i]) for i, part in enumerate(parts)]).mean()
+        pairs = torch.arange(len(logits), device=logits.device)
+        return {"loss": _symmetric(logits, pairs) + _symmetric(others, pairs) + 2 * read, "read": read,
+                "right": (logits.argmax(0) == pairs).float().mean()}  # fmt: skip
+
+
+def _cosines(texts: Tensor, images: Tensor) -> Tensor:
+    return F.normalize(texts, dim=-1) @ F.normalize(images, dim=-1).T
+
+
+def _symmetric(logits: Tensor, pairs: Tensor) -> Tensor:
+    return F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -76,20 +101,21 @@ def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
     torch.manual_seed(recipe.seed)
     rng, words = np.random.default_rng(recipe.seed), Random(recipe.seed)
     tokenizer = word_tokenizer(world.vocabulary(), recipe.text_length)
-    pair = Pair(*(build(recipe, tokenizer, width) for width in recipe.text_widths)).to(device)
+    pair = build(recipe, tokenizer).to(device)
+    wanted = targets(truths)
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         chosen = np.sort(rng.choice(len(images), size=recipe.clip_batch, replace=False))
         texts = [world.caption(truths[i], words).text for i in chosen]
-        total, right = pair.loss(tokenize(tokenizer, texts).to(device), as_tensor(images[chosen]).to(device))
-        return {"loss": total, "right": right}
+        pixels = as_tensor(images[chosen]).to(device)
+        return pair.loss(tokenize(tokenizer, texts).to(device), pixels, wanted[chosen].to(device))
 
-    best = fit("clip", pair, loss, minutes=recipe.minutes["clip"], work=work, rate=1e-3, decay=0.998)
+    best = fit("clip", pair, loss, minutes=recipe.minutes["clip"], work=work, rate=1e-3, decay=0.995)
     save(best, tokenizer, recipe, out)
 
 
 def save(pair: Pair, tokenizer: CLIPTokenizer, recipe: Recipe, out: Path) -> None:
-    """Save the first CLIP for prompt similarity and the two text towers where SDXL's pipeline looks for them."""
+    """Save the CLIP for prompt similarity, and the two text towers where SDXL's pipeline looks for them."""
     pair.half().first.save_pretrained(out / "clip")
     size = recipe.image_size
     CLIPImageProcessorPil(
@@ -97,19 +123,7 @@ def save(pair: Pair, tokenizer: CLIPTokenizer, recipe: Recipe, out: Path) -> Non
         image_mean=[MEAN] * 3, image_std=[STD] * 3,
     ).save_pretrained(out / "clip")  # fmt: skip
     tokenizer.save_pretrained(out / "clip")
-    first = CLIPTextModel(pair.first.config.text_config)
-    first.load_state_dict(_tower(pair.first, first))
-    second = CLIPTextModelWithProjection(pair.second.config.text_config)
-    second.load_state_dict(_tower(pair.second, second))
-    for name, tower in {"text_encoder": first, "text_encoder_2": second}.items():
-        tower.half().save_pretrained(out / "pipeline" / name)
+    CLIPTextModel.from_pretrained(out / "clip", dtype=torch.float16).save_pretrained(out / "pipeline" / "text_encoder")
+    pair.second.save_pretrained(out / "pipeline" / "text_encoder_2")
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer.save_pretrained(out / "pipeline" / name)
-
-
-def _tower(clip: CLIPModel, tower: nn.Module) -> dict[str, Tensor]:
-    """The weights of ``tower`` found in ``clip``, whichever of the two nests its text model deeper."""
-    state = clip.state_dict()
-    names = {key.removeprefix("text_model."): key for key in state if key.startswith("text_model.")}
-    names["text_projection.weight"] = "text_projection.weight"
-    return {key: state[names[key.removeprefix("text_model.")]] for key in tower.state_dict()}

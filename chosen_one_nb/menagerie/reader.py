@@ -19,14 +19,11 @@ from transformers import BitImageProcessorPil, ResNetConfig, ResNetForImageClass
 
 from chosen_one_nb.menagerie import vae as autoencoder
 from chosen_one_nb.menagerie import world
+from chosen_one_nb.menagerie.attributes import LABELS, SIZES, targets
 from chosen_one_nb.menagerie.clip import MEAN, STD
 from chosen_one_nb.menagerie.data import renders
 from chosen_one_nb.menagerie.loop import fit
 from chosen_one_nb.menagerie.recipe import Recipe
-
-LABELS = [f"{attribute}={value}" for attribute, values in world.ATTRIBUTES.items() for value in values]
-SIZES = [len(values) for values in world.ATTRIBUTES.values()]
-
 
 def build(recipe: Recipe) -> ResNetForImageClassification:
     """Build the classifier untrained: one logit per value of every attribute, in the world's order."""
@@ -36,12 +33,6 @@ def build(recipe: Recipe) -> ResNetForImageClassification:
         id2label=dict(enumerate(LABELS)), label2id={label: i for i, label in enumerate(LABELS)},
     )  # fmt: skip
     return ResNetForImageClassification(config)
-
-
-def targets(truths: list[dict]) -> Tensor:
-    """Index of each attribute's value: int64 (N, number of attributes)."""
-    rows = [[values.index(truth[name]) for name, values in world.ATTRIBUTES.items()] for truth in truths]
-    return torch.tensor(rows)
 
 
 def degraded(images: np.ndarray, folder: Path, device: str) -> np.ndarray:

@@ -21,11 +21,11 @@ class Recipe:
     text_length: int = 32
 
     latent_channels: int = 4
-    vae_channels: tuple[int, ...] = (24, 48, 64)
+    vae_channels: tuple[int, ...] = (16, 32, 64)
     vae_batch: int = 8
 
     text_widths: tuple[int, int] = (96, 128)
-    text_depth: int = 4
+    text_depth: int = 3
     vision_width: int = 128
     vision_depth: int = 4
     patch_size: int = 8

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from chosen_one_nb.memory import keep_freed_memory
 from chosen_one_nb.menagerie.data import renders
 from chosen_one_nb.menagerie.recipe import Recipe
 
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the chosen stages in order."""
     given = parser().parse_args(argv)
+    keep_freed_memory()
     recipe = Recipe.preset(given.preset).with_words(given.set)
     if given.minutes is not None:
         recipe = recipe.replace(minutes=dict.fromkeys(recipe.minutes, given.minutes))
