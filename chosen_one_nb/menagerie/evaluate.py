@@ -1,0 +1,153 @@
+"""Run the method on many prompts and score it by the truth: ``python -m chosen_one_nb.menagerie.evaluate``.
+
+Every prompt gets a whole run, its final gallery and its character in eight contexts; the reader says what the
+pictures show. What is done lies in the folder, so an interrupted evaluation goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from chosen_one_nb.menagerie import world
+from chosen_one_nb.menagerie.reader import Reader
+from chosen_one_nb.models import Models, load_models
+from chosen_one_nb.run import Run
+from chosen_one_nb.settings import Settings
+
+SEEDS = 4  # pictures per context
+
+
+def agreement(values: Sequence[str]) -> float:
+    """Chance that two different pictures show the same value.
+
+    >>> agreement(["red", "red", "blue"])
+    0.3333333333333333
+    """
+    counts, n = pd.Series(list(values)).value_counts(), len(values)
+    return float((counts * (counts - 1)).sum() / (n * (n - 1)))
+
+
+def identity_agreement(read: pd.DataFrame) -> float:
+    """Mean over identity attributes of the chance that two of the pictures agree."""
+    return float(np.mean([agreement(read[name]) for name in world.IDENTITY]))
+
+
+def context_present(read: pd.DataFrame, asked: Sequence[dict[str, str]]) -> float:
+    """Share of pictures that show everything their context asks for; ``asked`` has one dict per picture."""
+    return float(np.mean([all(row[k] == v for k, v in wanted.items()) for (_, row), wanted in zip(read.iterrows(), asked, strict=True)]))
+
+
+def score(run: Run, reader: Reader, seconds: float) -> dict[str, object]:
+    """Everything the table needs to know about one finished run."""
+    texts = [text for text, _ in world.CONTEXTS]
+    asked = [wanted for _, wanted in world.CONTEXTS for _ in range(SEEDS)]
+    outcome, curve = run.outcome, run.curve()
+    last = run.node(outcome.sound_node) if outcome.sound_node else run.current
+    read: dict[str, pd.DataFrame] = {}
+    for name, base in (("base", True), ("character", False)):
+        drawn = run.contexts(last.parent if last.parent and not base else None, texts, SEEDS, base=base)
+        read[name] = reader([image for text in texts for image in drawn[text]])
+    return {
+        "prompt": run.prompt, "outcome": outcome.state, "iterations": int(curve["iteration"].max()),
+        "ratio": float(curve["ratio"].iloc[-1]), "seconds": seconds,
+        "identity_first": identity_agreement(reader(list(run.root.images))),
+        "identity_final": identity_agreement(reader(list(last.images))),
+        "identity_base_contexts": identity_agreement(read["base"]),
+        "identity_contexts": identity_agreement(read["character"]),
+        "context_base": context_present(read["base"], asked), "context": context_present(read["character"], asked),
+    }  # fmt: skip
+
+
+def evaluate(prompt: str, models: Models, reader: Reader, settings: Settings, folder: Path) -> dict[str, object]:
+    """Run and score one prompt, or read the scores that are there already."""
+    scores = folder / "scores.json"
+    if scores.exists():
+        return json.loads(scores.read_text())
+    start = time.perf_counter()
+    place = folder / "run"
+    with Run.open(place, models) if (place / "run.json").exists() else Run.start(prompt, models, settings, place) as run:
+        run.until_converged()
+        found = score(run, reader, sum(sum(node.seconds.values()) for node in run.nodes.values()))
+    found["wall"] = time.perf_counter() - start
+    scores.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def interval(values: Sequence[float], statistic=np.mean, *, n: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """The statistic over prompts with its 95 % bootstrap interval: value, low, high."""
+    values = np.asarray(values, float)
+    drawn = values[np.random.default_rng(seed).integers(len(values), size=(n, len(values)))]
+    low, high = np.percentile(statistic(drawn, axis=1), [2.5, 97.5])
+    return float(statistic(values)), float(low), float(high)
+
+
+def table(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per figure: value with its interval over prompts."""
+    rows = {
+        "prompts that converged": scores["outcome"] == "converged",
+        "galleries that the health check calls collapsed": scores["outcome"] == "collapsed",
+        "identity agreement, first gallery": scores["identity_first"],
+        "identity agreement, final gallery": scores["identity_final"],
+        "identity agreement in contexts, base model": scores["identity_base_contexts"],
+        "identity agreement in contexts, character": scores["identity_contexts"],
+        "asked context present, base model": scores["context_base"],
+        "asked context present, character": scores["context"],
+    }  # fmt: skip
+    found = [(name, *interval(values)) for name, values in rows.items()]
+    ratio = (scores["context"] / scores["context_base"].clip(lower=1e-9)).to_numpy()
+    found.append(("asked context present, relative to the base model", *interval(ratio)))
+    found.append(("seconds of a run, median", *interval(scores["seconds"], np.median)))
+    return pd.DataFrame(found, columns=["figure", "value", "low", "high"])
+
+
+def picture(folder: Path, scores: pd.DataFrame, *, side: int = 96) -> Image.Image:
+    """For every prompt a row of first-gallery pictures above a row of the character in eight contexts."""
+    rows = []
+    for i in scores.index:
+        run = Run.open(folder / f"{i:02d}" / "run", read_only=True)
+        sound = run.outcome.sound_node
+        node = run.node(sound).parent if sound else None
+        drawn = run.contexts(node, [text for text, _ in world.CONTEXTS], SEEDS, base=node is None)
+        rows += [list(run.root.images)[:8], [pictures[0] for pictures in drawn.values()]]
+    sheet = Image.new("RGB", (8 * side, len(rows) * side + (len(rows) // 2) * 8), "white")
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            sheet.paste(image.resize((side, side), Image.Resampling.BICUBIC), (x * side, y * side + (y // 2) * 8))
+    return sheet
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate the chosen prompts, print the table and one line per prompt."""
+    parser = argparse.ArgumentParser(prog="python -m chosen_one_nb.menagerie.evaluate", description=__doc__)
+    parser.add_argument("--prompts", type=Path, default=Path("data/prompts.json"))
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the prompts to take, from 0")
+    parser.add_argument("--models", default="menagerie")
+    parser.add_argument("--reader", type=Path, default=Path("data/menagerie/reader"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/evaluation"))
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings, values as JSON")
+    given = parser.parse_args(argv)
+    prompts = json.loads(given.prompts.read_text())["prompts"]
+    changes = {name: json.loads(value) for name, value in (word.split("=", 1) for word in given.set)}
+    settings = Settings.preset("menagerie").replace(**changes)
+    models, reader = load_models(given.models), Reader(given.reader)
+    found = {}
+    for i in given.only or range(len(prompts)):
+        folder = given.folder / f"{i:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        found[i] = evaluate(prompts[i], models, reader, settings, folder)
+        print(json.dumps(found[i]), flush=True)
+    scores = pd.DataFrame.from_dict(found, orient="index")
+    print(table(scores).to_string(index=False, float_format="{:.3f}".format))
+    picture(given.folder, scores.iloc[:6]).save(given.folder / "picture.png")
+
+
+if __name__ == "__main__":
+    main()
