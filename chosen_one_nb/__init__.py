@@ -1,6 +1,7 @@
 """The Chosen One in a notebook: from a prompt to one consistent character, every stage open to look at.
 
-`import chosen_one_nb` is quick and loads neither torch nor plotly; the names below are fetched when first used.
+`import chosen_one_nb` is quick and loads neither torch nor plotly; the names below are fetched when first
+used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a character adds to a pipeline, put on and taken off without a trace: token rows and LoRA layers.
 
-Both work by replacing a module with a wrapper that holds the original; taking off puts the original object back, so
-nothing of the base model is ever written to (pitfalls 3, 12, 13 and 14 of refine's table).
+Both work by replacing a module with a wrapper that holds the original; taking off puts the original object
+back, so nothing of the base model is ever written to (pitfalls 3, 12, 13 and 14 of refine's table).
 """
 
 from __future__ import annotations
@@ -85,8 +85,10 @@ def wear_tokens(pipeline: Any, token: str, rows: Mapping[str, torch.Tensor]) -> 
     """
     names = encoders(pipeline)
     if sorted(rows) != sorted(key for key, _, _ in names):
-        raise AdapterError(f"token rows: expected one entry for each of {[key for key, _, _ in names]}, got "
-                           f"{sorted(rows)}. This character was made with another kind of model.")
+        raise AdapterError(
+            f"token rows: expected one entry for each of {[key for key, _, _ in names]}, got "
+            f"{sorted(rows)}. This character was made with another kind of model."
+        )
     with ExitStack() as stack:
         for key, encoder, tokenizer in names:
             stack.enter_context(_new_word(pipeline, tokenizer, getattr(pipeline, encoder), token, rows[key]))
@@ -98,8 +100,10 @@ def _new_word(pipeline: Any, name: str, encoder: Any, token: str, rows: torch.Te
     """Wear one encoder's rows: a tokenizer that knows the word, the rows behind the table, pooling at EOS."""
     plain, table = getattr(pipeline, name), encoder.get_input_embeddings()
     if rows.shape[-1] != table.weight.shape[-1]:
-        raise AdapterError(f"token rows: expected width {table.weight.shape[-1]} for this text encoder, got "
-                           f"{rows.shape[-1]}. This character was made with another kind of model.")
+        raise AdapterError(
+            f"token rows: expected width {table.weight.shape[-1]} for this text encoder, got "
+            f"{rows.shape[-1]}. This character was made with another kind of model."
+        )
     taught, first = _taught(plain, token_names(token, len(rows)))
     with _pooled_at_eos(encoder, plain.eos_token_id):
         try:
@@ -120,8 +124,10 @@ def _taught(tokenizer: Any, names: list[str]) -> tuple[Any, int]:
 
     known = tokenizer.get_vocab()
     if any(name in known for name in names):
-        raise AdapterError(f"token {names[0]!r}: the tokenizer knows this word already. Take the other character off "
-                           "first, or choose another token.")
+        raise AdapterError(
+            f"token {names[0]!r}: the tokenizer knows this word already. Take the other character off "
+            "first, or choose another token."
+        )
     if _TAUGHT.get(tokenizer, ((), None))[0] != tuple(names):
         taught = copy.deepcopy(tokenizer)
         taught.add_tokens([AddedToken(name, normalized=False, special=False) for name in names])
@@ -134,11 +140,14 @@ def _taught(tokenizer: Any, names: list[str]) -> tuple[Any, int]:
 def _pooled_at_eos(encoder: Any, eos: int) -> Iterator[None]:
     """Pool at the end token although a new word has a higher id (pitfall 1).
 
-    Hub configurations say `eos_token_id: 2`, for which transformers pools at the highest id of the text. Without new
-    words both are the same place.
+    Hub configurations say `eos_token_id: 2`, for which transformers pools at the highest id of the text.
+    Without new words both are the same place.
     """
-    told = [(module, module.eos_token_id) for module in encoder.modules()
-            if isinstance(getattr(module, "eos_token_id", None), int)]
+    told = [
+        (module, module.eos_token_id)
+        for module in encoder.modules()
+        if isinstance(getattr(module, "eos_token_id", None), int)
+    ]
     try:
         for module, _ in told:
             module.eos_token_id = eos
@@ -154,7 +163,7 @@ def _targets(unet: nn.Module) -> dict[str, nn.Linear]:
 
 
 def fresh_lora(unet: nn.Module, rank: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Return LoRA weights that change nothing yet: A gaussian with spread 1 / rank, B zero; float32 on the CPU.
+    """Return LoRA weights that change nothing yet: A gaussian with spread 1 / rank, B zero; float32.
 
     Parameters
     ----------
@@ -172,8 +181,14 @@ def fresh_lora(unet: nn.Module, rank: int, generator: torch.Generator) -> dict[s
 
 
 @contextmanager
-def wear_lora(unet: nn.Module, weights: Mapping[str, torch.Tensor], *, rank: int, alpha: float,
-              dtype: torch.dtype | None = None) -> Iterator[list[nn.Parameter]]:
+def wear_lora(
+    unet: nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    rank: int,
+    alpha: float,
+    dtype: torch.dtype | None = None,
+) -> Iterator[list[nn.Parameter]]:
     """Put LoRA layers around the UNet's attention projections for the length of a with-block.
 
     Parameters
@@ -223,8 +238,10 @@ def read_lora(unet: nn.Module) -> dict[str, torch.Tensor]:
 
 def _check_fits(unet: nn.Module, weights: Mapping[str, torch.Tensor], rank: int) -> None:
     if getattr(unet, "peft_config", None):
-        raise AdapterError(f"the UNet already wears an adapter ({', '.join(unet.peft_config)}). Take it off first: "
-                           "leave the with-block, or call pipeline.unload_lora_weights().")
+        raise AdapterError(
+            f"the UNet already wears an adapter ({', '.join(unet.peft_config)}). Take it off first: "
+            "leave the with-block, or call pipeline.unload_lora_weights()."
+        )
     expected = {}
     for name, layer in _targets(unet).items():
         expected[f"{name}.lora_A.weight"] = (rank, layer.in_features)
@@ -232,9 +249,11 @@ def _check_fits(unet: nn.Module, weights: Mapping[str, torch.Tensor], rank: int)
     got = {key: tuple(weight.shape) for key, weight in weights.items()}
     if got != expected:
         wrong = sorted(key for key in {*got, *expected} if got.get(key) != expected.get(key))
-        raise AdapterError(f"LoRA weights: {len(wrong)} of {len(expected)} do not fit this UNet, first {wrong[0]}: "
-                           f"expected {expected.get(wrong[0])}, got {got.get(wrong[0])}. "
-                           "This character was made with another kind of model.")
+        raise AdapterError(
+            f"LoRA weights: {len(wrong)} of {len(expected)} do not fit this UNet, first {wrong[0]}: "
+            f"expected {expected.get(wrong[0])}, got {got.get(wrong[0])}. "
+            "This character was made with another kind of model."
+        )
 
 
 def _take_off(unet: nn.Module) -> None:

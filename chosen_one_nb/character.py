@@ -1,4 +1,4 @@
-"""A character Theta = (theta, tau), LoRA weights and token rows: put on a pipeline, taken off, saved and loaded."""
+"""A character Theta = (LoRA weights, token rows): put on a pipeline, taken off, saved, loaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Character:
     Attributes
     ----------
     lora : dict of str to Tensor, float32 on the CPU
-        theta: peft keys of the UNet without prefix, `...attn1.to_q.lora_A.weight` (r, in), `...lora_B.weight` (out, r).
+        theta: peft keys of the UNet without prefix, `...attn1.to_q.lora_A.weight` (r, in),
+        `...lora_B.weight` (out, r).
     tokens : dict of str to Tensor (n, D), float32
         tau: the learned rows, `clip_l` for the first text encoder and `clip_g` for the second.
     token : str
@@ -64,7 +65,7 @@ class Character:
 
     @contextmanager
     def on(self, pipeline: Any, strength: float = 1.0) -> Iterator[Any]:
-        """Put the character on a pipeline for the length of a with-block; afterwards it is bit-identical to before.
+        """Put the character on a pipeline for a with-block; afterwards it is bit-identical to before.
 
         Parameters
         ----------
@@ -80,14 +81,19 @@ class Character:
         Raises
         ------
         CharacterError
-            If strength is out of range, the character was made for another kind of model, or another one is on.
+            If strength is out of range, the character was made for another kind of model, or another one is
+            on.
         """
         if not 0 <= strength <= 1:
-            raise CharacterError(f"strength: expected a number from 0 (off) to 1 (as learned), got {strength!r}.")
+            raise CharacterError(
+                f"strength: expected a number from 0 (off) to 1 (as learned), got {strength!r}."
+            )
         with ExitStack() as stack:
             try:
                 stack.enter_context(wear_tokens(pipeline, self.token, self._rows(pipeline, strength)))
-                stack.enter_context(wear_lora(pipeline.unet, self.lora, rank=self.rank, alpha=self.alpha * strength))
+                stack.enter_context(
+                    wear_lora(pipeline.unet, self.lora, rank=self.rank, alpha=self.alpha * strength)
+                )
             except AdapterError as error:
                 raise CharacterError(f"cannot put {self.token!r} on this pipeline: {error}") from error
             yield pipeline
@@ -95,23 +101,38 @@ class Character:
     def _rows(self, pipeline: Any, strength: float) -> dict[str, torch.Tensor]:
         """Token rows (n, D) at a strength, on the pipeline's device."""
         start = {key: self.initial.get(key, rows) for key, rows in self.tokens.items()}
-        return {key: torch.lerp(start[key], rows, strength).to(pipeline.device) for key, rows in self.tokens.items()}
+        return {
+            key: torch.lerp(start[key], rows, strength).to(pipeline.device)
+            for key, rows in self.tokens.items()
+        }
 
     def save(self, folder: str | Path) -> Path:
         """Write the character to a folder of safetensors and JSON files and return the folder.
 
-        `pytorch_lora_weights.safetensors` is what `pipeline.load_lora_weights(folder)` reads, `embeddings.safetensors`
-        holds `clip_l` and `clip_g` as SDXL embedding files do. Each file appears whole or not at all.
+        `pytorch_lora_weights.safetensors` is what `pipeline.load_lora_weights(folder)` reads,
+        `embeddings.safetensors` holds `clip_l` and `clip_g` as SDXL embedding files do. Each file appears
+        whole or not at all.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        scale = json.dumps({"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS})
-        _write(folder / LORA_FILE, {f"unet.{key}": weight for key, weight in self.lora.items()},
-               {"format": "pt", "lora_adapter_metadata": scale})
+        scale = json.dumps(
+            {"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS}
+        )
+        _write(
+            folder / LORA_FILE,
+            {f"unet.{key}": weight for key, weight in self.lora.items()},
+            {"format": "pt", "lora_adapter_metadata": scale},
+        )
         _write(folder / TOKEN_FILE, self.tokens, {"format": "pt", "token": self.token})
         _write(folder / INITIAL_FILE, self.initial, {"format": "pt"})
-        notes = {"format": FORMAT, "token": self.token, "caption": self.caption, "rank": self.rank,
-                 "alpha": self.alpha, "provenance": self.provenance}
+        notes = {
+            "format": FORMAT,
+            "token": self.token,
+            "caption": self.caption,
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "provenance": self.provenance,
+        }
         _replace(folder / NOTES_FILE, json.dumps(notes, indent=1, ensure_ascii=False).encode())
         return folder
 
@@ -128,11 +149,21 @@ class Character:
         notes = _read_notes(folder / NOTES_FILE)
         lora = {key.removeprefix("unet."): weight for key, weight in _read(folder / LORA_FILE).items()}
         try:
-            return cls(lora, _read(folder / TOKEN_FILE), notes["token"], notes["caption"], notes["rank"],
-                       notes["alpha"], _read(folder / INITIAL_FILE), notes["provenance"])
+            return cls(
+                lora,
+                _read(folder / TOKEN_FILE),
+                notes["token"],
+                notes["caption"],
+                notes["rank"],
+                notes["alpha"],
+                _read(folder / INITIAL_FILE),
+                notes["provenance"],
+            )
         except KeyError as error:
-            raise CharacterError(f"{folder / NOTES_FILE}: the entry {error} is missing. Save the character again, or "
-                                 "take another copy.") from error
+            raise CharacterError(
+                f"{folder / NOTES_FILE}: the entry {error} is missing. Save the character again, or "
+                "take another copy."
+            ) from error
 
 
 def _write(file: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -158,17 +189,23 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise CharacterError(f"{file}: expected a safetensors file of a character, could not read it ({error}). "
-                             "Take another copy of the folder.") from error
+        raise CharacterError(
+            f"{file}: expected a safetensors file of a character, could not read it ({error}). "
+            "Take another copy of the folder."
+        ) from error
 
 
 def _read_notes(file: Path) -> dict[str, Any]:
     try:
         notes = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CharacterError(f"{file}: expected a character's notes, could not read them ({error}). "
-                             "Check that the folder is one a character was saved to.") from error
+        raise CharacterError(
+            f"{file}: expected a character's notes, could not read them ({error}). "
+            "Check that the folder is one a character was saved to."
+        ) from error
     if notes.get("format") != FORMAT:
-        raise CharacterError(f"{file}: expected format {FORMAT}, got {notes.get('format')}. "
-                             "It was saved by another version of the kit; update the kit.")
+        raise CharacterError(
+            f"{file}: expected format {FORMAT}, got {notes.get('format')}. "
+            "It was saved by another version of the kit; update the kit."
+        )
     return notes

@@ -1,4 +1,4 @@
-"""The denoising loss on a few pictures: which picture, how noisy, what to predict, how much each level weighs.
+"""The denoising loss on a few pictures: which one, how noisy, what to predict, what it weighs.
 
 Everything random comes from one CPU generator, so training repeats on any machine up to rounding.
 """
@@ -36,8 +36,9 @@ class Samples:
     time_ids: torch.Tensor
 
     @classmethod
-    def of(cls, pipeline: Any, images: Sequence[Image.Image], latents: np.ndarray | None,
-           image_size: int | None) -> Samples:
+    def of(
+        cls, pipeline: Any, images: Sequence[Image.Image], latents: np.ndarray | None, image_size: int | None
+    ) -> Samples:
         """Encode pictures once, or take over the latents that they were decoded from.
 
         Parameters
@@ -59,8 +60,11 @@ class Samples:
             raise ValueError("images: expected at least one picture to learn from, got none.")
         if latents is not None and len(latents) != len(images):
             raise ValueError(f"latents: expected one for each of {len(images)} pictures, got {len(latents)}.")
-        size = latent_size(pipeline, image_size)[0] if latents is None else (
-            latents.shape[-1] * pipeline.vae_scale_factor)
+        size = (
+            latent_size(pipeline, image_size)[0]
+            if latents is None
+            else (latents.shape[-1] * pipeline.vae_scale_factor)
+        )
         cut = [square(image, size) for image in images]
         ids = torch.tensor([time_ids(original, corner, (size, size)) for _, original, corner in cut])
         if latents is None:
@@ -73,11 +77,13 @@ class Samples:
     def draw(self, ids: Sequence[int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw the latents (B, C, h, w) and time ids (B, 6) of pictures by their numbers."""
         chosen = torch.as_tensor(ids, device=self.mean.device)
-        return self.mean[chosen] + self.spread[chosen] * _normal(self.mean[chosen], generator), self.time_ids[chosen]
+        return self.mean[chosen] + self.spread[chosen] * _normal(self.mean[chosen], generator), self.time_ids[
+            chosen
+        ]
 
 
 def square(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int], tuple[int, int]]:
-    """Reduce a picture to a centred square: (picture, original (height, width), corner (top, left) of the cut)."""
+    """Cut a centred square: (picture, original (height, width), corner (top, left) of the cut)."""
     original = (image.height, image.width)
     scale = size / min(original)
     height, width = (max(size, round(side * scale)) for side in original)
@@ -108,18 +114,29 @@ def target(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, times: to
 def snr_weights(scheduler: Any, times: torch.Tensor, gamma: float | None) -> torch.Tensor | float:
     """Return min-SNR weights (B,) of noise levels (arXiv 2303.09556), or 1 without gamma.
 
-    min(snr, gamma) weighs an error of the clean latent; divided by snr it weighs one of the noise, by snr + 1 one of v.
+    min(snr, gamma) weighs an error of the clean latent; divided by snr it weighs one of the noise, by snr +
+    1 one of v.
     """
     if gamma is None:
         return 1.0
     alphas = scheduler.alphas_cumprod.to(times.device)[times]
     snr = alphas / (1 - alphas)
-    by = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[scheduler.config.prediction_type]
+    by = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[
+        scheduler.config.prediction_type
+    ]
     return snr.clamp(max=gamma) / by.clamp(min=1e-8)
 
 
-def denoising_loss(unet: Any, scheduler: Any, latents: torch.Tensor, text: Condition, ids: torch.Tensor, *,
-                   generator: torch.Generator, gamma: float | None = None) -> torch.Tensor:
+def denoising_loss(
+    unet: Any,
+    scheduler: Any,
+    latents: torch.Tensor,
+    text: Condition,
+    ids: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    gamma: float | None = None,
+) -> torch.Tensor:
     """Return the loss of one batch: E || target - unet(z_t, t, text) ||^2 (L_rec of section 3.2).
 
     Parameters
@@ -144,8 +161,11 @@ def denoising_loss(unet: Any, scheduler: Any, latents: torch.Tensor, text: Condi
     times = torch.randint(steps, (len(latents),), generator=generator).to(latents.device)
     noise = _normal(latents, generator)
     noisy = scheduler.add_noise(latents, noise, times).to(unet.dtype)
-    added = {} if text.pooled is None else {
-        "added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": ids.to(text.embeds.dtype)}}
+    added = (
+        {}
+        if text.pooled is None
+        else {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": ids.to(text.embeds.dtype)}}
+    )
     guess = unet(noisy, times, encoder_hidden_states=text.embeds, return_dict=False, **added)[0]
     error = (guess.float() - target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))  # (B,)
     return (error * snr_weights(scheduler, times, gamma)).mean()

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, as the pipelines do it: scaled for the UNet, never overflowing in half precision."""
+"""Pictures to latents and back as the pipelines do it, never overflowing in half precision."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def latent_size(pipeline: Any, image_size: int | None) -> tuple[int, int]:
     factor = pipeline.vae_scale_factor
     pixels = image_size or pipeline.unet.config.sample_size * factor
     if pixels % 8 or pixels % factor:
-        raise ValueError(f"image_size: expected a multiple of 8 and of {factor} pixels for this model, got {pixels}.")
+        raise ValueError(
+            f"image_size: expected a multiple of 8 and of {factor} pixels for this model, got {pixels}."
+        )
     return pixels, pixels // factor
 
 
 @contextmanager
 def in_float32(vae: Any) -> Iterator[Any]:
-    """Lend a float16 VAE in float32, where it cannot overflow to black pictures (pitfall 8); exact both ways."""
+    """Lend a float16 VAE in float32, where it cannot overflow (pitfall 8); exact both ways."""
     half = vae.dtype == torch.float16
     try:
         yield vae.float() if half else vae
@@ -49,7 +51,7 @@ def _shift_and_scale(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | flo
 
 @torch.no_grad()
 def decode(pipeline: Any, latents: torch.Tensor, *, chunk: int = 4) -> list[Image.Image]:
-    """Turn latents (N, C, h, w) into N pictures, `chunk` at a time: decoding, not denoising, needs most memory."""
+    """Turn latents (N, C, h, w) into N pictures, `chunk` at a time because this needs most memory."""
     images: list[Image.Image] = []
     with in_float32(pipeline.vae) as vae:
         mean, factor = _shift_and_scale(vae)
@@ -60,21 +62,27 @@ def decode(pipeline: Any, latents: torch.Tensor, *, chunk: int = 4) -> list[Imag
 
 
 @torch.no_grad()
-def encode(pipeline: Any, images: Sequence[Image.Image], size: int, *,
-           chunk: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn pictures into the mean and spread of their latents, each (N, C, h, w) float32, scaled for the UNet.
+def encode(
+    pipeline: Any, images: Sequence[Image.Image], size: int, *, chunk: int = 4
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn pictures into mean and spread of their latents, each (N, C, h, w), scaled for the UNet.
 
-    The pair, not one sample of it, is what may be kept: each training step draws anew (pitfall 9). A VAE without a
-    distribution (AutoencoderTiny) has a spread of zero. Encoded in float32 (pitfall 8).
+    The pair, not one sample of it, is what may be kept: each training step draws anew (pitfall 9). A VAE
+    without a distribution (AutoencoderTiny) has a spread of zero. Encoded in float32 (pitfall 8).
     """
     means, spreads = [], []
     with in_float32(pipeline.vae) as vae:
         shift, factor = _shift_and_scale(vae)
         for start in range(0, len(images), chunk):
-            pixels = pipeline.image_processor.preprocess(list(images[start:start + chunk]), height=size, width=size)
+            pixels = pipeline.image_processor.preprocess(
+                list(images[start : start + chunk]), height=size, width=size
+            )
             code = vae.encode(pixels.to(vae.device, vae.dtype))
-            mean, std = (code.latent_dist.mean, code.latent_dist.std) if hasattr(code, "latent_dist") else (
-                code.latents, torch.zeros_like(code.latents))
+            mean, std = (
+                (code.latent_dist.mean, code.latent_dist.std)
+                if hasattr(code, "latent_dist")
+                else (code.latents, torch.zeros_like(code.latents))
+            )
             means.append((mean.float() - shift) * factor)
             spreads.append(std.float() * factor)
     return torch.cat(means), torch.cat(spreads)

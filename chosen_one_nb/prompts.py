@@ -1,4 +1,4 @@
-"""Prompts: checked against the tokenizers before anything long begins, and turned into conditions for the UNet."""
+"""Prompts: checked before anything long begins, and turned into conditions for the UNet."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import torch
 __all__ = ["Condition", "PromptError", "check_prompt", "condition", "encoders", "subject", "time_ids"]
 
 # Words that end the description of the subject: what follows is scene, dress or style.
-_AFTER_SUBJECT = re.compile(r"[,.;:]|\b(?:with|wearing|in|on|at|holding|having|near|under|and|that|who|while|reading)\b")
-_MEDIUM = re.compile(r"^(?:an?|the)?\s*(?:\w+\s+){0,3}?(?:sticker|photo|photograph|picture|drawing|painting|portrait|"
-                     r"illustration|rendering|render|sketch|animation|cartoon|watercolou?r|image)\s+of\s+")
+_AFTER_SUBJECT = re.compile(
+    r"[,.;:]|\b(?:with|wearing|in|on|at|holding|having|near|under|and|that|who|while|reading)\b"
+)
+_MEDIUM = re.compile(
+    r"^(?:an?|the)?\s*(?:\w+\s+){0,3}?(?:sticker|photo|photograph|picture|drawing|painting|portrait|"
+    r"illustration|rendering|render|sketch|animation|cartoon|watercolou?r|image)\s+of\s+"
+)
 
 
 class PromptError(ValueError):
@@ -43,8 +47,8 @@ class Condition:
 def encoders(pipeline: Any) -> list[tuple[str, str, str]]:
     """Name a pipeline's text encoders: (file key, encoder attribute, tokenizer attribute).
 
-    The keys are those of SDXL embedding files: `clip_l` for the first encoder, `clip_g` for the second, whatever
-    their widths.
+    The keys are those of SDXL embedding files: `clip_l` for the first encoder, `clip_g` for the second,
+    whatever their widths.
     """
     pairs = [("clip_l", "text_encoder", "tokenizer"), ("clip_g", "text_encoder_2", "tokenizer_2")]
     return [pair for pair in pairs if getattr(pipeline, pair[1], None) is not None]
@@ -68,27 +72,32 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
         If the prompt is empty, too long for a tokenizer, or holds the forbidden token.
     """
     if not isinstance(prompt, str) or not prompt.strip():
-        raise PromptError(f"prompt: expected a description such as 'a sticker of a fox', got {prompt!r}.")
+        raise PromptError(
+            f"prompt: expected a description such as 'a sticker of a fox', got {prompt!r}."
+        )
     if forbidden and forbidden in prompt:
         raise PromptError(
             f"prompt: expected text without {forbidden!r}, got {prompt!r}. That word is the placeholder which "
-            "will stand for the character; choose other words, or another token in the settings.")
+            "will stand for the character; choose other words, or another token in the settings."
+        )
     for _, _, name in encoders(pipeline):
         tokenizer = getattr(pipeline, name)
-        length = len(tokenizer(prompt).input_ids)
+        length = len(tokenizer(pipeline.maybe_convert_prompt(prompt, tokenizer)).input_ids)
         if length > tokenizer.model_max_length:
             raise PromptError(
-                f"prompt: expected at most {tokenizer.model_max_length} tokens (start and end included), got {length}: "
-                f"{prompt!r}. The model would not see the end of it; use fewer words.")
+                f"prompt: expected at most {tokenizer.model_max_length} tokens (start and end included), "
+                f"got {length}: {prompt!r}. The model would not see the end of it; use fewer words."
+            )
     return prompt.strip()
 
 
-def condition(pipeline: Any, prompt: str, negative: str | None = None, *,
-              guided: bool = False) -> tuple[Condition, Condition | None]:
-    """Encode one prompt exactly as the pipeline itself does, and with `guided` what guidance contrasts it with.
+def condition(
+    pipeline: Any, prompt: str, negative: str | None = None, *, guided: bool = False
+) -> tuple[Condition, Condition | None]:
+    """Encode one prompt as the pipeline itself does, and if `guided` what guidance contrasts it with.
 
-    Using the pipeline's own `encode_prompt`, in training too, keeps token ids, the layer taken and the pooling equal
-    to sampling (pitfall 21). Gradients flow unless the caller forbids them.
+    Using the pipeline's own `encode_prompt`, in training too, keeps token ids, the layer taken and the
+    pooling equal to sampling (pitfall 21). Gradients flow unless the caller forbids them.
 
     Parameters
     ----------
@@ -105,22 +114,26 @@ def condition(pipeline: Any, prompt: str, negative: str | None = None, *,
         Each of one text (B = 1).
     """
     encoded = pipeline.encode_prompt(
-        prompt=prompt, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=guided,
-        negative_prompt=negative)
+        prompt=prompt,
+        device=pipeline.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=guided,
+        negative_prompt=negative,
+    )
     embeds, opposite, pooled, opposite_pooled = encoded if len(encoded) == 4 else (*encoded, None, None)
     return Condition(embeds, pooled), Condition(opposite, opposite_pooled) if guided else None
 
 
 def time_ids(original: tuple[int, int], corner: tuple[int, int], target: tuple[int, int]) -> tuple[int, ...]:
-    """SDXL's micro-conditioning: original size, crop corner, target size, each as (height or top, width or left)."""
+    """SDXL's micro-conditioning: original size, crop corner, target size, vertical first."""
     return (*original, *corner, *target)
 
 
 def subject(prompt: str) -> str:
     """Guess the word a prompt is about: "a sticker of a red fox on the beach" -> "fox".
 
-    The medium ("a sticker of") is skipped and the last word before the first scene, dress or style phrase is taken.
-    A guess by rule, not grammar: `Settings.initial_word` overrides it.
+    The medium ("a sticker of") is skipped and the last word before the first scene, dress or style phrase
+    is taken. A guess by rule, not grammar: `Settings.initial_word` overrides it.
 
     Examples
     --------

@@ -1,42 +1,33 @@
 """Every number of the method in one place: symbol, meaning, source, and how sure we are of it.
 
-Certainty tags: C read in the paper or its page, S from a summary of the paper, T a third party who read it says so,
-R recollection that nobody has verified, X looked for in the paper and not found (the value is then ours or a
-reimplementation's), "-" a number of this kit that the paper does not have.
+Certainty tags: C read in the paper or its page, S from a summary of the paper, T a third party who read it
+says so, R recollection that nobody has verified, X looked for in the paper and not found (the value is then
+ours or a reimplementation's), "-" a number of this kit that the paper does not have.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import types
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from chosen_one_nb.fields import (
+    AT_LEAST_ONE,
+    AT_LEAST_TWO,
+    BELOW_ONE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SettingsError,
+    allowed,
+    check_field,
+    setting,
+    type_name,
+)
+
 __all__ = ["PRESETS", "Settings", "SettingsError", "settings_help"]
-
-Check = tuple[Callable[[Any], bool], str]
-
-POSITIVE: Check = (lambda v: v > 0, "a number above 0")
-NOT_NEGATIVE: Check = (lambda v: v >= 0, "0 or more")
-FRACTION: Check = (lambda v: 0 <= v <= 1, "between 0 and 1")
-BELOW_ONE: Check = (lambda v: 0 <= v < 1, "0 or more and below 1")
-AT_LEAST_ONE: Check = (lambda v: v >= 1, "1 or more")
-AT_LEAST_TWO: Check = (lambda v: v >= 2, "2 or more")
-
-
-class SettingsError(ValueError):
-    """A setting that cannot be used: its message names the setting, what was expected, what came, and why."""
-
-
-def _setting(default: Any, help: str, *, symbol: str = "", source: str = "this kit", certainty: str = "-",
-             check: Check | None = None) -> Any:
-    """Declare one field of `Settings` with what the explorer shows about it."""
-    about = {"symbol": symbol, "help": help, "source": source, "certainty": certainty, "check": check}
-    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +35,8 @@ class Settings:
     """The settings of a run; immutable, validated on construction, saved as JSON beside every result.
 
     The defaults are the `menagerie` preset. `Settings.preset(name)` gives another starting point and
-    `settings.replace(n_images=32)` a changed copy. `settings_help()` tells the symbol, meaning and source of each.
+    `settings.replace(n_images=32)` a changed copy. `settings_help()` tells the symbol, meaning and source
+    of each.
 
     Raises
     ------
@@ -60,114 +52,226 @@ class Settings:
     """
 
     # generate
-    seed: int = _setting(0, "Start of all randomness of a run: image seeds, clustering, training.", check=NOT_NEGATIVE)
-    n_images: int = _setting(
-        64, "Pictures in a gallery.", symbol="N", check=AT_LEAST_TWO, certainty="S",
-        source="128 in a summary of the paper and in both reimplementations; fewer here, to be quick on a CPU")
-    sampler: Literal["dpm++", "ddim", "euler"] = _setting(
-        "dpm++", "Deterministic sampler, built from the pipeline's own noise schedule.", certainty="X")
-    sampling_steps: int = _setting(
-        15, "Denoising steps per picture.", check=AT_LEAST_ONE, certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 35 on SDXL")
-    guidance_scale: float = _setting(
-        2.0, "Classifier-free guidance; 1 or less switches it off. High values compound over iterations.",
-        check=NOT_NEGATIVE, certainty="X", source="not found in the paper; ZichengDuan/TheChosenOne uses 7.5 on SDXL")
-    guidance_rescale: float = _setting(
-        0.0, "Pull the guided prediction's contrast back to the unguided one's (0 off, 1 fully).", symbol="phi",
-        check=FRACTION, source="arXiv 2305.08891, section 3.4")
-    image_size: int | None = _setting(
-        None, "Side of the square pictures in pixels; None is the model's own size.", check=POSITIVE)
-    batch_size: int = _setting(
-        16, "Pictures denoised, or looked at, at once; halved by itself when memory runs out.", check=AT_LEAST_ONE)
+    seed: int = setting(
+        0, "Start of all randomness of a run: image seeds, clustering, training.", check=NOT_NEGATIVE
+    )
+    n_images: int = setting(
+        64,
+        "Pictures in a gallery.",
+        symbol="N",
+        check=AT_LEAST_TWO,
+        certainty="S",
+        source="128 in a summary of the paper and in both reimplementations; fewer here, for a CPU",
+    )
+    sampler: Literal["dpm++", "ddim", "euler"] = setting(
+        "dpm++", "Deterministic sampler, built from the pipeline's own noise schedule.", certainty="X"
+    )
+    sampling_steps: int = setting(
+        15,
+        "Denoising steps per picture.",
+        check=AT_LEAST_ONE,
+        certainty="X",
+        source="not found in the paper; ZichengDuan/TheChosenOne uses 35 on SDXL",
+    )
+    guidance_scale: float = setting(
+        2.0,
+        "Classifier-free guidance; 1 or less switches it off. High values compound over iterations.",
+        check=NOT_NEGATIVE,
+        certainty="X",
+        source="not found in the paper; ZichengDuan/TheChosenOne uses 7.5 on SDXL",
+    )
+    guidance_rescale: float = setting(
+        0.0,
+        "Pull the guided prediction's contrast back to the unguided one's (0 off, 1 fully).",
+        symbol="phi",
+        check=FRACTION,
+        source="arXiv 2305.08891, section 3.4",
+    )
+    image_size: int | None = setting(
+        None, "Side of the square pictures in pixels; None is the model's own size.", check=POSITIVE
+    )
+    batch_size: int = setting(
+        16,
+        "Pictures denoised, or looked at, at once; halved by itself when memory runs out.",
+        check=AT_LEAST_ONE,
+    )
 
     # embed and cluster
-    feature_space: Literal["unit", "raw"] = _setting(
-        "unit", "Compare features at unit length (cosine) or as they are.", certainty="T",
-        source="the paper's text says once that similarity is cosine")
-    target_cluster_size: int = _setting(
-        8, "Intended pictures per cluster: k = N // this, at least 1.", symbol="d_size-c", check=AT_LEAST_ONE,
-        certainty="X", source="not found in the paper; reimplementations use 20 and 7")
-    min_cluster_size: int = _setting(
-        5, "A cluster is kept when it holds strictly more pictures than this.", symbol="d_min-c", check=NOT_NEGATIVE,
-        certainty="X", source="not found in the paper; reimplementations use 10 (strict) and 6 (not strict)")
-    cohesion: Literal["squared", "distance"] = _setting(
-        "squared", "Cohesion as the mean squared distance to the centroid, or the plain distance.", certainty="R",
-        source="the form is told by third parties, the square is recollection")
-    kmeans_restarts: int = _setting(10, "K-means++ starts, the best of which is kept.", check=AT_LEAST_ONE)
+    feature_space: Literal["unit", "raw"] = setting(
+        "unit",
+        "Compare features at unit length (cosine) or as they are.",
+        certainty="T",
+        source="the paper's text says once that similarity is cosine",
+    )
+    target_cluster_size: int = setting(
+        8,
+        "Intended pictures per cluster: k = N // this, at least 1.",
+        symbol="d_size-c",
+        check=AT_LEAST_ONE,
+        certainty="X",
+        source="not found in the paper; reimplementations use 20 and 7",
+    )
+    min_cluster_size: int = setting(
+        5,
+        "A cluster is kept when it holds strictly more pictures than this.",
+        symbol="d_min-c",
+        check=NOT_NEGATIVE,
+        certainty="X",
+        source="not found in the paper; reimplementations use 10 (strict) and 6 (not strict)",
+    )
+    cohesion: Literal["squared", "distance"] = setting(
+        "squared",
+        "Cohesion as the mean squared distance to the centroid, or the plain distance.",
+        certainty="R",
+        source="the form is told by third parties, the square is recollection",
+    )
+    kmeans_restarts: int = setting(10, "K-means++ starts, the best of which is kept.", check=AT_LEAST_ONE)
 
     # refine
-    lora_rank: int = _setting(
-        8, "Rank of the LoRA matrices on the UNet's self- and cross-attention; alpha equals it.", symbol="r",
-        check=AT_LEAST_ONE, certainty="X", source="not found in the paper; ZichengDuan/TheChosenOne uses 4")
-    lora_learning_rate: float = _setting(
-        3e-4, "Learning rate of the LoRA.", symbol="theta", check=NOT_NEGATIVE, certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 3e-5 for everything")
-    token_learning_rate: float = _setting(
-        1e-3, "Learning rate of the new token's rows in the text encoders.", symbol="tau", check=NOT_NEGATIVE,
-        certainty="X", source="not found in the paper; 5e-4 is common for textual inversion")
-    refine_steps: int = _setting(
-        120, "Optimiser steps per iteration.", check=AT_LEAST_ONE, certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 500")
-    refine_batch_size: int = _setting(
-        8, "Pictures per optimiser step.", check=AT_LEAST_ONE, certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 1")
-    weight_decay: float = _setting(
-        1e-4, "AdamW's decay of the LoRA weights; the token rows are never decayed.", check=NOT_NEGATIVE,
-        source="diffusers' LoRA training script")
-    carry_over: Literal["warm", "reinit"] = _setting(
-        "warm", "Go on from the last iteration's weights, or start each iteration anew (the paper's ablation).",
-        symbol="Theta", certainty="R", source="section 4.3, ablation 3")
-    token: str = _setting("<v>", "The new word that stands for the character.", symbol="[v]")
-    token_vectors: int = _setting(
-        1, "Embedding rows behind the new word, per text encoder.", symbol="tau", check=AT_LEAST_ONE, certainty="S",
-        source="one new token per text encoder, the paper's section 3.2")
-    initial_word: str | None = _setting(
-        None, "Word whose embedding the token starts from; None takes the prompt's subject.", certainty="X")
-    caption_template: str = _setting(
-        "{prompt} {token}", "Caption in training and prompt of later galleries; holds {prompt} and {token}.",
-        certainty="X", source="where the token stands is not found in the paper")
-    caption_dropout: float = _setting(
-        0.0, "Share of training samples seen without their caption.", check=BELOW_ONE)
-    prior_share: float = _setting(
-        0.0, "Share of each batch drawn from the first gallery with the plain prompt (0 is the paper).",
-        check=BELOW_ONE)
-    embedding_rule: Literal["none", "std", "norm"] = _setting(
-        "none", "After each step pull the token rows to the vocabulary's spread or norm, or leave them.",
-        source="std: diffusers' advanced SDXL script; norm: cloneofsimo/lora")
-    max_grad_norm: float = _setting(1.0, "Gradients are clipped to this norm.", check=POSITIVE)
-    snr_gamma: float | None = _setting(
-        None, "Min-SNR loss weighting; None weighs all noise levels alike.", symbol="gamma", check=POSITIVE,
-        source="arXiv 2303.09556")
-    gradient_checkpointing: bool = _setting(
-        False, "Recompute activations in the backward pass: slower, and much less memory on SDXL.")
+    lora_rank: int = setting(
+        8,
+        "Rank of the LoRA matrices on the UNet's self- and cross-attention; alpha equals it.",
+        symbol="r",
+        check=AT_LEAST_ONE,
+        certainty="X",
+        source="not found in the paper; ZichengDuan/TheChosenOne uses 4",
+    )
+    lora_learning_rate: float = setting(
+        3e-4,
+        "Learning rate of the LoRA.",
+        symbol="theta",
+        check=NOT_NEGATIVE,
+        certainty="X",
+        source="not found in the paper; ZichengDuan/TheChosenOne uses 3e-5 for everything",
+    )
+    token_learning_rate: float = setting(
+        1e-3,
+        "Learning rate of the new token's rows in the text encoders.",
+        symbol="tau",
+        check=NOT_NEGATIVE,
+        certainty="X",
+        source="not found in the paper; 5e-4 is common for textual inversion",
+    )
+    refine_steps: int = setting(
+        120,
+        "Optimiser steps per iteration.",
+        check=AT_LEAST_ONE,
+        certainty="X",
+        source="not found in the paper; ZichengDuan/TheChosenOne uses 500",
+    )
+    refine_batch_size: int = setting(
+        8,
+        "Pictures per optimiser step.",
+        check=AT_LEAST_ONE,
+        certainty="X",
+        source="not found in the paper; ZichengDuan/TheChosenOne uses 1",
+    )
+    weight_decay: float = setting(
+        1e-4,
+        "AdamW's decay of the LoRA weights; the token rows are never decayed.",
+        check=NOT_NEGATIVE,
+        source="diffusers' LoRA training script",
+    )
+    carry_over: Literal["warm", "reinit"] = setting(
+        "warm",
+        "Go on from the last iteration's weights, or start each iteration anew (the paper's ablation).",
+        symbol="Theta",
+        certainty="R",
+        source="section 4.3, ablation 3",
+    )
+    token: str = setting("<v>", "The new word that stands for the character.", symbol="[v]")
+    token_vectors: int = setting(
+        1,
+        "Embedding rows behind the new word, per text encoder.",
+        symbol="tau",
+        check=AT_LEAST_ONE,
+        certainty="S",
+        source="one new token per text encoder, the paper's section 3.2",
+    )
+    initial_word: str | None = setting(
+        None, "Word whose embedding the token starts from; None takes the prompt's subject.", certainty="X"
+    )
+    caption_template: str = setting(
+        "{prompt} {token}",
+        "Caption in training and prompt of later galleries; holds {prompt} and {token}.",
+        certainty="X",
+        source="where the token stands is not found in the paper",
+    )
+    caption_dropout: float = setting(
+        0.0, "Share of training samples seen without their caption.", check=BELOW_ONE
+    )
+    prior_share: float = setting(
+        0.0,
+        "Share of each batch drawn from the first gallery with the plain prompt (0 is the paper).",
+        check=BELOW_ONE,
+    )
+    embedding_rule: Literal["none", "std", "norm"] = setting(
+        "none",
+        "After each step pull the token rows to the vocabulary's spread or norm, or leave them.",
+        source="std: diffusers' advanced SDXL script; norm: cloneofsimo/lora",
+    )
+    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", check=POSITIVE)
+    snr_gamma: float | None = setting(
+        None,
+        "Min-SNR loss weighting; None weighs all noise levels alike.",
+        symbol="gamma",
+        check=POSITIVE,
+        source="arXiv 2303.09556",
+    )
+    gradient_checkpointing: bool = setting(
+        False, "Recompute activations in the backward pass: slower, and much less memory on SDXL."
+    )
 
     # converge
-    convergence: float = _setting(
-        0.8, "Stop when the mean pairwise distance falls to this (relative: times the first gallery's).",
-        symbol="d_conv", check=POSITIVE, certainty="T",
-        source="80 % of the initial distance, says a reimplementation's configuration")
-    convergence_mode: Literal["relative", "absolute"] = _setting(
-        "relative", "Whether d_conv is a fraction of the first gallery's distance or a distance.", symbol="d_conv",
-        certainty="T")
-    max_iterations: int = _setting(
-        5, "Iterations at most.", symbol="d_iter", check=AT_LEAST_ONE, certainty="X", source="not found in the paper")
+    convergence: float = setting(
+        0.8,
+        "Stop when the mean pairwise distance falls to this (relative: times the first gallery's).",
+        symbol="d_conv",
+        check=POSITIVE,
+        certainty="T",
+        source="80 % of the initial distance, says a reimplementation's configuration",
+    )
+    convergence_mode: Literal["relative", "absolute"] = setting(
+        "relative",
+        "Whether d_conv is a fraction of the first gallery's distance or a distance.",
+        symbol="d_conv",
+        certainty="T",
+    )
+    max_iterations: int = setting(
+        5,
+        "Iterations at most.",
+        symbol="d_iter",
+        check=AT_LEAST_ONE,
+        certainty="X",
+        source="not found in the paper",
+    )
 
     # health: limits beyond which a gallery counts as collapsed
-    statistic_limit: float = _setting(
-        3.0, "Largest shift of a picture statistic's mean, in standard deviations of the first gallery.",
-        check=POSITIVE)
-    prompt_limit: float = _setting(
-        2.0, "Largest fall of the mean prompt similarity, in standard deviations of the first gallery.",
-        check=POSITIVE)
-    drift_limit: float = _setting(
-        1.75, "Largest mean distance to the nearest first-gallery picture, over that gallery's own.", check=POSITIVE)
-    variety_floor: float = _setting(
-        0.15, "Smallest mean pairwise distance (features and thumbnails), over the first gallery's.", check=FRACTION)
+    statistic_limit: float = setting(
+        3.0,
+        "Largest shift of a picture statistic's mean, in standard deviations of the first gallery.",
+        check=POSITIVE,
+    )
+    prompt_limit: float = setting(
+        2.0,
+        "Largest fall of the mean prompt similarity, in standard deviations of the first gallery.",
+        check=POSITIVE,
+    )
+    drift_limit: float = setting(
+        1.75,
+        "Largest mean distance to the nearest first-gallery picture, over that gallery's own.",
+        check=POSITIVE,
+    )
+    variety_floor: float = setting(
+        0.15,
+        "Smallest mean pairwise distance (features and thumbnails), over the first gallery's.",
+        check=FRACTION,
+    )
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            _check_field(field, hints[field.name], getattr(self, field.name))
+            check_field(field, hints[field.name], getattr(self, field.name))
         _check_together(self)
 
     @classmethod
@@ -221,7 +325,9 @@ class Settings:
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise SettingsError(f"settings: expected JSON, got text that breaks off or is not JSON ({error}).") from error
+            raise SettingsError(
+                f"settings: expected JSON, got text that breaks off or is not JSON ({error})."
+            ) from error
         if not isinstance(values, dict):
             raise SettingsError(f"settings: expected a JSON object, got {type(values).__name__}.")
         return cls.from_dict(values)
@@ -239,13 +345,29 @@ class Settings:
 PRESETS: dict[str, dict[str, Any]] = {
     "menagerie": {},
     "paper": {
-        "n_images": 128, "sampling_steps": 35, "guidance_scale": 7.5, "batch_size": 8,
-        "target_cluster_size": 20, "min_cluster_size": 10, "lora_rank": 4, "lora_learning_rate": 3e-5,
-        "token_learning_rate": 3e-5, "refine_steps": 500, "refine_batch_size": 1, "weight_decay": 1e-2,
+        "n_images": 128,
+        "sampling_steps": 35,
+        "guidance_scale": 7.5,
+        "batch_size": 8,
+        "target_cluster_size": 20,
+        "min_cluster_size": 10,
+        "lora_rank": 4,
+        "lora_learning_rate": 3e-5,
+        "token_learning_rate": 3e-5,
+        "refine_steps": 500,
+        "refine_batch_size": 1,
+        "weight_decay": 1e-2,
     },
     "quick": {
-        "n_images": 16, "sampling_steps": 8, "target_cluster_size": 5, "min_cluster_size": 2, "kmeans_restarts": 3,
-        "lora_rank": 4, "refine_steps": 20, "refine_batch_size": 4, "max_iterations": 2,
+        "n_images": 16,
+        "sampling_steps": 8,
+        "target_cluster_size": 5,
+        "min_cluster_size": 2,
+        "kmeans_restarts": 3,
+        "lora_rank": 4,
+        "refine_steps": 20,
+        "refine_batch_size": 4,
+        "max_iterations": 2,
     },
 }
 
@@ -260,48 +382,15 @@ def settings_help() -> list[dict[str, Any]]:
     """
     hints = typing.get_type_hints(Settings)
     return [
-        {"name": field.name, "default": field.default, "type": _type_name(hints[field.name]),
-         "allowed": _allowed(field, hints[field.name]),
-         **{key: field.metadata[key] for key in ("symbol", "help", "source", "certainty")}}
+        {
+            "name": field.name,
+            "default": field.default,
+            "type": type_name(hints[field.name]),
+            "allowed": allowed(field, hints[field.name]),
+            **{key: field.metadata[key] for key in ("symbol", "help", "source", "certainty")},
+        }
         for field in dataclasses.fields(Settings)
     ]
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    """Split `int | None` into its members."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def _type_name(hint: Any) -> str:
-    names = ["choice" if typing.get_origin(option) is Literal else option.__name__ for option in _options(hint)]
-    return " or ".join("None" if name == "NoneType" else name for name in names)
-
-
-def _allowed(field: dataclasses.Field[Any], hint: Any) -> tuple[Any, ...] | str | None:
-    if typing.get_origin(hint) is Literal:
-        return typing.get_args(hint)
-    return field.metadata["check"][1] if field.metadata["check"] else None
-
-
-def _matches(value: Any, option: Any) -> bool:
-    """Tell whether a value fits one type; bool is no number, an int is a fine float, NaN and infinity never fit."""
-    if typing.get_origin(option) is Literal:
-        return value in typing.get_args(option)
-    if option is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if option is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, option)
-
-
-def _check_field(field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
-    if not any(_matches(value, option) for option in _options(hint)):
-        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else None
-        expected = f"one of {', '.join(map(repr, choices))}" if choices else f"{_type_name(hint)} (finite)"
-        raise SettingsError(f"{field.name}: expected {expected}, got {value!r}. {field.metadata['help']}")
-    check = field.metadata["check"]
-    if check and value is not None and not check[0](value):
-        raise SettingsError(f"{field.name}: expected {check[1]}, got {value!r}. {field.metadata['help']}")
 
 
 def _check_names(values: dict[str, Any]) -> None:
@@ -316,15 +405,18 @@ def _check_together(s: Settings) -> None:
     if s.n_images <= s.min_cluster_size:
         raise SettingsError(
             f"n_images: expected more than min_cluster_size = {s.min_cluster_size}, got {s.n_images}. "
-            "A cluster is kept only if it holds more pictures than min_cluster_size, so none ever could be.")
+            "A cluster is kept only if it holds more pictures than min_cluster_size, so none ever could be."
+        )
     if s.target_cluster_size > s.n_images:
         raise SettingsError(
             f"target_cluster_size: expected at most n_images = {s.n_images}, got {s.target_cluster_size}. "
-            "Not even one cluster of that size fits in the gallery.")
+            "Not even one cluster of that size fits in the gallery."
+        )
     for part in ("{prompt}", "{token}"):
         if part not in s.caption_template:
             raise SettingsError(
-                f"caption_template: expected text holding {{prompt}} and {{token}}, got {s.caption_template!r}. "
-                f"Without {part} the caption cannot teach the character.")
+                f"caption_template: expected {{prompt}} and {{token}} in it, got {s.caption_template!r}. "
+                f"Without {part} the caption cannot teach the character."
+            )
     if not s.token or any(character.isspace() for character in s.token):
         raise SettingsError(f"token: expected one word without spaces, such as '<v>', got {s.token!r}.")

@@ -7,14 +7,30 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from PIL import Image  # noqa: E402
+import numpy as np
+import pytest
+from PIL import Image
 
-WORDS = ["a", "of", "the", "fox", "cat", "robot", "sticker", "photo", "red", "blue", "hat", "on", "beach", "in", "snow"]
+WORDS = [
+    "a",
+    "of",
+    "the",
+    "fox",
+    "cat",
+    "robot",
+    "sticker",
+    "photo",
+    "red",
+    "blue",
+    "hat",
+    "on",
+    "beach",
+    "in",
+    "snow",
+]
 SIZE = 32  # pixels of a tiny picture
 
 
@@ -42,37 +58,74 @@ def _text_config(tokenizer: Any, width: int) -> Any:
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=tokenizer.model_max_length, projection_dim=width,
-        bos_token_id=0, eos_token_id=2, pad_token_id=1)
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=width,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=1,
+    )
 
 
 def _unet(cross: int, *, pooled: int | None) -> Any:
     from diffusers import UNet2DConditionModel
 
-    added = {} if pooled is None else {
-        "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": pooled + 6 * 8}
+    added = (
+        {}
+        if pooled is None
+        else {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": pooled + 6 * 8,
+        }
+    )
     return UNet2DConditionModel(
-        sample_size=SIZE // 4, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4), use_linear_projection=True, cross_attention_dim=cross, norm_num_groups=8,
-        transformer_layers_per_block=1, **added)
+        sample_size=SIZE // 4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        cross_attention_dim=cross,
+        norm_num_groups=8,
+        transformer_layers_per_block=1,
+        **added,
+    )
 
 
 def _vae() -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 3, norm_num_groups=4,
-        up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=4, sample_size=SIZE, scaling_factor=0.6)
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        sample_size=SIZE,
+        scaling_factor=0.6,
+    )
 
 
 def _scheduler(prediction_type: str) -> Any:
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
-                         prediction_type=prediction_type, timestep_spacing="trailing", steps_offset=1)
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        prediction_type=prediction_type,
+        timestep_spacing="trailing",
+        steps_offset=1,
+    )
 
 
 def build_sdxl(prediction_type: str = "v_prediction") -> Any:
@@ -84,10 +137,15 @@ def build_sdxl(prediction_type: str = "v_prediction") -> Any:
     torch.manual_seed(0)
     first, second = tiny_tokenizer(), tiny_tokenizer()
     return StableDiffusionXLPipeline(
-        vae=_vae(), unet=_unet(16 + 24, pooled=24), scheduler=_scheduler(prediction_type),
-        tokenizer=first, text_encoder=CLIPTextModel(_text_config(first, 16)).eval(),
-        tokenizer_2=second, text_encoder_2=CLIPTextModelWithProjection(_text_config(second, 24)).eval(),
-        add_watermarker=False)
+        vae=_vae(),
+        unet=_unet(16 + 24, pooled=24),
+        scheduler=_scheduler(prediction_type),
+        tokenizer=first,
+        text_encoder=CLIPTextModel(_text_config(first, 16)).eval(),
+        tokenizer_2=second,
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(second, 24)).eval(),
+        add_watermarker=False,
+    )
 
 
 def build_sd() -> Any:
@@ -99,9 +157,15 @@ def build_sd() -> Any:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     return StableDiffusionPipeline(
-        vae=_vae(), unet=_unet(16, pooled=None), scheduler=_scheduler("epsilon"), tokenizer=tokenizer,
-        text_encoder=CLIPTextModel(_text_config(tokenizer, 16)).eval(), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False)
+        vae=_vae(),
+        unet=_unet(16, pooled=None),
+        scheduler=_scheduler("epsilon"),
+        tokenizer=tokenizer,
+        text_encoder=CLIPTextModel(_text_config(tokenizer, 16)).eval(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def save_dinov2(folder: Path) -> None:
@@ -111,10 +175,23 @@ def save_dinov2(folder: Path) -> None:
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
     torch.manual_seed(1)
-    Dinov2Model(Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=7,
-                             mlp_ratio=2)).save_pretrained(folder)
-    BitImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28}, resample=3,
-                         image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]).save_pretrained(folder)
+    Dinov2Model(
+        Dinov2Config(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=28,
+            patch_size=7,
+            mlp_ratio=2,
+        )
+    ).save_pretrained(folder)
+    BitImageProcessorPil(
+        size={"shortest_edge": 32},
+        crop_size={"height": 28, "width": 28},
+        resample=3,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(folder)
 
 
 def save_clip(folder: Path) -> None:
@@ -125,13 +202,23 @@ def save_clip(folder: Path) -> None:
 
     torch.manual_seed(2)
     tokenizer = tiny_tokenizer()
-    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-                              image_size=32, patch_size=8, projection_dim=12)
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=12,
+    )
     text = _text_config(tokenizer, 16)
-    CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12)
-              ).save_pretrained(folder)
+    CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12)
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
 
 
 @pytest.fixture(scope="session")
@@ -175,5 +262,14 @@ def quick() -> Any:
     """Settings for tiny models: few pictures, few steps."""
     from chosen_one_nb.settings import Settings
 
-    return Settings.preset("quick", n_images=4, target_cluster_size=2, min_cluster_size=1, sampling_steps=3,
-                           batch_size=4, refine_steps=3, refine_batch_size=2, lora_rank=2)
+    return Settings.preset(
+        "quick",
+        n_images=4,
+        target_cluster_size=2,
+        min_cluster_size=1,
+        sampling_steps=3,
+        batch_size=4,
+        refine_steps=3,
+        refine_batch_size=2,
+        lora_rank=2,
+    )

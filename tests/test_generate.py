@@ -34,8 +34,12 @@ def test_more_seeds_leave_the_first_as_they_are(quick: Any) -> None:
 
 
 def test_iterations_runs_and_probes_have_seeds_of_their_own(quick: Any) -> None:
-    several = [image_seeds(quick, 0, n=64), image_seeds(quick, 1, n=64), probe_seeds(quick),
-               image_seeds(quick.replace(seed=1), 0, n=64)]
+    several = [
+        image_seeds(quick, 0, n=64),
+        image_seeds(quick, 1, n=64),
+        probe_seeds(quick),
+        image_seeds(quick.replace(seed=1), 0, n=64),
+    ]
     together = np.concatenate(several)
     assert len(set(together.tolist())) == len(together)
 
@@ -53,8 +57,14 @@ def test_equals_a_stock_pipeline_call(models: Any, quick: Any, guidance: float) 
     ours = generate(models, "a red fox", SEEDS, settings)
     pipeline = models.pipeline
     own, pipeline.scheduler = pipeline.scheduler, sampler(pipeline, settings.sampler)
-    stock = pipeline("a red fox", num_images_per_prompt=4, guidance_scale=guidance, guidance_rescale=0.3,
-                     num_inference_steps=3, generator=[torch.Generator().manual_seed(seed) for seed in SEEDS]).images
+    stock = pipeline(
+        "a red fox",
+        num_images_per_prompt=4,
+        guidance_scale=guidance,
+        guidance_rescale=0.3,
+        num_inference_steps=3,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+    ).images
     pipeline.scheduler = own
     assert all(far(a, b) <= 1 for a, b in zip(ours.images, stock, strict=True))
 
@@ -63,15 +73,22 @@ def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any) -> N
     ours = generate(sd_models, "a red fox", SEEDS[:2], quick, negative="a hat")
     pipeline = sd_models.pipeline
     own, pipeline.scheduler = pipeline.scheduler, sampler(pipeline, quick.sampler)
-    stock = pipeline("a red fox", negative_prompt="a hat", num_images_per_prompt=2, num_inference_steps=3,
-                     guidance_scale=quick.guidance_scale,
-                     generator=[torch.Generator().manual_seed(seed) for seed in SEEDS[:2]]).images
+    stock = pipeline(
+        "a red fox",
+        negative_prompt="a hat",
+        num_images_per_prompt=2,
+        num_inference_steps=3,
+        guidance_scale=quick.guidance_scale,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS[:2]],
+    ).images
     pipeline.scheduler = own
     assert all(far(a, b) <= 1 for a, b in zip(ours.images, stock, strict=True))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_pitfall_15_and_16_any_batch_size_draws_the_same_pictures(models: Any, quick: Any, batch: int) -> None:
+def test_pitfall_15_and_16_any_batch_size_draws_the_same_pictures(
+    models: Any, quick: Any, batch: int
+) -> None:
     whole = generate(models, "a fox", SEEDS, quick)
     parts = generate(models, "a fox", SEEDS, quick.replace(batch_size=batch))
     np.testing.assert_allclose(parts.latents, whole.latents, atol=1e-4)
@@ -100,9 +117,13 @@ def test_gallery_says_what_it_is(models: Any, quick: Any) -> None:
 
 def test_progress_per_sampler_step_and_pictures_per_batch(models: Any, quick: Any) -> None:
     told, given = [], []
-    generate(models, "a fox", SEEDS, quick.replace(batch_size=2), on_progress=told.append, on_images=given.append)
+    generate(
+        models, "a fox", SEEDS, quick.replace(batch_size=2), on_progress=told.append, on_images=given.append
+    )
     assert [event["done"] for event in told] == [2, 4, 6, 8, 10, 12]
-    assert {(event["stage"], event["total"], event["unit"]) for event in told} == {("generate", 12, "image steps")}
+    assert {(event["stage"], event["total"], event["unit"]) for event in told} == {
+        ("generate", 12, "image steps")
+    }
     assert [[index for index, _ in batch] for batch in given] == [[0, 1], [2, 3]]
 
 
@@ -139,21 +160,28 @@ def test_other_errors_are_not_swallowed(models: Any, quick: Any, monkeypatch: py
         generate(models, "a fox", SEEDS, quick)
 
 
-def test_pitfall_17_pictures_are_decoded_in_small_chunks(models: Any, quick: Any,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pitfall_17_pictures_are_decoded_in_small_chunks(
+    models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes, decode = [], models.pipeline.vae.decode
-    monkeypatch.setattr(models.pipeline.vae, "decode", lambda z, **more: sizes.append(len(z)) or decode(z, **more))
+    monkeypatch.setattr(
+        models.pipeline.vae, "decode", lambda z, **more: sizes.append(len(z)) or decode(z, **more)
+    )
     generate(models, "a fox", [1, 2, 3, 4, 5, 6], quick.replace(batch_size=6))
     assert sizes == [4, 2]
 
 
-def test_pitfall_8_a_half_precision_vae_decodes_in_float32(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pitfall_8_a_half_precision_vae_decodes_in_float32(
+    models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from chosen_one_nb.latents import decode
 
     vae, seen = models.pipeline.vae, []
     before = {key: value.clone() for key, value in vae.state_dict().items()}
     inner = vae.decode
-    monkeypatch.setattr(vae, "decode", lambda z, **more: seen.append((z.dtype, vae.dtype)) or inner(z, **more))
+    monkeypatch.setattr(
+        vae, "decode", lambda z, **more: seen.append((z.dtype, vae.dtype)) or inner(z, **more)
+    )
     try:
         vae.half()
         decode(models.pipeline, torch.randn(1, 4, 8, 8))
@@ -165,7 +193,7 @@ def test_pitfall_8_a_half_precision_vae_decodes_in_float32(models: Any, monkeypa
 
 def test_image_size(models: Any, quick: Any) -> None:
     assert generate(models, "a fox", [1], quick.replace(image_size=48)).images[0].size == (48, 48)
-    with pytest.raises(SettingsError, match="image_size: expected a multiple of 8 .* got 50"):
+    with pytest.raises(SettingsError, match=r"image_size: expected a multiple of 8 .* got 50"):
         generate(models, "a fox", [1], quick.replace(image_size=50))
 
 
@@ -176,19 +204,21 @@ def test_empty_prompt(models: Any, quick: Any, prompt: str) -> None:
 
 
 def test_over_long_prompt_tells_tokens_and_limit(models: Any, quick: Any) -> None:
-    with pytest.raises(PromptError, match="at most 32 tokens .* got 42"):
+    with pytest.raises(PromptError, match=r"at most 32 tokens .* got 42"):
         generate(models, "a fox " * 20, SEEDS, quick)
     assert check_prompt(models.pipeline, "a fox " * 15)
 
 
 def test_prompt_with_the_placeholder(models: Any, quick: Any) -> None:
-    with pytest.raises(PromptError, match="without '<v>'.*placeholder"):
+    with pytest.raises(PromptError, match=r"without '<v>'.*placeholder"):
         generate(models, "a fox <v> in snow", SEEDS, quick)
 
 
 def test_prompt_is_encoded_once(models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, encode = [], models.pipeline.text_encoder.forward
-    monkeypatch.setattr(models.pipeline.text_encoder, "forward", lambda *a, **k: calls.append(1) or encode(*a, **k))
+    monkeypatch.setattr(
+        models.pipeline.text_encoder, "forward", lambda *a, **k: calls.append(1) or encode(*a, **k)
+    )
     generate(models, "a fox", SEEDS, quick.replace(batch_size=1))
     assert len(calls) == 1
 
@@ -201,8 +231,16 @@ def test_unconditional_is_zero_as_in_sdxl(models: Any, sd_models: Any) -> None:
     assert empty.embeds.any()
 
 
-@pytest.mark.parametrize(("prompt", "word"), [
-    ("a sticker of a red fox on the beach", "fox"), ("a fox", "fox"), ("A photo of a 50 years old man", "man"),
-    ("a purple astronaut, digital art", "astronaut"), ("a 3D animation of a happy pig", "pig"), ("<>", "<>")])
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ("a sticker of a red fox on the beach", "fox"),
+        ("a fox", "fox"),
+        ("A photo of a 50 years old man", "man"),
+        ("a purple astronaut, digital art", "astronaut"),
+        ("a 3D animation of a happy pig", "pig"),
+        ("<>", "<>"),
+    ],
+)
 def test_subject_of_a_prompt(prompt: str, word: str) -> None:
     assert subject(prompt) == word

@@ -1,7 +1,7 @@
 """Step 3, cluster: features -> clusters, their cohesion, and the proposed choice (section 3.1).
 
-    C = K-MEANS++(S, k = N // d_size-c);  keep |c| > d_min-c;  choose argmin over c of cohesion(c)
-    cohesion(c) = 1 / |c| * sum over e in c of || e - c_cen ||^2
+C = K-MEANS++(S, k = N // d_size-c);  keep |c| > d_min-c;  choose argmin over c of cohesion(c)
+cohesion(c) = 1 / |c| * sum over e in c of || e - c_cen ||^2
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from sklearn.metrics import silhouette_samples
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
 
-__all__ = ["Clusters", "Stability", "cluster", "clusters_from_labels", "random_group_cohesion", "silhouettes",
-           "stability"]
+__all__ = [
+    "Clusters",
+    "Stability",
+    "cluster",
+    "clusters_from_labels",
+    "random_group_cohesion",
+    "silhouettes",
+    "stability",
+]
 
 
 @dataclass(frozen=True)
@@ -32,9 +39,9 @@ class Clusters:
     cohesion : ndarray of shape (K,)
         Mean (squared, by the settings) distance of the members to their centroid: small is cohesive.
     cohesion_corrected : ndarray of shape (K,)
-        The same without the small clusters' advantage: the centroid is fitted to its n members, which shrinks the
-        mean squared distance by (n - 1) / n, so it is multiplied by n / (n - 1) (by the root of it for plain
-        distances). NaN for a single picture.
+        The same without the small clusters' advantage: the centroid is fitted to its n members, which
+        shrinks the mean squared distance by (n - 1) / n, so it is multiplied by n / (n - 1) (by the root of
+        it for plain distances). NaN for a single picture.
     distances : ndarray of shape (N,)
         Of each picture to its own centroid, not squared.
     medoids : ndarray of shape (K,), int
@@ -82,7 +89,8 @@ class Stability:
     none_rate : float
         Share of resamples in which no cluster was large enough; the shares add up to 1.
     together : ndarray of shape (N, N)
-        Share of the resamples holding both pictures in which they fell into one cluster; NaN if there was none.
+        Share of the resamples holding both pictures in which they fell into one cluster; NaN if there was
+        none.
     resamples : int
     """
 
@@ -114,9 +122,8 @@ def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -
         If the features are not a finite matrix, or k is not between 1 and N.
 
     Notes
-    -----
-    Pictures are put in a canonical order first, so that shuffling the gallery gives the same groups. Centroids of
-    unit features are plain means, not brought to unit length again.
+    ----- Pictures are put in a canonical order first, so that shuffling the gallery gives the same groups.
+    Centroids of unit features are plain means, not brought to unit length again.
 
     Examples
     --------
@@ -148,12 +155,21 @@ def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Set
     """
     points = in_space(features, settings)
     if np.shape(labels) != (len(points),):
-        raise ValueError(f"labels: expected one for each of {len(points)} pictures, got shape {np.shape(labels)}.")
+        raise ValueError(
+            f"labels: expected one for each of {len(points)} pictures, got shape {np.shape(labels)}."
+        )
     return _describe(points, np.asarray(labels), settings)
 
 
-def stability(features: np.ndarray, settings: Settings, *, clusters: Clusters | None = None, resamples: int = 50,
-              share: float = 0.8, seed: int = 0) -> Stability:
+def stability(
+    features: np.ndarray,
+    settings: Settings,
+    *,
+    clusters: Clusters | None = None,
+    resamples: int = 50,
+    share: float = 0.8,
+    seed: int = 0,
+) -> Stability:
     """Ask how often each cluster would be the proposal had only a share of the pictures been drawn.
 
     Parameters
@@ -187,8 +203,9 @@ def stability(features: np.ndarray, settings: Settings, *, clusters: Clusters | 
     return Stability(wins[:-1] / resamples, float(wins[-1] / resamples), together, resamples)
 
 
-def random_group_cohesion(features: np.ndarray, size: int, settings: Settings, *, draws: int = 500,
-                          seed: int = 0) -> np.ndarray:
+def random_group_cohesion(
+    features: np.ndarray, size: int, settings: Settings, *, draws: int = 500, seed: int = 0
+) -> np.ndarray:
     """Return the cohesion of random groups of a size: what a cluster must beat to mean anything.
 
     Parameters
@@ -213,7 +230,8 @@ def random_group_cohesion(features: np.ndarray, size: int, settings: Settings, *
 def silhouettes(features: np.ndarray, labels: np.ndarray, settings: Settings) -> np.ndarray:
     """Return how much nearer each picture is to its own cluster than to the next: (N,) in [-1, 1].
 
-    Negative values are candidates to leave out. NaN everywhere if there is only one cluster, or one per picture.
+    Negative values are candidates to leave out. NaN everywhere if there is only one cluster, or one per
+    picture.
     """
     points, labels = in_space(features, settings), np.asarray(labels)
     if not 2 <= len(np.unique(labels)) < len(points):
@@ -226,11 +244,15 @@ def _kmeans(points: np.ndarray, k: int, restarts: int, seed: int) -> np.ndarray:
     order = np.lexsort(points.T[::-1])
     k = min(k, len(np.unique(points, axis=0)))
     labels = np.empty(len(points), dtype=int)
-    labels[order] = KMeans(k, init="k-means++", n_init=restarts, random_state=seed % 2**32).fit_predict(points[order])
+    labels[order] = KMeans(k, init="k-means++", n_init=restarts, random_state=seed % 2**32).fit_predict(
+        points[order]
+    )
     return labels
 
 
-def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, minimum: float | None = None) -> Clusters:
+def _describe(
+    points: np.ndarray, labels: np.ndarray, settings: Settings, *, minimum: float | None = None
+) -> Clusters:
     """Measure groups of points already in their space."""
     minimum = settings.min_cluster_size if minimum is None else minimum
     labels = _by_first_picture(labels)
@@ -242,9 +264,19 @@ def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, min
     kept = sizes > minimum
     order = np.lexsort((np.arange(len(sizes)), -sizes, cohesion, ~kept))
     proposed = int(order[0]) if kept[order[0]] else None
-    return Clusters(labels, centroids, sizes, cohesion, _corrected(cohesion, sizes, settings), distances,
-                    np.array([m[np.argmin(distances[m])] for m in members]), kept, order, proposed,
-                    _reason(proposed, sizes, cohesion, kept, minimum))
+    return Clusters(
+        labels,
+        centroids,
+        sizes,
+        cohesion,
+        _corrected(cohesion, sizes, settings),
+        distances,
+        np.array([m[np.argmin(distances[m])] for m in members]),
+        kept,
+        order,
+        proposed,
+        _reason(proposed, sizes, cohesion, kept, minimum),
+    )
 
 
 def _by_first_picture(labels: np.ndarray) -> np.ndarray:
@@ -264,12 +296,18 @@ def _corrected(cohesion: np.ndarray, sizes: np.ndarray, settings: Settings) -> n
     return cohesion * (factor if settings.cohesion == "squared" else np.sqrt(factor))
 
 
-def _reason(proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float) -> str:
+def _reason(
+    proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float
+) -> str:
     if proposed is None:
-        return (f"No cluster holds more than {minimum:g} pictures; the largest holds {sizes.max()}. Choose fewer "
-                "clusters, lower min_cluster_size, or choose pictures by hand.")
-    return (f"Cluster {proposed} is the most cohesive ({cohesion[proposed]:.3g}) of {np.count_nonzero(kept)} with more "
-            f"than {minimum:g} pictures; it holds {sizes[proposed]}.")
+        return (
+            f"No cluster holds more than {minimum:g} pictures; the largest holds {sizes.max()}. Choose fewer "
+            "clusters, lower min_cluster_size, or choose pictures by hand."
+        )
+    return (
+        f"Cluster {proposed} is the most cohesive ({cohesion[proposed]:.3g}) of {kept.sum()} with "
+        f"more than {minimum:g} pictures; it holds {sizes[proposed]}."
+    )
 
 
 def _overlap(winner: Clusters, chosen: np.ndarray, clusters: Clusters) -> int:

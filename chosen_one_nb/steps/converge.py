@@ -1,19 +1,62 @@
-"""Step 5, converge: is this gallery one character (section 3.3), and is it still a healthy one?"""
+"""Step 5, converge: is this gallery one character (section 3.3), and is it still a healthy one?
+
+    stop when  mean over pairs of || s1 - s2 ||  <=  d_conv
+
+Distance alone cannot tell one identity from one blot, so a gallery's health is watched too: by its
+pictures' plain statistics, its likeness to the prompt, its distance from what the base model draws, and the
+variety left in it, each against the first gallery. Nothing here knows what the pictures show.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
+from scipy.spatial.distance import cdist, pdist
 
+from chosen_one_nb.pictures import picture_statistics, thumbnails
 from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps.embed import in_space
+
+__all__ = [
+    "Convergence",
+    "Health",
+    "Look",
+    "Sign",
+    "Verdict",
+    "check",
+    "health",
+    "look",
+    "mean_pairwise_distance",
+    "picture_statistics",
+    "thumbnails",
+    "verdict",
+]
+
+SMALLEST_SPREAD = 0.01  # of a statistic in [0, 1]: a first gallery alike in it is not a strict judge
 
 
 @dataclass(frozen=True)
 class Convergence:
+    """How alike the pictures of a gallery are, against the threshold.
+
+    Attributes
+    ----------
+    distance : float
+        Mean pairwise Euclidean distance of the features, in the space of the settings.
+    first_distance : float
+        The first gallery's.
+    ratio : float
+        distance / first_distance (0 if that is 0).
+    threshold : float
+        d_conv as a distance: the setting itself, or times first_distance.
+    converged : bool
+        Whether distance <= threshold.
+    """
+
     distance: float
     first_distance: float
     ratio: float
@@ -22,45 +65,244 @@ class Convergence:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What health needs of one gallery: arrays by picture, no pictures.
+
+    Attributes
+    ----------
+    features : ndarray of shape (N, D)
+        As `embed` gives them.
+    statistics : dict of str to ndarray of shape (N,)
+        From `picture_statistics`.
+    thumbnails : ndarray of shape (N, 768)
+        From `thumbnails`.
+    prompt_similarity : ndarray of shape (N,) or None
+        Cosine of CLIP's picture and text vectors; None without CLIP.
+    """
+
+    features: np.ndarray
+    statistics: dict[str, np.ndarray]
+    thumbnails: np.ndarray
+    prompt_similarity: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One thing watched: its value, its limit, whether it is beyond it, and a sentence that says so.
+
+    `now` and `first` are the two galleries' means that the value compares.
+    """
+
+    name: str
+    value: float
+    limit: float
+    beyond: bool
+    now: float
+    first: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Health:
-    state: str  # "sound" | "collapsed"
-    reasons: list[str] = field(default_factory=list)
-    statistics: dict[str, Any] = field(default_factory=dict)
+    """Whether a gallery still shows the prompt: "sound" or "collapsed", with reasons and all signs."""
+
+    state: Literal["sound", "collapsed"]
+    reasons: list[str]
+    signs: list[Sign]
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """The signs' values by name."""
+        return {sign.name: sign.value for sign in self.signs}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    state: str  # "converged" | "not yet" | "collapsed"
+    """What a gallery means for the run: "converged", "not yet" or "collapsed", and why in words."""
+
+    state: Literal["converged", "not yet", "collapsed"]
     reason: str
-    convergence: Convergence
-    health: Health
 
 
-@dataclass(frozen=True)
-class Look:
-    """What health needs of one gallery, arrays only: features (N, D), statistics name -> (N,), thumbnails, prompt similarity."""
+class PromptEyes(Protocol):
+    """What `look` needs of CLIP."""
 
-    features: np.ndarray  # (N, D)
-    statistics: dict[str, np.ndarray]  # name -> (N,)
-    thumbnails: np.ndarray  # (N, 16, 16, 3) in [0, 1]
-    prompt_similarity: np.ndarray | None  # (N,)
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Pictures -> (N, D) unit vectors."""
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts -> (T, D) unit vectors."""
 
 
 def mean_pairwise_distance(features: np.ndarray) -> float:
-    raise NotImplementedError
+    """Return the mean Euclidean distance over all pairs of N features as given (section 3.3).
+
+    Over distinct pairs: the paper's zeros of each picture with itself cancel in a ratio, and without them
+    galleries of different sizes compare. 0 for a single picture.
+
+    Examples
+    --------
+    >>> mean_pairwise_distance(np.array([[0.0], [3.0], [3.0]]))
+    2.0
+    """
+    return float(pdist(features).mean()) if len(features) > 1 else 0.0
 
 
 def check(features: np.ndarray, first: np.ndarray, settings: Settings) -> Convergence:
-    raise NotImplementedError
+    """Compare a gallery's mean pairwise distance with d_conv (section 3.3).
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+        Of the gallery, as `embed` gives them.
+    first : ndarray of shape (M, D)
+        Of the first gallery of the run; may be the same.
+    settings : Settings
+        d_conv, its mode, and the feature space.
+
+    Returns
+    -------
+    Convergence
+    """
+    now, then = (mean_pairwise_distance(in_space(array, settings)) for array in (features, first))
+    threshold = settings.convergence * (then if settings.convergence_mode == "relative" else 1)
+    return Convergence(now, then, now / then if then > 0 else 0.0, threshold, now <= threshold)
 
 
-def look(images: Sequence[Image.Image], features: np.ndarray, *, clip: Any = None, prompt: str | None = None) -> Look:
-    raise NotImplementedError
+def look(
+    images: Sequence[Image.Image],
+    features: np.ndarray,
+    *,
+    clip: PromptEyes | None = None,
+    prompt: str | None = None,
+) -> Look:
+    """Measure what health needs of a gallery.
+
+    Parameters
+    ----------
+    images : sequence of PIL.Image, length N
+    features : ndarray of shape (N, D)
+    clip : Clip, optional
+        For prompt similarity, with a prompt.
+    prompt : str, optional
+        The run's plain prompt, without token.
+
+    Returns
+    -------
+    Look
+    """
+    similarity = None if clip is None or prompt is None else clip.images(images) @ clip.texts([prompt])[0]
+    return Look(features, picture_statistics(images), thumbnails(images), similarity)
 
 
 def health(now: Look, first: Look, settings: Settings) -> Health:
-    raise NotImplementedError
+    """Tell a sound gallery from a collapsed one by comparison with the first.
+
+    Parameters
+    ----------
+    now, first : Look
+        Of the gallery and of the run's first gallery.
+    settings : Settings
+        The limits.
+
+    Returns
+    -------
+    Health
+        Collapsed if any sign is beyond its limit:
+
+        - each picture statistic: |mean now - mean first| / standard deviation of the first <=
+          statistic_limit. One character may sit anywhere within the first gallery's range, but not outside
+          it;
+        - prompt similarity: its fall, in the first's standard deviations, <= prompt_limit;
+        - drift: mean distance of a feature to the nearest one of the first gallery, over that gallery's own
+          mean distance to the nearest other, <= drift_limit;
+        - variety of features and of thumbnails: mean pairwise distance over the first's >= variety_floor.
+    """
+    signs = [
+        _statistic_sign(name, now.statistics[name], first.statistics[name], settings.statistic_limit)
+        for name in first.statistics
+    ]
+    if now.prompt_similarity is not None and first.prompt_similarity is not None:
+        signs.append(_prompt_sign(now.prompt_similarity, first.prompt_similarity, settings.prompt_limit))
+    features = in_space(now.features, settings), in_space(first.features, settings)
+    signs.append(_drift_sign(*features, settings.drift_limit))
+    signs.append(_variety_sign("variety", *features, settings.variety_floor))
+    signs.append(_variety_sign("picture variety", now.thumbnails, first.thumbnails, settings.variety_floor))
+    reasons = [sign.text for sign in signs if sign.beyond]
+    return Health("collapsed" if reasons else "sound", reasons, signs)
 
 
 def verdict(convergence: Convergence, health: Health) -> Verdict:
-    raise NotImplementedError
+    """Join the stop rule and health to one word for the run; collapse counts before convergence."""
+    told = (
+        f"Mean pairwise distance {convergence.distance:.3g} is {convergence.ratio:.0%} of the first "
+        f"gallery's; the threshold is {convergence.threshold:.3g}."
+    )
+    if health.state == "collapsed":
+        return Verdict("collapsed", f"{' '.join(health.reasons)} {told}")
+    return Verdict("converged" if convergence.converged else "not yet", told)
+
+
+def _statistic_sign(name: str, now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
+    shift = float((now.mean() - first.mean()) / max(first.std(), SMALLEST_SPREAD))
+    way = "rose" if shift > 0 else "fell"
+    return Sign(
+        name,
+        shift,
+        limit,
+        abs(shift) > limit,
+        float(now.mean()),
+        float(first.mean()),
+        f"The pictures' {name} {way} from {first.mean():.2f} to {now.mean():.2f}, {abs(shift):.1f} standard "
+        f"deviations of the first gallery (limit {limit:g}).",
+    )
+
+
+def _prompt_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
+    fall = float((first.mean() - now.mean()) / max(first.std(), SMALLEST_SPREAD))
+    return Sign(
+        "prompt",
+        fall,
+        limit,
+        fall > limit,
+        float(now.mean()),
+        float(first.mean()),
+        f"Likeness to the prompt fell from {first.mean():.2f} to {now.mean():.2f}, {fall:.1f} standard "
+        f"deviations of the first gallery (limit {limit:g}).",
+    )
+
+
+def _drift_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
+    """Distance to the nearest picture of the first gallery, other than the same one."""
+    own = cdist(first, first)
+    np.fill_diagonal(own, np.inf)
+    own_nearest = float(own.min(1).mean()) if len(first) > 1 else 0.0
+    same = now.shape == first.shape and np.array_equal(now, first)
+    nearest = own_nearest if same else float(cdist(now, first).min(1).mean())
+    drift = nearest / own_nearest if own_nearest > 0 else 1.0
+    return Sign(
+        "drift",
+        drift,
+        limit,
+        drift > limit,
+        nearest,
+        own_nearest,
+        f"The pictures are {drift:.1f} times as far from any picture of the first gallery as those are from "
+        f"each other (limit {limit:g}): this is nothing the base model draws for the prompt.",
+    )
+
+
+def _variety_sign(name: str, now: np.ndarray, first: np.ndarray, floor: float) -> Sign:
+    """Mean pairwise distance over the first's; nothing to lose if the first has none."""
+    distance, before = mean_pairwise_distance(now), mean_pairwise_distance(first)
+    ratio = distance / before if before > 0 else 1.0
+    return Sign(
+        name,
+        ratio,
+        floor,
+        ratio < floor,
+        distance,
+        before,
+        f"The {name} fell to {ratio:.0%} of the first gallery's (at least {floor:.0%} expected): "
+        "the pictures repeat one picture, scene included.",
+    )

@@ -1,4 +1,4 @@
-"""Step 2, embed: pictures -> features (N, D), and patch tokens (N, P, D) on request (section 3.1: F = DINOv2)."""
+"""Step 2, embed: pictures -> features (N, D), and patch tokens on request (section 3.1)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from chosen_one_nb.steps import CancelledCheck, Progress
 __all__ = ["Features", "embed", "in_space", "unit"]
 
 
-def embed(models: Models, images: Sequence[Image.Image], settings: Settings, *, patches: bool = False,
-          on_progress: Progress | None = None, cancelled: CancelledCheck | None = None) -> Features:
+def embed(
+    models: Models,
+    images: Sequence[Image.Image],
+    settings: Settings,
+    *,
+    patches: bool = False,
+    on_progress: Progress | None = None,
+    cancelled: CancelledCheck | None = None,
+) -> Features:
     """Look at pictures through the models' feature extractor (section 3.1, F).
 
     Parameters
@@ -35,12 +42,13 @@ def embed(models: Models, images: Sequence[Image.Image], settings: Settings, *, 
     Features
         `cls` (N, D) float32 as the model gives it; `in_space` brings it to the space of the settings.
     """
-    return models.extractor(images, batch_size=settings.batch_size, patches=patches, on_progress=on_progress,
-                            cancelled=cancelled)
+    return models.extractor(
+        images, batch_size=settings.batch_size, patches=patches, on_progress=on_progress, cancelled=cancelled
+    )
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Return features (..., D) at unit length, where squared distance is 2 - 2 cosine; zero vectors stay zero.
+    """Return features (..., D) at unit length, where squared distance is 2 - 2 cosine; zero stays zero.
 
     Examples
     --------
@@ -61,7 +69,9 @@ def in_space(features: np.ndarray, settings: Settings) -> np.ndarray:
     """
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2 or not len(features) or not np.isfinite(features).all():
-        raise ValueError("features: expected a finite array of shape (N, D) with N > 0, got shape "
-                         f"{features.shape} with {np.count_nonzero(~np.isfinite(features))} NaN or infinite entries. "
-                         "Embed the pictures again.")
+        raise ValueError(
+            "features: expected a finite array of shape (N, D) with N > 0, got shape "
+            f"{features.shape} with {np.count_nonzero(~np.isfinite(features))} NaN or infinite entries. "
+            "Embed the pictures again."
+        )
     return unit(features) if settings.feature_space == "unit" else features

@@ -1,7 +1,8 @@
 """Step 1, generate: prompt, character or none, and seeds -> pictures (section 3: S = {M_Theta(p; seed_n)}).
 
-Every picture has its own seed and its own noise, drawn on the CPU: the same picture comes back alone, in any batch
-and from any number of workers (pitfalls 15 and 16; in half precision up to rounding). The samplers are deterministic.
+Every picture has its own seed and its own noise, drawn on the CPU: the same picture comes back alone, in
+any batch and from any number of workers (pitfalls 15 and 16; in half precision up to rounding). The
+samplers are deterministic.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ __all__ = ["Gallery", "generate", "image_seeds", "noise", "probe_seeds", "sample
 
 OnImages = Callable[[list[tuple[int, Image.Image]]], None]
 
-SAMPLERS = {"dpm++": "DPMSolverMultistepScheduler", "ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
+SAMPLERS = {
+    "dpm++": "DPMSolverMultistepScheduler",
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+}
 PROBE = 2**31 - 1  # the "iteration" of the seeds that every iteration is compared by
 
 
@@ -78,13 +83,24 @@ def probe_seeds(settings: Settings, *, n: int = 8) -> np.ndarray:
 
 def noise(seeds: Sequence[int] | np.ndarray, shape: Sequence[int]) -> torch.Tensor:
     """Return standard normal noise (N, C, h, w) in float32, one CPU generator per seed."""
-    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds])
+    return torch.stack(
+        [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds]
+    )
 
 
-def generate(models: Models, prompt: str, seeds: Sequence[int] | np.ndarray, settings: Settings, *,
-             character: Character | None = None, strength: float = 1.0, negative: str | None = None,
-             on_progress: Progress | None = None, on_images: OnImages | None = None,
-             cancelled: CancelledCheck | None = None) -> Gallery:
+def generate(
+    models: Models,
+    prompt: str,
+    seeds: Sequence[int] | np.ndarray,
+    settings: Settings,
+    *,
+    character: Character | None = None,
+    strength: float = 1.0,
+    negative: str | None = None,
+    on_progress: Progress | None = None,
+    on_images: OnImages | None = None,
+    cancelled: CancelledCheck | None = None,
+) -> Gallery:
     """Draw one picture per seed (section 3, the gallery S).
 
     Parameters
@@ -136,11 +152,13 @@ def generate(models: Models, prompt: str, seeds: Sequence[int] | np.ndarray, set
             latents.append(batch.float().cpu().numpy())
             if on_images is not None:
                 on_images(list(zip(indices, pictures, strict=True)))
-    return Gallery(images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, prompt)
+    return Gallery(
+        images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, prompt
+    )
 
 
 def sampler(pipeline: Any, name: str) -> Any:
-    """Build a deterministic scheduler of diffusers from the pipeline's own noise schedule and prediction type."""
+    """Build a deterministic scheduler from the pipeline's own noise schedule and prediction type."""
     import diffusers
 
     return getattr(diffusers, SAMPLERS[name]).from_config(pipeline.scheduler.config)
@@ -149,8 +167,16 @@ def sampler(pipeline: Any, name: str) -> Any:
 class _Job:
     """One prompt's pictures: everything that is the same for all batches, computed once."""
 
-    def __init__(self, pipeline: Any, prompt: str, negative: str | None, seeds: np.ndarray, settings: Settings,
-                 on_progress: Progress | None, cancelled: CancelledCheck | None) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        prompt: str,
+        negative: str | None,
+        seeds: np.ndarray,
+        settings: Settings,
+        on_progress: Progress | None,
+        cancelled: CancelledCheck | None,
+    ) -> None:
         try:
             self.pixels, side = latent_size(pipeline, settings.image_size)
         except ValueError as error:
@@ -164,21 +190,35 @@ class _Job:
         """Denoise one batch by the stock pipeline: indices -> latents (B, C, h, w)."""
         raise_if_cancelled(self.cancelled)
         with _scheduled(self.pipeline, self.settings.sampler):
-            start = noise(self.seeds[indices.start:indices.stop], self.shape)
+            start = noise(self.seeds[indices.start : indices.stop], self.shape)
             return self.pipeline(
-                **_arguments(self.text, self.opposite, len(indices)), height=self.pixels, width=self.pixels,
-                latents=start.to(self.pipeline.device, self.pipeline.unet.dtype), output_type="latent",
-                num_inference_steps=self.settings.sampling_steps, guidance_scale=self.settings.guidance_scale,
-                guidance_rescale=self.settings.guidance_rescale, callback_on_step_end=self._watch(indices)).images
+                **_arguments(self.text, self.opposite, len(indices)),
+                height=self.pixels,
+                width=self.pixels,
+                latents=start.to(self.pipeline.device, self.pipeline.unet.dtype),
+                output_type="latent",
+                num_inference_steps=self.settings.sampling_steps,
+                guidance_scale=self.settings.guidance_scale,
+                guidance_rescale=self.settings.guidance_rescale,
+                callback_on_step_end=self._watch(indices),
+            ).images
 
     def _watch(self, indices: range) -> Callable[..., dict[str, Any]]:
         def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             steps, n = self.settings.sampling_steps, len(self.seeds)
             done = indices.start * steps + len(indices) * (step + 1)
-            report(self.on_progress, "generate", min(done, n * steps), n * steps, "image steps",
-                   images=indices.stop if step + 1 >= steps else indices.start, n_images=n)
+            report(
+                self.on_progress,
+                "generate",
+                min(done, n * steps),
+                n * steps,
+                "image steps",
+                images=indices.stop if step + 1 >= steps else indices.start,
+                n_images=n,
+            )
             raise_if_cancelled(self.cancelled)
             return {}
+
         return after_step
 
 
@@ -186,8 +226,11 @@ def _arguments(text: Condition, opposite: Condition | None, n: int) -> dict[str,
     """Name conditions, expanded to n pictures, as the pipelines' arguments."""
     named = {"": text.expand(n)} | ({"negative_": opposite.expand(n)} if opposite else {})
     arguments = {f"{prefix}prompt_embeds": part.embeds for prefix, part in named.items()}
-    return arguments | {f"{prefix}pooled_prompt_embeds": part.pooled
-                        for prefix, part in named.items() if part.pooled is not None}
+    return arguments | {
+        f"{prefix}pooled_prompt_embeds": part.pooled
+        for prefix, part in named.items()
+        if part.pooled is not None
+    }
 
 
 @contextmanager
@@ -220,4 +263,8 @@ def _batches(job: _Job, size: int) -> Iterator[tuple[range, torch.Tensor]]:
 def _out_of_memory(error: Exception) -> bool:
     """Recognise CUDA's and MPS's errors and the CPU allocator's."""
     text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "allocate memory" in text
+    )

@@ -1,33 +1,34 @@
 """Step 4, refine: chosen pictures -> Theta, by LoRA and textual inversion in one joint loop (section 3.2).
 
-    L_rec = E over x in c*, noise and t of || noise - eps_Theta(z_t, t, text) ||^2,   Theta = (theta LoRA, tau tokens)
+    L_rec = E over x in c*, noise and t of || noise - eps_Theta(z_t, t, text) ||^2
+    Theta = (theta: LoRA, tau: token rows)
 
-Known pitfalls, and where they are met (`tests/test_*.py` has a test named after each that is handled):
+Known pitfalls, and where they are met (a test is named after each that is handled):
 
-==  =========================================================  ======================================================
- 1  pooled text taken at the new token instead of at the end   `adapters._pooled_at_eos`, training and sampling alike
- 2  token rows silently frozen, or the wrong ones trained      only `NewRows.rows` requires gradients
- 3  decay and momentum move the whole table                    new rows are a parameter of their own, without decay
- 4  the rows' norm drifts and overpowers the prompt            reported at each step; `embedding_rule`
- 5  "attempting to unscale FP16 gradients"                     trainables are float32, over any base
- 6  a `.to(dtype)` on the shared UNet downcasts the LoRA       nothing here casts the UNet; a test watches
- 7  a bfloat16 base makes a bfloat16 LoRA                      `wear_lora(dtype=float32)`
- 8  the SDXL VAE overflows in float16                          `latents.in_float32`, coding and decoding
- 9  cached latent, wrong caption or crop                       `Samples` keeps mean, spread and crop by picture number
-10  bugs of diffusers' advanced script                         not applicable: a loop of our own
-11  `CLIPTextModel` lost its `.text_model` in transformers 5   `get_input_embeddings()` only, no LoRA in text encoders
-12  `unload_textual_inversion` leaves things behind            not used: tokenizer copies and wrappers, taken off again
-13  repeated adapter loading grows memory                      wrappers are dropped whole; a test counts them
-14  `fuse_lora` is not undone exactly                          never fused
-15  one generator for a batch                                  `generate.noise`: one per picture
-16  batch size and stochastic samplers change pictures         deterministic samplers; pictures are kept, not seeds
-17  decoding needs most memory                                 `latents.decode`: apart, in chunks, batch by batch
-18  wrong preprocessing for DINOv2                             the checkpoint's own, `eyes.FeatureExtractor`
-19  features see framing and background                        not here: patch tokens are kept for looking/ to show it
-20  flips and generic captions                                 no flip; captions come from the prompt
-21  training tokenises otherwise than sampling                 `prompts.condition` is the pipeline's own `encode_prompt`
-22  library drift                                              public functions only, tested on tiny real classes
-==  =========================================================  ======================================================
+==  ======================================================  ================================================
+ 1  pooled text taken at the new token, not at the end      `adapters._pooled_at_eos`, training and sampling
+ 2  token rows frozen, or the wrong ones trained            only `NewRows.rows` requires gradients
+ 3  decay and momentum move the whole table                 the new rows are a parameter of their own
+ 4  the rows' norm drifts and overpowers the prompt         reported at each step; `embedding_rule`
+ 5  "attempting to unscale FP16 gradients"                  trainables are float32 over any base
+ 6  `.to(dtype)` on the shared UNet downcasts the LoRA      nothing casts the UNet
+ 7  a bfloat16 base makes a bfloat16 LoRA                   `wear_lora(dtype=float32)`
+ 8  the SDXL VAE overflows in float16                       `latents.in_float32`, coding and decoding
+ 9  cached latent with another one's caption or crop        `Samples` keeps them together by number
+10  bugs of diffusers' advanced training script             not applicable: a loop of our own
+11  `CLIPTextModel` lost `.text_model` in transformers 5    `get_input_embeddings()`; no LoRA on text
+12  `unload_textual_inversion` leaves things behind         not used: copies and wrappers, taken off
+13  repeated adapter loading grows memory                   wrappers are dropped whole
+14  `fuse_lora` is not undone exactly                       never fused
+15  one generator for a batch                               `generate.noise`: one per picture
+16  stochastic samplers; batch size changes pictures        deterministic; pictures are kept, not seeds
+17  decoding needs most memory                              `latents.decode`: apart, in small chunks
+18  wrong preprocessing for DINOv2                          the checkpoint's own, `eyes.FeatureExtractor`
+19  features see framing and background                     not here: patch tokens let looking/ show it
+20  flips, and captions from generic templates              no flips; the caption is made of the prompt
+21  training tokenises otherwise than sampling              `prompts.condition`: the pipeline's own encoder
+22  library drift                                           public functions, tested on tiny real classes
+==  ======================================================  ================================================
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ from chosen_one_nb.adapters import fresh_lora, read_lora, wear_lora, wear_tokens
 from chosen_one_nb.character import Character
 from chosen_one_nb.denoising import Samples, denoising_loss, endless
 from chosen_one_nb.models import Models
-from chosen_one_nb.prompts import Condition, check_prompt, condition, encoders, subject
+from chosen_one_nb.prompts import Condition, check_prompt, condition, encoders
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, raise_if_cancelled
 from chosen_one_nb.steps.generate import Gallery
+from chosen_one_nb.vocabulary import Vocabulary, initial_rows
 
 __all__ = ["RefineError", "refine"]
 
@@ -60,10 +62,20 @@ class RefineError(RuntimeError):
     """Training went wrong; the last good character stands."""
 
 
-def refine(models: Models, images: Sequence[Image.Image], settings: Settings, *, prompt: str, seed: int = 0,
-           character: Character | None = None, latents: np.ndarray | None = None, prior: Gallery | None = None,
-           on_step: OnStep | None = None, cancelled: CancelledCheck | None = None,
-           provenance: dict[str, Any] | None = None) -> Character:
+def refine(
+    models: Models,
+    images: Sequence[Image.Image],
+    settings: Settings,
+    *,
+    prompt: str,
+    seed: int = 0,
+    character: Character | None = None,
+    latents: np.ndarray | None = None,
+    prior: Gallery | None = None,
+    on_step: OnStep | None = None,
+    cancelled: CancelledCheck | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> Character:
     """Learn a character from the chosen pictures (section 3.2, Theta).
 
     Parameters
@@ -85,8 +97,8 @@ def refine(models: Models, images: Sequence[Image.Image], settings: Settings, *,
     prior : Gallery, optional
         First-gallery pictures, of which a share of `prior_share` is mixed in with their own prompt.
     on_step : callable, optional
-        Given after each step a dict of `step` (from 1), `steps`, `loss`, `ema_loss`, `embedding_norms` (by encoder,
-        relative to the vocabulary's mean norm) and `seconds`.
+        Given after each step a dict of `step` (from 1), `steps`, `loss`, `ema_loss`, `embedding_norms` (by
+        encoder, relative to the vocabulary's mean norm) and `seconds`.
     cancelled : callable, optional
         Asked at each step.
     provenance : dict, optional
@@ -99,22 +111,26 @@ def refine(models: Models, images: Sequence[Image.Image], settings: Settings, *,
     Raises
     ------
     PromptError, SettingsError
-        For a caption too long, an unknown initial word, a rank that differs from the warm start's, a missing prior.
+        For a caption too long, an unknown initial word, a rank that differs from the warm start's, a
+        missing prior.
     RefineError
         If the loss is no longer a number.
     Cancelled
         When asked to stop.
 
     Notes
-    -----
-    Where the token stands in captions, rates, steps and batch are not found in the paper. The optimiser (AdamW)
-    starts anew each iteration.
+    ----- Where the token stands in captions, rates, steps and batch are not found in the paper. The
+    optimiser (AdamW) starts anew each iteration.
     """
     check_prompt(models.pipeline, prompt, forbidden=settings.token)
-    start = _start(models.pipeline, settings, prompt, seed, character if settings.carry_over == "warm" else None)
+    start = _start(
+        models.pipeline, settings, prompt, seed, character if settings.carry_over == "warm" else None
+    )
     if settings.prior_share and prior is None:
-        raise SettingsError(f"prior_share: {settings.prior_share} of each batch should come from the first gallery, "
-                            "but none was given. Pass prior, or set prior_share to 0.")
+        raise SettingsError(
+            f"prior_share: {settings.prior_share} of each batch should come from the first gallery, "
+            "but none was given. Pass prior, or set prior_share to 0."
+        )
     pipeline = models.pipeline
     rows = {key: nn.Parameter(row.clone().to(pipeline.device)) for key, row in start.tokens.items()}
     with ExitStack() as stack:
@@ -123,52 +139,57 @@ def refine(models: Models, images: Sequence[Image.Image], settings: Settings, *,
         stack.enter_context(wear_tokens(pipeline, start.token, rows))
         check_prompt(pipeline, start.caption)
         lora = stack.enter_context(
-            wear_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32))
+            wear_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
+        )
         stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing))
         batches = _Batches(pipeline, images, latents, prior, settings, seed)
         _train(pipeline, lora, rows, batches, plain, start.caption, settings, on_step, cancelled)
         weights = read_lora(pipeline.unet)
-    about = {"prompt": prompt, "model": models.name, "fingerprint": models.fingerprint, "n_images": len(images),
-             "seed": seed, "settings": settings.to_dict(), **(provenance or {})}
+    about = {
+        "prompt": prompt,
+        "model": models.name,
+        "fingerprint": models.fingerprint,
+        "n_images": len(images),
+        "seed": seed,
+        "settings": settings.to_dict(),
+        **(provenance or {}),
+    }
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
-    return Character(weights, tokens, start.token, start.caption, start.rank, start.alpha, start.initial, about)
+    return Character(
+        weights, tokens, start.token, start.caption, start.rank, start.alpha, start.initial, about
+    )
 
 
-def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character: Character | None) -> Character:
-    """Theta before the first step: the last one, or a LoRA that changes nothing and the initial word's rows."""
+def _start(
+    pipeline: Any, settings: Settings, prompt: str, seed: int, character: Character | None
+) -> Character:
+    """Theta before the first step: the last one, or a LoRA without effect and the initial word."""
     caption = settings.caption(prompt)
     if character is None:
-        rows = _initial_rows(pipeline, settings, prompt)
+        rows = initial_rows(pipeline, settings, prompt)
         lora = fresh_lora(pipeline.unet, settings.lora_rank, torch.Generator().manual_seed(seed))
         return Character(lora, rows, settings.token, caption, settings.lora_rank, settings.lora_rank, rows)
     vectors = len(next(iter(character.tokens.values())))
-    if (character.rank, character.token, vectors) != (settings.lora_rank, settings.token, settings.token_vectors):
+    if (character.rank, character.token, vectors) != (
+        settings.lora_rank,
+        settings.token,
+        settings.token_vectors,
+    ):
         raise SettingsError(
-            f"lora_rank, token, token_vectors: expected the character's ({character.rank}, {character.token!r}, "
-            f"{vectors}), got ({settings.lora_rank}, {settings.token!r}, {settings.token_vectors}). A warm start goes on "
-            "with the same ones; set carry_over to 'reinit' to change them.")
-    return Character(character.lora, character.tokens, character.token, caption, character.rank, character.alpha,
-                     character.initial)
-
-
-def _initial_rows(pipeline: Any, settings: Settings, prompt: str) -> dict[str, torch.Tensor]:
-    """The initial word's embedding in each encoder (mean over its pieces), repeated for each row: (n, D) float32."""
-    rows = {}
-    for key, encoder, name in encoders(pipeline):
-        tokenizer = getattr(pipeline, name)
-        ids = _known_ids(tokenizer, settings.initial_word or subject(prompt))
-        if not ids and settings.initial_word:
-            raise SettingsError(f"initial_word: expected a word the model's tokenizers know, got "
-                                f"{settings.initial_word!r}. Use another, or None for the prompt's subject.")
-        table = getattr(pipeline, encoder).get_input_embeddings().weight.detach()
-        ids = ids or _known_ids(tokenizer, prompt) or list(range(len(table)))
-        rows[key] = table[ids].float().mean(0, keepdim=True).cpu().repeat(settings.token_vectors, 1)
-    return rows
-
-
-def _known_ids(tokenizer: Any, text: str) -> list[int]:
-    ids = tokenizer(text, add_special_tokens=False).input_ids
-    return [i for i in ids if i not in (tokenizer.unk_token_id, tokenizer.eos_token_id)]
+            "lora_rank, token, token_vectors: expected the character's "
+            f"({character.rank}, {character.token!r}, {vectors}), got "
+            f"({settings.lora_rank}, {settings.token!r}, {settings.token_vectors}). A warm start goes on "
+            "with the same ones; set carry_over to 'reinit' to change them."
+        )
+    return Character(
+        character.lora,
+        character.tokens,
+        character.token,
+        caption,
+        character.rank,
+        character.alpha,
+        character.initial,
+    )
 
 
 def _fixed(pipeline: Any, prompt: str) -> tuple[Condition, Condition]:
@@ -195,7 +216,7 @@ def _frozen(pipeline: Any) -> Iterator[None]:
 
 @contextmanager
 def _checkpointed(unet: Any, wanted: bool) -> Iterator[None]:
-    """Recompute activations meanwhile, if wanted; it asks for training mode, which changes nothing else here."""
+    """Recompute activations meanwhile, if wanted; that asks for training mode and changes nothing else."""
     before = unet.training, unet.is_gradient_checkpointing
     try:
         if wanted:
@@ -211,8 +232,15 @@ def _checkpointed(unet: Any, wanted: bool) -> Iterator[None]:
 class _Batches:
     """Endless batches: latents, micro-conditioning, and which of them are prior or go without caption."""
 
-    def __init__(self, pipeline: Any, images: Sequence[Image.Image], latents: np.ndarray | None,
-                 prior: Gallery | None, settings: Settings, seed: int) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        images: Sequence[Image.Image],
+        latents: np.ndarray | None,
+        prior: Gallery | None,
+        settings: Settings,
+        seed: int,
+    ) -> None:
         self.settings, self.generator = settings, torch.Generator().manual_seed(seed + 1)
         self.device = pipeline.device
         self.pools = [Samples.of(pipeline, images, latents, settings.image_size)]
@@ -224,30 +252,56 @@ class _Batches:
         """Return latents (B, C, h, w), time ids (B, 6), is_prior (B,) and without_caption (B,)."""
         chance = torch.rand(2, self.settings.refine_batch_size, generator=self.generator)
         is_prior = chance[0] < (self.settings.prior_share if len(self.pools) > 1 else 0)
-        drawn = [self.pools[pool].draw([next(self.orders[pool])], self.generator) for pool in is_prior.int().tolist()]
+        drawn = [
+            self.pools[pool].draw([next(self.orders[pool])], self.generator)
+            for pool in is_prior.int().tolist()
+        ]
         latents, ids = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        return latents, ids, is_prior.to(self.device), (chance[1] < self.settings.caption_dropout).to(self.device)
+        return (
+            latents,
+            ids,
+            is_prior.to(self.device),
+            (chance[1] < self.settings.caption_dropout).to(self.device),
+        )
 
 
-def _train(pipeline: Any, lora: list[nn.Parameter], rows: dict[str, nn.Parameter], batches: _Batches,
-           fixed: tuple[Condition, Condition], caption: str, settings: Settings, on_step: OnStep | None,
-           cancelled: CancelledCheck | None) -> None:
+def _train(
+    pipeline: Any,
+    lora: list[nn.Parameter],
+    rows: dict[str, nn.Parameter],
+    batches: _Batches,
+    fixed: tuple[Condition, Condition],
+    caption: str,
+    settings: Settings,
+    on_step: OnStep | None,
+    cancelled: CancelledCheck | None,
+) -> None:
     """The joint loop: theta and tau move together."""
     from diffusers import DDPMScheduler
 
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     trained = [*lora, *rows.values()]
-    optimizer = torch.optim.AdamW([
-        {"params": lora, "lr": settings.lora_learning_rate, "weight_decay": settings.weight_decay},
-        {"params": list(rows.values()), "lr": settings.token_learning_rate, "weight_decay": 0.0}])
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": lora, "lr": settings.lora_learning_rate, "weight_decay": settings.weight_decay},
+            {"params": list(rows.values()), "lr": settings.token_learning_rate, "weight_decay": 0.0},
+        ]
+    )
     scaler = torch.amp.GradScaler(pipeline.device.type, enabled=pipeline.unet.dtype == torch.float16)
-    vocabulary, diary = _Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
+    vocabulary, diary = Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
     for _ in range(settings.refine_steps):
         raise_if_cancelled(cancelled)
         latents, ids, is_prior, without = batches.next()
         text = _texts(condition(pipeline, caption)[0], fixed, is_prior, without)
-        loss = denoising_loss(pipeline.unet, scheduler, latents, text, ids, generator=batches.generator,
-                              gamma=settings.snr_gamma)
+        loss = denoising_loss(
+            pipeline.unet,
+            scheduler,
+            latents,
+            text,
+            ids,
+            generator=batches.generator,
+            gamma=settings.snr_gamma,
+        )
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
@@ -258,37 +312,13 @@ def _train(pipeline: Any, lora: list[nn.Parameter], rows: dict[str, nn.Parameter
         diary.write(loss.item(), vocabulary.norms(rows))
 
 
-def _texts(caption: Condition, fixed: tuple[Condition, Condition], is_prior: torch.Tensor,
-           without: torch.Tensor) -> Condition:
-    """Give each picture of a batch its text: the caption, the plain prompt for prior, nothing where it is dropped."""
+def _texts(
+    caption: Condition, fixed: tuple[Condition, Condition], is_prior: torch.Tensor, without: torch.Tensor
+) -> Condition:
+    """Give each picture its text: the caption, the plain prompt for prior, nothing where dropped."""
     n = len(is_prior)
     plain, empty = (part.expand(n) for part in fixed)
     return empty.where(without, plain.where(is_prior, caption.expand(n)))
-
-
-class _Vocabulary:
-    """Spread and norm of the known words' rows, by encoder: the yardstick of the new ones (pitfall 4)."""
-
-    def __init__(self, pipeline: Any) -> None:
-        tables = {key: getattr(pipeline, encoder).get_input_embeddings().weight.detach().float()
-                  for key, encoder, _ in encoders(pipeline)}
-        self.std = {key: float(table.std()) for key, table in tables.items()}
-        self.norm = {key: float(table.norm(dim=-1).mean()) for key, table in tables.items()}
-
-    def norms(self, rows: dict[str, nn.Parameter]) -> dict[str, float]:
-        """Mean norm of the new rows relative to the vocabulary's, by encoder."""
-        return {key: float(row.detach().norm(dim=-1).mean()) / self.norm[key] for key, row in rows.items()}
-
-    @torch.no_grad()
-    def pull(self, rows: dict[str, nn.Parameter], settings: Settings) -> None:
-        """Pull the rows towards the vocabulary's spread (a tenth of the way, in logarithms) or norm."""
-        for key, row in rows.items():
-            if settings.embedding_rule == "std":
-                row *= (self.std[key] / row.std().clamp(min=1e-8)) ** 0.1
-            elif settings.embedding_rule == "norm":
-                length = row.norm(dim=-1, keepdim=True).clamp(min=1e-8)
-                pull = min(1.0, 100 * settings.token_learning_rate)
-                row *= (length + pull * (self.norm[key] - length)) / length
 
 
 class _Diary:
@@ -302,9 +332,19 @@ class _Diary:
         """Note one step."""
         self.step += 1
         if not np.isfinite(loss):
-            raise RefineError(f"refine: the loss became {loss} at step {self.step} of {self.steps}. Lower "
-                              "lora_learning_rate or token_learning_rate; the last good character is unchanged.")
+            raise RefineError(
+                f"refine: the loss became {loss} at step {self.step} of {self.steps}. Lower "
+                "lora_learning_rate or token_learning_rate; the last good character is unchanged."
+            )
         self.ema = loss if self.ema is None else 0.95 * self.ema + 0.05 * loss
         if self.on_step is not None:
-            self.on_step({"step": self.step, "steps": self.steps, "loss": loss, "ema_loss": self.ema,
-                          "embedding_norms": norms, "seconds": time.monotonic() - self.began})
+            self.on_step(
+                {
+                    "step": self.step,
+                    "steps": self.steps,
+                    "loss": loss,
+                    "ema_loss": self.ema,
+                    "embedding_norms": norms,
+                    "seconds": time.monotonic() - self.began,
+                }
+            )

@@ -1,0 +1,213 @@
+"""The eyes: a feature extractor that galleries are compared by, and CLIP for prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from chosen_one_nb.loading import ModelError, explained, image_processor, is_folder, load, model_type
+from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
+
+__all__ = ["Clip", "FeatureExtractor", "Features"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the eyes saw of N pictures.
+
+    Attributes
+    ----------
+    cls : ndarray of shape (N, D), float32
+        One vector per picture, as the model gives it (not brought to unit length).
+    patches : ndarray of shape (N, P, D), float16, or None
+        One vector per patch, row by row, if they were asked for.
+    grid : (int, int)
+        Patches down and across: h * w = P.
+    """
+
+    cls: np.ndarray
+    patches: np.ndarray | None
+    grid: tuple[int, int]
+
+
+class FeatureExtractor:
+    """DINOv2, DINOv1 or CLIP's image tower behind one contract: pictures in, features out.
+
+    Pictures are prepared as the checkpoint's own `preprocessor_config.json` says (pitfall 18), by Pillow.
+
+    Parameters
+    ----------
+    model : Dinov2Model, Dinov2WithRegistersModel, ViTModel or CLIPVisionModelWithProjection
+    processor : image processor
+    name : str
+        Where it came from.
+    """
+
+    patch_tokens = True
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self.model, self.processor, self.name = model.eval().requires_grad_(False), processor, name
+        self.projected = hasattr(model, "visual_projection")
+        self.width: int = model.config.projection_dim if self.projected else model.config.hidden_size
+        self._skip = 1 + getattr(model.config, "num_register_tokens", 0)
+
+    @classmethod
+    def load(
+        cls, source: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None
+    ) -> FeatureExtractor:
+        """Load an extractor from a folder or the Hub.
+
+        Raises
+        ------
+        ModelError
+            If there is none, it is of another kind, or its weights are not safetensors.
+        """
+        import transformers
+
+        classes = {
+            "dinov2": "Dinov2Model",
+            "dinov2_with_registers": "Dinov2WithRegistersModel",
+            "vit": "ViTModel",
+            "clip": "CLIPVisionModelWithProjection",
+            "clip_vision_model": "CLIPVisionModelWithProjection",
+        }
+        kind = model_type(source)
+        if kind not in classes:
+            raise ModelError(
+                f"{source}: expected a feature extractor of type {', '.join(classes)}, got {kind!r}."
+            )
+        more = {"add_pooling_layer": False} if kind == "vit" else {}
+        model = load(getattr(transformers, classes[kind]), source, device, dtype, **more)
+        return cls(model, image_processor(source), str(source))
+
+    def __call__(
+        self,
+        images: Sequence[Image.Image],
+        *,
+        batch_size: int = 32,
+        patches: bool = False,
+        cancelled: CancelledCheck | None = None,
+        on_progress: Progress | None = None,
+    ) -> Features:
+        """Extract the features of pictures of any size.
+
+        Parameters
+        ----------
+        images : sequence of PIL.Image, length N
+        batch_size : int
+            Pictures at once.
+        patches : bool
+            Whether to return the patch tokens too.
+        cancelled, on_progress : callable, optional
+            See `chosen_one_nb.steps`; asked and told after each batch.
+
+        Returns
+        -------
+        Features
+        """
+        vectors, tokens, grid = [], [], (0, 0)
+        for start in range(0, len(images), batch_size):
+            raise_if_cancelled(cancelled)
+            pixels = _pixels(self.processor, images[start : start + batch_size])
+            vector, token = self._look(pixels)
+            grid = _grid(pixels.shape, self.model.config.patch_size)
+            vectors.append(vector)
+            tokens.append(token.astype(np.float16) if patches else None)
+            report(on_progress, "embed", min(start + batch_size, len(images)), len(images), "images")
+        cls = np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
+        return Features(cls, np.concatenate(tokens) if patches and tokens else None, grid)
+
+    @torch.no_grad()
+    def _look(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, H, W) -> CLS (B, D) and patch tokens (B, P, D'), float32."""
+        out = self.model(pixels.to(self.model.device, self.model.dtype))
+        sequence = out.last_hidden_state  # (B, 1 + registers + P, D')
+        first = out.image_embeds if self.projected else _pooled(out, sequence)
+        return first.float().cpu().numpy(), sequence[:, self._skip :].float().cpu().numpy()
+
+
+class Clip:
+    """CLIP's two towers: unit vectors of pictures and of texts, whose product is the prompt similarity.
+
+    Parameters
+    ----------
+    model : CLIPModel
+    processor : image processor
+    tokenizer : CLIPTokenizer
+    name : str
+    """
+
+    def __init__(self, model: Any, processor: Any, tokenizer: Any, name: str) -> None:
+        self.model, self.processor, self.tokenizer = model.eval().requires_grad_(False), processor, tokenizer
+        self.name, self.width = name, int(model.config.projection_dim)
+
+    @classmethod
+    def load(cls, source: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Clip:
+        """Load a CLIPModel with its tokenizer from a folder or the Hub; raises `ModelError` if that fails."""
+        from transformers import CLIPModel, CLIPTokenizer
+
+        kind = model_type(source)
+        if kind != "clip":
+            raise ModelError(f"{source}: expected a CLIP model (model_type 'clip'), got {kind!r}.")
+        model = load(CLIPModel, source, device, dtype)
+        with explained(source, "a tokenizer"):
+            tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=is_folder(source))
+        return cls(model, image_processor(source), tokenizer, str(source))
+
+    @torch.no_grad()
+    def images(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> np.ndarray:
+        """Return (N, D) float32 unit vectors of pictures."""
+        return self._batches(
+            images,
+            batch_size,
+            lambda part: self.model.get_image_features(
+                pixel_values=_pixels(self.processor, part).to(self.model.device, self.model.dtype)
+            ),
+        )
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """Return (T, D) float32 unit vectors of texts; what is too long for the model is cut off."""
+        limit = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
+        return self._batches(
+            texts,
+            batch_size,
+            lambda part: self.model.get_text_features(
+                **self.tokenizer(
+                    list(part), padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+                ).to(self.model.device)
+            ),
+        )
+
+    def _batches(self, items: Sequence[Any], size: int, look: Callable[[Sequence[Any]], Any]) -> np.ndarray:
+        parts = [look(items[start : start + size]) for start in range(0, len(items), size)]
+        vectors = [
+            torch.nn.functional.normalize(_tensor(part).float(), dim=-1).cpu().numpy() for part in parts
+        ]
+        return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
+
+
+def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Prepare pictures as the checkpoint asks: (B, 3, H, W) float32."""
+    return processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+
+
+def _grid(shape: Sequence[int], patch: int) -> tuple[int, int]:
+    return shape[-2] // patch, shape[-1] // patch
+
+
+def _pooled(out: Any, sequence: torch.Tensor) -> torch.Tensor:
+    """CLS: `pooler_output` where the model has one (DINOv2), the first token of the last layer otherwise."""
+    pooled = getattr(out, "pooler_output", None)
+    return sequence[:, 0] if pooled is None else pooled
+
+
+def _tensor(out: Any) -> torch.Tensor:
+    """Transformers 5 wraps CLIP features in an output object; the vector is its `pooler_output`."""
+    return out if torch.is_tensor(out) else out.pooler_output
