@@ -464,7 +464,7 @@ class Run(Editor):
         folder = self.folder / kind / name / opening.slug(context)
         pictures, _ = draw(
             drawing, self._ready_models, self._fingerprint, folder, calls, stage=kind,
-            keep=not self.read_only,
+            about={"context": context}, keep=not self.read_only,
         )  # fmt: skip
         return pictures
 

@@ -1,4 +1,4 @@
-"""Steps that take no time: galleries of small colour fields in three groups that draw together as Θ grows.
+"""Steps that take no time: galleries of small fields of three colours, of which Θ makes one ever more likely.
 
 They stand in for `generate`, `embed` and `refine` where a test is about how a run is kept; clustering and checking
 are the real ones.
@@ -29,12 +29,11 @@ def level(character: Character | None) -> float:
 
 
 def picture(seed: int, far: float) -> Image.Image:
-    """A field of one of three colours, nearer to the first one the further Θ has come, with some noise."""
+    """A noisy field of one of three colours; the further Θ has come, the likelier the first one."""
     rng = np.random.default_rng(seed)
-    spread = 0.6**far
-    colour = GROUPS[0] + spread * (GROUPS[seed % 3] - GROUPS[0])
-    noise = rng.normal(0, 12 * spread, size=(SIDE, SIDE, 3))
-    return Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
+    group = 0 if rng.random() < 1 - 0.5**far else seed % 3
+    noise = rng.normal(0, 12, size=(SIDE, SIDE, 3)) + rng.normal(0, 25, size=(2, 1, 3)).repeat(SIDE // 2, axis=0)
+    return Image.fromarray(np.clip(GROUPS[group] + noise, 0, 255).astype(np.uint8))
 
 
 def generate(models: Any, prompt: str, seeds: Any, settings: Any, *, character: Any = None, strength: float = 1.0,

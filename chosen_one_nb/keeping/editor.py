@@ -106,8 +106,8 @@ class Editor(View):
         if len(images) > least:
             return ""
         return (
-            f"{len(images)} images, a cluster must hold more than {least} (d_min-c): learnt from few images, a "
-            "character takes over their background and pose. Allowed; look at the next gallery with care."
+            f"{len(images)} images, a cluster must hold more than {least} (d_min-c): learnt from few images, "
+            "a character takes over their background and pose. Allowed; look at the next gallery with care."
         )
 
     def exclude(self, images: Sequence[int], *, note: str = "") -> tuple[int, ...]:
@@ -202,7 +202,7 @@ class Editor(View):
             raise RunError(
                 f"Node {node.id} has no clusters yet, so there is nothing to branch from: run.step()."
             )
-        if bad := [name for name in changes if name in ("feature_space", "n_images", "seed")]:
+        if bad := [name for name in changes if name in ("n_images", "seed")]:
             raise SettingsError(
                 f"{', '.join(bad)}: cannot differ on a shared gallery. Start a new run for that."
             )
@@ -213,9 +213,8 @@ class Editor(View):
     def _branch(self, node: Node, decision: Decision | None) -> Node:
         """Add a sibling that stands where ``node`` stands, with another decision or none."""
         new = self._sibling(node, {})
-        new.commit(
-            "check", {"check.json": store.write_json(new.folder / "check.json", store.plain(node.verdict))}, 0
-        )
+        checked = store.read_json(node.folder / "check.json")
+        new.commit("check", {"check.json": store.write_json(new.folder / "check.json", checked)}, 0)
         choosing.apply(new, Change("branch", node.excluded, decision, node.clusters))
         return new
 

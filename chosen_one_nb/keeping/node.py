@@ -229,24 +229,28 @@ class Node:
     @property
     def convergence(self) -> Convergence | None:
         """The gallery's mean pairwise distance against d_conv."""
-        return self.verdict.convergence if self.verdict else None
+        return self._checked()[0]
 
     @property
     def health(self) -> Health | None:
         """Whether the gallery is sound or collapsed, and why."""
-        return self.verdict.health if self.verdict else None
+        return self._checked()[1]
 
     @property
     def verdict(self) -> Verdict | None:
         """Convergence and health in one word and a reason."""
-        return self._kept("verdict", self._read_verdict) if self.done("check") else None
+        return self._checked()[2]
 
-    def _read_verdict(self) -> Verdict:
-        from chosen_one_nb.steps.converge import Convergence, Health, Verdict
+    def _checked(self) -> tuple[Convergence, Health, Verdict] | tuple[None, None, None]:
+        return self._kept("check", self._read_check) if self.done("check") else (None, None, None)
+
+    def _read_check(self) -> tuple[Convergence, Health, Verdict]:
+        from chosen_one_nb.steps.converge import Convergence, Health, Sign, Verdict
 
         values = self._read("check", store.read_json, "check.json")
-        parts = {"convergence": Convergence(**values["convergence"]), "health": Health(**values["health"])}
-        return Verdict(**{**values, **parts})
+        signs = [Sign(**sign) for sign in values["health"]["signs"]]
+        health = Health(**{**values["health"], "signs": signs})
+        return Convergence(**values["convergence"]), health, Verdict(**values["verdict"])
 
     # what was grouped and chosen
 

@@ -127,8 +127,8 @@ def check(bench: Bench, node: Node) -> Files:
 
     convergence = converge.check(node.features, bench.root.features, node.settings)
     health = converge.health(node.look, bench.root.look, node.settings)
-    verdict = store.plain(converge.verdict(convergence, health))
-    return {"check.json": store.write_json(node.folder / "check.json", verdict)}
+    found = {"convergence": convergence, "health": health, "verdict": converge.verdict(convergence, health)}
+    return {"check.json": store.write_json(node.folder / "check.json", store.plain(found))}
 
 
 def refine(bench: Bench, node: Node) -> Files:

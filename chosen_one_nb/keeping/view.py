@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from chosen_one_nb import store
 from chosen_one_nb.keeping.decision import RunError
@@ -65,6 +67,11 @@ class View:
     def prompt(self) -> str:
         """The prompt."""
         return self._tree.manifest["prompt"]
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What ``run.json`` says: prompt, models, settings, versions, when."""
+        return dict(self._tree.manifest)
 
     @property
     def settings(self) -> Settings:
@@ -160,6 +167,16 @@ class View:
         from chosen_one_nb.keeping import tables
 
         return tables.scores(self.node(node))
+
+    def drawn_contexts(self, node: Node | str | None = None) -> dict[str, list[Image.Image]]:
+        """Return the pictures in contexts that are on disk already, by context; see `Run.contexts`."""
+        source = self._source(self.current) if node is None else self._theta_node(self.node(node))
+        drawn: dict[str, list[Image.Image]] = {}
+        for path in sorted((self.folder / "contexts" / (source.id if source else "base")).glob("*/*.png")):
+            image = store.read_picture(path)
+            if image.info.get("theta") == (source.theta_digest if source else ""):
+                drawn.setdefault(image.info.get("context", ""), []).append(image)
+        return drawn
 
     def history(self) -> pd.DataFrame:
         """Return the log: a row per action with ``time``, ``action``, ``node`` and its particulars."""

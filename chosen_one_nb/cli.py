@@ -1,0 +1,379 @@
+"""The command line: begin a run, go on with it, show it. `python -m chosen_one_nb --help` tells the rest.
+
+Everything done here is a method of `chosen_one_nb.run.Run`, so a run begun on the command line can be opened in the
+explorer and the other way round. Errors are one sentence on the standard error; ``--debug`` shows where they arose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chosen_one_nb.run import Outcome, Run
+    from chosen_one_nb.settings import Settings
+
+DONE, FAILED, COLLAPSED, WAITING, INTERRUPTED = 0, 1, 3, 4, 130
+
+CODES = """exit codes:
+  0    finished: converged, or all iterations used up
+  1    an error, told in one sentence (--debug shows where it arose)
+  2    the command line is not understood
+  3    the gallery collapsed (the last sound character is kept)
+  4    waiting for a choice: --choose, --choose-images, or in the explorer
+  130  stopped with Ctrl-C; the same command goes on from there
+"""
+
+EXAMPLES = """examples:
+  python -m chosen_one_nb run "a sticker of a fox" --folder runs/fox
+  python -m chosen_one_nb run --folder runs/fox                      (goes on after a stop)
+  python -m chosen_one_nb run --folder runs/fox --node 0 --choose 2  (a branch: another cluster at node 0)
+  python -m chosen_one_nb run "a cat" --folder runs/cat --preset quick --set seed=3 --ask
+  python -m chosen_one_nb show runs/fox
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        None takes those of the process.
+
+    Returns
+    -------
+    int
+        The exit code; see `CODES`.
+    """
+    given = parser().parse_args(arguments)
+    try:
+        return given.do(given)
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. Every finished stage is kept; the same command goes on from there.", file=sys.stderr
+        )
+        return INTERRUPTED
+    except Exception as error:
+        if given.debug:
+            traceback.print_exc()
+        else:
+            print(f"error: {_sentence(error)}", file=sys.stderr)
+        return FAILED
+
+
+def _sentence(error: Exception) -> str:
+    """Say an error in one line: ours and the system's as they are, others by name."""
+    text = " ".join(str(error).split())
+    if type(error).__module__.startswith("chosen_one_nb") or isinstance(error, OSError):
+        return text
+    return f"{type(error).__name__}: {text} (unexpected; --debug shows where it arose)"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m chosen_one_nb", description="From a prompt to one consistent character (The Chosen One).",
+        epilog=f"{EXAMPLES}\n{CODES}", formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    top.set_defaults(debug=False)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(_command(commands, "run", "begin a run, or go on with the one in the folder", run_command))
+    _add_show(_command(commands, "show", "write a run as pictures and one HTML page", show_command))
+    return top
+
+
+def _command(commands: Any, name: str, what: str, do: Callable[[Any], int]) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name, help=what, description=what[0].upper() + what[1:] + ".", epilog=f"{EXAMPLES}\n{CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    command.set_defaults(do=do)
+    command.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    command.add_argument("--models", help="models to load: a name, a folder or a Hub id (default: menagerie)")
+    return command
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("prompt", nargs="?", help="what the character is; may be left out where the folder holds a run")
+    add("--folder", type=Path, help="where the run lies or will lie (default: runs/<prompt>)")
+    add("--preset", help="settings to begin with: menagerie, paper or quick (default: menagerie)")
+    add(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
+    )
+    add(
+        "--iterations",
+        type=int,
+        metavar="N",
+        help="iterations at most; more than before goes on past the limit",
+    )
+    add("--ask", action="store_true", help="stop at each choice and ask")
+    add("--node", help="go on from this node of the tree instead of the latest")
+    add("--choose", type=int, metavar="CLUSTER", help="take this cluster; at a refined node: as a new branch")
+    add("--choose-images", type=_numbers, metavar="I,J,...", help="take these images of the gallery instead")
+    add("--exclude", type=_numbers, default=[], metavar="I,J,...", help="images to leave out of the choice")
+    add("--note", default="", help="why, kept with the choice")
+    add("--allow-other-models", action="store_true", help="go on with models the run was not made with")
+    add("--quiet", action="store_true", help="say nothing but the outcome")
+
+
+def _add_show(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("folder", type=Path, help="the run's folder")
+    add("--out", type=Path, help="where to write (default: show/ in the run's folder)")
+    add(
+        "--contexts", type=lambda text: text.split(","), help="contexts to draw, with commas (default: eight)"
+    )
+    add("--seeds", type=int, default=4, help="pictures per context (default: 4)")
+    add("--no-contexts", action="store_true", help="draw nothing; show what there is (needs no models)")
+    add("--tile", type=int, default=96, help="side of the pictures on the sheets, in pixels (default: 96)")
+    add("--quiet", action="store_true", help="say nothing but where the page is")
+
+
+def _numbers(text: str) -> list[int]:
+    """Read "1,4,9"."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas, such as 1,4,9, got {text!r}"
+        ) from None
+
+
+# --- run
+
+
+def run_command(given: argparse.Namespace) -> int:
+    """Begin a run or go on with it, to its end or to the next choice."""
+    with _begun(given) as run:
+        _choose(run, given)
+        outcome = _to_the_end(run, given)
+        print(f"{outcome}\n{run.folder}")
+    if outcome.finished:
+        return COLLAPSED if outcome.state == "collapsed" else DONE
+    print("Choose: --choose CLUSTER, --choose-images I,J,... or open the run in the explorer.")
+    return WAITING
+
+
+def _begun(given: argparse.Namespace) -> Run:
+    from chosen_one_nb.run import Run, RunError
+
+    if given.folder and (given.folder / "run.json").exists():
+        run = Run.open(given.folder, given.models, allow_other_models=given.allow_other_models)
+        try:
+            _check_same(run, given)
+        except Exception:
+            run.close()
+            raise
+        return run
+    if not given.prompt:
+        raise RunError("Expected a prompt, or --folder of a run to go on with.")
+    return Run.start(given.prompt, given.models or "menagerie", _settings(given), given.folder)
+
+
+def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Settings:
+    """The settings asked for; without a preset, on top of the stored ones."""
+    from chosen_one_nb.settings import Settings
+
+    start = (
+        Settings.preset(given.preset)
+        if given.preset or (stored is None and given.preset)
+        else stored or Settings()
+    )
+    changes = dict(_assignment(text) for text in given.set)
+    if given.iterations is not None and stored is None:
+        changes["max_iterations"] = given.iterations
+    return start.replace(**changes)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """Read "name=value"; the value as JSON where it is JSON, else as text."""
+    from chosen_one_nb.settings import SettingsError
+
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise SettingsError(f"--set: expected NAME=VALUE, such as n_images=32, got {text!r}.")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
+
+
+def _check_same(run: Run, given: argparse.Namespace) -> None:
+    """Refuse to go on with a run under a prompt or settings that are not its own."""
+    from chosen_one_nb.run import RunError
+
+    if given.prompt and given.prompt.strip() != run.prompt:
+        raise RunError(
+            f"{run.folder} holds a run of {run.prompt!r}, not of {given.prompt!r}. Give another --folder."
+        )
+    asked, stored = _settings(given, run.root.settings).to_dict(), run.root.settings.to_dict()
+    different = [
+        f"{name}={stored[name]!r} (asked: {asked[name]!r})" for name in stored if stored[name] != asked[name]
+    ]
+    if different and (given.preset or given.set):
+        raise RunError(
+            f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another."
+        )
+
+
+def _choose(run: Run, given: argparse.Namespace) -> None:
+    """Make the choice given on the command line."""
+    if given.node is not None:
+        run.select(given.node)
+    if given.choose is None and given.choose_images is None:
+        return
+    _decide(
+        run, given, cluster=given.choose, images=given.choose_images, exclude=given.exclude, note=given.note
+    )
+
+
+def _decide(run: Run, given: argparse.Namespace, **choice: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        decision = run.choose(**choice)
+    if not given.quiet:
+        print(f"node {run.current.id}: {len(decision.images)} images chosen by {decision.by}. "
+              f"{run.risk(decision.images)}")  # fmt: skip
+
+
+def _to_the_end(run: Run, given: argparse.Namespace) -> Outcome:
+    bars = Bars(run, quiet=given.quiet)
+    try:
+        while True:
+            outcome = run.until_converged(ask=given.ask, on_progress=bars)
+            if outcome.state == "limit" and given.iterations and run.current.iteration < given.iterations:
+                run.go_on()
+            elif outcome.finished or not (given.ask and sys.stdin.isatty() and _asked(run, given)):
+                return outcome
+    finally:
+        bars.close()
+
+
+def _asked(run: Run, given: argparse.Namespace) -> bool:
+    """Ask which cluster to take; False when the person would rather stop."""
+    clusters = run.current.clusters
+    print("cluster  images  cohesion")
+    for cluster in clusters.order:
+        mark = (
+            "  proposed"
+            if cluster == clusters.proposed
+            else ""
+            if clusters.kept[cluster]
+            else "  dropped: small"
+        )
+        print(f"{cluster:>7}  {clusters.sizes[cluster]:>6}  {clusters.cohesion[cluster]:>8.3f}{mark}")
+    answer = input("cluster to take (Enter: the proposed one, q: stop): ").strip()
+    if answer.lower() == "q":
+        return False
+    if answer and not answer.isdigit():
+        print(f"Expected a number, Enter or q, got {answer!r}.")
+        return _asked(run, given)
+    _decide(run, given, cluster=int(answer) if answer else None)
+    return True
+
+
+class Bars:
+    """Progress of one stage after another: a bar with the time left on a terminal, a line a stage elsewhere.
+
+    Parameters
+    ----------
+    run : Run
+        Heard for finished stages.
+    quiet : bool
+        Whether to say nothing at all.
+    """
+
+    def __init__(self, run: Run, *, quiet: bool = False) -> None:
+        self._run, self._quiet = run, quiet
+        self._bar: Any = None
+        self._stage = ""
+        run.listeners.append(self._heard)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take a progress event of a step."""
+        if self._quiet or not sys.stderr.isatty():
+            return
+        from tqdm import tqdm
+
+        if event["stage"] != self._stage or self._bar is None:
+            self._end()
+            self._stage = event["stage"]
+            form = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total} {unit} · {remaining} left"
+            self._bar = tqdm(total=event["total"], desc=f"  {self._stage:<9}", unit=event["unit"], leave=False,
+                             bar_format=form)  # fmt: skip
+        self._bar.update(event["done"] - self._bar.n)
+
+    def _heard(self, event: dict[str, Any]) -> None:
+        if event["kind"] in ("stage", "choose") and not self._quiet:
+            self._end()
+            print(self._line(self._run.node(event["node"]), event.get("stage", "choose")))
+
+    @staticmethod
+    def _line(node: Any, stage: str) -> str:
+        told = {
+            "generate": lambda: f"{len(node.images)} pictures",
+            "embed": lambda: f"features {node.features.shape[1]} wide",
+            "check": lambda: node.verdict.reason,
+            "cluster": lambda: node.clusters.reason,
+            "choose": lambda: f"{len(node.decision.images)} images, by {node.decision.by}",
+            "refine": lambda: f"{len(node.losses)} steps",
+        }
+        seconds = node.home.seconds.get(stage, node.seconds.get(stage))
+        took = "" if seconds is None else f" ({seconds:.1f} s)"
+        return (
+            f"node {node.id} · {stage}: {told[stage]()}{took}"
+            if stage in told
+            else f"node {node.id} · {stage}"
+        )
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+    def close(self) -> None:
+        """Take the bar off the screen and listen no more."""
+        self._end()
+        if self._heard in self._run.listeners:
+            self._run.listeners.remove(self._heard)
+
+
+# --- show
+
+
+def show_command(given: argparse.Namespace) -> int:
+    """Write contact sheets, curve, contexts and the HTML page."""
+    from chosen_one_nb.show import write_all
+
+    with _viewed(given) as run:
+        if not given.no_contexts and run.character is not None:
+            bars = Bars(run, quiet=given.quiet)
+            try:
+                run.contexts(contexts=given.contexts, seeds=given.seeds, on_progress=bars)
+            finally:
+                bars.close()
+        paths = write_all(run, given.out or run.folder / "show", tile=given.tile)
+    if not given.quiet:
+        print("\n".join(str(path) for path in paths[:-1]))
+    print(paths[-1])
+    return DONE
+
+
+def _viewed(given: argparse.Namespace) -> Run:
+    """Open the run for writing (what is drawn is kept), or for looking where another process works on it."""
+    from chosen_one_nb.run import Run
+    from chosen_one_nb.store import RunInUse
+
+    try:
+        return Run.open(given.folder, given.models)
+    except RunInUse as error:
+        print(f"note: {error}", file=sys.stderr)
+        return Run.open(given.folder, given.models, read_only=True)

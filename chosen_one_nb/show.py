@@ -1,0 +1,160 @@
+"""A run as static pictures: a contact sheet per iteration, the distance curve, the character in contexts.
+
+They need no widget and no browser, so they stand in saved notebooks; `python -m chosen_one_nb show` writes
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+from chosen_one_nb import store
+from chosen_one_nb.looking.charts import curve_chart, font, picture
+
+if TYPE_CHECKING:
+    from chosen_one_nb.keeping.node import Node
+    from chosen_one_nb.run import Run
+
+GAP = 4
+LETTERS = 12
+CHOSEN = "#009E73"
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    *,
+    columns: int | None = None,
+    tile: int = 96,
+    captions: Sequence[str] | None = None,
+    frames: Sequence[str | None] | None = None,
+    title: str = "",
+) -> Image.Image:
+    """Put pictures in rows on white.
+
+    Parameters
+    ----------
+    images : sequence of PIL.Image
+    columns : int, optional
+        Pictures in a row; None makes the sheet about twice as wide as high.
+    tile : int
+        Side of each, in pixels.
+    captions : sequence of str, optional
+        A line under each.
+    frames : sequence of str or None, optional
+        Colour of a frame around each; None for no frame.
+    title : str
+        A line above.
+
+    Returns
+    -------
+    PIL.Image
+        RGB.
+    """
+    columns = columns or max(1, round((2 * len(images)) ** 0.5))
+    rows = max(1, -(-len(images) // columns))
+    step = (tile + GAP, tile + GAP + (LETTERS + 4 if captions else 0))
+    top = LETTERS * 2 if title else 0
+    sheet = Image.new("RGB", (columns * step[0] + GAP, top + rows * step[1] + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, LETTERS * 1.5), title, fill="#333333", font=font(LETTERS + 2), anchor="ls")
+    for i, image in enumerate(images):
+        x, y = GAP + (i % columns) * step[0], top + GAP + (i // columns) * step[1]
+        sheet.paste(fitted(image, tile), (x, y))
+        if frames and frames[i]:
+            pen.rectangle((x - 2, y - 2, x + tile + 1, y + tile + 1), outline=frames[i], width=3)
+        if captions:
+            pen.text((x, y + tile + LETTERS), captions[i], fill="#333333", font=font(LETTERS), anchor="ls")
+    return sheet
+
+
+def fitted(image: Image.Image, side: int) -> Image.Image:
+    """Return a picture as an RGB square of ``side`` pixels; small ones are enlarged without blur."""
+    small = image.width < side and side % image.width == 0
+    how = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+    return image.convert("RGB").resize((side, side), how)
+
+
+def gallery_sheet(node: Node, *, tile: int = 96) -> Image.Image:
+    """Show a node's gallery: index and cluster under each picture, the chosen ones framed and named.
+
+    Sorted by cluster, most cohesive first, once there are clusters.
+    """
+    order = list(range(len(node.images)))
+    captions, frames = [str(i) for i in order], None
+    clusters, decision = node.clusters, node.decision
+    if clusters is not None:
+        chosen = set(decision.images if decision else ())
+        rank = {int(cluster): place for place, cluster in enumerate(clusters.order)}
+        order.sort(key=lambda i: (rank[int(clusters.labels[i])], clusters.distances[i]))
+        captions = [f"{i} · {clusters.labels[i]}{' chosen' if i in chosen else ''}" for i in order]
+        frames = [CHOSEN if i in chosen else None for i in order]
+    images = [node.images[i] for i in order]
+    return contact_sheet(images, tile=tile, captions=captions, frames=frames, title=sentence(node))
+
+
+def sentence(node: Node) -> str:
+    """Say in a line what a node is."""
+    parts = [f"Node {node.id}, iteration {node.iteration}"]
+    if node.convergence:
+        parts.append(f"distance {node.convergence.distance:.3f} ({node.convergence.ratio:.0%} of the first)")
+    if node.decision:
+        what = "images by hand" if node.decision.cluster is None else f"cluster {node.decision.cluster}"
+        parts.append(f"{len(node.decision.images)} chosen: {what}, by {node.decision.by}")
+    return " · ".join([*parts, node.state])
+
+
+def curve_picture(run: Run, *, scale: int = 2) -> Image.Image:
+    """Draw the distance curve of all branches against d_conv."""
+    return picture(curve_chart(run.curve().to_dict("records")), scale=scale)
+
+
+def context_sheet(
+    pictures: Mapping[str, Sequence[Image.Image]], *, tile: int = 96, title: str = ""
+) -> Image.Image:
+    """Show pictures by context: a row of pictures each, the context under its first one."""
+    columns = max((len(row) for row in pictures.values()), default=1)
+    images, captions = [], []
+    for context, row in pictures.items():
+        blank = [Image.new("RGB", (tile, tile), "white")] * (columns - len(row))
+        images += [*row, *blank]
+        captions += [context, *[""] * (columns - 1)]
+    return contact_sheet(images, columns=columns, tile=tile, captions=captions, title=title)
+
+
+def before_and_after(
+    first: Sequence[Image.Image], after: Sequence[Image.Image], *, tile: int = 96
+) -> Image.Image:
+    """Show a row of first-gallery pictures above a row of the character."""
+    return contact_sheet([*first, *after], columns=max(len(first), 1), tile=tile)
+
+
+def write_all(run: Run, folder: Path, *, tile: int = 96) -> list[Path]:
+    """Write what a run shows into a folder: sheets, the curve, contexts drawn so far, the HTML page.
+
+    Parameters
+    ----------
+    run : Run
+    folder : Path
+        Made if need be.
+    tile : int
+        Side of the pictures on the sheets, in pixels.
+
+    Returns
+    -------
+    list of Path
+        ``gallery-0.png``, ..., ``distance.png``, ``contexts.png`` (if drawn), ``report.html``.
+    """
+    sheets = {
+        f"gallery-{node.id}.png": gallery_sheet(node, tile=tile) for node in run.nodes.values() if node.images
+    }
+    sheets["distance.png"] = curve_picture(run)
+    if drawn := run.drawn_contexts():
+        sheets["contexts.png"] = context_sheet(drawn, tile=tile, title=run.prompt)
+    store.make_folder(folder)
+    for name, sheet in sheets.items():
+        store.write_picture(folder / name, sheet, {"run": run.prompt})
+    return [*(folder / name for name in sheets), run.report(folder / "report.html")]
