@@ -1,7 +1,7 @@
 """The command line: begin a run, go on with it, show it. `python -m chosen_one_nb --help` tells the rest.
 
-Everything done here is a method of `chosen_one_nb.run.Run`, so a run begun on the command line can be opened in the
-explorer and the other way round. Errors are one sentence on the standard error; ``--debug`` shows where they arose.
+Everything done here is a method of `chosen_one_nb.run.Run`, so a run begun here can be opened in the
+explorer and the other way round. An error is one sentence; ``--debug`` shows where it arose.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def _sentence(error: Exception) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     top = argparse.ArgumentParser(
-        prog="python -m chosen_one_nb", description="From a prompt to one consistent character (The Chosen One).",
+        prog="python -m chosen_one_nb",
+        description="From a prompt to one consistent character (The Chosen One).",
         epilog=f"{EXAMPLES}\n{CODES}", formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     top.set_defaults(debug=False)
@@ -182,11 +183,7 @@ def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Sett
     """The settings asked for; without a preset, on top of the stored ones."""
     from chosen_one_nb.settings import Settings
 
-    start = (
-        Settings.preset(given.preset)
-        if given.preset or (stored is None and given.preset)
-        else stored or Settings()
-    )
+    start = Settings.preset(given.preset) if given.preset else stored or Settings()
     changes = dict(_assignment(text) for text in given.set)
     if given.iterations is not None and stored is None:
         changes["max_iterations"] = given.iterations
@@ -245,6 +242,8 @@ def _decide(run: Run, given: argparse.Namespace, **choice: Any) -> None:
 
 
 def _to_the_end(run: Run, given: argparse.Namespace) -> Outcome:
+    from chosen_one_nb.bars import Bars
+
     bars = Bars(run, quiet=given.quiet)
     try:
         while True:
@@ -280,77 +279,12 @@ def _asked(run: Run, given: argparse.Namespace) -> bool:
     return True
 
 
-class Bars:
-    """Progress of one stage after another: a bar with the time left on a terminal, a line a stage elsewhere.
-
-    Parameters
-    ----------
-    run : Run
-        Heard for finished stages.
-    quiet : bool
-        Whether to say nothing at all.
-    """
-
-    def __init__(self, run: Run, *, quiet: bool = False) -> None:
-        self._run, self._quiet = run, quiet
-        self._bar: Any = None
-        self._stage = ""
-        run.listeners.append(self._heard)
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Take a progress event of a step."""
-        if self._quiet or not sys.stderr.isatty():
-            return
-        from tqdm import tqdm
-
-        if event["stage"] != self._stage or self._bar is None:
-            self._end()
-            self._stage = event["stage"]
-            form = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total} {unit} · {remaining} left"
-            self._bar = tqdm(total=event["total"], desc=f"  {self._stage:<9}", unit=event["unit"], leave=False,
-                             bar_format=form)  # fmt: skip
-        self._bar.update(event["done"] - self._bar.n)
-
-    def _heard(self, event: dict[str, Any]) -> None:
-        if event["kind"] in ("stage", "choose") and not self._quiet:
-            self._end()
-            print(self._line(self._run.node(event["node"]), event.get("stage", "choose")))
-
-    @staticmethod
-    def _line(node: Any, stage: str) -> str:
-        told = {
-            "generate": lambda: f"{len(node.images)} pictures",
-            "embed": lambda: f"features {node.features.shape[1]} wide",
-            "check": lambda: node.verdict.reason,
-            "cluster": lambda: node.clusters.reason,
-            "choose": lambda: f"{len(node.decision.images)} images, by {node.decision.by}",
-            "refine": lambda: f"{len(node.losses)} steps",
-        }
-        seconds = node.home.seconds.get(stage, node.seconds.get(stage))
-        took = "" if seconds is None else f" ({seconds:.1f} s)"
-        return (
-            f"node {node.id} · {stage}: {told[stage]()}{took}"
-            if stage in told
-            else f"node {node.id} · {stage}"
-        )
-
-    def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
-
-    def close(self) -> None:
-        """Take the bar off the screen and listen no more."""
-        self._end()
-        if self._heard in self._run.listeners:
-            self._run.listeners.remove(self._heard)
-
-
 # --- show
 
 
 def show_command(given: argparse.Namespace) -> int:
     """Write contact sheets, curve, contexts and the HTML page."""
+    from chosen_one_nb.bars import Bars
     from chosen_one_nb.show import write_all
 
     with _viewed(given) as run:

@@ -318,10 +318,11 @@ def read_picture(path: Path, stamp: Stamp | None = None) -> Image.Image:
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON line to a log and flush it to the disk."""
+    """Append one JSON line to a log and flush it to the disk; a line torn by a kill is ended first."""
     line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
-    with told_of(path, len(line)), open(path, "ab") as file:
-        file.write(line)
+    with told_of(path, len(line)), open(path, "ab+") as file:
+        file.seek(max(file.tell() - 1, 0))
+        file.write(line if file.read() in (b"", b"\n") else b"\n" + line)
         file.flush()
         os.fsync(file.fileno())
 

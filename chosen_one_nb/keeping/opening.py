@@ -29,7 +29,7 @@ def slug(text: str) -> str:
     Examples
     --------
     >>> slug("in the park!")
-    'in-the-park-6b8f0f'
+    'in-the-park-165204'
     >>> slug("")
     'plain'
     """
