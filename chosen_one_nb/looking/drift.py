@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.looking.attributes import Presence
+from chosen_one_nb.looking.attributes import contrast
+from chosen_one_nb.looking.presence import Presence
 from chosen_one_nb.looking.statistics import bootstrap_means, interval
 
 __all__ = ["drift", "headline", "rise"]
@@ -61,8 +62,15 @@ def rise(first: Presence, last: Presence, *, repeats: int = 1000, seed: int = 0)
     -------
     DataFrame
         Largest rise first, indexed by column: `attribute`, `group`, `first`, `last`, `rise`, `low`, `high` (95 %),
-        `certain` (the interval lies above 0).
+        `p` (of `contrast`, so corrected for the number of attributes; the interval is not), `certain` (p <= 0.05).
+
+    Raises
+    ------
+    ValueError
+        If a gallery is empty.
     """
+    both = Presence(np.concatenate([first.values, last.values]), first.attributes, first.told_apart)
+    tested = contrast(both, np.arange(len(both.values)) >= len(first.values), seed=seed)
     shares = [np.where(found.told_apart, found.has_it, np.nan) for found in (first, last)]
     resampled = [bootstrap_means(share, repeats, seed + at) for at, share in enumerate(shares)]
     low, high = interval(resampled[1] - resampled[0])
@@ -71,7 +79,8 @@ def rise(first: Presence, last: Presence, *, repeats: int = 1000, seed: int = 0)
         "group": [attribute.group for attribute in first.attributes],
         "first": shares[0].mean(axis=0), "last": shares[1].mean(axis=0), "low": low, "high": high})
     table.insert(4, "rise", table["last"] - table["first"])
-    return table.assign(certain=table["low"] > 0).sort_values("rise", ascending=False, kind="stable")
+    table = table.assign(p=tested["p"], certain=tested["finding"] & (table["rise"] > 0))  # aligned by column
+    return table.sort_values("rise", ascending=False, kind="stable")
 
 
 def headline(table: pd.DataFrame, answers: Sequence[str]) -> str:

@@ -1,0 +1,128 @@
+"""Figure or scene: which of the two holds a group together, and on which of the two an attribute shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from chosen_one_nb.looking.foreground import Foreground, NotAvailable
+from chosen_one_nb.looking.presence import group_mask
+from chosen_one_nb.looking.statistics import random_groups
+
+__all__ = ["HeldBy", "held_by", "on_figure"]
+
+CLEAR = 1.645  # z from which a group is tighter than 95 of 100 random ones
+
+
+@dataclass(frozen=True)
+class HeldBy:
+    """How tightly figure and scene of a group lie, against random groups of the same size.
+
+    Attributes
+    ----------
+    figure_z, scene_z : float
+        How many standard deviations tighter than random groups; 0 where nothing varies.
+    answer : "figure", "scene" or "neither"
+        "scene" if the scenes lie at least as tightly as the figures, and tighter than chance.
+    sentence : str
+    """
+
+    figure_z: float
+    scene_z: float
+    answer: Literal["figure", "scene", "neither"]
+    sentence: str
+
+
+def held_by(found: Foreground | NotAvailable, members: Sequence[int] | np.ndarray, *, groups: int = 500,
+            seed: int = 0) -> HeldBy | NotAvailable:
+    """Tell whether a group is held together by its figure or by its scene.
+
+    Parameters
+    ----------
+    found : Foreground or NotAvailable
+        The latter is handed on.
+    members : sequence of int, or ndarray of bool, shape (N,)
+        The group. One of a single picture, or of all, has nothing to be compared with: not available.
+    groups : int
+        Random groups of the same size.
+    seed : int
+
+    Returns
+    -------
+    HeldBy or NotAvailable
+    """
+    if not found:
+        return found
+    n = len(found.figure)
+    mask = group_mask(members, n)
+    if not 1 < mask.sum() < n:
+        return NotAvailable(f"A group of {mask.sum()} of {n} pictures cannot be compared with random groups.")
+    chance = random_groups(n, int(mask.sum()), groups, seed)
+    figure, scene = (_tightness(side, mask, chance) for side in (found.figure, found.scene))
+    answer = "neither" if max(figure, scene) < CLEAR else "scene" if scene >= figure else "figure"
+    return HeldBy(figure, scene, answer, _sentence(answer, figure, scene))
+
+
+def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> float:
+    """How many standard deviations the group is tighter than random groups."""
+    spreads = _spread(features, np.concatenate([mask[None], chance]))
+    sd = spreads[1:].std()
+    return float((spreads[1:].mean() - spreads[0]) / sd) if sd > 1e-9 else 0.0
+
+
+def _spread(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Mean squared distance to the centroid of each group, (B,)."""
+    features = features.astype(float) - features.mean(axis=0)
+    weights = groups / groups.sum(axis=1, keepdims=True)
+    return weights @ (features**2).sum(axis=1) - ((weights @ features) ** 2).sum(axis=1)
+
+
+def _sentence(answer: str, figure: float, scene: float) -> str:
+    numbers = f"(against random groups: figure {figure:+.1f}, scene {scene:+.1f} standard deviations)"
+    return {
+        "scene": f"This group is held together by its scene at least as much as by its figure {numbers}.",
+        "figure": f"This group is held together by its figure more than by its scene {numbers}.",
+        "neither": f"Neither figures nor scenes of this group are more alike than by chance {numbers}.",
+    }[answer]
+
+
+def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, components: int = 12) -> np.ndarray:
+    """Ask, for each attribute, whether figures or scenes foretell better which pictures have it.
+
+    Ridge regression on the first principal components of either side's features; how well a picture is foretold
+    by all the others (leave-one-out), as a share of variance. Needs no similarity of patches and texts.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, A)
+        `Presence.values`.
+    found : Foreground or NotAvailable
+    components : int
+
+    Returns
+    -------
+    ndarray of shape (A,)
+        Foretold by the figure less foretold by the scene, in [-1, 1]: positive means on the figure. NaN where it
+        cannot be told: no patches, an attribute that all or no pictures have, less than eight pictures.
+    """
+    unknown = np.full(values.shape[1], np.nan)
+    if not found or len(values) < 8:
+        return unknown
+    varies = values.std(axis=0) > 1e-6
+    unknown[varies] = (_foretold(values[:, varies], found.figure, components)
+                       - _foretold(values[:, varies], found.scene, components))
+    return unknown
+
+
+def _foretold(values: np.ndarray, features: np.ndarray, components: int) -> np.ndarray:
+    """Share of variance foretold by leave-one-out ridge regression, at least 0, (A,)."""
+    left, scale, _ = np.linalg.svd(features.astype(float) - features.mean(axis=0), full_matrices=False)
+    left, scale = left[:, :components], scale[:components]
+    shrunk = left * (scale**2 / (scale**2 + 0.1 * (scale**2).mean() + 1e-12))
+    hat = shrunk @ left.T + 1 / len(values)  # (N, N)
+    rest = (values - hat @ values) / (1 - np.diag(hat))[:, None]
+    centred = values - values.mean(axis=0)
+    return np.maximum(0, 1 - (rest**2).sum(axis=0) / (centred**2).sum(axis=0))

@@ -1,0 +1,157 @@
+"""From CLIP's vectors to one number per picture and attribute: how surely the picture has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from chosen_one_nb.looking.statistics import two_kinds
+from chosen_one_nb.looking.vocabulary import Attribute, Vocabulary
+
+__all__ = ["Presence", "group_mask", "presence", "unit_rows"]
+
+HAS_IT = 0.5  # a picture has an attribute from this chance on
+
+
+@dataclass(frozen=True)
+class Presence:
+    """How surely each picture has each attribute.
+
+    Attributes
+    ----------
+    values : ndarray of shape (N, A), float64
+        In [0, 1].
+    attributes : tuple of Attribute, length A
+    told_apart : ndarray of bool, shape (A,)
+        False where pictures with and without it could not be told apart: `values` then only orders them, and tables
+        give no shares.
+    """
+
+    values: np.ndarray
+    attributes: tuple[Attribute, ...]
+    told_apart: np.ndarray
+
+    @property
+    def has_it(self) -> np.ndarray:
+        """Whether each picture has each attribute, bool (N, A)."""
+        return self.values >= HAS_IT
+
+    def rows(self, images: Sequence[int] | slice | np.ndarray) -> Presence:
+        """Return the same for some of the pictures: one gallery out of several, for instance."""
+        return Presence(self.values[images], self.attributes, self.told_apart)
+
+    def column(self, name: str, group: str | None = None) -> int:
+        """Find an attribute by its name; raises `KeyError` if there is none, or several and no group is given."""
+        found = [at for at, attribute in enumerate(self.attributes)
+                 if attribute.name == name and group in (None, attribute.group)]
+        if len(found) != 1:
+            groups = [self.attributes[at].group for at in found]
+            raise KeyError(f"expected one attribute {name!r}, got {len(found)}"
+                           + (f" in the groups {groups}: say which." if found else ": see the vocabulary's names."))
+        return found[0]
+
+
+def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, sharpness: float = 100.0) -> Presence:
+    """Say how surely each picture has each attribute of a vocabulary.
+
+    In a group whose pictures have one of its phrases, zero-shot classification as CLIP does it: softmax over the
+    group. In any other group each attribute by itself: the similarity, less the group's mean (which takes out what
+    CLIP likes about a picture as such), is split into a low and a high kind over all pictures given. Give all
+    galleries that shall be compared at once, so that one and the same split holds for all.
+
+    Parameters
+    ----------
+    images : ndarray of shape (N, D)
+        CLIP's vectors of the pictures; any length.
+    texts : ndarray of shape (T, D)
+        CLIP's vectors of `vocabulary.texts(noun)`.
+    vocabulary : Vocabulary
+    sharpness : float
+        Factor on cosines before the softmax: the model's own `logit_scale.exp()`, 100 in OpenAI's models.
+
+    Returns
+    -------
+    Presence
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, or a number is not finite.
+    """
+    images, texts = unit_rows(images, "images"), unit_rows(texts, "texts")
+    if len(texts) != len(vocabulary) or images.shape[1] != texts.shape[1]:
+        raise ValueError(f"expected texts of shape ({len(vocabulary)}, {images.shape[1]}), one row per phrase of "
+                         f"the vocabulary and as wide as the images; got {texts.shape}.")
+    logits = sharpness * images @ texts.T  # (N, T)
+    attributes = vocabulary.attributes
+    values, told_apart = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
+    for columns in _by_group(attributes):
+        members = [attributes[at] for at in columns]
+        scores = _group_scores(logits, members)  # (N, a)
+        if members[0].one_of:
+            values[:, columns] = np.exp(scores)
+        elif len(images):
+            values[:, columns], gap = two_kinds(scores)
+            told_apart[columns] = gap > 2
+    return Presence(values, attributes, told_apart)
+
+
+def unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
+    """Check vectors (N, D) and bring them to unit length; a zero vector stays zero.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or a number is not finite.
+    """
+    vectors = np.asarray(vectors, dtype=float)
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise ValueError(f"expected finite {name} of shape (N, D), got shape {vectors.shape}"
+                         + ("" if vectors.ndim != 2 else " with NaN or infinity") + ".")
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _by_group(attributes: Sequence[Attribute]) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for at, attribute in enumerate(attributes):
+        groups.setdefault(attribute.group, []).append(at)
+    return list(groups.values())
+
+
+def _group_scores(logits: np.ndarray, members: list[Attribute]) -> np.ndarray:
+    """(N, a): logarithm of each attribute's share in its group, or its logit less the group's mean."""
+    phrases = [column for attribute in members for column in attribute.columns]
+    base = logsumexp if members[0].one_of else np.mean
+    level = base(logits[:, phrases], axis=1, keepdims=True)
+    return np.column_stack([logsumexp(logits[:, attribute.columns], axis=1) for attribute in members]) - level
+
+
+def group_mask(members: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
+    """Turn picture numbers, or a mask, into a mask.
+
+    Parameters
+    ----------
+    members : sequence of int, or ndarray of bool, shape (n,)
+    n : int
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If a picture is named that is not there, or a mask has another length.
+    """
+    chosen = np.asarray(members)
+    if chosen.dtype == bool:
+        if chosen.shape != (n,):
+            raise ValueError(f"expected a mask of {n} pictures, got shape {chosen.shape}.")
+        return chosen
+    chosen = chosen.astype(int).ravel()
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= n):
+        raise ValueError(f"expected pictures 0 to {n - 1}, got {chosen.min()} to {chosen.max()}.")
+    return np.isin(np.arange(n), chosen)
