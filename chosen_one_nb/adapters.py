@@ -46,7 +46,13 @@ class NewRows(nn.Module):
     def __init__(self, base: nn.Module, first: int, rows: torch.Tensor) -> None:
         super().__init__()
         self.base, self.first = base, first
-        self.rows = rows if isinstance(rows, nn.Parameter) else nn.Parameter(rows, requires_grad=False)
+        rows = rows if isinstance(rows, nn.Parameter) else nn.Parameter(rows, requires_grad=False)
+        self.new = nn.ParameterList([rows])  # after base, which tells the encoder's dtype
+
+    @property
+    def rows(self) -> nn.Parameter:
+        """The new rows (n, D)."""
+        return self.new[0]
 
     @property
     def weight(self) -> torch.Tensor:
@@ -221,7 +227,7 @@ def wear_lora(
         inject_adapter_in_model(config, unet, ADAPTER, low_cpu_mem_usage=True)
         here = {key: weight.detach().to(**place) for key, weight in weights.items()}
         set_peft_model_state_dict(unet, here, ADAPTER, low_cpu_mem_usage=True)
-        yield [parameter for name, parameter in unet.named_parameters() if "lora_" in name]
+        yield _exact(unet, here)
     finally:
         _take_off(unet)
         for parameter, flag in flags:
@@ -234,6 +240,15 @@ def read_lora(unet: nn.Module) -> dict[str, torch.Tensor]:
 
     state = get_peft_model_state_dict(unet, adapter_name=ADAPTER)
     return {key: weight.detach().float().cpu().clone().contiguous() for key, weight in state.items()}
+
+
+def _exact(unet: nn.Module, weights: Mapping[str, torch.Tensor]) -> list[nn.Parameter]:
+    """Give the worn layers these very tensors: peft has rounded them to the base's precision (pitfall 7)."""
+    worn = {name: parameter for name, parameter in unet.named_parameters() if f".{ADAPTER}." in name}
+    for name, parameter in worn.items():
+        parameter.data = weights[name.replace(f".{ADAPTER}.", ".")]
+        parameter.requires_grad_(True)
+    return list(worn.values())
 
 
 def _check_fits(unet: nn.Module, weights: Mapping[str, torch.Tensor], rank: int) -> None:

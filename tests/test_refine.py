@@ -1,0 +1,411 @@
+"""Step 4: LoRA and token rows learn, nothing else changes, and every pitfall that applies is watched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from chosen_one_nb.adapters import NewRows, fresh_lora, read_lora, wear_lora, wear_tokens
+from chosen_one_nb.character import Character
+from chosen_one_nb.denoising import Samples, denoising_loss, endless, snr_weights, square, target
+from chosen_one_nb.latents import decode, encode
+from chosen_one_nb.prompts import Condition, PromptError, condition
+from chosen_one_nb.settings import Settings, SettingsError
+from chosen_one_nb.steps import Cancelled
+from chosen_one_nb.steps.generate import Gallery, generate
+from chosen_one_nb.steps.refine import RefineError, _texts, refine
+from chosen_one_nb.vocabulary import Vocabulary, initial_rows
+from traces import half, trace
+
+PROMPT = "a red fox"
+
+
+@pytest.fixture(scope="module")
+def gallery(models: Any) -> Gallery:
+    settings = Settings.preset("quick", sampling_steps=3)
+    return generate(models, PROMPT, range(6), settings)
+
+
+@pytest.fixture(scope="module")
+def refined(models: Any, gallery: Gallery) -> Character:
+    settings = Settings.preset("quick", refine_steps=3, refine_batch_size=2, lora_rank=2)
+    return refine(models, gallery.images, settings, prompt=PROMPT, latents=gallery.latents)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def scheduler(kind: str) -> Any:
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(prediction_type=kind, beta_schedule="scaled_linear")
+
+
+# what is learned, and what is not
+
+
+def test_lora_and_rows_of_both_encoders_move(refined: Character) -> None:
+    assert all(weight.any() for key, weight in refined.lora.items() if "lora_B" in key)
+    assert {key: rows.shape for key, rows in refined.tokens.items()} == {"clip_l": (1, 16), "clip_g": (1, 24)}
+    assert not any(torch.equal(refined.tokens[key], refined.initial[key]) for key in refined.tokens)
+    assert (refined.token, refined.caption, refined.rank) == ("<v>", "a red fox <v>", 2)
+
+
+def test_self_and_cross_attention_and_nothing_else_is_adapted(refined: Character) -> None:
+    places = {key.split("transformer_blocks.0.")[1].rsplit(".lora_", 1)[0] for key in refined.lora}
+    assert places == {f"attn{i}.{part}" for i in (1, 2) for part in ("to_q", "to_k", "to_v", "to_out.0")}
+
+
+def test_the_pipeline_is_left_bit_identical(models: Any, gallery: Gallery, quick: Any) -> None:
+    before = trace(models.pipeline)
+    refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents)
+    assert trace(models.pipeline) == before
+
+
+def test_it_learns(models: Any, gallery: Gallery) -> None:
+    """On two pictures, the loss at fixed noise falls."""
+    settings = Settings.preset("quick", refine_steps=25, refine_batch_size=4, lora_learning_rate=2e-2,
+                               token_learning_rate=2e-2)
+    character = refine(models, gallery.images[:2], settings, prompt=PROMPT, latents=gallery.latents[:2])
+    pipeline = models.pipeline
+    samples = Samples.of(pipeline, gallery.images[:2], gallery.latents[:2], None)
+
+    def loss(strength: float) -> float:
+        g = torch.Generator().manual_seed(9)
+        with torch.no_grad(), character.on(pipeline, strength):
+            latents, ids = samples.draw([0, 1] * 16, g)
+            text = condition(pipeline, character.caption)[0].expand(32)
+            own = scheduler("v_prediction")
+            return denoising_loss(pipeline.unet, own, latents, text, ids, generator=g).item()
+
+    assert loss(1.0) < loss(0.0) - 0.01
+
+
+def test_the_same_seed_is_the_same_character(models: Any, gallery: Gallery, quick: Any) -> None:
+    first, second = (refine(models, gallery.images, quick, prompt=PROMPT, seed=4) for _ in range(2))
+    other = refine(models, gallery.images, quick, prompt=PROMPT, seed=5)
+    assert same(first.lora, second.lora)
+    assert same(first.tokens, second.tokens)
+    assert not same(first.lora, other.lora)
+
+
+def test_warm_start_goes_on_from_the_last_character(models: Any, refined: Character, quick: Any,
+                                                    pictures: list[Image.Image]) -> None:
+    still = quick.replace(lora_learning_rate=0.0, token_learning_rate=0.0)
+    again = refine(models, pictures, still, prompt=PROMPT, character=refined)
+    assert same(again.lora, refined.lora)
+    assert same(again.tokens, refined.tokens)
+    assert same(again.initial, refined.initial)
+
+
+def test_reinit_begins_anew(models: Any, refined: Character, quick: Any, pictures: list[Image.Image]) -> None:
+    anew = quick.replace(carry_over="reinit")
+    fresh = refine(models, pictures, anew, prompt=PROMPT)
+    assert same(refine(models, pictures, anew, prompt=PROMPT, character=refined).lora, fresh.lora)
+
+
+def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any, pictures: list[Image.Image]) -> None:
+    before = trace(sd_models.pipeline)
+    character = refine(sd_models, pictures, quick, prompt=PROMPT)
+    assert list(character.tokens) == ["clip_l"]
+    assert trace(sd_models.pipeline) == before
+
+
+def test_several_rows(models: Any, quick: Any, pictures: list[Image.Image]) -> None:
+    character = refine(models, pictures, quick.replace(token_vectors=2), prompt=PROMPT)
+    assert character.tokens["clip_g"].shape == (2, 24)
+    assert not torch.equal(character.tokens["clip_g"][0], character.tokens["clip_g"][1])
+
+
+# callbacks and ends
+
+
+def test_one_dict_per_step(models: Any, gallery: Gallery, quick: Any) -> None:
+    told: list[dict[str, Any]] = []
+    refine(models, gallery.images, quick, prompt=PROMPT, on_step=told.append)
+    assert [event["step"] for event in told] == [1, 2, 3]
+    assert set(told[0]) == {"step", "steps", "loss", "ema_loss", "embedding_norms", "seconds"}
+    assert told[1]["ema_loss"] == pytest.approx(0.95 * told[0]["loss"] + 0.05 * told[1]["loss"])
+    assert set(told[0]["embedding_norms"]) == {"clip_l", "clip_g"}
+
+
+def test_cancelled_between_steps(models: Any, gallery: Gallery, quick: Any) -> None:
+    before, calls = trace(models.pipeline), iter([False, True])
+    with pytest.raises(Cancelled):
+        refine(models, gallery.images, quick, prompt=PROMPT, cancelled=lambda: next(calls))
+    assert trace(models.pipeline) == before
+
+
+def test_a_loss_that_is_no_number_is_told(models: Any, gallery: Gallery, quick: Any) -> None:
+    before = trace(models.pipeline)
+    with pytest.raises(RefineError, match=r"the loss became nan at step 1 of 3. Lower lora_learning_rate"):
+        refine(models, gallery.images, quick, prompt=PROMPT, latents=np.full((6, 4, 8, 8), np.nan))
+    assert trace(models.pipeline) == before
+
+
+def test_an_error_in_a_callback_leaves_the_pipeline_alone(models: Any, gallery: Gallery, quick: Any) -> None:
+    before = trace(models.pipeline)
+    with pytest.raises(ZeroDivisionError):
+        refine(models, gallery.images, quick, prompt=PROMPT, on_step=lambda event: 1 / 0)
+    assert trace(models.pipeline) == before
+
+
+def test_provenance(models: Any, gallery: Gallery, quick: Any) -> None:
+    about = refine(models, gallery.images, quick, prompt=PROMPT, provenance={"image_ids": [[0, 3]]}).provenance
+    assert about["prompt"] == PROMPT
+    assert about["fingerprint"] == models.fingerprint
+    assert about["settings"]["lora_rank"] == 2
+    assert about["image_ids"] == [[0, 3]]
+
+
+# bad input
+
+
+@pytest.mark.parametrize(("changes", "prompt", "error", "message"), [
+    ({}, "a fox <v>", PromptError, "without '<v>'"),
+    ({}, "", PromptError, "expected a description"),
+    ({}, "a fox " * 15, PromptError, "at most 32 tokens .* got 33"),
+    ({"initial_word": "🦊"}, PROMPT, SettingsError, "initial_word: expected a word the model's tokenizers know"),
+    ({"prior_share": 0.5}, PROMPT, SettingsError, "prior_share: 0.5 of each batch"),
+])
+def test_bad_input(models: Any, gallery: Gallery, quick: Any, changes: dict[str, Any], prompt: str,
+                   error: type[Exception], message: str) -> None:
+    before = trace(models.pipeline)
+    with pytest.raises(error, match=message):
+        refine(models, gallery.images, quick.replace(**changes), prompt=prompt)
+    assert trace(models.pipeline) == before
+
+
+def test_a_warm_start_keeps_rank_and_token(models: Any, gallery: Gallery, refined: Character, quick: Any) -> None:
+    with pytest.raises(SettingsError, match=r"expected the character's \(2, '<v>', 1\), got \(3, '<v>', 1\)"):
+        refine(models, gallery.images, quick.replace(lora_rank=3), prompt=PROMPT, character=refined)
+
+
+def test_no_pictures_or_too_few_latents(models: Any, gallery: Gallery, quick: Any) -> None:
+    with pytest.raises(ValueError, match="images: expected at least one"):
+        refine(models, [], quick, prompt=PROMPT)
+    with pytest.raises(ValueError, match="latents: expected one for each of 6 pictures, got 2"):
+        refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents[:2])
+
+
+# the loss
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_the_target_is_what_the_model_predicts(kind: str) -> None:
+    own, times = scheduler(kind), torch.tensor([10, 900])
+    clean, noise = torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2)
+    a = own.alphas_cumprod[times].view(2, 1, 1, 1)
+    by_hand = {"epsilon": noise, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean, "sample": clean}
+    torch.testing.assert_close(target(own, clean, noise, times), by_hand[kind])
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_min_snr_weights_by_hand(kind: str) -> None:
+    own, times = scheduler(kind), torch.tensor([1, 500, 999])
+    snr = own.alphas_cumprod[times] / (1 - own.alphas_cumprod[times])
+    by = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones(3)}[kind]
+    torch.testing.assert_close(snr_weights(own, times, 5.0), torch.minimum(snr, torch.tensor(5.0)) / by)
+    assert snr_weights(own, times, None) == 1.0
+
+
+@pytest.mark.parametrize("changes", [
+    {"snr_gamma": 5.0}, {"caption_dropout": 0.5}, {"prior_share": 0.5}, {"embedding_rule": "std"},
+    {"embedding_rule": "norm"}, {"refine_batch_size": 1}])
+def test_switches_change_what_is_learned(models: Any, gallery: Gallery, quick: Any, refined: Character,
+                                         changes: dict[str, Any]) -> None:
+    plain = refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents)
+    other = refine(models, gallery.images, quick.replace(**changes), prompt=PROMPT, latents=gallery.latents,
+                   prior=gallery)
+    assert not same(plain.tokens, other.tokens)
+
+
+def test_prior_pictures_get_the_plain_prompt_and_dropped_ones_nothing() -> None:
+    caption, plain, empty = (Condition(torch.full((1, 2, 3), v), torch.full((1, 4), v)) for v in (1.0, 2.0, 0.0))
+    text = _texts(caption, (plain, empty), torch.tensor([False, True, False, True]),
+                  torch.tensor([False, False, True, True]))
+    assert text.embeds[:, 0, 0].tolist() == [1, 2, 0, 0]
+    assert text.pooled[:, 0].tolist() == [1, 2, 0, 0]
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(models: Any, gallery: Gallery, quick: Any) -> None:
+    plain, saving = (refine(models, gallery.images, quick.replace(gradient_checkpointing=wanted), prompt=PROMPT)
+                     for wanted in (False, True))
+    for key in plain.lora:
+        torch.testing.assert_close(plain.lora[key], saving.lora[key], atol=1e-5, rtol=1e-4)
+    assert not models.pipeline.unet.is_gradient_checkpointing
+
+
+def test_every_picture_comes_before_any_comes_again() -> None:
+    order = endless(5, torch.Generator().manual_seed(0))
+    assert sorted(next(order) for _ in range(5)) == list(range(5))
+
+
+# the pitfalls, by number
+
+
+def test_pitfall_2_only_the_new_rows_change(models: Any) -> None:
+    pipeline = models.pipeline
+    rows = {key: torch.nn.Parameter(row) for key, row in initial_rows(pipeline, Settings(), PROMPT).items()}
+    tables = {name: getattr(pipeline, name).get_input_embeddings() for name in ("text_encoder", "text_encoder_2")}
+    before = {name: table.weight.clone() for name, table in tables.items()}
+    with wear_tokens(pipeline, "<v>", rows):
+        found = condition(pipeline, "a fox <v>")[0]
+        (found.embeds.square().sum() + found.pooled.square().sum()).backward()
+    assert all(row.grad is not None and row.grad.any() for row in rows.values())
+    assert all(table.weight.grad is None and torch.equal(table.weight, before[name]) for name, table in tables.items())
+
+
+def test_pitfall_2_other_words_look_up_the_table() -> None:
+    table = torch.nn.Embedding(5, 3)
+    wrapped = NewRows(table, 5, torch.full((2, 3), 9.0))
+    ids = torch.tensor([[0, 5, 4, 6]])
+    assert torch.equal(wrapped(ids)[0, [0, 2]], table(torch.tensor([0, 4])))
+    assert wrapped(ids)[0, [1, 3]].eq(9).all()
+
+
+def test_pitfall_3_rows_without_gradient_are_not_decayed(models: Any, gallery: Gallery, quick: Any) -> None:
+    settings = quick.replace(weight_decay=0.5, token_learning_rate=0.0)
+    character = refine(models, gallery.images, settings, prompt=PROMPT)
+    assert same(character.tokens, character.initial)
+
+
+@pytest.mark.parametrize("rule", ["std", "norm"])
+def test_pitfall_4_a_rule_pulls_the_rows_towards_the_vocabulary(models: Any, rule: str) -> None:
+    vocabulary = Vocabulary(models.pipeline)
+    rows = {"clip_l": torch.randn(1, 16) / 9, "clip_g": torch.randn(1, 24) / 9}
+    far = vocabulary.norms(rows)
+    for _ in range(30):
+        vocabulary.pull(rows, Settings(embedding_rule=rule, token_learning_rate=1e-3))
+    near = vocabulary.norms(rows)
+    assert all(abs(near[key] - 1) < abs(far[key] - 1) for key in rows)
+    assert all(0.7 < near[key] < 1.4 for key in rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pitfall_5_and_7_half_precision_base_float32_trainables(models: Any, gallery: Gallery, quick: Any,
+                                                                dtype: torch.dtype) -> None:
+    """A rate too small for half precision still moves them."""
+    lent = half(models, dtype)
+    character = refine(lent, gallery.images, quick.replace(lora_learning_rate=1e-6), prompt=PROMPT,
+                       latents=gallery.latents)
+    assert {weight.dtype for weight in [*character.lora.values(), *character.tokens.values()]} == {torch.float32}
+    assert all(weight.any() and weight.abs().max() < 1e-5 for key, weight in character.lora.items() if "lora_B" in key)
+    assert lent.pipeline.unet.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_pitfall_7_trainables_are_exact_in_float32_over_any_base(models: Any, dtype: torch.dtype) -> None:
+    unet = half(models, dtype).pipeline.unet
+    weights = fresh_lora(unet, 2, torch.Generator().manual_seed(0))
+    with wear_lora(unet, weights, rank=2, alpha=2, dtype=torch.float32) as parameters:
+        assert {(p.dtype, p.requires_grad) for p in parameters} == {(torch.float32, True)}
+        assert len(parameters) == len(weights)
+        assert same(read_lora(unet), weights)
+    with wear_lora(unet, weights, rank=2, alpha=2) as parameters:
+        assert {p.dtype for p in parameters} == {dtype}
+
+
+def test_pitfall_6_nothing_casts_the_unet(models: Any, gallery: Gallery, quick: Any,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*args: Any, **more: Any) -> None:
+        raise AssertionError("the UNet was moved or cast")
+
+    for name in ("to", "half", "float", "bfloat16"):
+        monkeypatch.setattr(models.pipeline.unet, name, forbidden)
+    refine(models, gallery.images, quick, prompt=PROMPT)
+
+
+def test_pitfall_9_each_latent_keeps_its_picture_and_crop(models: Any) -> None:
+    sizes = [(32, 32), (64, 32), (32, 48), (40, 40)]
+    images = [Image.new("RGB", size, (60 * i, 0, 0)) for i, size in enumerate(sizes)]
+    samples = Samples.of(models.pipeline, images, None, None)
+    alone = [Samples.of(models.pipeline, [image], None, None) for image in images]
+    for ids in ([2, 0], [3, 1, 2]):
+        _, times = samples.draw(ids, torch.Generator().manual_seed(0))
+        for row, i in zip(times, ids, strict=True):
+            assert torch.equal(row, alone[i].time_ids[0])
+            torch.testing.assert_close(samples.mean[i], alone[i].mean[0], atol=1e-4, rtol=1e-3)
+    assert samples.time_ids.tolist() == [[32, 32, 0, 0, 32, 32], [32, 64, 0, 16, 32, 32], [48, 32, 8, 0, 32, 32],
+                                         [40, 40, 0, 0, 32, 32]]
+
+
+def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, pictures: list[Image.Image]) -> None:
+    samples = Samples.of(models.pipeline, pictures[:1], None, None)
+    g = torch.Generator().manual_seed(0)
+    first, second = samples.draw([0], g)[0], samples.draw([0], g)[0]
+    assert samples.spread.min() > 0
+    assert not torch.equal(first, second)
+    assert ((first - samples.mean).abs() < 6 * samples.spread).all()
+
+
+def test_pitfall_8_coding_in_float32(models: Any, pictures: list[Image.Image]) -> None:
+    lent = half(models, torch.float16)
+    mean, _ = encode(lent.pipeline, pictures[:1], 32)
+    assert mean.dtype == torch.float32
+    assert lent.pipeline.vae.dtype == torch.float16
+    torch.testing.assert_close(mean, encode(models.pipeline, pictures[:1], 32)[0], atol=2e-2, rtol=2e-2)
+
+
+def test_latents_from_pictures_and_from_the_gallery_are_scaled_alike(models: Any) -> None:
+    """A VAE with given mean and spread of its code, as some models have: decode undoes encode's scaling."""
+    pipeline = models.pipeline
+    latents = torch.randn(2, 4, 8, 8)
+    plain = decode(pipeline, latents)
+    vae = pipeline.vae
+    own = dict(vae.config)
+    try:
+        vae.register_to_config(latents_mean=[0.5] * 4, latents_std=[2.0] * 4)
+        shifted = (latents / own["scaling_factor"] - 0.5) * own["scaling_factor"] / 2.0
+        for a, b in zip(decode(pipeline, shifted), plain, strict=True):
+            assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1
+        code = encode(pipeline, plain, 32)[0]
+    finally:
+        vae.register_to_config(latents_mean=None, latents_std=None)
+    unscaled = encode(pipeline, plain, 32)[0]
+    torch.testing.assert_close(code, (unscaled / own["scaling_factor"] - 0.5) * own["scaling_factor"] / 2.0)
+
+
+def test_pitfall_20_no_flip_and_a_caption_made_of_the_prompt(models: Any, quick: Any) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8))
+    assert square(image, 32)[0].tobytes() == image.tobytes()
+    templated = quick.replace(caption_template="a photo of {token}, {prompt}")
+    assert refine(models, [image], templated, prompt="a fox").caption == "a photo of <v>, a fox"
+
+
+def test_pitfall_21_training_sees_the_ids_that_sampling_sees(models: Any, gallery: Gallery, quick: Any,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, seen = models.pipeline, {}
+    for name in ("text_encoder", "text_encoder_2"):
+        inner = getattr(pipeline, name).forward
+
+        def watched(ids: torch.Tensor, *args: Any, _name: str = name, _inner: Any = inner, **more: Any) -> Any:
+            seen.setdefault(_name, []).append(ids.clone())
+            return _inner(ids, *args, **more)
+
+        monkeypatch.setattr(getattr(pipeline, name), "forward", watched)
+    character = refine(models, gallery.images, quick, prompt=PROMPT)
+    trained = {name: ids[-1] for name, ids in seen.items()}
+    with character.on(pipeline):
+        pipeline(character.prompt(), num_inference_steps=1, output_type="latent", guidance_scale=1.0)
+    for name, ids in trained.items():
+        assert torch.equal(ids, seen[name][-1])
+        assert ids.shape == (1, 32)
+
+
+def test_the_initial_word(models: Any) -> None:
+    pipeline = models.pipeline
+    table, tokenizer = pipeline.text_encoder.get_input_embeddings().weight, pipeline.tokenizer
+    fox, cat = (tokenizer(word, add_special_tokens=False).input_ids for word in ("fox", "cat"))
+    torch.testing.assert_close(initial_rows(pipeline, Settings(), PROMPT)["clip_l"], table[fox])
+    torch.testing.assert_close(initial_rows(pipeline, Settings(initial_word="cat"), PROMPT)["clip_l"], table[cat])
+    spelled = tokenizer("zebra", add_special_tokens=False).input_ids
+    assert len(spelled) == 5
+    torch.testing.assert_close(initial_rows(pipeline, Settings(), "a zebra")["clip_l"], table[spelled].mean(0)[None])
+    torch.testing.assert_close(initial_rows(pipeline, Settings(), "🦊")["clip_l"], table.mean(0)[None])
