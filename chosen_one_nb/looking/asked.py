@@ -1,8 +1,8 @@
 """Whether a shared attribute was asked for, makes the identity, or came along by accident.
 
 Asked for: the prompt says it, by its words or, if a text encoder is given, by words close to it in meaning.
-Identity: it belongs to the figure. Incidental: it belongs to scene, framing, style or mood. A person's correction,
-kept as a plain dict, goes over all of it.
+Identity: it belongs to the figure. Incidental: it belongs to scene, framing, style or mood. A person's
+correction, kept as a plain dict, goes over all of it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from chosen_one_nb.looking.vocabulary import Attribute
 __all__ = ["ANSWERS", "Answer", "asked", "classify", "noun_of", "pieces"]
 
 Answer = Literal["asked", "identity", "incidental"]
+Encode = Callable[[list[str]], np.ndarray]
 ANSWERS: tuple[Answer, ...] = ("asked", "identity", "incidental")
 
-FILLERS = frozenset(
-    "a an the of in on at by to for from with and or is are its his her their very some "
-    "wearing holding having showing made picture image scene someone somebody something".split())
+FILLERS = frozenset(re.findall(
+    r"\w+", "a an the of in on at by to for from with and or is are its his her their very some "
+    "wearing holding having showing made picture image scene someone somebody something"))
 NEGATIONS = frozenset({"without", "no", "not", "never"})
 CLAUSE_ENDS = frozenset({",", ".", ";", "but", "and", "with", "in", "on", "at", "wearing", "holding"})
 LONGEST_PIECE = 4  # words
@@ -32,11 +33,11 @@ LONGEST_PIECE = 4  # words
 def _words(text: str) -> list[str]:
     """Words and punctuation in lower case, plural s taken off."""
     words = re.findall(r"[^\W_]+(?:['-][^\W_]+)*|[,.;]", text.lower())
-    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words]
+    return [word[:-1] if len(word) > 3 and re.search(r"[^s]s$", word) else word for word in words]
 
 
 def _wished(prompt: str) -> list[str]:
-    """The words of a prompt that say something, in order; what it wants *not* is left out, "|" marks a gap."""
+    """The telling words of a prompt, in order; what it does *not* want is left out, "|" marks a gap."""
     kept: list[str] = []
     denied = False
     for word in _words(prompt):
@@ -87,18 +88,19 @@ def noun_of(prompt: str) -> str:
     >>> noun_of("a photo of a 50 years old man with curly hair")
     'man'
     """
-    head = re.split(r",|;|\.|\b(?:with|without|wearing|in|on|at|holding|who|that|and|under|near)\b", prompt.lower())[0]
+    more = r"[,;.]|\b(?:with|without|wearing|in|on|at|holding|who|that|and|under|near)\b"
+    head = re.split(more, prompt.lower())[0]
     words = re.findall(r"[^\W\d_]+", head.rsplit(" of ", 1)[-1])
     return words[-1] if words else "character"
 
 
-def asked(attributes: Sequence[Attribute], prompt: str, *, encode: Callable[[list[str]], np.ndarray] | None = None,
+def asked(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None = None,
           threshold: float = 0.92) -> list[str]:
     """Tell which attributes a prompt asks for.
 
-    First by words: the telling words of one of the attribute's phrases stand in the prompt, side by side and in
-    order ("red hat" is not in "a red scarf and a blue hat"), and not after "without" or "no". Then by meaning: a
-    phrase is as good as the same as some run of the prompt's words.
+    First by words: the telling words of one of the attribute's phrases stand in the prompt, side by side and
+    in order ("red hat" is not in "a red scarf and a blue hat"), and not after "without" or "no". Then by
+    meaning: a phrase is as good as the same as some run of the prompt's words.
 
     Parameters
     ----------
@@ -116,8 +118,8 @@ def asked(attributes: Sequence[Attribute], prompt: str, *, encode: Callable[[lis
     """
     reasons = [_said(attribute, prompt) for attribute in attributes]
     runs = pieces(prompt)
-    open_phrases = [(at, " ".join(_wished(phrase))) for at, attribute in enumerate(attributes) if not reasons[at]
-                    for phrase in attribute.phrases]
+    open_phrases = [(at, " ".join(_wished(phrase))) for at, attribute in enumerate(attributes)
+                    if not reasons[at] for phrase in attribute.phrases]
     open_phrases = [(at, phrase) for at, phrase in open_phrases if phrase.strip("| ")]
     if encode is None or not runs or not open_phrases:
         return reasons
@@ -138,7 +140,7 @@ def _said(attribute: Attribute, prompt: str) -> str:
     return ""
 
 
-def classify(attributes: Sequence[Attribute], prompt: str, *, encode: Callable[[list[str]], np.ndarray] | None = None,
+def classify(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None = None,
              on_figure: np.ndarray | None = None, corrections: Mapping[str, Answer] | None = None,
              threshold: float = 0.92, margin: float = 0.05) -> pd.DataFrame:
     """Say of each attribute whether it is asked for, identity or incidental, and why.
@@ -150,8 +152,8 @@ def classify(attributes: Sequence[Attribute], prompt: str, *, encode: Callable[[
     encode, threshold
         See `asked`.
     on_figure : ndarray of shape (A,), optional
-        Evidence from the pictures, positive where the figure shows it: `foreground.on_figure`. Speaks where the
-        vocabulary leaves it open (kind "seen").
+        Evidence from the pictures, positive where the figure shows it: `foreground.on_figure`. Speaks where
+        the vocabulary leaves it open (kind "seen").
     corrections : mapping of str to "asked", "identity" or "incidental", optional
         A person's word, by attribute name, or "group: name" where a name is in two groups.
     margin : float

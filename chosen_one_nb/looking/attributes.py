@@ -1,6 +1,7 @@
 """What a group of pictures shares that the rest does not have, corrected for looking at many things at once.
 
-`contrast` compares a group with the rest, attribute by attribute; `explain` says the difference in a few words.
+`contrast` compares a group with the rest, attribute by attribute; `explain` says the difference in a few
+words.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.looking.presence import Presence, group_mask, unit_rows
+from chosen_one_nb.looking.presence import Members, Presence, group_mask, unit_rows
 from chosen_one_nb.looking.statistics import auroc, balanced, random_groups, standardised
 
 __all__ = ["contrast", "explain"]
@@ -19,14 +20,15 @@ SAME = 0.7  # findings whose columns correlate as much are one finding in two wo
 BLOCK = 1000  # columns at once in the permutation test
 
 
-def contrast(found: Presence, members: Sequence[int] | np.ndarray, *, permutations: int = 1000, level: float = 0.05,
+def contrast(found: Presence, members: Members, *, permutations: int = 1000, level: float = 0.05,
              seed: int = 0) -> pd.DataFrame:
-    """Compare a group of pictures with the rest, attribute by attribute, as VisDiff (arXiv 2312.02974) ranks them.
+    """Compare a group of pictures with the rest, attribute by attribute, as VisDiff (arXiv 2312.02974) ranks
+    them.
 
-    The p-value counts how many random groups of the same size have *any* attribute that stands out as much (maximum
-    statistic, Westfall and Young 1993): where nothing is to be found, something is found in a share `level` of cases,
-    however many attributes there are and however they hang together. For drift, stack the first gallery and a later
-    one, and let the later one's pictures be the members.
+    The p-value counts how many random groups of the same size have *any* attribute that stands out as much
+    (maximum statistic, Westfall and Young 1993): where nothing is to be found, something is found in a share
+    `level` of cases, however many attributes there are and however they hang together. For drift, stack the
+    first gallery and a later one, and let the later one's pictures be the members.
 
     Parameters
     ----------
@@ -43,11 +45,11 @@ def contrast(found: Presence, members: Sequence[int] | np.ndarray, *, permutatio
     Returns
     -------
     DataFrame
-        A row per attribute, most outstanding first, indexed by column of `found`: `attribute`, `group`, `kind`;
-        `auroc` in [0, 1]; `effect`, difference of the means in standard deviations of the whole; `share_in`,
-        `share_out`, `lift`, their quotient with half a picture added on each side (these three NaN where pictures
-        were not told apart); `z`, the statistic; `p`; `finding`; `same_as`, the column of a stronger finding that
-        says the same, or -1.
+        A row per attribute, most outstanding first, indexed by column of `found`: `attribute`, `group`,
+        `kind`; `auroc` in [0, 1]; `effect`, difference of the means in standard deviations of the whole;
+        `share_in`, `share_out`, `lift`, their quotient with half a picture added on each side (these three
+        NaN where pictures were not told apart); `z`, the statistic; `p`; `finding`; `same_as`, the column of
+        a stronger finding that says the same, or -1.
 
     Raises
     ------
@@ -75,12 +77,12 @@ def contrast(found: Presence, members: Sequence[int] | np.ndarray, *, permutatio
     return table.assign(same_as=_same_as(values, table))
 
 
-def _compared(members: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
+def _compared(members: Members, n: int) -> np.ndarray:
     """Return the group's mask (n,) if there are pictures inside and outside."""
     mask = group_mask(members, n)
     if not mask.any() or mask.all():
-        raise ValueError(f"expected 1 to {n - 1} of {n} pictures in the group, got {mask.sum()}: there is nothing to "
-                         "compare. Choose a group with pictures inside and outside.")
+        raise ValueError(f"expected 1 to {n - 1} of {n} pictures in the group, got {mask.sum()}: there is "
+                         "nothing to compare. Choose a group with pictures inside and outside.")
     return mask
 
 
@@ -97,8 +99,8 @@ def _highest_by_chance(values: np.ndarray, size: int, permutations: int, seed: i
 def _shares(found: Presence, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of pictures that have it, inside and outside, and the lift, each (A,)."""
     inside, outside = found.has_it[mask], found.has_it[~mask]
-    lift = ((inside.sum(axis=0) + 0.5) / (len(inside) + 1)) / ((outside.sum(axis=0) + 0.5) / (len(outside) + 1))
-    shares = inside.mean(axis=0), outside.mean(axis=0), lift
+    smoothed = [(side.sum(axis=0) + 0.5) / (len(side) + 1) for side in (inside, outside)]
+    shares = inside.mean(axis=0), outside.mean(axis=0), smoothed[0] / smoothed[1]
     return tuple(np.where(found.told_apart, share, np.nan) for share in shares)  # type: ignore[return-value]
 
 
@@ -113,12 +115,14 @@ def _same_as(values: np.ndarray, table: pd.DataFrame) -> list[int]:
     return [same[column] for column in table.index]
 
 
-def explain(images: np.ndarray, texts: np.ndarray, names: Sequence[str], members: Sequence[int] | np.ndarray, *,
+def explain(images: np.ndarray, texts: np.ndarray, names: Sequence[str], members: Members, *,
             words: int = 6) -> pd.DataFrame:
-    """Say the difference between a group and the rest as a sum of few phrases, after SpLiCE (arXiv 2402.10376).
+    """Say the difference between a group and the rest as a sum of few phrases, after SpLiCE (arXiv
+    2402.10376).
 
-    A non-negative lasso (least angle regression) of the difference of the mean vectors on the phrases' vectors.
-    Unlike `contrast` it does not say twice what two phrases have in common, and unlike it, it proves nothing.
+    A non-negative lasso (least angle regression) of the difference of the mean vectors on the phrases'
+    vectors. Unlike `contrast` it does not say twice what two phrases have in common, and unlike it, it proves
+    nothing.
 
     Parameters
     ----------

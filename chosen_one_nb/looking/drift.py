@@ -1,4 +1,4 @@
-"""How often each attribute occurs in gallery after gallery, and which one rose most without being asked for."""
+"""How often each attribute occurs in gallery after gallery, and which one rose most without being asked."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def drift(galleries: Mapping[str, Presence], *, repeats: int = 1000, seed: int =
     Parameters
     ----------
     galleries : mapping of str to Presence
-        In order: base, iteration 1, ... Rows of *one* presence over all of them (`Presence.rows`), so that one and
-        the same measure holds.
+        In order: base, iteration 1, ... Rows of *one* presence over all of them (`Presence.rows`), so that
+        one and the same measure holds.
     repeats : int
         Of the bootstrap.
     seed : int
@@ -29,8 +29,8 @@ def drift(galleries: Mapping[str, Presence], *, repeats: int = 1000, seed: int =
     Returns
     -------
     DataFrame
-        A row per gallery and attribute: `gallery`, `column`, `attribute`, `group`, `share` in [0, 1], `low`, `high`
-        (95 %). NaN where pictures with and without it were not told apart, or the gallery is empty.
+        A row per gallery and attribute: `gallery`, `column`, `attribute`, `group`, `share` in [0, 1], `low`,
+        `high` (95 %). NaN where pictures with and without it were not told apart, or the gallery is empty.
     """
     parts = [_shares(name, found, repeats, seed) for name, found in galleries.items()]
     columns = ["gallery", "column", "attribute", "group", "share", "low", "high"]
@@ -61,8 +61,9 @@ def rise(first: Presence, last: Presence, *, repeats: int = 1000, seed: int = 0)
     Returns
     -------
     DataFrame
-        Largest rise first, indexed by column: `attribute`, `group`, `first`, `last`, `rise`, `low`, `high` (95 %),
-        `p` (of `contrast`, so corrected for the number of attributes; the interval is not), `certain` (p <= 0.05).
+        Largest rise first, indexed by column: `attribute`, `group`, `first`, `last`, `rise`, `low`, `high`
+        (95 %), `p` (of `contrast`, so corrected for the number of attributes; the interval is not), `certain`
+        (p <= 0.05).
 
     Raises
     ------

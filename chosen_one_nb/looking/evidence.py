@@ -92,8 +92,9 @@ def _sentence(answer: str, figure: float, scene: float) -> str:
 def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, components: int = 12) -> np.ndarray:
     """Ask, for each attribute, whether figures or scenes foretell better which pictures have it.
 
-    Ridge regression on the first principal components of either side's features; how well a picture is foretold
-    by all the others (leave-one-out), as a share of variance. Needs no similarity of patches and texts.
+    Ridge regression on the first principal components of either side's features; how well a picture is
+    foretold by all the others (leave-one-out), as a share of variance. Needs no similarity of patches and
+    texts.
 
     Parameters
     ----------
@@ -105,8 +106,8 @@ def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, component
     Returns
     -------
     ndarray of shape (A,)
-        Foretold by the figure less foretold by the scene, in [-1, 1]: positive means on the figure. NaN where it
-        cannot be told: no patches, an attribute that all or no pictures have, less than eight pictures.
+        Foretold by the figure less foretold by the scene, in [-1, 1]: positive means on the figure. NaN where
+        it cannot be told: no patches, an attribute that all or no pictures have, less than eight pictures.
     """
     unknown = np.full(values.shape[1], np.nan)
     if not found or len(values) < 8:

@@ -1,7 +1,7 @@
 """Figure and scene, told apart by the feature extractor's patch tokens.
 
-The first principal components of all patches of all pictures separate what stands in front from what lies behind
-(Oquab et al., DINOv2, arXiv 2304.07193, section 7.4); a picture's border tells which side is which.
+The first principal components of all patches of all pictures separate what stands in front from what lies
+behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4); a picture's border tells which side is which.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ class NotAvailable:
     reason: str
 
     def __bool__(self) -> bool:
+        """Be false, so that `if result:` reads well."""
         return False
 
 
-NO_PATCHES = NotAvailable("The feature extractor gives no patch tokens, so figure and scene cannot be told apart; "
-                          "everything that needs whole pictures only is shown.")
+NO_PATCHES = NotAvailable("The feature extractor gives no patch tokens, so figure and scene cannot be told "
+                          "apart; everything that needs whole pictures only is shown.")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Foreground:
     figure, scene : ndarray of shape (N, D), float32
         Mean patch token of each, of unit length: what to cluster on instead of whole pictures.
     border : float
-        In [0, 1]: chance that a patch inside lies higher than one on the border. Near 0.5 the split is a guess.
+        In [0, 1]: chance that a patch inside lies higher than one on the border. Near 0.5 the split is a
+        guess.
     """
 
     masks: np.ndarray
@@ -63,8 +65,8 @@ class Foreground:
     border: float
 
 
-def find_figure(patches: np.ndarray | None, grid: tuple[int, int], *, threshold: Literal["otsu"] | float = "otsu",
-                seed: int = 0) -> Foreground | NotAvailable:
+def find_figure(patches: np.ndarray | None, grid: tuple[int, int], *,
+                threshold: Literal["otsu"] | float = "otsu", seed: int = 0) -> Foreground | NotAvailable:
     """Split pictures into figure and scene.
 
     Parameters
@@ -74,8 +76,8 @@ def find_figure(patches: np.ndarray | None, grid: tuple[int, int], *, threshold:
     grid : (int, int)
         h, w with h * w = P.
     threshold : "otsu" or float
-        Where to cut the component: where Otsu's method (1979) cuts the values of all pictures, or a number (0 is the
-        mean over all patches).
+        Where to cut the component: where Otsu's method (1979) cuts the values of all pictures, or a number (0
+        is the mean over all patches).
     seed : int
         Of the randomised PCA.
 
@@ -96,7 +98,7 @@ def find_figure(patches: np.ndarray | None, grid: tuple[int, int], *, threshold:
         return NotAvailable(f"{tokens.shape[1]} patches in a picture are too few to tell figure from scene.")
     scores = _components(tokens, seed)  # (N, P, c)
     if scores is None:
-        return NotAvailable("All patches of all pictures are the same: there is no figure to tell from a scene.")
+        return NotAvailable("All patches of all pictures are the same: there is no figure to find.")
     heights, border = _towards_figure(scores, grid)  # (N, P)
     cut = _otsu(heights.ravel()) if threshold == "otsu" else float(threshold)
     masks = _never_all_or_nothing(heights > cut, heights)
@@ -170,7 +172,8 @@ def _masked_mean(tokens: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def resize(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring masks or heat maps to another size, bilinearly: to latents for a masked loss, to pixels for a picture.
+    """Bring masks or heat maps to another size, bilinearly: to latents for a masked loss, to pixels for a
+    picture.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where in the pictures: patches that say a phrase, patches that make a group cohesive, and parts that recur."""
+"""Where in the pictures: patches that say a phrase or make a group cohesive, and parts that recur."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chosen_one_nb.looking.foreground import NO_PATCHES, Foreground, NotAvailable
-from chosen_one_nb.looking.presence import group_mask
+from chosen_one_nb.looking.presence import Members, group_mask
 
 __all__ = ["Parts", "cohesion_heat", "cosegment", "phrase_heat", "scaled"]
 
@@ -45,12 +45,13 @@ def phrase_heat(patches: np.ndarray | None, texts: np.ndarray, columns: Sequence
     return (tokens @ direction).reshape(-1, *grid)
 
 
-def cohesion_heat(patches: np.ndarray | None, members: Sequence[int] | np.ndarray, grid: tuple[int, int], *,
+def cohesion_heat(patches: np.ndarray | None, members: Members, grid: tuple[int, int], *,
                   seed: int = 0) -> np.ndarray | NotAvailable:
-    """Tell which patches make a group cohesive: those that the other members have as well and outsiders have not.
+    """Tell which patches make a group cohesive: those that the other members have as well and outsiders have
+    not.
 
-    For each patch, the best match in each other picture (after Amir et al., arXiv 2112.05814): its mean over the
-    members less its mean over pictures outside, of each at most 24.
+    For each patch, the best match in each other picture (after Amir et al., arXiv 2112.05814): its mean over
+    the members less its mean over pictures outside, of each at most 24.
 
     Parameters
     ----------
@@ -75,8 +76,8 @@ def cohesion_heat(patches: np.ndarray | None, members: Sequence[int] | np.ndarra
     tokens = _unit(np.asarray(patches, np.float32))
     rng = np.random.default_rng(seed)
     inside, outside = (_some(np.flatnonzero(side), rng) for side in (mask, ~mask))
-    heat = [_best_matches(tokens[at], tokens[inside[inside != at]]) - _best_matches(tokens[at], tokens[outside])
-            for at in np.flatnonzero(mask)]
+    heat = [_best_matches(tokens[at], tokens[inside[inside != at]])
+            - _best_matches(tokens[at], tokens[outside]) for at in np.flatnonzero(mask)]
     return np.stack(heat).reshape(-1, *grid)
 
 
@@ -128,9 +129,10 @@ class Parts:
     missing: tuple[tuple[int, ...], ...]
 
 
-def cosegment(patches: np.ndarray | None, found: Foreground | NotAvailable, members: Sequence[int] | np.ndarray, *,
+def cosegment(patches: np.ndarray | None, found: Foreground | NotAvailable, members: Members, *,
               parts: int | None = None, seed: int = 0) -> Parts | NotAvailable:
-    """Cut the figures of a group into common parts: k-means on their patches (after Amir et al., arXiv 2112.05814).
+    """Cut the figures of a group into common parts: k-means on their patches (after Amir et al., arXiv
+    2112.05814).
 
     Parameters
     ----------
@@ -171,7 +173,7 @@ def _kmeans(tokens: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, floa
 
 
 def _elbow(errors: list[float]) -> int:
-    """Where the error, drawn against the number of parts, is farthest below the line from its first to its last."""
+    """Where the error, drawn against the number of parts, is farthest below the line between its ends."""
     if len(errors) < 3:
         return len(errors) - 1
     line = np.linspace(errors[0], errors[-1], len(errors))
@@ -185,6 +187,7 @@ def _largest_first(labels: np.ndarray) -> np.ndarray:
 
 
 def _missing(labels: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    has = np.stack([(labels == part).any(axis=(1, 2)) for part in range(labels.max() + 1)], axis=1)  # (n, parts)
+    parts = range(labels.max() + 1)
+    has = np.stack([(labels == part).any(axis=(1, 2)) for part in parts], axis=1)  # (n, parts)
     common = has.mean(axis=0) >= 0.5
     return tuple(tuple(np.flatnonzero(common & ~row).tolist()) for row in has)

@@ -1,7 +1,8 @@
 """Maps of galleries in two dimensions, comparable from iteration to iteration, and how far to trust them.
 
-A map is for looking only: clusters and cohesion are made of the features themselves, whose distances a map does
-not keep. UMAP by McInnes et al. (arXiv 1802.03426); PCA is the deterministic, instant alternative and the yardstick.
+A map is for looking only: clusters and cohesion are made of the features themselves, whose distances a map
+does not keep. UMAP by McInnes et al. (arXiv 1802.03426); PCA is the deterministic, instant alternative and
+the yardstick.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ __all__ = ["Map", "joint_map", "procrustes", "sensitivity", "warm_up"]
 
 Method = Literal["umap", "pca"]
 
-KNOWN_WARNINGS = ("n_jobs value .* overridden", "n_neighbors is larger than the dataset size", "Tensorflow not installed")
+KNOWN_WARNINGS = ("n_jobs value .* overridden", "n_neighbors is larger than the dataset size",
+                  "Tensorflow not installed")
 SMALLEST = 5  # points that UMAP makes a map of; below it is PCA
 
 
@@ -61,9 +63,9 @@ def joint_map(galleries: Mapping[Hashable, np.ndarray], *, method: Method = "uma
               seed: int = 0, previous: Map | None = None, trust: bool = True) -> Map:
     """Map several galleries at once, so that positions and distances can be compared between them.
 
-    UMAP starts from the previous map (and then moves gently), or from PCA where there is none. What comes out is
-    turned, mirrored, shifted and, as the scale of UMAP means nothing, scaled (Procrustes) onto the points that both
-    maps have, so that old points stay about where they were.
+    UMAP starts from the previous map (and then moves gently), or from PCA where there is none. What comes out
+    is turned, mirrored, shifted and, as the scale of UMAP means nothing, scaled (Procrustes) onto the points
+    that both maps have, so that old points stay about where they were.
 
     Parameters
     ----------
@@ -94,12 +96,13 @@ def joint_map(galleries: Mapping[Hashable, np.ndarray], *, method: Method = "uma
     features = _joined(galleries)
     owners = tuple((name, at) for name, gallery in galleries.items() for at in range(len(gallery)))
     made, note = _possible(features, method)
-    positions = _pca(features)
+    positions = pca = _pca(features)
     if made == "umap":
-        start = _start(features, owners, positions, previous)
-        positions = _umap(features, start, min(n_neighbors, len(features) - 1), seed, gently=previous is not None)
+        start = _start(features, owners, pca, previous)
+        count = min(n_neighbors, len(features) - 1)
+        positions = _umap(features, start, count, seed, gently=previous is not None)
     positions = _onto(positions, owners, previous, scaling=made == "umap")
-    table = trust_table(features, positions, _pca(features)) if trust else trust_table(features[:0], positions[:0])
+    table = trust_table(features, positions, pca) if trust else trust_table(features[:0], positions[:0])
     return Map(positions, made, owners, table, seed, n_neighbors, note)
 
 
@@ -119,7 +122,7 @@ def _joined(galleries: Mapping[Hashable, np.ndarray]) -> np.ndarray:
 def _possible(features: np.ndarray, method: Method) -> tuple[Method, str]:
     """The method that can be used, and a note if it is not the wanted one."""
     if np.ptp(features, axis=0).max() < 1e-9:
-        return "pca", "All pictures have the same features: they lie on one point." if len(features) > 1 else ""
+        return "pca", "All pictures have the same features: one point." if len(features) > 1 else ""
     if method == "umap" and len(features) < SMALLEST:
         return "pca", f"{len(features)} pictures are too few for UMAP; this is PCA."
     return method, ""
@@ -177,8 +180,9 @@ def _onto(positions: np.ndarray, owners: Sequence[Any], previous: Map | None, sc
     return positions @ matrix + shift
 
 
-def procrustes(points: np.ndarray, targets: np.ndarray, *, scaling: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Find the rotation or reflection, and the shift, that bring points nearest to targets (Schönemann 1966).
+def procrustes(points: np.ndarray, targets: np.ndarray, *,
+               scaling: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rotation or reflection, and the shift, that bring points nearest to targets (Schönemann).
 
     Parameters
     ----------
@@ -227,5 +231,5 @@ def sensitivity(features: np.ndarray, *, seeds: Sequence[int] = (0, 1, 2),
 
 
 def warm_up() -> None:
-    """Import UMAP and compile it on a few points: call it in a thread, so that the first map comes at once."""
+    """Import and compile UMAP on a few points: in a thread, so that the first map comes at once."""
     joint_map({"": np.random.default_rng(0).standard_normal((20, 4))}, trust=False)

@@ -18,6 +18,8 @@ from chosen_one_nb.looking.vocabulary import Attribute
 __all__ = ["Persistence", "persistence"]
 
 Draw = Callable[[str], Sequence[Any]]
+Similarity = Callable[[Sequence[Any], list[str]], np.ndarray]
+Say = Callable[[Attribute, str], str]
 Cache = MutableMapping[tuple[str, str], Any]
 
 
@@ -28,9 +30,9 @@ class Persistence:
     Attributes
     ----------
     table : DataFrame
-        A row per attribute asked against: `attribute`, `group`, `asked_for` (the opposite), `base` and `character`,
-        shares of pictures that show the attribute all the same, `baked_in`, their difference, with `low` and `high`
-        (95 %, bootstrap over seeds), and `persists` (the interval lies above 0).
+        A row per attribute asked against: `attribute`, `group`, `asked_for` (the opposite), `base` and
+        `character`, shares of pictures that show the attribute all the same, `baked_in`, their difference,
+        with `low` and `high` (95 %, bootstrap over seeds), and `persists` (the interval lies above 0).
     pictures : dict of str to (sequence, sequence)
         By opposite: the base model's pictures and Θ's, on the same seeds, to be shown side by side.
     skipped : tuple of str
@@ -43,28 +45,27 @@ class Persistence:
 
 
 def persistence(attributes: Sequence[Attribute], draw_base: Draw, draw_character: Draw,
-                similarity: Callable[[Sequence[Any], list[str]], np.ndarray], *,
-                say: Callable[[Attribute, str], str] = lambda attribute, phrase: phrase,
+                similarity: Similarity, *, say: Say = lambda attribute, phrase: phrase,
                 cache: Cache | None = None, repeats: int = 1000, seed: int = 0) -> Persistence:
     """Ask for the opposite of each attribute and count the pictures that show the attribute none the less.
 
-    A picture shows it if it is more similar to the attribute's phrases than to the opposite. What the base model
-    already gets wrong is no fault of Θ: the difference of the two shares is what Θ baked in.
+    A picture shows it if it is more similar to the attribute's phrases than to the opposite. What the base
+    model already gets wrong is no fault of Θ: the difference of the two shares is what Θ baked in.
 
     Parameters
     ----------
     attributes : sequence of Attribute
         The flagged ones.
     draw_base, draw_character : callable
-        Opposite ("in the desert") -> pictures, always on the same seeds. The caller builds the prompt, draws, and
-        may stop by raising.
+        Opposite ("in the desert") -> pictures, always on the same seeds. The caller builds the prompt, draws,
+        and may stop by raising.
     similarity : callable
         Pictures and texts -> cosines (n, t).
     say : callable
         Attribute and phrase -> sentence for CLIP, where the vocabulary has a template.
     cache : mutable mapping, optional
-        Pictures by ("base" or "character", opposite): what is in it is not drawn again. Keep the base model's part
-        for the next Θ.
+        Pictures by ("base" or "character", opposite): what is in it is not drawn again. Keep the base model's
+        part for the next Θ.
     repeats, seed
         Of the bootstrap.
 
@@ -100,18 +101,20 @@ def _drawn(cache: Cache, key: str, opposite: str, draw: Draw) -> Sequence[Any]:
 
 def _check(attribute: Attribute, base: Sequence[Any], character: Sequence[Any]) -> None:
     if len(base) != len(character) or not len(base):
-        raise ValueError(f'expected as many pictures of "{attribute.opposite}" by the base model as by the character, '
-                         f"at least one; got {len(base)} and {len(character)}. Draw both on the same seeds.")
+        raise ValueError(f'expected as many pictures of "{attribute.opposite}" by the base model as by the '
+                         f"character, at least one; got {len(base)} and {len(character)}. Draw both on the "
+                         "same seeds.")
 
 
-def _shows(attribute: Attribute, images: Sequence[Any], similarity: Callable[[Sequence[Any], list[str]], np.ndarray],
-           say: Callable[[Attribute, str], str]) -> np.ndarray:
+def _shows(attribute: Attribute, images: Sequence[Any], similarity: Similarity, say: Say) -> np.ndarray:
     """Whether each picture is closer to the attribute than to what was asked for, bool (n,)."""
-    cosines = similarity(images, [say(attribute, text) for text in (*attribute.phrases, attribute.opposite or "")])
+    texts = (*attribute.phrases, attribute.opposite or "")
+    cosines = similarity(images, [say(attribute, text) for text in texts])  # (n, phrases + 1)
     return cosines[:, :-1].max(axis=1) > cosines[:, -1]
 
 
-def _row(attribute: Attribute, base: np.ndarray, character: np.ndarray, repeats: int, seed: int) -> dict[str, Any]:
+def _row(attribute: Attribute, base: np.ndarray, character: np.ndarray, repeats: int,
+         seed: int) -> dict[str, Any]:
     difference = character.astype(float) - base  # (n,), paired by seed
     picks = np.random.default_rng(seed).integers(len(difference), size=(repeats, len(difference)))
     low, high = interval(difference[picks].mean(axis=1))

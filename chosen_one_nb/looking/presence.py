@@ -11,7 +11,10 @@ from scipy.special import logsumexp
 from chosen_one_nb.looking.statistics import two_kinds
 from chosen_one_nb.looking.vocabulary import Attribute, Vocabulary
 
-__all__ = ["Presence", "group_mask", "presence", "unit_rows"]
+__all__ = ["Members", "Presence", "group_mask", "presence", "unit_rows"]
+
+Members = Sequence[int] | np.ndarray
+"""A group of pictures: their numbers, or a mask over all."""
 
 HAS_IT = 0.5  # a picture has an attribute from this chance on
 
@@ -26,8 +29,8 @@ class Presence:
         In [0, 1].
     attributes : tuple of Attribute, length A
     told_apart : ndarray of bool, shape (A,)
-        False where pictures with and without it could not be told apart: `values` then only orders them, and tables
-        give no shares.
+        False where pictures with and without it could not be told apart: `values` then only orders them, and
+        tables give no shares.
     """
 
     values: np.ndarray
@@ -44,23 +47,24 @@ class Presence:
         return Presence(self.values[images], self.attributes, self.told_apart)
 
     def column(self, name: str, group: str | None = None) -> int:
-        """Find an attribute by its name; raises `KeyError` if there is none, or several and no group is given."""
+        """Find an attribute by its name; raises `KeyError` if there is none, or there are several."""
         found = [at for at, attribute in enumerate(self.attributes)
                  if attribute.name == name and group in (None, attribute.group)]
         if len(found) != 1:
             groups = [self.attributes[at].group for at in found]
             raise KeyError(f"expected one attribute {name!r}, got {len(found)}"
-                           + (f" in the groups {groups}: say which." if found else ": see the vocabulary's names."))
+                           + (f" in the groups {groups}: say which." if found else ": see the vocabulary."))
         return found[0]
 
 
-def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, sharpness: float = 100.0) -> Presence:
+def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *,
+             sharpness: float = 100.0) -> Presence:
     """Say how surely each picture has each attribute of a vocabulary.
 
-    In a group whose pictures have one of its phrases, zero-shot classification as CLIP does it: softmax over the
-    group. In any other group each attribute by itself: the similarity, less the group's mean (which takes out what
-    CLIP likes about a picture as such), is split into a low and a high kind over all pictures given. Give all
-    galleries that shall be compared at once, so that one and the same split holds for all.
+    In a group whose pictures have one of its phrases, zero-shot classification as CLIP does it: softmax over
+    the group. In any other group each attribute by itself: the similarity, less the group's mean (which takes
+    out what CLIP likes about a picture as such), is split into a low and a high kind over all pictures given.
+    Give all galleries that shall be compared at once, so that one and the same split holds for all.
 
     Parameters
     ----------
@@ -83,8 +87,8 @@ def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, s
     """
     images, texts = unit_rows(images, "images"), unit_rows(texts, "texts")
     if len(texts) != len(vocabulary) or images.shape[1] != texts.shape[1]:
-        raise ValueError(f"expected texts of shape ({len(vocabulary)}, {images.shape[1]}), one row per phrase of "
-                         f"the vocabulary and as wide as the images; got {texts.shape}.")
+        raise ValueError(f"expected texts of shape ({len(vocabulary)}, {images.shape[1]}), one row per "
+                         f"phrase of the vocabulary and as wide as the images; got {texts.shape}.")
     logits = sharpness * images @ texts.T  # (N, T)
     attributes = vocabulary.attributes
     values, told_apart = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
@@ -129,7 +133,7 @@ def _group_scores(logits: np.ndarray, members: list[Attribute]) -> np.ndarray:
     return np.column_stack([logsumexp(logits[:, attribute.columns], axis=1) for attribute in members]) - level
 
 
-def group_mask(members: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
+def group_mask(members: Members, n: int) -> np.ndarray:
     """Turn picture numbers, or a mask, into a mask.
 
     Parameters

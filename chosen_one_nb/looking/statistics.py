@@ -60,9 +60,10 @@ def _centred(values: np.ndarray) -> np.ndarray:
 def balanced(z: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     """Bring standardised sums of skewed columns to one scale, so that their maximum is a fair comparison.
 
-    A column that few pictures have makes large sums by luck more often than an even one. The skewness of the sum of
-    a random group is known exactly; the cube-root transform of Wilson and Hilferty (1931) for a Pearson III
-    distribution with that skewness makes it normal. It is monotone: within a column nothing changes its order.
+    A column that few pictures have makes large sums by luck more often than an even one. The skewness of the
+    sum of a random group is known exactly; the cube-root transform of Wilson and Hilferty (1931) for a
+    Pearson III distribution with that skewness makes it normal. It is monotone: within a column nothing
+    changes its order.
 
     Parameters
     ----------

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from chosen_one_nb.looking.presence import Presence
+from chosen_one_nb.looking.presence import Members, Presence
 
 __all__ = ["Suggestion", "leave_out", "most_and_least", "prefer_least"]
 
@@ -33,7 +32,7 @@ class Suggestion:
     reason: str
 
 
-def most_and_least(values: np.ndarray, members: Sequence[int] | np.ndarray, count: int = 3) -> tuple[list[int], list[int]]:
+def most_and_least(values: np.ndarray, members: Members, count: int = 3) -> tuple[list[int], list[int]]:
     """Find the pictures of a group that have an attribute most, and least.
 
     Parameters
@@ -55,12 +54,12 @@ def most_and_least(values: np.ndarray, members: Sequence[int] | np.ndarray, coun
     return most, order[len(most):][::-1][:count]
 
 
-def _pictures(members: Sequence[int] | np.ndarray) -> np.ndarray:
+def _pictures(members: Members) -> np.ndarray:
     members = np.asarray(members)
     return np.flatnonzero(members) if members.dtype == bool else members.astype(int).ravel()
 
 
-def leave_out(found: Presence, column: int, members: Sequence[int] | np.ndarray, *, keep_at_least: int = 3) -> Suggestion:
+def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: int = 3) -> Suggestion:
     """Take a group without the pictures that have an attribute.
 
     Parameters
@@ -86,7 +85,8 @@ def leave_out(found: Presence, column: int, members: Sequence[int] | np.ndarray,
         reason = f'none of the {lack} pictures has "{name}": nothing to leave out'
     elif keep > lack:
         reason += f"; {len(order) - lack} have it, but {keep} must stay to learn from"
-    return Suggestion(tuple(sorted(order[:keep].tolist())), tuple(sorted(order[keep:].tolist())), None, reason)
+    stay, go = (tuple(sorted(part.tolist())) for part in (order[:keep], order[keep:]))
+    return Suggestion(stay, go, None, reason)
 
 
 def prefer_least(found: Presence, column: int, labels: np.ndarray, *, kept: np.ndarray | None = None,
@@ -119,10 +119,11 @@ def prefer_least(found: Presence, column: int, labels: np.ndarray, *, kept: np.n
     labels = np.asarray(labels)
     clusters = [int(k) for k in np.unique(labels[labels >= 0]) if kept is None or kept[k]]
     if not clusters:
-        raise ValueError("expected at least one cluster that may be chosen, got none. Lower the minimum size.")
+        raise ValueError("expected at least one cluster to choose from, got none. Lower the minimum size.")
     means = [found.values[labels == k, column].mean() for k in clusters]
     best = clusters[int(np.argmin(np.round(means, 6)))]
-    reason = f'cluster {best} has "{found.attributes[column].name}" least: {_count(found, column, labels == best)}'
+    name, here = found.attributes[column].name, _count(found, column, labels == best)
+    reason = f'cluster {best} has "{name}" least: {here}'
     if instead_of is not None and instead_of != best:
         reason += f"; cluster {instead_of}: {_count(found, column, labels == instead_of)}"
     return Suggestion(tuple(np.flatnonzero(labels == best).tolist()), (), best, reason)

@@ -26,9 +26,9 @@ def trust_table(features: np.ndarray, positions: np.ndarray, pca: np.ndarray | N
     Returns
     -------
     DataFrame
-        A row per k, each figure in [0, 1], 1 is best: `trustworthiness` falls if strangers have become neighbours,
-        `continuity` falls if neighbours have been torn apart; `pca_…` are the same for PCA. Empty below four points
-        or where all features are the same.
+        A row per k, each figure in [0, 1], 1 is best: `trustworthiness` falls if strangers have become
+        neighbours, `continuity` falls if neighbours have been torn apart; `pca_…` are the same for PCA. Empty
+        below four points or where all features are the same.
     """
     from sklearn.manifold import trustworthiness
 
@@ -38,10 +38,11 @@ def trust_table(features: np.ndarray, positions: np.ndarray, pca: np.ndarray | N
     fitting = sorted({min(k, (n - 1) // 2) for k in ks})
     rows = []
     for k in fitting:
-        row = [k, trustworthiness(features, positions, n_neighbors=k), trustworthiness(positions, features, n_neighbors=k)]
-        if pca is not None:
-            row += [trustworthiness(features, pca, n_neighbors=k), trustworthiness(pca, features, n_neighbors=k)]
-        rows.append(row + [np.nan] * (len(COLUMNS) - len(row)))
+        row = [k]
+        for places in (positions, pca):
+            both = () if places is None else ((features, places), (places, features))
+            row += [trustworthiness(*pair, n_neighbors=k) for pair in both] or [np.nan] * 2
+        rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -73,8 +74,9 @@ def _distances(points: np.ndarray) -> np.ndarray:
 def reliability(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Say for each point how well its distances on the map follow those among the features, after scDEED.
 
-    Simplified from Xia, Lee and Li (Nature Communications 2024): Pearson correlation between a point's distances, on
-    the map and among the features, to the half of all points that lies nearest to it on the map.
+    Simplified from Xia, Lee and Li (Nature Communications 2024): Pearson correlation between a point's
+    distances, on the map and among the features, to the half of all points that lies nearest to it on the
+    map.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
 """The phrases that pictures are asked about, in groups, read from a JSON file that anybody may edit.
 
-A file holds `{"groups": {name: group}}`, or the groups alone, and optionally `noun`, the word for what is in the
-picture ("creature") when nobody says it better. A group is a list of phrases, or an object with `phrases` and,
-optionally, `kind` (see `Kind`), `one_of` (a picture has one of them and no more, as with places or art styles) and
-`template` (how a phrase becomes a sentence for CLIP: "a {noun} {}"). A phrase is a text, or an object with `text`,
-`attribute` (phrases of a group that share it mean the same thing) and `opposite` (what to ask for when one wants a
-picture without it).
+A file holds `{"groups": {name: group}}`, or the groups alone, and optionally `noun`, the word for what is in
+the picture ("creature") when nobody says it better. A group is a list of phrases, or an object with `phrases`
+and, optionally, `kind` (see `Kind`), `one_of` (a picture has one of them and no more, as with places or art
+styles) and `template` (how a phrase becomes a sentence for CLIP: "a {noun} {}"). A phrase is a text, or an
+object with `text`, `attribute` (phrases of a group that share it mean the same thing) and `opposite` (what to
+ask for when one wants a picture without it).
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-__all__ = ["Attribute", "Group", "Kind", "Phrase", "Vocabulary", "VocabularyError", "load_vocabulary", "read_vocabulary"]
+__all__ = [
+    "Attribute", "Group", "Kind", "Phrase", "Vocabulary", "VocabularyError", "load_vocabulary",
+    "read_vocabulary",
+]
 
 Kind = Literal["identity", "incidental", "seen"]
-"""Whether such attributes make the character ("identity": fur, clothes), or its scene, framing, style and moods
+"""Whether such attributes make the character ("identity": fur, clothes), or its scene, framing, style and
+moods
 ("incidental"), or whether the picture has to say ("seen": by whether figure or scene has it)."""
 
 MAX_PHRASES = 20_000
@@ -49,6 +53,7 @@ class Phrase:
     opposite: str | None = None
 
     def __post_init__(self) -> None:
+        """Let an attribute without a name be called by its text."""
         object.__setattr__(self, "attribute", self.attribute or self.text)
 
 
@@ -117,7 +122,7 @@ class Vocabulary:
     notes: tuple[str, ...] = ()
 
     def texts(self, noun: str | None = None) -> list[str]:
-        """Return the T sentences for CLIP, group by group; `noun` says better what is in the pictures ("fox")."""
+        """Return the T sentences for CLIP, group by group; `noun` says what is in the pictures ("fox")."""
         return [group.template.replace("{}", phrase.text).replace("{noun}", noun or self.noun)
                 for group in self.groups.values() for phrase in group.phrases]
 
@@ -167,9 +172,9 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise VocabularyError(f"{path}: expected a vocabulary file, could not read it ({error.strerror}).") from error
+        raise VocabularyError(f"{path}: expected a file that can be read, but: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise VocabularyError(f"{path}: expected UTF-8 text, byte {error.start} is none. Save it as UTF-8.") from error
+        raise VocabularyError(f"{path}: expected UTF-8, byte {error.start} is none. Save it so.") from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise VocabularyError(f"{path}: expected JSON, but {error}. Mend the file at that place.") from error
     try:
@@ -214,7 +219,7 @@ def read_vocabulary(data: Any) -> Vocabulary:
     if not kept:
         raise VocabularyError("expected at least one phrase, found none. Add a group with phrases.")
     if len(found) > MAX_PHRASES:
-        raise VocabularyError(f"expected at most {MAX_PHRASES} phrases, got {len(found)}. Keep those you would act on.")
+        raise VocabularyError(f"expected at most {MAX_PHRASES} phrases, got {len(found)}: keep fewer.")
     return found
 
 
@@ -237,11 +242,13 @@ def _group(name: str, value: Any, notes: list[str]) -> Group:
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
     unknown = set(options) - {"phrases", "kind", "one_of", "template"}
     if unknown:
-        raise VocabularyError(f'group "{name}": expected phrases, kind, one_of, template; got {sorted(unknown)}.')
+        raise VocabularyError(f'group "{name}": expected phrases, kind, one_of, template, '
+                              f"got {sorted(unknown)}.")
+    kind = options.get("kind", "seen")
     if not isinstance(options.get("phrases", []), list):
         raise VocabularyError(f'group "{name}": expected a list of phrases, got {options["phrases"]!r:.60}.')
-    if options.get("kind", "seen") not in get_args(Kind):
-        raise VocabularyError(f'group "{name}": kind is "identity", "incidental" or "seen", got {options["kind"]!r}.')
+    if kind not in get_args(Kind):
+        raise VocabularyError(f'group "{name}": kind is "identity", "incidental" or "seen", got {kind!r}.')
     if not isinstance(options.get("one_of", False), bool):
         raise VocabularyError(f'group "{name}": one_of is true or false, got {options["one_of"]!r}.')
     template = options.get("template", "{}")
@@ -251,10 +258,12 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
 
 def _phrase(name: str, entry: Any) -> Phrase:
     fields = {"text": entry} if isinstance(entry, str) else entry
-    if not isinstance(fields, dict) or "text" not in fields or set(fields) - {"text", "attribute", "opposite"}:
-        raise VocabularyError(f'group "{name}": a phrase is a text, or an object with text and, if wanted, attribute '
-                              f"and opposite; got {entry!r:.80}.")
+    known = {"text", "attribute", "opposite"}
+    if not isinstance(fields, dict) or "text" not in fields or set(fields) - known:
+        raise VocabularyError(f'group "{name}": a phrase is a text, or an object with text and, if wanted, '
+                              f"attribute and opposite; got {entry!r:.80}.")
     for key, value in fields.items():
         if not isinstance(value, str) or not value.strip() or len(value) > MAX_LENGTH:
-            raise VocabularyError(f'group "{name}": {key} is a text of 1 to {MAX_LENGTH} characters, got {value!r:.80}.')
+            raise VocabularyError(f'group "{name}": {key} is a text of 1 to {MAX_LENGTH} characters, '
+                                  f"got {value!r:.80}.")
     return Phrase(**fields)
