@@ -15,6 +15,7 @@ import torch
 
 from chosen_one_nb.eyes import Clip, FeatureExtractor, Features
 from chosen_one_nb.loading import ModelError, explained, is_folder, is_hub_id, quietly
+from chosen_one_nb.memory import keep_freed_memory
 
 __all__ = [
     "MENAGERIE",
@@ -39,6 +40,7 @@ KNOWN = {
 }
 """Short names: (pipeline, extractor, clip) on the Hub."""
 
+ENOUGH = 1 << 20  # bytes of a file's beginning and end that tell it from another one
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
 
 
@@ -100,6 +102,8 @@ def load_models(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or _default_dtype(device)
+    if device == "cpu":
+        keep_freed_memory()
     sources = _sources(name)
     eyes = [
         given if given is not None else found
@@ -127,7 +131,7 @@ def load_models(
 
 
 def fingerprint(sources: Sequence[str | Path | None]) -> str:
-    """Return a SHA-256 over model folders: name, size and first MiB of each JSON and weight file.
+    """Return a SHA-256 over model folders: name, size, first and last MiB of each file.
 
     A Hub id counts by its name and the commit in the local cache.
     """
@@ -140,7 +144,9 @@ def fingerprint(sources: Sequence[str | Path | None]) -> str:
             if file.suffix in (".json", ".txt", ".safetensors"):
                 digest.update(f"{file.relative_to(source).as_posix()} {file.stat().st_size}".encode())
                 with file.open("rb") as stream:
-                    digest.update(stream.read(1 << 20))
+                    digest.update(stream.read(ENOUGH))
+                    stream.seek(max(0, file.stat().st_size - ENOUGH))
+                    digest.update(stream.read())
     return digest.hexdigest()
 
 

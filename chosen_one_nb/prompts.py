@@ -77,8 +77,8 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
         )
     if forbidden and forbidden in prompt:
         raise PromptError(
-            f"prompt: expected text without {forbidden!r}, got {prompt!r}. That word is the placeholder which "
-            "will stand for the character; choose other words, or another token in the settings."
+            f"prompt: expected text without {forbidden!r}, got {prompt!r}. That word will stand for "
+            "the character as its placeholder; choose other words, or another token in the settings."
         )
     for _, _, name in encoders(pipeline):
         tokenizer = getattr(pipeline, name)

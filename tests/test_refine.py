@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from traces import half, trace
 
 from chosen_one_nb.adapters import NewRows, fresh_lora, read_lora, wear_lora, wear_tokens
 from chosen_one_nb.character import Character
@@ -19,7 +20,6 @@ from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.generate import Gallery, generate
 from chosen_one_nb.steps.refine import RefineError, _texts, refine
 from chosen_one_nb.vocabulary import Vocabulary, initial_rows
-from traces import half, trace
 
 PROMPT = "a red fox"
 
@@ -69,8 +69,9 @@ def test_the_pipeline_is_left_bit_identical(models: Any, gallery: Gallery, quick
 
 def test_it_learns(models: Any, gallery: Gallery) -> None:
     """On two pictures, the loss at fixed noise falls."""
-    settings = Settings.preset("quick", refine_steps=25, refine_batch_size=4, lora_learning_rate=2e-2,
-                               token_learning_rate=2e-2)
+    settings = Settings.preset(
+        "quick", refine_steps=25, refine_batch_size=4, lora_learning_rate=2e-2, token_learning_rate=2e-2
+    )
     character = refine(models, gallery.images[:2], settings, prompt=PROMPT, latents=gallery.latents[:2])
     pipeline = models.pipeline
     samples = Samples.of(pipeline, gallery.images[:2], gallery.latents[:2], None)
@@ -94,8 +95,9 @@ def test_the_same_seed_is_the_same_character(models: Any, gallery: Gallery, quic
     assert not same(first.lora, other.lora)
 
 
-def test_warm_start_goes_on_from_the_last_character(models: Any, refined: Character, quick: Any,
-                                                    pictures: list[Image.Image]) -> None:
+def test_warm_start_goes_on_from_the_last_character(
+    models: Any, refined: Character, quick: Any, pictures: list[Image.Image]
+) -> None:
     still = quick.replace(lora_learning_rate=0.0, token_learning_rate=0.0)
     again = refine(models, pictures, still, prompt=PROMPT, character=refined)
     assert same(again.lora, refined.lora)
@@ -109,7 +111,9 @@ def test_reinit_begins_anew(models: Any, refined: Character, quick: Any, picture
     assert same(refine(models, pictures, anew, prompt=PROMPT, character=refined).lora, fresh.lora)
 
 
-def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any, pictures: list[Image.Image]) -> None:
+def test_stable_diffusion_1_takes_the_same_path(
+    sd_models: Any, quick: Any, pictures: list[Image.Image]
+) -> None:
     before = trace(sd_models.pipeline)
     character = refine(sd_models, pictures, quick, prompt=PROMPT)
     assert list(character.tokens) == ["clip_l"]
@@ -156,7 +160,9 @@ def test_an_error_in_a_callback_leaves_the_pipeline_alone(models: Any, gallery: 
 
 
 def test_provenance(models: Any, gallery: Gallery, quick: Any) -> None:
-    about = refine(models, gallery.images, quick, prompt=PROMPT, provenance={"image_ids": [[0, 3]]}).provenance
+    about = refine(
+        models, gallery.images, quick, prompt=PROMPT, provenance={"image_ids": [[0, 3]]}
+    ).provenance
     assert about["prompt"] == PROMPT
     assert about["fingerprint"] == models.fingerprint
     assert about["settings"]["lora_rank"] == 2
@@ -166,22 +172,39 @@ def test_provenance(models: Any, gallery: Gallery, quick: Any) -> None:
 # bad input
 
 
-@pytest.mark.parametrize(("changes", "prompt", "error", "message"), [
-    ({}, "a fox <v>", PromptError, "without '<v>'"),
-    ({}, "", PromptError, "expected a description"),
-    ({}, "a fox " * 15, PromptError, "at most 32 tokens .* got 33"),
-    ({"initial_word": "🦊"}, PROMPT, SettingsError, "initial_word: expected a word the model's tokenizers know"),
-    ({"prior_share": 0.5}, PROMPT, SettingsError, "prior_share: 0.5 of each batch"),
-])
-def test_bad_input(models: Any, gallery: Gallery, quick: Any, changes: dict[str, Any], prompt: str,
-                   error: type[Exception], message: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "prompt", "error", "message"),
+    [
+        ({}, "a fox <v>", PromptError, "without '<v>'"),
+        ({}, "", PromptError, "expected a description"),
+        ({}, "a fox " * 15, PromptError, "at most 32 tokens .* got 33"),
+        (
+            {"initial_word": "🦊"},
+            PROMPT,
+            SettingsError,
+            "initial_word: expected a word the model's tokenizers know",
+        ),
+        ({"prior_share": 0.5}, PROMPT, SettingsError, "prior_share: 0.5 of each batch"),
+    ],
+)
+def test_bad_input(
+    models: Any,
+    gallery: Gallery,
+    quick: Any,
+    changes: dict[str, Any],
+    prompt: str,
+    error: type[Exception],
+    message: str,
+) -> None:
     before = trace(models.pipeline)
     with pytest.raises(error, match=message):
         refine(models, gallery.images, quick.replace(**changes), prompt=prompt)
     assert trace(models.pipeline) == before
 
 
-def test_a_warm_start_keeps_rank_and_token(models: Any, gallery: Gallery, refined: Character, quick: Any) -> None:
+def test_a_warm_start_keeps_rank_and_token(
+    models: Any, gallery: Gallery, refined: Character, quick: Any
+) -> None:
     with pytest.raises(SettingsError, match=r"expected the character's \(2, '<v>', 1\), got \(3, '<v>', 1\)"):
         refine(models, gallery.images, quick.replace(lora_rank=3), prompt=PROMPT, character=refined)
 
@@ -214,28 +237,51 @@ def test_min_snr_weights_by_hand(kind: str) -> None:
     assert snr_weights(own, times, None) == 1.0
 
 
-@pytest.mark.parametrize("changes", [
-    {"snr_gamma": 5.0}, {"caption_dropout": 0.5}, {"prior_share": 0.5}, {"embedding_rule": "std"},
-    {"embedding_rule": "norm"}, {"refine_batch_size": 1}])
-def test_switches_change_what_is_learned(models: Any, gallery: Gallery, quick: Any, refined: Character,
-                                         changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"snr_gamma": 5.0},
+        {"caption_dropout": 0.5},
+        {"prior_share": 0.5},
+        {"embedding_rule": "std"},
+        {"embedding_rule": "norm"},
+        {"refine_batch_size": 1},
+    ],
+)
+def test_switches_change_what_is_learned(
+    models: Any, gallery: Gallery, quick: Any, refined: Character, changes: dict[str, Any]
+) -> None:
     plain = refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents)
-    other = refine(models, gallery.images, quick.replace(**changes), prompt=PROMPT, latents=gallery.latents,
-                   prior=gallery)
+    other = refine(
+        models,
+        gallery.images,
+        quick.replace(**changes),
+        prompt=PROMPT,
+        latents=gallery.latents,
+        prior=gallery,
+    )
     assert not same(plain.tokens, other.tokens)
 
 
 def test_prior_pictures_get_the_plain_prompt_and_dropped_ones_nothing() -> None:
-    caption, plain, empty = (Condition(torch.full((1, 2, 3), v), torch.full((1, 4), v)) for v in (1.0, 2.0, 0.0))
-    text = _texts(caption, (plain, empty), torch.tensor([False, True, False, True]),
-                  torch.tensor([False, False, True, True]))
+    caption, plain, empty = (
+        Condition(torch.full((1, 2, 3), v), torch.full((1, 4), v)) for v in (1.0, 2.0, 0.0)
+    )
+    text = _texts(
+        caption,
+        (plain, empty),
+        torch.tensor([False, True, False, True]),
+        torch.tensor([False, False, True, True]),
+    )
     assert text.embeds[:, 0, 0].tolist() == [1, 2, 0, 0]
     assert text.pooled[:, 0].tolist() == [1, 2, 0, 0]
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(models: Any, gallery: Gallery, quick: Any) -> None:
-    plain, saving = (refine(models, gallery.images, quick.replace(gradient_checkpointing=wanted), prompt=PROMPT)
-                     for wanted in (False, True))
+    plain, saving = (
+        refine(models, gallery.images, quick.replace(gradient_checkpointing=wanted), prompt=PROMPT)
+        for wanted in (False, True)
+    )
     for key in plain.lora:
         torch.testing.assert_close(plain.lora[key], saving.lora[key], atol=1e-5, rtol=1e-4)
     assert not models.pipeline.unet.is_gradient_checkpointing
@@ -252,13 +298,18 @@ def test_every_picture_comes_before_any_comes_again() -> None:
 def test_pitfall_2_only_the_new_rows_change(models: Any) -> None:
     pipeline = models.pipeline
     rows = {key: torch.nn.Parameter(row) for key, row in initial_rows(pipeline, Settings(), PROMPT).items()}
-    tables = {name: getattr(pipeline, name).get_input_embeddings() for name in ("text_encoder", "text_encoder_2")}
+    tables = {
+        name: getattr(pipeline, name).get_input_embeddings() for name in ("text_encoder", "text_encoder_2")
+    }
     before = {name: table.weight.clone() for name, table in tables.items()}
     with wear_tokens(pipeline, "<v>", rows):
         found = condition(pipeline, "a fox <v>")[0]
         (found.embeds.square().sum() + found.pooled.square().sum()).backward()
     assert all(row.grad is not None and row.grad.any() for row in rows.values())
-    assert all(table.weight.grad is None and torch.equal(table.weight, before[name]) for name, table in tables.items())
+    assert all(
+        table.weight.grad is None and torch.equal(table.weight, before[name])
+        for name, table in tables.items()
+    )
 
 
 def test_pitfall_2_other_words_look_up_the_table() -> None:
@@ -288,14 +339,22 @@ def test_pitfall_4_a_rule_pulls_the_rows_towards_the_vocabulary(models: Any, rul
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_pitfall_5_and_7_half_precision_base_float32_trainables(models: Any, gallery: Gallery, quick: Any,
-                                                                dtype: torch.dtype) -> None:
+def test_pitfall_5_and_7_half_precision_base_float32_trainables(
+    models: Any, gallery: Gallery, quick: Any, dtype: torch.dtype
+) -> None:
     """A rate too small for half precision still moves them."""
     lent = half(models, dtype)
-    character = refine(lent, gallery.images, quick.replace(lora_learning_rate=1e-6), prompt=PROMPT,
-                       latents=gallery.latents)
-    assert {weight.dtype for weight in [*character.lora.values(), *character.tokens.values()]} == {torch.float32}
-    assert all(weight.any() and weight.abs().max() < 1e-5 for key, weight in character.lora.items() if "lora_B" in key)
+    character = refine(
+        lent, gallery.images, quick.replace(lora_learning_rate=1e-6), prompt=PROMPT, latents=gallery.latents
+    )
+    assert {weight.dtype for weight in [*character.lora.values(), *character.tokens.values()]} == {
+        torch.float32
+    }
+    assert all(
+        weight.any() and weight.abs().max() < 1e-5
+        for key, weight in character.lora.items()
+        if "lora_B" in key
+    )
     assert lent.pipeline.unet.dtype == dtype
 
 
@@ -311,8 +370,9 @@ def test_pitfall_7_trainables_are_exact_in_float32_over_any_base(models: Any, dt
         assert {p.dtype for p in parameters} == {dtype}
 
 
-def test_pitfall_6_nothing_casts_the_unet(models: Any, gallery: Gallery, quick: Any,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pitfall_6_nothing_casts_the_unet(
+    models: Any, gallery: Gallery, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forbidden(*args: Any, **more: Any) -> None:
         raise AssertionError("the UNet was moved or cast")
 
@@ -331,8 +391,12 @@ def test_pitfall_9_each_latent_keeps_its_picture_and_crop(models: Any) -> None:
         for row, i in zip(times, ids, strict=True):
             assert torch.equal(row, alone[i].time_ids[0])
             torch.testing.assert_close(samples.mean[i], alone[i].mean[0], atol=1e-4, rtol=1e-3)
-    assert samples.time_ids.tolist() == [[32, 32, 0, 0, 32, 32], [32, 64, 0, 16, 32, 32], [48, 32, 8, 0, 32, 32],
-                                         [40, 40, 0, 0, 32, 32]]
+    assert samples.time_ids.tolist() == [
+        [32, 32, 0, 0, 32, 32],
+        [32, 64, 0, 16, 32, 32],
+        [48, 32, 8, 0, 32, 32],
+        [40, 40, 0, 0, 32, 32],
+    ]
 
 
 def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, pictures: list[Image.Image]) -> None:
@@ -379,13 +443,16 @@ def test_pitfall_20_no_flip_and_a_caption_made_of_the_prompt(models: Any, quick:
     assert refine(models, [image], templated, prompt="a fox").caption == "a photo of <v>, a fox"
 
 
-def test_pitfall_21_training_sees_the_ids_that_sampling_sees(models: Any, gallery: Gallery, quick: Any,
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pitfall_21_training_sees_the_ids_that_sampling_sees(
+    models: Any, gallery: Gallery, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline, seen = models.pipeline, {}
     for name in ("text_encoder", "text_encoder_2"):
         inner = getattr(pipeline, name).forward
 
-        def watched(ids: torch.Tensor, *args: Any, _name: str = name, _inner: Any = inner, **more: Any) -> Any:
+        def watched(
+            ids: torch.Tensor, *args: Any, _name: str = name, _inner: Any = inner, **more: Any
+        ) -> Any:
             seen.setdefault(_name, []).append(ids.clone())
             return _inner(ids, *args, **more)
 
@@ -404,8 +471,12 @@ def test_the_initial_word(models: Any) -> None:
     table, tokenizer = pipeline.text_encoder.get_input_embeddings().weight, pipeline.tokenizer
     fox, cat = (tokenizer(word, add_special_tokens=False).input_ids for word in ("fox", "cat"))
     torch.testing.assert_close(initial_rows(pipeline, Settings(), PROMPT)["clip_l"], table[fox])
-    torch.testing.assert_close(initial_rows(pipeline, Settings(initial_word="cat"), PROMPT)["clip_l"], table[cat])
+    torch.testing.assert_close(
+        initial_rows(pipeline, Settings(initial_word="cat"), PROMPT)["clip_l"], table[cat]
+    )
     spelled = tokenizer("zebra", add_special_tokens=False).input_ids
     assert len(spelled) == 5
-    torch.testing.assert_close(initial_rows(pipeline, Settings(), "a zebra")["clip_l"], table[spelled].mean(0)[None])
+    torch.testing.assert_close(
+        initial_rows(pipeline, Settings(), "a zebra")["clip_l"], table[spelled].mean(0)[None]
+    )
     torch.testing.assert_close(initial_rows(pipeline, Settings(), "🦊")["clip_l"], table.mean(0)[None])
