@@ -67,14 +67,17 @@ def test_attributes_are_drawn_independently():
             assert abs(count - expected) < 5 * expected**0.5, (x, y)
 
 
-@pytest.mark.parametrize(("wish", "words"), [
-    ({"kind": "unicorn"}, "'kind' is one of"),
-    ({"hat": "red"}, "unknown attribute 'hat'"),
-    ({"ear_size": 2}, "lies in"),
-    ({"tilt": 90}, "degrees"),
-    ({"colour": "red", "garment_colour": "red", "garment": "scarf"}, "must differ"),
-    ({"garment": "none", "garment_colour": "red"}, "exactly when"),
-])
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"kind": "unicorn"}, "'kind' is one of"),
+        ({"hat": "red"}, "unknown attribute 'hat'"),
+        ({"ear_size": 2}, "lies in"),
+        ({"tilt": 90}, "degrees"),
+        ({"colour": "red", "garment_colour": "red", "garment": "scarf"}, "must differ"),
+        ({"garment": "none", "garment_colour": "red"}, "exactly when"),
+    ],
+)
 def test_impossible_wishes_are_refused(wish, words):
     with pytest.raises(world.WorldError, match=words):
         world.sample(Random(0), **wish)
@@ -132,8 +135,14 @@ DRESSED = {"garment": "scarf", "garment_colour": "blue", "accessory": "hat", "ac
 
 def variants(name, style):
     """One character in every value of one attribute."""
-    base = {"style": style, "framing": "medium", "colour": "grey", "second": "white", "action": "book",
-            "extra": "none"} | (BARE if name in ("colour", "second") else DRESSED)
+    base = {
+        "style": style,
+        "framing": "medium",
+        "colour": "grey",
+        "second": "white",
+        "action": "book",
+        "extra": "none",
+    } | (BARE if name in ("colour", "second") else DRESSED)
     truth = world.sample(Random(8), **base)
     for value in world.ATTRIBUTES[name]:
         if value == "none" and f"{name}_colour" in truth:
@@ -202,13 +211,16 @@ def test_contexts_are_read_back_and_known():
         assert set(text.split()) <= set(world.vocabulary())
 
 
-@pytest.mark.parametrize(("prompt", "asked"), [
-    ("a sticker of a fox", {"style": "sticker", "kind": "fox"}),
-    ("A photo of a gray owl!", {"style": "photo", "colour": "grey", "kind": "owl"}),
-    ("a cat, wearing a shiny orange hat", {"kind": "cat", "accessory": "hat"}),
-    ("a red green eyed dog", {"eyes": "green", "kind": "dog"}),
-    ("something else entirely", {}),
-    ("", {}),
-])
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        ("a sticker of a fox", {"style": "sticker", "kind": "fox"}),
+        ("A photo of a gray owl!", {"style": "photo", "colour": "grey", "kind": "owl"}),
+        ("a cat, wearing a shiny orange hat", {"kind": "cat", "accessory": "hat"}),
+        ("a red green eyed dog", {"eyes": "green", "kind": "dog"}),
+        ("something else entirely", {}),
+        ("", {}),
+    ],
+)
 def test_any_prompt_can_be_read(prompt, asked):
     assert world.named_in(prompt) == asked

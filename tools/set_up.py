@@ -24,7 +24,7 @@ def fail(sentence: str) -> None:
 
 def check() -> None:
     """Look for what would fail later: an old Python, a full disk."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036, this file runs before anything has checked
         fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}. Try: make PYTHON=python3.12 lab")
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < NEEDED_GB:

@@ -16,37 +16,75 @@ from chosen_one_nb.menagerie.values import ATTRIBUTES
 
 # Attribute -> value -> phrases that say it, without any colour.
 PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
-    "kind": {kind: (kind,) for kind in ATTRIBUTES["kind"]} | {
-        "cat": ("cat", "kitten"), "dog": ("dog", "puppy"), "rabbit": ("rabbit", "bunny"),
-        "wizard": ("wizard", "magician"), "pig": ("pig", "piglet")},
+    "kind": {kind: (kind,) for kind in ATTRIBUTES["kind"]}
+    | {
+        "cat": ("cat", "kitten"),
+        "dog": ("dog", "puppy"),
+        "rabbit": ("rabbit", "bunny"),
+        "wizard": ("wizard", "magician"),
+        "pig": ("pig", "piglet"),
+    },
     "style": {
-        "sticker": ("sticker",), "drawing": ("drawing", "pencil drawing"), "cartoon": ("cartoon",),
-        "watercolour": ("watercolour", "painting"), "photo": ("photo", "photograph")},
+        "sticker": ("sticker",),
+        "drawing": ("drawing", "pencil drawing"),
+        "cartoon": ("cartoon",),
+        "watercolour": ("watercolour", "painting"),
+        "photo": ("photo", "photograph"),
+    },
     "expression": {"smiling": ("smiling", "happy"), "surprised": ("surprised", "amazed"), "sad": ("sad", "crying")},
     "pattern": {
-        "plain": ("plain",), "spots": ("spotted", "with spots"), "stripes": ("striped", "with stripes"),
-        "patch": ("with a patch over one eye", "with an eye patch")},
+        "plain": ("plain",),
+        "spots": ("spotted", "with spots"),
+        "stripes": ("striped", "with stripes"),
+        "patch": ("with a patch over one eye", "with an eye patch"),
+    },
     "garment": {
-        "none": ("without clothes", "wearing no clothes"), "scarf": ("scarf",), "jumper": ("jumper", "sweater"),
-        "cape": ("cape", "cloak"), "overalls": ("overalls", "dungarees")},
+        "none": ("without clothes", "wearing no clothes"),
+        "scarf": ("scarf",),
+        "jumper": ("jumper", "sweater"),
+        "cape": ("cape", "cloak"),
+        "overalls": ("overalls", "dungarees"),
+    },
     "accessory": {
-        "none": ("with nothing on the head", "without accessories"), "hat": ("hat",), "bow": ("bow", "ribbon"),
-        "glasses": ("glasses", "spectacles"), "crown": ("crown",), "flower": ("flower",)},
+        "none": ("with nothing on the head", "without accessories"),
+        "hat": ("hat",),
+        "bow": ("bow", "ribbon"),
+        "glasses": ("glasses", "spectacles"),
+        "crown": ("crown",),
+        "flower": ("flower",),
+    },
     "place": {
-        "plain": ("on a plain background",), "beach": ("at the beach", "on a beach"), "snow": ("in the snow",),
-        "forest": ("in the forest", "in the woods"), "city": ("in the city", "in a street"),
-        "night": ("at night", "under the moon"), "room": ("in a room", "at home"),
-        "desert": ("in the desert",), "underwater": ("underwater", "under the sea")},
+        "plain": ("on a plain background",),
+        "beach": ("at the beach", "on a beach"),
+        "snow": ("in the snow",),
+        "forest": ("in the forest", "in the woods"),
+        "city": ("in the city", "in a street"),
+        "night": ("at night", "under the moon"),
+        "room": ("in a room", "at home"),
+        "desert": ("in the desert",),
+        "underwater": ("underwater", "under the sea"),
+    },
     "action": {
-        "standing": ("standing", "standing still"), "book": ("reading a book",),
-        "avocado": ("holding an avocado",), "ball": ("playing with a ball", "holding a ball"),
-        "ice cream": ("eating ice cream", "eating an ice cream"), "balloon": ("holding a balloon", "with a balloon"),
-        "gift": ("holding a gift", "carrying a present"), "waving": ("waving", "saying hello")},
-    "framing": {"close": ("up close", "from very near"), "medium": ("at medium distance",),
-                "far": ("far away", "from far away")},
-    "extra": {"none": ("with nothing around",), "leaves": ("with falling leaves", "among leaves"),
-              "stars": ("surrounded by stars", "with stars around"),
-              "hearts": ("surrounded by hearts", "with hearts around")},
+        "standing": ("standing", "standing still"),
+        "book": ("reading a book",),
+        "avocado": ("holding an avocado",),
+        "ball": ("playing with a ball", "holding a ball"),
+        "ice cream": ("eating ice cream", "eating an ice cream"),
+        "balloon": ("holding a balloon", "with a balloon"),
+        "gift": ("holding a gift", "carrying a present"),
+        "waving": ("waving", "saying hello"),
+    },
+    "framing": {
+        "close": ("up close", "from very near"),
+        "medium": ("at medium distance",),
+        "far": ("far away", "from far away"),
+    },
+    "extra": {
+        "none": ("with nothing around",),
+        "leaves": ("with falling leaves", "among leaves"),
+        "stars": ("surrounded by stars", "with stars around"),
+        "hearts": ("surrounded by hearts", "with hearts around"),
+    },
 }
 # Colour attribute -> the nouns that a colour word right before them speaks of.
 BELLY = ("belly", "tummy")
@@ -55,8 +93,20 @@ PLURAL = ("glasses", "spectacles", "overalls", "dungarees")
 SPELLINGS = {"grey": ("grey", "gray")}
 
 # How often each attribute is named in a caption of middling length.
-SHARE = {"style": 0.5, "expression": 0.3, "pattern": 0.3, "colour": 0.5, "second": 0.25, "eyes": 0.3,
-         "garment": 0.5, "accessory": 0.5, "action": 0.4, "place": 0.5, "extra": 0.4, "framing": 0.2}
+SHARE = {
+    "style": 0.5,
+    "expression": 0.3,
+    "pattern": 0.3,
+    "colour": 0.5,
+    "second": 0.25,
+    "eyes": 0.3,
+    "garment": 0.5,
+    "accessory": 0.5,
+    "action": 0.4,
+    "place": 0.5,
+    "extra": 0.4,
+    "framing": 0.2,
+}
 PART_COLOUR_SHARE = 0.75  # of the named garments and accessories that are named with their colour
 NEGATION_SHARE = {"garment": 0.16, "accessory": 0.16, "extra": 0.06, "pattern": 0.15, "framing": 0.15}
 QUIET = {"none", "plain", "medium"}  # values that are mostly left unsaid
@@ -159,7 +209,7 @@ def named_in(text: str) -> dict[str, str]:
 def _match(words: list[str], at: int) -> tuple[dict[str, str], int]:
     """The longest phrase that starts at word `at`, and its length."""
     for length in range(min(_longest(), len(words) - at), 0, -1):
-        meaning = _table().get(tuple(words[at:at + length]))
+        meaning = _table().get(tuple(words[at : at + length]))
         if meaning is not None:
             return meaning, length
     return {}, 1
@@ -206,7 +256,7 @@ class _Writer:
         return self.rng.choice(SPELLINGS.get(self.truth[attribute], (self.truth[attribute],)))
 
     def subject(self) -> str:
-        """"a sad spotted green eyed red fox"."""
+        """ "a sad spotted green eyed red fox"."""
         words = []
         if "expression" in self.wanted:
             words.append(self.say("expression"))
@@ -227,7 +277,7 @@ class _Writer:
         self._eyes_first = "eyes" in self.wanted and self.rng.random() < 0.25
 
     def traits(self) -> str:
-        """"with a white belly and green eyes"."""
+        """ "with a white belly and green eyes"."""
         traits = []
         if "second" in self.wanted:
             traits.append(_article(f"{self.colour('second')} {self.rng.choice(BELLY)}"))
@@ -238,12 +288,12 @@ class _Writer:
         return "with " + " and ".join(traits) if traits else ""
 
     def part(self, part: str) -> str:
-        """"a red scarf"."""
+        """ "a red scarf"."""
         colour = self.colour(f"{part}_colour") + " " if f"{part}_colour" in self.wanted else ""
         return _article(colour + self.say(part))
 
     def clothes(self) -> list[str]:
-        """"wearing a red scarf and a yellow hat", or that there are none."""
+        """ "wearing a red scarf and a yellow hat", or that there are none."""
         named = [part for part in ("garment", "accessory") if part in self.wanted]
         worn = [self.part(part) for part in named if self.truth[part] != "none"]
         text = [f"wearing {' and '.join(worn)}"] if worn else []

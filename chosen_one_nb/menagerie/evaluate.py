@@ -42,7 +42,14 @@ def identity_agreement(read: pd.DataFrame) -> float:
 
 def context_present(read: pd.DataFrame, asked: Sequence[dict[str, str]]) -> float:
     """Share of pictures that show everything their context asks for; ``asked`` has one dict per picture."""
-    return float(np.mean([all(row[k] == v for k, v in wanted.items()) for (_, row), wanted in zip(read.iterrows(), asked, strict=True)]))
+    return float(
+        np.mean(
+            [
+                all(row[k] == v for k, v in wanted.items())
+                for (_, row), wanted in zip(read.iterrows(), asked, strict=True)
+            ]
+        )
+    )
 
 
 def score(run: Run, reader: Reader, seconds: float) -> dict[str, object]:
@@ -73,7 +80,9 @@ def evaluate(prompt: str, models: Models, reader: Reader, settings: Settings, fo
         return json.loads(scores.read_text())
     start = time.perf_counter()
     place = folder / "run"
-    with Run.open(place, models) if (place / "run.json").exists() else Run.start(prompt, models, settings, place) as run:
+    with (
+        Run.open(place, models) if (place / "run.json").exists() else Run.start(prompt, models, settings, place) as run
+    ):
         run.until_converged()
         found = score(run, reader, sum(sum(node.seconds.values()) for node in run.nodes.values()))
     found["wall"] = time.perf_counter() - start

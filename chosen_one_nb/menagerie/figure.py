@@ -74,8 +74,14 @@ def _pen(truth: dict[str, Any], image: Image.Image) -> Pen:
     aside = -0.055 if truth["action"] in TO_THE_SIDE else 0.0
     x = 0.5 + aside + rng.uniform(-0.02, 0.02)
     y = 0.5 + DROP[truth["framing"]] + rng.uniform(-0.01, 0.01)
-    return Pen(ImageDraw.Draw(image), canvas * SCALE[truth["framing"]], (x * canvas, y * canvas),
-               tilt=truth["tilt"], line=LINE[style], soft=style == "photo")
+    return Pen(
+        ImageDraw.Draw(image),
+        canvas * SCALE[truth["framing"]],
+        (x * canvas, y * canvas),
+        tilt=truth["tilt"],
+        line=LINE[style],
+        soft=style == "photo",
+    )
 
 
 def _body(pen: Pen, look: Look) -> None:
@@ -127,6 +133,9 @@ def _eyes(pen: Pen, look: Look) -> None:
 
 def _tear(pen: Pen, look: Look, y: float) -> None:
     x, top = -look.spacing - 0.02, y + look.eye * 0.75
-    pen.poly([(x, top - 0.02), (x + 0.035, top + 0.055), (x, top + 0.085), (x - 0.035, top + 0.055)],
-             mix((90, 190, 255), WHITE, 0.35), line=False)
+    pen.poly(
+        [(x, top - 0.02), (x + 0.035, top + 0.055), (x, top + 0.085), (x - 0.035, top + 0.055)],
+        mix((90, 190, 255), WHITE, 0.35),
+        line=False,
+    )
     pen.oval(x, top + 0.055, 0.036, 0.036, (90, 190, 255), line=False)

@@ -56,21 +56,36 @@ def draw_head_pattern(pen: Pen, look: Look) -> None:
     """Spots, stripes or a patch on the head, in a dark shade of the main colour."""
     pattern, w, marks = look.truth["pattern"], look.head, look.marks
     if pattern == "spots":
-        for x, y, r in ((-0.74, 0.02, 0.040), (0.74, 0.03, 0.040), (-0.52, 0.085, 0.032), (0.52, 0.09, 0.032),
-                        (-0.05, -0.225, 0.040), (0.62, -0.205, 0.034), (-0.66, -0.19, 0.038)):
+        for x, y, r in (
+            (-0.74, 0.02, 0.040),
+            (0.74, 0.03, 0.040),
+            (-0.52, 0.085, 0.032),
+            (0.52, 0.09, 0.032),
+            (-0.05, -0.225, 0.040),
+            (0.62, -0.205, 0.034),
+            (-0.66, -0.19, 0.038),
+        ):
             pen.oval(x * w, y - 0.03, r, r, marks, line=False)
     elif pattern == "stripes":
         for side in (-1, 1):
             for y in (-0.12, -0.045, 0.025):
                 edge = (1 - ((y - HEAD_Y) / 0.2) ** 2) ** 0.5 * w * 0.97
-                pen.poly([(side * edge, y - 0.028), (side * edge * 0.6, y), (side * edge, y + 0.028)],
-                         marks, line=False)
+                pen.poly(
+                    [(side * edge, y - 0.028), (side * edge * 0.6, y), (side * edge, y + 0.028)], marks, line=False
+                )
         for x in (-0.07, 0, 0.07):
             pen.poly([(x - 0.024, -0.292), (x + 0.024, -0.292), (x * 0.9, -0.19)], marks, line=False)
     elif pattern == "patch":
         masked = look.truth["kind"] in ("owl", "penguin") and look.truth["second"] == "black"
-        pen.oval(look.spacing + 0.012, eye_height(look.truth["kind"]), look.eye * 1.65, look.eye * 1.8,
-                 look.main if masked else marks, turn=-15, line=False)
+        pen.oval(
+            look.spacing + 0.012,
+            eye_height(look.truth["kind"]),
+            look.eye * 1.65,
+            look.eye * 1.8,
+            look.main if masked else marks,
+            turn=-15,
+            line=False,
+        )
 
 
 # --- ears -------------------------------------------------------------------------------------------------
@@ -82,8 +97,14 @@ def _pointed(pen: Pen, look: Look, *, inner: float, out: float, tall: float, wid
     x0, x1, xt = 0.18 * w, (0.18 + wide * e) * w, out * w
     pen.polys([(x0, base - 0.06), (xt, tip), (x1, base + 0.06)], look.main)
     middle_x, middle_y = (x0 + x1 + xt) / 3, (2 * base + tip) / 3
-    pen.polys([(middle_x + (x - middle_x) * inner, middle_y + (y - middle_y) * inner)
-               for x, y in ((x0, base - 0.06), (xt, tip), (x1, base + 0.06))], look.second, line=False)
+    pen.polys(
+        [
+            (middle_x + (x - middle_x) * inner, middle_y + (y - middle_y) * inner)
+            for x, y in ((x0, base - 0.06), (xt, tip), (x1, base + 0.06))
+        ],
+        look.second,
+        line=False,
+    )
 
 
 def _fox_ears(pen: Pen, look: Look) -> None:
@@ -98,8 +119,9 @@ def _cat_ears(pen: Pen, look: Look) -> None:
 
 def _pig_ears(pen: Pen, look: Look) -> None:
     w, e = look.head, look.ear
-    pen.polys([(0.30 * w, -0.27), (0.62 * w, -0.28 - 0.09 * e), (1.02 * w, -0.22 - 0.03 * e), (0.84 * w, -0.16)],
-              look.main)
+    pen.polys(
+        [(0.30 * w, -0.27), (0.62 * w, -0.28 - 0.09 * e), (1.02 * w, -0.22 - 0.03 * e), (0.84 * w, -0.16)], look.main
+    )
     pen.polys([(0.62 * w, -0.26 - 0.06 * e), (1.0 * w, -0.22 - 0.03 * e), (0.80 * w, -0.20)], look.second, line=False)
 
 
@@ -130,8 +152,16 @@ def _owl_ears(pen: Pen, look: Look) -> None:
 def _dragon_ears(pen: Pen, look: Look) -> None:
     w, e = look.head, look.ear
     pen.polys([(0.30 * w, -0.26), (0.46 * w, -0.29 - 0.16 * e), (0.66 * w, -0.23)], look.second)
-    pen.polys([(0.88 * w, -0.16), (1.05 * w + 0.10 * e, -0.20), (1.02 * w + 0.05 * e, -0.12),
-               (1.03 * w + 0.09 * e, -0.04), (0.9 * w, -0.04)], look.main)
+    pen.polys(
+        [
+            (0.88 * w, -0.16),
+            (1.05 * w + 0.10 * e, -0.20),
+            (1.02 * w + 0.05 * e, -0.12),
+            (1.03 * w + 0.09 * e, -0.04),
+            (0.9 * w, -0.04),
+        ],
+        look.main,
+    )
 
 
 def _robot_ears(pen: Pen, look: Look) -> None:
@@ -140,9 +170,17 @@ def _robot_ears(pen: Pen, look: Look) -> None:
     pen.pair(look.head * 1.02, -0.10, 0.05, 0.075 * look.ear, dark(look.main, 0.4), box=True)
 
 
-_EARS = {"fox": _fox_ears, "cat": _cat_ears, "pig": _pig_ears,
-         "rabbit": _rabbit_ears, "bear": _bear_ears, "mouse": _mouse_ears, "owl": _owl_ears,
-         "dragon": _dragon_ears, "robot": _robot_ears}
+_EARS = {
+    "fox": _fox_ears,
+    "cat": _cat_ears,
+    "pig": _pig_ears,
+    "rabbit": _rabbit_ears,
+    "bear": _bear_ears,
+    "mouse": _mouse_ears,
+    "owl": _owl_ears,
+    "dragon": _dragon_ears,
+    "robot": _robot_ears,
+}
 
 
 # --- skulls -----------------------------------------------------------------------------------------------
@@ -154,10 +192,26 @@ def _round_skull(pen: Pen, look: Look) -> None:
 
 def _fox_skull(pen: Pen, look: Look) -> None:
     w = look.head
-    pen.poly([(-0.5 * w, -0.285), (0, -0.305), (0.5 * w, -0.285), (0.9 * w, -0.18), (1.22 * w, 0.01),
-              (0.72 * w, 0.06), (0, 0.115), (-0.72 * w, 0.06), (-1.22 * w, 0.01), (-0.9 * w, -0.18)], look.main)
-    pen.polys([(1.19 * w, 0.01), (0.72 * w, 0.055), (0.02, 0.11), (0.1 * w, -0.02), (0.62 * w, -0.04)],
-              look.second, line=False)
+    pen.poly(
+        [
+            (-0.5 * w, -0.285),
+            (0, -0.305),
+            (0.5 * w, -0.285),
+            (0.9 * w, -0.18),
+            (1.22 * w, 0.01),
+            (0.72 * w, 0.06),
+            (0, 0.115),
+            (-0.72 * w, 0.06),
+            (-1.22 * w, 0.01),
+            (-0.9 * w, -0.18),
+        ],
+        look.main,
+    )
+    pen.polys(
+        [(1.19 * w, 0.01), (0.72 * w, 0.055), (0.02, 0.11), (0.1 * w, -0.02), (0.62 * w, -0.04)],
+        look.second,
+        line=False,
+    )
 
 
 def _dog_skull(pen: Pen, look: Look) -> None:
@@ -195,16 +249,34 @@ def _astronaut_skull(pen: Pen, look: Look) -> None:
 def _wizard_skull(pen: Pen, look: Look) -> None:
     w = look.head
     pen.oval(0, HEAD_Y, w * 0.94, 0.19, SKIN)
-    beard = [(-0.95 * w, -0.10), (-0.4 * w, -0.02), (0.4 * w, -0.02), (0.95 * w, -0.10), (0.86 * w, 0.08),
-             (0.42 * w, 0.165), (0, 0.225), (-0.42 * w, 0.165), (-0.86 * w, 0.08)]
+    beard = [
+        (-0.95 * w, -0.10),
+        (-0.4 * w, -0.02),
+        (0.4 * w, -0.02),
+        (0.95 * w, -0.10),
+        (0.86 * w, 0.08),
+        (0.42 * w, 0.165),
+        (0, 0.225),
+        (-0.42 * w, 0.165),
+        (-0.86 * w, 0.08),
+    ]
     pen.poly(beard, look.second)
-    pen.poly([(-0.86 * w, -0.22), (-0.42 * w, -0.38), (-0.72 * w, -0.47), (0.05 * w, -0.44), (0.86 * w, -0.22)],
-             look.main)
+    pen.poly(
+        [(-0.86 * w, -0.22), (-0.42 * w, -0.38), (-0.72 * w, -0.47), (0.05 * w, -0.44), (0.86 * w, -0.22)], look.main
+    )
     pen.oval(0, -0.215, w * 1.2, 0.042, look.main)
 
 
-_SKULL = {"fox": _fox_skull, "dog": _dog_skull, "frog": _frog_skull, "robot": _robot_skull,
-          "penguin": _penguin_skull, "owl": _owl_skull, "astronaut": _astronaut_skull, "wizard": _wizard_skull}
+_SKULL = {
+    "fox": _fox_skull,
+    "dog": _dog_skull,
+    "frog": _frog_skull,
+    "robot": _robot_skull,
+    "penguin": _penguin_skull,
+    "owl": _owl_skull,
+    "astronaut": _astronaut_skull,
+    "wizard": _wizard_skull,
+}
 
 
 # --- faces ------------------------------------------------------------------------------------------------
@@ -215,8 +287,11 @@ def _mouth(pen: Pen, look: Look, y: float, *, on: RGB, size: float = 1.0) -> Non
     ink = WHITE if sum(on) < 250 else INK
     expression, s = look.truth["expression"], 0.075 * size
     if expression == "smiling":
-        pen.poly([(-s, y - 0.012), (s, y - 0.012), (s * 0.72, y + 0.035), (0, y + 0.055), (-s * 0.72, y + 0.035)],
-                 (190, 30, 50), line=False)
+        pen.poly(
+            [(-s, y - 0.012), (s, y - 0.012), (s * 0.72, y + 0.035), (0, y + 0.055), (-s * 0.72, y + 0.035)],
+            (190, 30, 50),
+            line=False,
+        )
         pen.arc(0, y - 0.012, s * 1.1, 0.066, 10, 170, 0.018, ink)
         pen.stroke([(-s * 1.1, y - 0.012), (s * 1.1, y - 0.012)], 0.016, ink)
     elif expression == "surprised":
@@ -308,6 +383,16 @@ def _wizard_face(pen: Pen, look: Look) -> None:
     _mouth(pen, look, 0.02, on=look.second, size=0.9)
 
 
-_FACE = {"fox": _fox_face, "cat": _cat_face, "mouse": _mouse_face, "pig": _pig_face, "frog": _frog_face,
-         "owl": _owl_face, "penguin": _penguin_face, "dragon": _dragon_face, "robot": _robot_face,
-         "astronaut": _astronaut_face, "wizard": _wizard_face}
+_FACE = {
+    "fox": _fox_face,
+    "cat": _cat_face,
+    "mouse": _mouse_face,
+    "pig": _pig_face,
+    "frog": _frog_face,
+    "owl": _owl_face,
+    "penguin": _penguin_face,
+    "dragon": _dragon_face,
+    "robot": _robot_face,
+    "astronaut": _astronaut_face,
+    "wizard": _wizard_face,
+}

@@ -67,7 +67,9 @@ def fit(
     after_step : callable (step, progress), optional
         Called after each optimiser step (a teacher's update, for example).
     """
-    optimizer = torch.optim.AdamW(parameters or model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters or model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay
+    )
     average = Average(model, decay)
     path, step, before = work / f"{name}.pt", 0, 0.0
     if path.exists():

@@ -85,7 +85,9 @@ def entropy(values: pd.Series) -> float:
     return float(-(share * np.log(share)).sum())
 
 
-def open_rows(models: Models, folder: Path, n: int, settings: Settings, prompt: str = "a cartoon of a cat") -> list[Row]:
+def open_rows(
+    models: Models, folder: Path, n: int, settings: Settings, prompt: str = "a cartoon of a cat"
+) -> list[Row]:
     """Entropy of what the prompt leaves open over ``n`` images, relative to that of ``n`` renders of the world."""
     asked = world.named_in(prompt)
     gallery = generate(models, prompt, np.arange(n), settings)
@@ -122,7 +124,13 @@ def mask_rows(models: Models, n: int, size: int) -> list[Row]:
     coarse = masks.reshape(n, h, size // h, w, size // w).mean((2, 4)) > 0.5
     got = figure_masks(found.patches.astype(np.float32), found.grid)
     union = (got | coarse).sum((1, 2)).clip(min=1)
-    return [("dino", "first component of patches against the figure, IoU", float(((got & coarse).sum((1, 2)) / union).mean()))]
+    return [
+        (
+            "dino",
+            "first component of patches against the figure, IoU",
+            float(((got & coarse).sum((1, 2)) / union).mean()),
+        )
+    ]
 
 
 def clip_rows(models: Models, n: int, size: int) -> list[Row]:

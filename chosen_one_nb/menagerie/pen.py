@@ -76,8 +76,18 @@ class Pen:
             inner = middle + (points - middle) * size + _LIGHT * extent * push
             self.draw.polygon(self._pixels(inner), fill=colour)
 
-    def oval(self, x: float, y: float, rx: float, ry: float, fill: RGB, *, turn: float = 0.0,
-             line: bool = True, box: bool = False) -> None:
+    def oval(
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        fill: RGB,
+        *,
+        turn: float = 0.0,
+        line: bool = True,
+        box: bool = False,
+    ) -> None:
         """Fill an ellipse at (x, y), turned by `turn` degrees; `box=True` makes it a box with round corners."""
         points = (_SQUARISH if box else _CIRCLE) * (rx, ry)
         if turn:
@@ -85,8 +95,18 @@ class Pen:
             points = points @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
         self.poly(points + (x, y), fill, line=line)
 
-    def pair(self, x: float, y: float, rx: float, ry: float, fill: RGB, *, turn: float = 0.0,
-             line: bool = True, box: bool = False) -> None:
+    def pair(
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        fill: RGB,
+        *,
+        turn: float = 0.0,
+        line: bool = True,
+        box: bool = False,
+    ) -> None:
         """Two mirrored ovals at (-x, y) and (x, y)."""
         for side in (-1, 1):
             self.oval(side * x, y, rx, ry, fill, turn=side * turn, line=line, box=box)
@@ -106,8 +126,7 @@ class Pen:
         for x, y in (pixels[0], pixels[-1]):
             self.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
-    def arc(self, x: float, y: float, rx: float, ry: float, start: float, end: float, width: float,
-            fill: RGB) -> None:
+    def arc(self, x: float, y: float, rx: float, ry: float, start: float, end: float, width: float, fill: RGB) -> None:
         """A stroke along an ellipse, angles in degrees clockwise from the right."""
         a = np.deg2rad(np.linspace(start, end, 14))
         self.stroke(np.stack([x + rx * np.cos(a), y + ry * np.sin(a)], axis=1), width, fill)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import BitImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
@@ -24,6 +24,7 @@ from chosen_one_nb.menagerie.clip import MEAN, STD
 from chosen_one_nb.menagerie.data import renders
 from chosen_one_nb.menagerie.loop import fit
 from chosen_one_nb.menagerie.recipe import Recipe
+
 
 def build(recipe: Recipe) -> ResNetForImageClassification:
     """Build the classifier untrained: one logit per value of every attribute, in the world's order."""

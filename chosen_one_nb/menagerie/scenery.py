@@ -60,8 +60,15 @@ def _beach(pen: Pen, rng: Random) -> None:
     pen.stroke([(x, 0.80), (x * 0.94 + 0.03, 0.40)], 0.03, (160, 110, 70))
     for turn in (20, 90, 160, -35, 215):
         a = np.deg2rad(turn)
-        pen.oval(x * 0.94 + 0.03 + 0.07 * np.cos(a), 0.39 + 0.05 * np.sin(a), 0.085, 0.024, (70, 170, 90),
-                 turn=turn, line=False)
+        pen.oval(
+            x * 0.94 + 0.03 + 0.07 * np.cos(a),
+            0.39 + 0.05 * np.sin(a),
+            0.085,
+            0.024,
+            (70, 170, 90),
+            turn=turn,
+            line=False,
+        )
 
 
 def _snow(pen: Pen, rng: Random) -> None:
@@ -98,8 +105,11 @@ def _city(pen: Pen, rng: Random) -> None:
         for row in range(5):
             for column in (0.02, 0.085):
                 y = top + 0.04 + 0.11 * row
-                pen.poly([(x + column, y), (x + column + 0.04, y), (x + column + 0.04, y + 0.055),
-                          (x + column, y + 0.055)], (252, 240, 190), line=False)
+                pen.poly(
+                    [(x + column, y), (x + column + 0.04, y), (x + column + 0.04, y + 0.055), (x + column, y + 0.055)],
+                    (252, 240, 190),
+                    line=False,
+                )
     _band(pen, 0.82, 1, (120, 122, 132))
     for x in (0.05, 0.4, 0.75):
         pen.poly([(x, 0.90), (x + 0.18, 0.90), (x + 0.18, 0.93), (x, 0.93)], (240, 240, 230), line=False)
@@ -125,11 +135,17 @@ def _room(pen: Pen, rng: Random) -> None:
     _band(pen, 0.74, 0.77, (250, 244, 236))
     x = rng.choice((0.02, 0.72))  # a window and, on the other side, a lamp
     pen.poly([(x, 0.08), (x + 0.26, 0.08), (x + 0.26, 0.42), (x, 0.42)], (252, 250, 246), line=False)
-    pen.poly([(x + 0.025, 0.105), (x + 0.235, 0.105), (x + 0.235, 0.395), (x + 0.025, 0.395)], (164, 214, 240), line=False)
+    pen.poly(
+        [(x + 0.025, 0.105), (x + 0.235, 0.105), (x + 0.235, 0.395), (x + 0.025, 0.395)], (164, 214, 240), line=False
+    )
     pen.stroke([(x + 0.13, 0.10), (x + 0.13, 0.40)], 0.02, (252, 250, 246))
     lamp = 0.10 if x > 0.5 else 0.90
     pen.stroke([(lamp, 0.45), (lamp, 0.86)], 0.022, (110, 90, 80))
-    pen.poly([(lamp - 0.05, 0.33), (lamp + 0.05, 0.33), (lamp + 0.10, 0.49), (lamp - 0.10, 0.49)], (255, 222, 130), line=False)
+    pen.poly(
+        [(lamp - 0.05, 0.33), (lamp + 0.05, 0.33), (lamp + 0.10, 0.49), (lamp - 0.10, 0.49)],
+        (255, 222, 130),
+        line=False,
+    )
 
 
 def _desert(pen: Pen, rng: Random) -> None:
@@ -153,13 +169,26 @@ def _underwater(pen: Pen, rng: Random) -> None:
         points = [(x + 0.025 * np.sin(t * 9), 0.95 - t) for t in np.linspace(0, rng.uniform(0.3, 0.5), 8)]
         pen.stroke(points, 0.032, (34, 140, 100))
     for _ in range(9):
-        x, y, r = rng.choice((rng.uniform(0.02, 0.25), rng.uniform(0.75, 0.98))), rng.uniform(0.03, 0.8), rng.uniform(0.02, 0.036)
+        x, y, r = (
+            rng.choice((rng.uniform(0.02, 0.25), rng.uniform(0.75, 0.98))),
+            rng.uniform(0.03, 0.8),
+            rng.uniform(0.02, 0.036),
+        )
         pen.oval(x, y, r, r, (206, 244, 250), line=False)
         pen.oval(x, y, r * 0.62, r * 0.62, (130, 210, 226), line=False)
 
 
-_PLACE = {"plain": _plain, "beach": _beach, "snow": _snow, "forest": _forest, "city": _city, "night": _night,
-          "room": _room, "desert": _desert, "underwater": _underwater}
+_PLACE = {
+    "plain": _plain,
+    "beach": _beach,
+    "snow": _snow,
+    "forest": _forest,
+    "city": _city,
+    "night": _night,
+    "room": _room,
+    "desert": _desert,
+    "underwater": _underwater,
+}
 
 
 def _extras(pen: Pen, rng: Random, extra: str) -> None:
@@ -175,8 +204,11 @@ def _leaf(pen: Pen, rng: Random, x: float, y: float) -> None:
     a = np.deg2rad(turn)
     pen.oval(x, y, 0.082, 0.05, WHITE, turn=turn, line=False)
     pen.oval(x, y, 0.068, 0.037, rng.choice(((214, 96, 20), (196, 64, 20), (226, 130, 30))), turn=turn, line=False)
-    pen.stroke([(x - 0.085 * np.cos(a), y - 0.085 * np.sin(a)), (x + 0.05 * np.cos(a), y + 0.05 * np.sin(a))],
-               0.014, (110, 50, 16))
+    pen.stroke(
+        [(x - 0.085 * np.cos(a), y - 0.085 * np.sin(a)), (x + 0.05 * np.cos(a), y + 0.05 * np.sin(a))],
+        0.014,
+        (110, 50, 16),
+    )
 
 
 def _star(pen: Pen, rng: Random, x: float, y: float) -> None:

@@ -10,8 +10,9 @@ from PIL import Image, ImageFilter
 PAPER = np.array([250, 244, 230], dtype=np.float32)
 
 
-def compose(truth: dict[str, Any], place: Image.Image, figure: Image.Image,
-            size: int) -> tuple[Image.Image, Image.Image]:
+def compose(
+    truth: dict[str, Any], place: Image.Image, figure: Image.Image, size: int
+) -> tuple[Image.Image, Image.Image]:
     """Lay the figure over the place and finish in the truth's style.
 
     Parameters
@@ -100,8 +101,7 @@ def _drawing(back: np.ndarray, front: np.ndarray, alpha: Image.Image, seed: int)
     return paler, coloured
 
 
-def _watercolour(back: np.ndarray, front: np.ndarray, alpha: Image.Image,
-                 seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _watercolour(back: np.ndarray, front: np.ndarray, alpha: Image.Image, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Washes that pool at edges and bleed into white paper."""
     size = len(back)
     x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))

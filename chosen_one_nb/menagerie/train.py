@@ -52,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
         if stage == "renders":
             renders(given.work, recipe.n_renders, recipe.image_size)
         else:
-            importlib.import_module(f"chosen_one_nb.menagerie.{stage}").train(recipe, given.work, given.out, given.device)
+            importlib.import_module(f"chosen_one_nb.menagerie.{stage}").train(
+                recipe, given.work, given.out, given.device
+            )
 
 
 if __name__ == "__main__":

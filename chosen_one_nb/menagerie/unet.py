@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from random import Random
 
@@ -67,12 +68,21 @@ class Texts:
         return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
 
 
+def cached_latents(folder: Path, images: np.ndarray, work: Path, device: str) -> Tensor:
+    """Scaled latents (N, C, h, w) of all renders; encoded once for each state of the autoencoder."""
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    file = work / f"latents_{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}_{len(images)}.npy"
+    if not file.exists():
+        vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(device)
+        np.save(file, (encode(vae, images, device) * vae.config.scaling_factor).numpy())
+    return torch.from_numpy(np.load(file))
+
+
 def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
     """Train the UNet on cached latents and fresh captions; complete ``out/pipeline``."""
     folder = out / "pipeline"
     truths, images = renders(work, recipe.n_renders, recipe.image_size)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval().to(device)
-    latents = encode(vae, images, device) * vae.config.scaling_factor
+    latents = cached_latents(folder / "vae", images, work, device)
     texts = Texts(folder, device)
     torch.manual_seed(recipe.seed)
     rng, words = np.random.default_rng(recipe.seed), Random(recipe.seed)
@@ -104,7 +114,9 @@ def assemble(folder: Path) -> None:
     StableDiffusionXLPipeline(
         vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float16),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float16),
-        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", torch_dtype=torch.float16),
+        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(
+            folder / "text_encoder_2", torch_dtype=torch.float16
+        ),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16),

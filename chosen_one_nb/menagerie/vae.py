@@ -17,7 +17,7 @@ from chosen_one_nb.menagerie.recipe import Recipe
 
 def as_tensor(images: np.ndarray) -> Tensor:
     """Turn uint8 images (B, H, W, 3) into floats (B, 3, H, W) in [-1, 1], channels last in memory."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def as_images(pixels: Tensor) -> np.ndarray:

@@ -7,8 +7,22 @@ RGB = tuple[int, int, int]
 PARTS = ("red", "yellow", "green", "blue", "purple", "pink")  # colours of clothes and accessories
 
 IDENTITY: dict[str, tuple[str, ...]] = {
-    "kind": ("fox", "cat", "dog", "rabbit", "bear", "mouse", "pig", "frog", "owl", "penguin", "dragon",
-             "robot", "astronaut", "wizard"),
+    "kind": (
+        "fox",
+        "cat",
+        "dog",
+        "rabbit",
+        "bear",
+        "mouse",
+        "pig",
+        "frog",
+        "owl",
+        "penguin",
+        "dragon",
+        "robot",
+        "astronaut",
+        "wizard",
+    ),
     "colour": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "grey"),
     "second": ("white", "yellow", "pink", "black"),
     "pattern": ("plain", "spots", "stripes", "patch"),
@@ -27,23 +41,38 @@ SCENE: dict[str, tuple[str, ...]] = {
     "extra": ("none", "leaves", "stars", "hearts"),
 }
 ATTRIBUTES: dict[str, tuple[str, ...]] = IDENTITY | SCENE
-PROPORTIONS: tuple[str, ...] = (
-    "head_width", "ear_size", "eye_size", "eye_spacing", "muzzle_size", "body_width")
+PROPORTIONS: tuple[str, ...] = ("head_width", "ear_size", "eye_size", "eye_spacing", "muzzle_size", "body_width")
 MAX_TILT = 12.0  # degrees
 
 BODY: dict[str, RGB] = {
-    "red": (214, 48, 44), "orange": (246, 138, 30), "yellow": (250, 208, 44), "green": (76, 176, 72),
-    "blue": (52, 122, 224), "purple": (138, 78, 200), "pink": (247, 142, 186), "grey": (142, 148, 158),
+    "red": (214, 48, 44),
+    "orange": (246, 138, 30),
+    "yellow": (250, 208, 44),
+    "green": (76, 176, 72),
+    "blue": (52, 122, 224),
+    "purple": (138, 78, 200),
+    "pink": (247, 142, 186),
+    "grey": (142, 148, 158),
 }
 SECOND: dict[str, RGB] = {
-    "white": (252, 250, 246), "yellow": (255, 226, 96), "pink": (252, 176, 194), "black": (52, 48, 60),
+    "white": (252, 250, 246),
+    "yellow": (255, 226, 96),
+    "pink": (252, 176, 194),
+    "black": (52, 48, 60),
 }
 PART: dict[str, RGB] = {
-    "red": (226, 30, 40), "yellow": (255, 214, 20), "green": (36, 160, 64), "blue": (30, 92, 220),
-    "purple": (126, 48, 190), "pink": (255, 120, 184),
+    "red": (226, 30, 40),
+    "yellow": (255, 214, 20),
+    "green": (36, 160, 64),
+    "blue": (30, 92, 220),
+    "purple": (126, 48, 190),
+    "pink": (255, 120, 184),
 }
 IRIS: dict[str, RGB] = {
-    "black": (24, 22, 28), "blue": (40, 140, 255), "green": (40, 190, 70), "amber": (255, 168, 0),
+    "black": (24, 22, 28),
+    "blue": (40, 140, 255),
+    "green": (40, 190, 70),
+    "amber": (255, 168, 0),
 }
 INK: RGB = (44, 36, 48)
 WHITE: RGB = (255, 255, 255)

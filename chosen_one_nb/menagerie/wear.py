@@ -32,8 +32,18 @@ def draw_behind(pen: Pen, look: Look) -> None:
     """Cape and balloon, which lie behind the body."""
     if look.truth["garment"] == "cape":
         w = look.body
-        pen.poly([(-0.14, 0.08), (0.14, 0.08), (w + 0.19, 0.40), (w * 0.8, 0.375), (0, 0.42), (-w * 0.8, 0.375),
-                  (-w - 0.19, 0.40)], look.garment)
+        pen.poly(
+            [
+                (-0.14, 0.08),
+                (0.14, 0.08),
+                (w + 0.19, 0.40),
+                (w * 0.8, 0.375),
+                (0, 0.42),
+                (-w * 0.8, 0.375),
+                (-w - 0.19, 0.40),
+            ],
+            look.garment,
+        )
     if look.truth["action"] == "balloon":
         x = look.body + 0.20
         pen.stroke([(x, -0.10), (look.body + 0.10, 0.22)], 0.014, INK)
@@ -65,8 +75,11 @@ def draw_scarf(pen: Pen, look: Look) -> None:
     if look.truth["garment"] == "scarf":
         tail = -w * 0.42
         pen.poly([(tail - 0.055, 0.15), (tail + 0.055, 0.15), (tail + 0.05, 0.335), (tail - 0.07, 0.335)], colour)
-        pen.poly([(tail - 0.062, 0.25), (tail + 0.05, 0.25), (tail + 0.05, 0.285), (tail - 0.066, 0.285)],
-                 mix(colour, WHITE, 0.7), line=False)
+        pen.poly(
+            [(tail - 0.062, 0.25), (tail + 0.05, 0.25), (tail + 0.05, 0.285), (tail - 0.066, 0.285)],
+            mix(colour, WHITE, 0.7),
+            line=False,
+        )
         pen.oval(0, 0.147, w * 1.12, 0.050, colour, box=True)
     elif look.truth["garment"] == "cape":
         pen.oval(0, 0.135, 0.032, 0.032, (255, 215, 60) if look.truth["garment_colour"] != "yellow" else WHITE)
@@ -84,8 +97,18 @@ def _hat(pen: Pen, look: Look, colour: RGB) -> None:
 
 
 def _crown(pen: Pen, look: Look, colour: RGB) -> None:
-    pen.poly([(-0.14, -0.25), (-0.165, -0.41), (-0.075, -0.335), (0, -0.445), (0.075, -0.335), (0.165, -0.41),
-              (0.14, -0.25)], colour)
+    pen.poly(
+        [
+            (-0.14, -0.25),
+            (-0.165, -0.41),
+            (-0.075, -0.335),
+            (0, -0.445),
+            (0.075, -0.335),
+            (0.165, -0.41),
+            (0.14, -0.25),
+        ],
+        colour,
+    )
     for x, y in ((-0.165, -0.41), (0, -0.44), (0.165, -0.41)):
         pen.oval(x, y, 0.026, 0.026, WHITE, line=False)
     pen.oval(0, -0.285, 0.03, 0.03, WHITE, line=False)
@@ -173,8 +196,12 @@ def _ice_cream(pen: Pen, x: float) -> None:
 def _gift(pen: Pen, x: float) -> None:
     x += 0.045
     pen.oval(x, 0.24, 0.105, 0.095, (70, 200, 220), box=True)
-    pen.poly([(x - 0.022, 0.147), (x + 0.022, 0.147), (x + 0.022, 0.333), (x - 0.022, 0.333)], (250, 60, 90), line=False)
-    pen.poly([(x - 0.103, 0.215), (x + 0.103, 0.215), (x + 0.103, 0.255), (x - 0.103, 0.255)], (250, 60, 90), line=False)
+    pen.poly(
+        [(x - 0.022, 0.147), (x + 0.022, 0.147), (x + 0.022, 0.333), (x - 0.022, 0.333)], (250, 60, 90), line=False
+    )
+    pen.poly(
+        [(x - 0.103, 0.215), (x + 0.103, 0.215), (x + 0.103, 0.255), (x - 0.103, 0.255)], (250, 60, 90), line=False
+    )
     for side in (-1, 1):
         pen.oval(x + side * 0.04, 0.125, 0.042, 0.028, (250, 60, 90), turn=side * -30)
 

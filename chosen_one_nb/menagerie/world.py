@@ -32,8 +32,21 @@ from chosen_one_nb.menagerie.style import compose
 from chosen_one_nb.menagerie.values import ATTRIBUTES, IDENTITY, MAX_TILT, PROPORTIONS, SCENE
 
 __all__ = [
-    "ATTRIBUTES", "CONTEXTS", "IDENTITY", "PROPORTIONS", "SCENE", "Caption", "Render", "WorldError",
-    "caption", "check", "named_in", "new_scene", "render", "sample", "vocabulary",
+    "ATTRIBUTES",
+    "CONTEXTS",
+    "IDENTITY",
+    "PROPORTIONS",
+    "SCENE",
+    "Caption",
+    "Render",
+    "WorldError",
+    "caption",
+    "check",
+    "named_in",
+    "new_scene",
+    "render",
+    "sample",
+    "vocabulary",
 ]
 
 Truth = dict[str, Any]

@@ -1,0 +1,42 @@
+"""Execute the notebooks and keep what reads on a code host: ``python tools/notebooks.py [NOTEBOOK ...]``.
+
+Widget state and widget views are taken out, static pictures and text stay. A notebook with an error is left as
+it was.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """Take out widgets, progress and warnings; what an output also says as a picture or text stays."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {}) and o.get("name") != "stderr"]
+
+
+def execute(path: Path) -> float:
+    """Execute one notebook in its folder and write it back; return the seconds it took."""
+    notebook = nbformat.read(path, as_version=4)
+    start = time.perf_counter()
+    NotebookClient(
+        notebook, timeout=1200, store_widget_state=False, resources={"metadata": {"path": path.parent}}
+    ).execute()
+    clean(notebook)
+    nbformat.write(notebook, path)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    for path in [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
+        print(f"{path.name}: {execute(path):.0f} s", flush=True)
