@@ -16,6 +16,8 @@ __all__ = ["Members", "Presence", "group_mask", "presence", "unit_rows"]
 Members = Sequence[int] | np.ndarray
 """A group of pictures: their numbers, or a mask over all."""
 
+SMALL_GROUP = 8  # phrases
+APART = 2.5  # standard deviations; noise splits as far in one column of fifty
 HAS_IT = 0.5  # a picture has an attribute from this chance on
 
 
@@ -64,6 +66,7 @@ def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *,
     In a group whose pictures have one of its phrases, zero-shot classification as CLIP does it: softmax over
     the group. In any other group each attribute by itself: the similarity, less the group's mean (which takes
     out what CLIP likes about a picture as such), is split into a low and a high kind over all pictures given.
+    A group of less than eight phrases takes the whole vocabulary's mean, since few would pull each other down.
     Give all galleries that shall be compared at once, so that one and the same split holds for all.
 
     Parameters
@@ -94,12 +97,13 @@ def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *,
     values, told_apart = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
     for columns in _by_group(attributes):
         members = [attributes[at] for at in columns]
-        scores = _group_scores(logits, members)  # (N, a)
+        scores = np.column_stack([logsumexp(logits[:, member.columns], axis=1) for member in members])
+        scores = scores - _level(logits, members)  # (N, a)
         if members[0].one_of:
             values[:, columns] = np.exp(scores)
         elif len(images):
             values[:, columns], gap = two_kinds(scores)
-            told_apart[columns] = gap > 2
+            told_apart[columns] = gap > APART
     return Presence(values, attributes, told_apart)
 
 
@@ -125,12 +129,14 @@ def _by_group(attributes: Sequence[Attribute]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _group_scores(logits: np.ndarray, members: list[Attribute]) -> np.ndarray:
-    """(N, a): logarithm of each attribute's share in its group, or its logit less the group's mean."""
+def _level(logits: np.ndarray, members: list[Attribute]) -> np.ndarray:
+    """What a group's scores are compared with, (N, 1): the logarithm of their sum, or the mean of logits."""
     phrases = [column for attribute in members for column in attribute.columns]
-    base = logsumexp if members[0].one_of else np.mean
-    level = base(logits[:, phrases], axis=1, keepdims=True)
-    return np.column_stack([logsumexp(logits[:, attribute.columns], axis=1) for attribute in members]) - level
+    if members[0].one_of:
+        return logsumexp(logits[:, phrases], axis=1, keepdims=True)
+    if len(phrases) < SMALL_GROUP:
+        phrases = list(range(logits.shape[1]))
+    return logits[:, phrases].mean(axis=1, keepdims=True) if len(phrases) > 1 else np.zeros((len(logits), 1))
 
 
 def group_mask(members: Members, n: int) -> np.ndarray:

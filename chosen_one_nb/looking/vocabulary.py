@@ -146,7 +146,8 @@ def _attributes(name: str, group: Group, start: int) -> list[Attribute]:
     said: dict[str, list[int]] = {}
     for at, phrase in enumerate(group.phrases):
         said.setdefault(phrase.attribute, []).append(at)
-    return [Attribute(attribute, name, group.kind, group.one_of, tuple(start + at for at in places),
+    one_of = group.one_of and len(said) > 1
+    return [Attribute(attribute, name, group.kind, one_of, tuple(start + at for at in places),
                       tuple(group.phrases[at].text for at in places),
                       next((group.phrases[at].opposite for at in places if group.phrases[at].opposite), None))
             for attribute, places in said.items()]

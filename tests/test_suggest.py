@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from chosen_one_nb.looking.presence import Presence
+from chosen_one_nb.looking.suggest import leave_out, most_and_least, prefer_least
+from chosen_one_nb.looking.vocabulary import Attribute
+
+HAT = Presence(np.array([[0.9], [0.8], [0.1], [0.2], [0.7], [0.0]]),
+               (Attribute("red hat", "accessory", "identity", False, (0,), ("a red hat",)),), np.array([True]))
+
+
+def test_most_and_least_never_share_a_picture():
+    values = np.array([0.1, 0.9, 0.5, 0.7, 0.3, 0.2])
+    assert most_and_least(values, range(6)) == ([1, 3, 2], [0, 5, 4])
+    assert most_and_least(values, [1, 2, 3, 4]) == ([1, 3], [4, 2])
+    assert most_and_least(values, [4]) == ([4], [])
+    assert most_and_least(values, values > 0.6) == ([1], [3])
+
+
+def test_pictures_that_have_it_are_left_out_with_the_reason():
+    made = leave_out(HAT, 0, [0, 1, 2, 3, 5])
+    assert (made.images, made.exclude, made.cluster) == ((2, 3, 5), (0, 1), None)
+    assert made.reason == 'left out 2 of 5 pictures for having "red hat"'
+
+
+def test_enough_pictures_stay_to_learn_from():
+    made = leave_out(HAT, 0, [0, 1, 4], keep_at_least=2)
+    assert (made.images, made.exclude) == ((1, 4), (0,))
+    assert made.reason == 'left out 1 of 3 pictures for having "red hat"; 3 have it, but 2 must stay to learn from'
+
+
+def test_nothing_to_leave_out_is_said():
+    assert leave_out(HAT, 0, [2, 3]).exclude == ()
+    assert leave_out(HAT, 0, [2, 3]).reason == 'none of the 2 pictures has "red hat": nothing to leave out'
+
+
+def test_the_cluster_that_has_it_least():
+    labels = np.array([0, 0, 1, 1, 2, -1])
+    made = prefer_least(HAT, 0, labels, instead_of=0)
+    assert (made.cluster, made.images) == (1, (2, 3))
+    assert made.reason == 'cluster 1 has "red hat" least: 0 of 2 pictures; cluster 0: 2 of 2 pictures'
+
+
+def test_dropped_clusters_are_not_preferred_and_none_left_is_an_error():
+    labels = np.array([0, 0, 1, 1, 2, -1])
+    assert prefer_least(HAT, 0, labels, kept=np.array([True, False, True])).cluster == 2
+    with pytest.raises(ValueError, match="at least one cluster"):
+        prefer_least(HAT, 0, labels, kept=np.zeros(3, bool))

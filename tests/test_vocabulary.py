@@ -1,0 +1,114 @@
+import json
+
+import pytest
+
+from chosen_one_nb.looking.vocabulary import MAX_PHRASES, VocabularyError, load_vocabulary, read_vocabulary
+
+BUNDLED = ["data/attributes.json", "data/attributes_menagerie.json"]
+
+TOY = {
+    "noun": "fox",
+    "groups": {
+        "place": {"kind": "incidental", "one_of": True, "template": "a {noun} {}",
+                  "phrases": ["at the beach", {"text": "in the snow", "opposite": "in the desert"},
+                              {"text": "in the cold", "attribute": "in the snow"}]},
+        "hat": ["a hat", "a crown"],
+    },
+}
+
+
+def test_texts_are_sentences_and_attributes_gather_what_means_the_same():
+    toy = read_vocabulary(TOY)
+    assert toy.texts() == ["a fox at the beach", "a fox in the snow", "a fox in the cold", "a hat", "a crown"]
+    assert toy.texts(noun="cat")[0] == "a cat at the beach"
+    assert [attribute.name for attribute in toy.attributes] == ["at the beach", "in the snow", "a hat", "a crown"]
+    snow = toy.attributes[1]
+    assert (snow.columns, snow.phrases, snow.opposite) == ((1, 2), ("in the snow", "in the cold"), "in the desert")
+    assert (snow.kind, snow.one_of) == ("incidental", True)
+    assert (toy.attributes[2].kind, toy.attributes[2].one_of, toy.attributes[2].columns) == ("seen", False, (3,))
+    assert len(toy) == 5
+
+
+def test_repeated_phrases_and_empty_groups_are_left_out_and_noted():
+    read = read_vocabulary({"a": ["Red  hat", "red hat"], "b": [], "c": {"phrases": []}})
+    assert read.texts() == ["Red  hat"]
+    assert len(read.notes) == 3
+    assert 'group "b" is empty' in read.notes[1]
+
+
+def test_html_stays_text_and_braces_do_no_harm():
+    nasty = "<img src=x onerror=alert(1)> {0} {name}"
+    assert read_vocabulary({"a": {"phrases": [nasty], "template": "a {}"}}).texts() == [f"a {nasty}"]
+
+
+def test_thousands_of_phrases_are_read_and_too_many_refused():
+    assert len(read_vocabulary({"a": [f"thing {i}" for i in range(5000)]})) == 5000
+    with pytest.raises(VocabularyError, match=f"at most {MAX_PHRASES} phrases, got"):
+        read_vocabulary({"a": [f"thing {i}" for i in range(MAX_PHRASES + 1)]})
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (["a"], "expected an object of groups, got list"),
+    ({}, "at least one phrase, found none"),
+    ({"a": "hat"}, "expected a list of phrases, got 'hat'"),
+    ({"a": [3]}, "a phrase is a text, or an object"),
+    ({"a": [{"words": "hat"}]}, "a phrase is a text, or an object"),
+    ({"a": ["  "]}, "text is a text of 1 to 300 characters"),
+    ({"a": ["x" * 301]}, "1 to 300 characters"),
+    ({"a": {"phrases": ["x"], "kind": "figure"}}, 'kind is "identity", "incidental" or "seen"'),
+    ({"a": {"phrases": ["x"], "one_of": "yes"}}, "one_of is true or false"),
+    ({"a": {"phrases": ["x"], "template": "a"}}, "template is a text with"),
+    ({"a": {"phrases": ["x"], "sort": 1}}, r"got \['sort'\]"),
+    ({"noun": 3, "groups": {"a": ["x"]}}, "noun is a word"),
+])
+def test_what_has_another_form_is_refused_with_its_place(data, message):
+    with pytest.raises(VocabularyError, match=message):
+        read_vocabulary(data)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b'{"a": ["x",]}', "expected JSON, but"),
+    (b"<html>", "expected JSON, but"),
+    (b'{"a": ["\xff"]}', "expected UTF-8"),
+    (b'{"a": 1}', "expected a list of phrases"),
+    (b"[" * 100_000, "expected JSON, but"),
+])
+def test_a_file_that_is_no_vocabulary_is_named(tmp_path, content, message):
+    file = tmp_path / "mine.json"
+    file.write_bytes(content)
+    with pytest.raises(VocabularyError, match=message) as caught:
+        load_vocabulary(file)
+    assert "mine.json" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(VocabularyError, match="none.json"):
+        load_vocabulary(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("path", BUNDLED)
+def test_bundled_vocabularies_have_no_faults(path, request):
+    read = load_vocabulary(request.config.rootpath / path)
+    assert read.notes == ()
+    names = [(attribute.group, attribute.name) for attribute in read.attributes]
+    assert len(set(names)) == len(names)
+    assert not any("{" in attribute.name or "  " in attribute.name for attribute in read.attributes)
+    raw = json.loads((request.config.rootpath / path).read_text())
+    assert set(raw) == {"about", "noun", "groups"}
+
+
+def test_the_one_for_photographs_and_art_has_the_groups_one_looks_for(request):
+    read = load_vocabulary(request.config.rootpath / BUNDLED[0])
+    wanted = {"setting", "lighting", "colour", "clothing", "accessory", "object held", "viewpoint", "framing", "medium",
+              "expression", "species", "age", "gender presentation", "text in the picture"}
+    assert wanted <= set(read.groups)
+    assert 300 <= len(read) <= 1200
+
+
+def test_the_menagerie_is_asked_in_words_that_its_captions_use(request):
+    from chosen_one_nb.menagerie import world
+
+    read = load_vocabulary(request.config.rootpath / BUNDLED[1])
+    known = set(world.vocabulary())
+    assert not [text for text in read.texts() if set(text.split()) - known]
+    assert not [text for text in read.texts() if not world.named_in(text)]
