@@ -1,0 +1,210 @@
+"""The README of an export: lines to copy into diffusers, A1111 and ComfyUI, settings, licence.
+
+Whatever a person typed (prompt, caption, token) is escaped, quoted by `repr` in Python, and fenced in blocks
+that it cannot end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chosen_one_nb.character import Character
+from chosen_one_nb.formats.base import Base
+from chosen_one_nb.formats.drawn import Drawn, Sampling
+from chosen_one_nb.formats.wording import a1111_prompt, comfyui_prompt, escape, fence, one_line
+from chosen_one_nb.steps.generate import SAMPLERS
+
+__all__ = ["diffusers_lines", "readme"]
+
+A1111_SAMPLERS = {"dpm++": "DPM++ 2M", "ddim": "DDIM", "euler": "Euler"}
+"""This kit's samplers by their nearest names in A1111 and Forge."""
+
+
+def readme(
+    character: Character, name: str, formats: Sequence[str], pictures: Sequence[Drawn] = ()
+) -> str:
+    """Return the README (markdown) of a character's export.
+
+    Parameters
+    ----------
+    character : Character
+    name : str
+        File name of LoRA and embeddings, without ending.
+    formats : sequence of str
+        "diffusers", "kohya", "comfyui": which sections to write.
+    pictures : sequence of Drawn
+        The best first.
+    """
+    sections = {"diffusers": _diffusers, "kohya": _a1111, "comfyui": _comfyui}
+    parts = [
+        _about(character),
+        _pictures(pictures),
+        *(section(character, name, pictures) for kind, section in sections.items() if kind in formats),
+        _licence(character),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(character: Character) -> str:
+    base, about = Base.of(character), character.provenance
+    made = f"made from {about['n_images']} pictures" if "n_images" in about else "made"
+    recorded = "" if base.known else " (guessed; the file this character came from does not say)"
+    lines = [
+        f"# {escape(about.get('prompt', character.caption))}",
+        f"One consistent character, {made} by chosen_one_nb, a kit for the method The Chosen One "
+        "(arXiv 2311.10093).",
+        f"- Base model: {escape(base.name)}{recorded}; the files work with it and, as a rule, with models "
+        f"fine-tuned from it.\n"
+        f"- Caption: {escape(character.caption)}\n"
+        f"- Word: {escape(character.token)}, {_rows(character)}\n"
+        f"- LoRA: rank {character.rank}, alpha {character.alpha:g}, UNet attention only",
+    ]
+    if not base.standard:
+        lines.append(
+            "> The base's text encoders are not as wide as those of the published SDXL or SD 1.x, so A1111 "
+            "and ComfyUI, which expect those, cannot load it; diffusers can."
+        )
+    return "\n\n".join(lines)
+
+
+def _rows(character: Character) -> str:
+    shapes = [f"{len(rows)} x {rows.shape[-1]} ({key})" for key, rows in character.tokens.items()]
+    return "learned rows " + " and ".join(shapes)
+
+
+def _pictures(pictures: Sequence[Drawn]) -> str:
+    if not pictures:
+        return ""
+    lines = [
+        "## Pictures",
+        "| picture | seed | prompt | sampler | steps | guidance | size | strength |\n"
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for i, drawn in enumerate(pictures, 1):
+        how = Sampling.of(drawn.settings)
+        rescale = f", rescale {how.rescale:g}" if how.rescale else ""
+        seed = "not recorded" if drawn.seed is None else drawn.seed
+        lines[-1] += (
+            f"\n| ![Picture {i}](pictures/{i}.png) | {seed} | {escape(drawn.prompt)} | {how.sampler} | "
+            f"{how.steps} | {how.guidance:g}{rescale} | {drawn.image.width} x {drawn.image.height} | "
+            f"{drawn.strength:g} |"
+        )
+    return "\n\n".join(lines)
+
+
+def _diffusers(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
+    return "\n\n".join(
+        [
+            "## diffusers",
+            "In this folder, with `pip install diffusers transformers accelerate peft`. In float32 on the "
+            "CPU the picture is the kit's own, pixel by pixel:",
+            fence(diffusers_lines(character, pictures), "python"),
+        ]
+    )
+
+
+def diffusers_lines(character: Character, pictures: Sequence[Drawn] = ()) -> str:
+    """Return the Python lines that draw the character with stock diffusers.
+
+    Noise is drawn on the CPU in float32, as the kit does, so that a seed means the same on every machine.
+    """
+    base = Base.of(character)
+    settings = pictures[0].settings if pictures else character.provenance.get("settings", {})
+    how = Sampling.of(settings)
+    prompt = one_line(pictures[0].prompt if pictures else character.caption)
+    seed = (pictures[0].seed if pictures else None) or 0
+    size = pictures[0].image.height if pictures else settings.get("image_size")
+    watermark = ", add_watermarker=False" if base.sdxl else ""
+    rescale = f", guidance_rescale={how.rescale!r}" if how.rescale else ""
+    return f"""\
+import torch
+from diffusers import {SAMPLERS[how.sampler]}, {base.pipeline_class}
+{_load_line(base)}base = {base.pipeline!r}
+device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+pipe = {base.pipeline_class}.from_pretrained(base, torch_dtype=dtype, use_safetensors=True{watermark})
+pipe.to(device)
+pipe.scheduler = {SAMPLERS[how.sampler]}.from_config(pipe.scheduler.config)
+
+pipe.load_lora_weights("diffusers", weight_name="pytorch_lora_weights.safetensors")
+{_rows_lines(character)}
+
+seed, size = {seed}, {size or "pipe.unet.config.sample_size * pipe.vae_scale_factor"}
+shape = (1, pipe.unet.config.in_channels, size // pipe.vae_scale_factor, size // pipe.vae_scale_factor)
+noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+picture = pipe(
+    {prompt!r},
+    latents=noise.to(device, dtype), height=size, width=size,
+    num_inference_steps={how.steps}, guidance_scale={how.guidance!r}{rescale},
+).images[0]
+picture.save("picture.png")"""
+
+
+def _load_line(base: Base) -> str:
+    return "from safetensors.torch import load_file\n\n" if base.sdxl else "\n"
+
+
+def _rows_lines(character: Character) -> str:
+    if len(character.tokens) == 1:
+        return f"pipe.load_textual_inversion('diffusers', token={character.token!r})"
+    return f"""\
+rows = load_file("diffusers/embeddings.safetensors")
+pipe.load_textual_inversion(
+    rows["clip_l"], token={character.token!r}, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)
+pipe.load_textual_inversion(
+    rows["clip_g"], token={character.token!r}, text_encoder=pipe.text_encoder_2, tokenizer=pipe.tokenizer_2)
+# SDXL's configuration finds a text's end by the highest id, which is now the new word's: name the end itself.
+pipe.text_encoder_2.text_model.eos_token_id = pipe.tokenizer_2.eos_token_id"""
+
+
+def _how(character: Character, pictures: Sequence[Drawn], samplers: dict[str, str]) -> str:
+    settings = pictures[0].settings if pictures else character.provenance.get("settings", {})
+    how = Sampling.of(settings)
+    side = settings.get("image_size") or Base.of(character).size
+    width, height = pictures[0].image.size if pictures else (side, side)
+    seed = f", seed {pictures[0].seed}" if pictures and pictures[0].seed is not None else ""
+    return f"Steps {how.steps}, {samplers[how.sampler]}, CFG {how.guidance:g}, size {width} x {height}{seed}"
+
+
+def _a1111(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
+    return "\n\n".join(
+        [
+            "## A1111 and Forge",
+            fence(
+                f"loras/{name}.safetensors       ->  models/Lora/\n"
+                f"embeddings/{name}.safetensors  ->  embeddings/"
+            ),
+            "Choose the base model's checkpoint, and as prompt:",
+            fence(a1111_prompt(character, name)),
+            f"{_how(character, pictures, A1111_SAMPLERS)}. The word is the embedding's file name. Noise and "
+            "schedules are this program's own: the same character, not the same picture. sd-scripts reads "
+            "the LoRA too.",
+        ]
+    )
+
+
+def _comfyui(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
+    return "\n\n".join(
+        [
+            "## ComfyUI",
+            fence(
+                f"loras/{name}.safetensors       ->  ComfyUI/models/loras/\n"
+                f"embeddings/{name}.safetensors  ->  ComfyUI/models/embeddings/"
+            ),
+            f"Drag `comfyui_workflow.json` onto the canvas and choose your checkpoint of the base model in "
+            f"the first node (it asks for {escape(Base.of(character).checkpoint)}). Its prompt:",
+            fence(comfyui_prompt(character, name)),
+        ]
+    )
+
+
+def _licence(character: Character) -> str:
+    base = Base.of(character)
+    known = (
+        f"that is {escape(base.licence)}"
+        if base.licence
+        else "which is not known here: read it where the model came from"
+    )
+    return (
+        f"## Licence\n\nThese files are a derivative of {escape(base.name)} and fall under its licence, "
+        f"{known}. Its terms on use and on passing derivatives on hold for this character and its pictures."
+    )
