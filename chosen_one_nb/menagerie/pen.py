@@ -93,7 +93,7 @@ class Pen:
         if turn:
             a = np.deg2rad(turn)
             points = points @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
-        self.poly(points + (x, y), fill, line=line)
+        self.poly(points + np.array([x, y]), fill, line=line)
 
     def pair(
         self,

@@ -1,0 +1,148 @@
+"""The recipe of the bundled miniature, in sizes that train in seconds, and its helpers on toy data."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+from transformers import CLIPModel, Dinov2Model
+
+from chosen_one_nb.menagerie import train as command
+from chosen_one_nb.menagerie import world
+from chosen_one_nb.menagerie.attributes import SIZES, targets
+from chosen_one_nb.menagerie.data import draw, renders
+from chosen_one_nb.menagerie.dino import crops
+from chosen_one_nb.menagerie.evaluate import agreement, context_present, interval, table
+from chosen_one_nb.menagerie.loop import fit, learning_rate
+from chosen_one_nb.menagerie.measure import entropy, prompts
+from chosen_one_nb.menagerie.reader import Reader
+from chosen_one_nb.menagerie.recipe import Recipe
+from chosen_one_nb.menagerie.tokenizer import word_tokenizer
+
+TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
+        "text_depth=2", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32", "dino_depth=1",
+        "dino_prototypes=16", "dino_batch=4", "reader_size=32", "reader_channels=4,8,8,8", "reader_batch=4",
+        "unet_channels=8,16,32", "unet_batch=4"]  # fmt: skip
+
+
+def test_tokenizer_knows_its_words_and_survives_others():
+    words = ["eating", "tea", "wearing", "ear", "a", "fox", ","]
+    tokenizer = word_tokenizer(words, 12)
+    assert [tokenizer.tokenize(word) for word in words] == [[word + "</w>"] for word in words]
+    strange = tokenizer("a zebra in Tōkyō 日本 🦊").input_ids
+    assert strange[0] == tokenizer.bos_token_id
+    assert strange.index(tokenizer.eos_token_id) == len(strange) - 1, "only the end is the end mark"
+
+
+def test_tokenizer_gives_every_word_of_the_world_one_token():
+    tokenizer = word_tokenizer(world.vocabulary(), 32)
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in world.vocabulary())
+
+
+def test_recipe_is_changed_by_words_and_saved(tmp_path):
+    recipe = Recipe().with_words(["image_size=128", "vae_channels=8,16,32,64"])
+    assert (recipe.image_size, recipe.vae_channels) == (128, (8, 16, 32, 64))
+    recipe.save(tmp_path / "recipe.json")
+    assert Recipe.load(tmp_path / "recipe.json") == recipe
+    with pytest.raises(ValueError, match="expected name=number .* got 'size=big'"):
+        recipe.with_words(["size=big"])
+
+
+def test_learning_rate_warms_up_and_falls():
+    assert learning_rate(1.0, 0.0, 0) == pytest.approx(0.01)
+    assert learning_rate(1.0, 0.0, 200) == 1.0
+    assert learning_rate(1.0, 1.0, 200) == pytest.approx(0.02)
+
+
+def test_training_goes_on_from_its_checkpoint(tmp_path):
+    wanted = torch.tensor([[3.0]])
+
+    def train(minutes):
+        model = torch.nn.Linear(1, 1, bias=False)
+        steps = []
+
+        def loss(step, progress):
+            steps.append(step)
+            return {"loss": (model(torch.ones(1, 1)) - wanted).square().sum()}
+
+        return fit("line", model, loss, minutes=minutes, work=tmp_path, rate=0.2, weight_decay=0.0), steps
+
+    _, first = train(0.01)
+    best, second = train(0.02)
+    assert second[0] == first[-1] + 1
+    assert best.weight.item() == pytest.approx(3, abs=1)
+    _, third = train(0.02)
+    assert third == [], "the budget is spent"
+
+
+def test_renders_are_drawn_once(tmp_path):
+    truths, images = renders(tmp_path, 3, 32, workers=1)
+    again, same = renders(tmp_path, 3, 32)
+    assert truths == again
+    np.testing.assert_array_equal(images, same)
+    np.testing.assert_array_equal(images[1], draw(1, 32)[1])
+
+
+def test_targets_name_every_attribute():
+    truth = draw(5, 32)[0]
+    row = targets([truth])[0]
+    assert [values[i] for values, i in zip(world.ATTRIBUTES.values(), row, strict=True)] == [
+        truth[name] for name in world.ATTRIBUTES
+    ]
+
+
+def test_crops_stay_inside_the_picture():
+    pixels = torch.zeros(64, 3, 16, 16)
+    pixels[:, 0] = 1.0
+    cropped = crops(pixels, 8, 0.2, 0.6)
+    assert cropped.shape == (64, 3, 8, 8)
+    assert cropped[:, 0].mean() == pytest.approx(1.0, abs=0.01)
+
+
+def test_agreement_and_entropy_by_hand():
+    assert agreement(["red", "red", "blue"]) == pytest.approx(1 / 3)
+    assert agreement(["red"] * 4) == 1
+    assert entropy(pd.Series(["a", "b"])) == pytest.approx(np.log(2))
+
+
+def test_context_is_present_when_all_of_it_is():
+    read = pd.DataFrame({"place": ["snow", "snow"], "action": ["book", "ball"]})
+    asked = [{"place": "snow", "action": "book"}] * 2
+    assert context_present(read, asked) == 0.5
+
+
+def test_interval_holds_the_mean():
+    value, low, high = interval([0.0, 1.0] * 20)
+    assert low < value == 0.5 < high
+    assert interval([2.0] * 5) == (2.0, 2.0, 2.0)
+
+
+def test_table_of_one_prompt():
+    numbers = ["ratio", "seconds", "identity_first", "identity_final", "identity_base_contexts", "identity_contexts"]
+    row = dict.fromkeys(numbers, 0.5) | {"outcome": "converged", "context_base": 0.8, "context": 0.6}
+    found = table(pd.DataFrame([row])).set_index("figure")["value"]
+    assert found["prompts that converged"] == 1
+    assert found["asked context present, relative to the base model"] == pytest.approx(0.75)
+
+
+def test_held_out_prompts_ask_for_something():
+    assert all(len(caption.named) >= 2 for caption in prompts(20))
+
+
+def test_the_whole_recipe_makes_stock_models(tmp_path):
+    out = tmp_path / "menagerie"
+    command.main(["--set", *TINY, "--minutes", "0.02", "--out", str(out), "--work", str(tmp_path / "work"),
+                  "--device", "cpu"])  # fmt: skip
+    pipeline = StableDiffusionXLPipeline.from_pretrained(out / "pipeline", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a fox and a zebra", num_inference_steps=2, height=64, width=64).images[0]
+    assert image.size == (64, 64)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    CLIPModel.from_pretrained(out / "clip")
+    Dinov2Model.from_pretrained(out / "dinov2")
+    found = Reader(out / "reader").probabilities([image])
+    assert [p.shape for p in found.values()] == [(1, size) for size in SIZES]
+    assert json.loads((out / "recipe.json").read_text())["n_renders"] == 40
+    assert all(file.suffix != ".bin" for file in out.rglob("*"))
