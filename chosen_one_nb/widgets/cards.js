@@ -1,0 +1,89 @@
+// The clusters as cards, most cohesive first.
+function render({ model, el, signal }) {
+  const root = make("div", { class: "chosen-cards", role: "list", "aria-label": "Clusters, most cohesive first" });
+  el.replaceChildren(root);
+  fillOnArrival(el, signal);
+  const tell = (action, more = {}) => model.send({ do: action, ...more });
+
+  function build() {
+    const focused = root.querySelector(":focus")?.dataset.key;
+    const cards = model.get("cards").map(card);
+    root.replaceChildren(...(cards.length ? cards : [make("p", { class: "chosen-empty" }, model.get("empty"))]));
+    if (focused) root.querySelector(`[data-key="${focused}"]`)?.focus();
+  }
+
+  function card(data) {
+    const box = make("article", { class: `chosen-card${data.chosen ? " is-chosen" : ""}${data.kept ? "" : " is-dropped"}`,
+      role: "listitem", "data-cluster": data.cluster, style: `--swatch:${data.colour}`, "aria-label": data.title },
+    head(data), pictures(data), facts(data),
+    data.shares ? make("p", { class: "chosen-shares", title: data.shares_tip ?? "" }, data.shares) : null,
+    data.reason ? make("p", { class: "chosen-reason" }, data.reason) : null,
+    data.warning ? make("p", { class: "chosen-warning" }, "⚠ " + data.warning) : null);
+    box.addEventListener("pointerenter", () => point({ hovered: data.cluster }));
+    box.addEventListener("pointerleave", () => point({ hovered: -1 }));
+    return box;
+  }
+
+  function head(data) {
+    const choose = make("button", { class: "chosen-choose", "data-key": `choose${data.cluster}`,
+      disabled: !model.get("can_choose"), title: `Refine on the ${data.size} pictures of cluster ${data.cluster}` },
+    data.chosen ? "★ Chosen" : "Choose");
+    choose.addEventListener("click", () => tell("choose", { cluster: data.cluster }));
+    return make("header", {}, signOf(data.sign, data.colour), make("strong", {}, data.title),
+      make("span", { class: "chosen-size" }, `n = ${data.size}`),
+      data.proposed ? make("span", { class: "chosen-badge", title: "What the paper's rule takes" }, "☆ proposed") : null,
+      data.kept ? null : make("span", { class: "chosen-badge is-faint", title: data.dropped_tip }, "dropped"),
+      make("span", { class: "chosen-space" }), tickbox(data), choose);
+  }
+
+  function tickbox(data) {
+    const box = make("input", { type: "checkbox", "data-key": `tick${data.cluster}`,
+      "aria-label": `Tick cluster ${data.cluster} for merging` });
+    box.checked = model.get("ticked").includes(data.cluster);
+    box.addEventListener("change", () => {
+      const others = model.get("ticked").filter((c) => c !== data.cluster);
+      point({ ticked: box.checked ? [...others, data.cluster].sort((a, b) => a - b) : others });
+    });
+    return make("label", { class: "chosen-tick", title: "Tick two or more clusters, then press Merge" }, box, "merge");
+  }
+
+  function pictures(data) {
+    const strip = (indices, caption, title) => indices.length
+      ? make("figure", { class: "chosen-strip", title },
+        make("div", {}, ...indices.map((index) => face(index))), make("figcaption", {}, caption))
+      : null;
+    return make("div", { class: "chosen-faces" },
+      strip([data.medoid], "medoid", "The picture nearest to the centroid"),
+      strip(data.typical, "most typical", "Next nearest to the centroid"),
+      strip(data.odd, "oddest", "Farthest from the centroid: the first to leave out"));
+  }
+
+  function face(index) {
+    const text = model.get("labels")[index] ?? `picture ${index}`;
+    const out = model.get("excluded").includes(index);
+    const button = make("button", { class: `chosen-face${out ? " is-excluded" : ""}`, "data-key": `face${index}`,
+      title: `${text}${out ? ", left out" : ""}: show it in the map and the gallery` },
+    picture(model.get("album"), index, text));
+    button.addEventListener("pointerenter", () => point({ pointed: index }));
+    button.addEventListener("click", () => tell("look", { index }));
+    return button;
+  }
+
+  function facts(data) {
+    return make("dl", { class: "chosen-facts" },
+      ...data.facts.map(([name, value, tip]) => make("div", { title: tip }, make("dt", {}, name), make("dd", {}, value))));
+  }
+
+  function point(changes) {
+    for (const [trait, value] of Object.entries(changes)) model.set(trait, value);
+    model.save_changes();
+  }
+
+  keepKeys(root, () => false);
+  model.on("change:cards change:album change:labels change:can_choose change:excluded change:empty", coalesce(build));
+  model.on("change:ticked", () => root.querySelectorAll(".chosen-tick input").forEach((box) => {
+    box.checked = model.get("ticked").includes(Number(box.closest("article").dataset.cluster));
+  }));
+  build();
+}
+export default { render };

@@ -1,0 +1,100 @@
+"""The clusters as cards, most cohesive first: judge them, choose one, tick some to merge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anywidget
+import traitlets
+
+from .judge import Evidence, cards, evidence
+from .panel import Panel
+from .pictures import HERE, script
+from .status import guarded
+
+
+class Cards(anywidget.AnyWidget):
+    """Cards in the browser.
+
+    Parameters
+    ----------
+    album : str
+        Where the pictures are.
+    cards : list of dict
+        What `chosen_one_nb.widgets.judge.cards` gives.
+    labels : list of str
+        Alt text of each picture.
+    excluded : list of int
+        Pictures left out; shown faint.
+    hovered, pointed : int
+        Cluster and picture under the pointer, -1 for none.
+    ticked : list of int
+        Clusters ticked for merging.
+    can_choose : bool
+        Whether the Choose buttons work.
+    empty : str
+        What is written when there are no clusters.
+    """
+
+    _esm = script("cards.js")
+    _css = HERE / "cards.css"
+    album = traitlets.Unicode().tag(sync=True)
+    cards = traitlets.List(traitlets.Dict()).tag(sync=True)
+    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    excluded = traitlets.List(traitlets.Int()).tag(sync=True)
+    hovered = traitlets.Int(-1).tag(sync=True)
+    pointed = traitlets.Int(-1).tag(sync=True)
+    ticked = traitlets.List(traitlets.Int()).tag(sync=True)
+    can_choose = traitlets.Bool(True).tag(sync=True)
+    empty = traitlets.Unicode("No clusters yet.").tag(sync=True)
+
+
+class ClusterPanel(Panel):
+    """The cards of the iteration shown, and what is done on them."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.ui = self.view = Cards()
+        self.view.observe(self._hover, "hovered")
+        self.view.observe(self._point, "pointed")
+        self.view.on_msg(lambda _view, content, _buffers: self.act(content))
+
+    def evidence(self) -> Evidence | None:
+        """What speaks for the clusters shown; None until it is computed in the background."""
+        node, features, clusters = self.node, self.node.features, self.node.clusters
+        key = ("evidence", node.id, node.edit.clusters)
+        return self.explorer.later.get(key, lambda: evidence(features, clusters, node.settings))
+
+    def show(self) -> None:
+        """Show the clusters as they are now."""
+        node = self.node
+        if node.clusters is None:
+            with self.view.hold_sync():
+                self.view.cards, self.view.ticked = [], []
+                self.view.empty = "Clusters appear here once the features have been clustered."
+            return
+        decision = node.decision
+        shown = cards(node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None)
+        with self.view.hold_sync():
+            self.view.album = self.explorer.albums.key(node.gallery_of)
+            self.view.labels, self.view.excluded = self.explorer.labels(), list(node.excluded)
+            self.view.can_choose = not self.explorer.busy and not self.run.read_only
+            self.view.ticked = [c for c in self.view.ticked if c < len(shown)]
+            self.view.cards = shown
+
+    @guarded
+    def act(self, content: dict[str, Any]) -> None:
+        """Do what was pressed on a card: ``{"do": "choose", "cluster": 3}`` or ``{"do": "look", "index": 7}``."""
+        if content.get("do") == "choose":
+            self.explorer.choose(int(content["cluster"]))
+        elif content.get("do") == "look":
+            self.explorer.look(int(content["index"]))
+
+    @guarded
+    def _hover(self, change: dict[str, Any]) -> None:
+        self.explorer.light_cluster(change["new"])
+
+    @guarded
+    def _point(self, change: dict[str, Any]) -> None:
+        if change["new"] >= 0:
+            self.explorer.hover(change["new"])

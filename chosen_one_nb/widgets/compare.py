@@ -1,0 +1,117 @@
+"""Two branches side by side: what was decided, what followed, and pictures on the same seeds."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+import pandas as pd
+
+from .gallery import Gallery
+from .panel import Panel, row
+from .status import guarded
+
+if TYPE_CHECKING:
+    from chosen_one_nb.run import Node
+
+
+class ComparePanel(Panel):
+    """Choose two nodes; see their decisions, their figures and the galleries that came of them."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.picks = [_pick("A"), _pick("B")]
+        self.table = ipywidgets.HTML()
+        self.table.add_class("chosen-table")
+        self.heads = [ipywidgets.HTML(), ipywidgets.HTML()]
+        self.views = [Gallery(name=f"Gallery {side}", can_exclude=False, size=56, empty="Nothing drawn from it yet.")
+                      for side in "AB"]
+        sides = [ipywidgets.VBox([head, view], layout=ipywidgets.Layout(flex="1 1 320px", min_width="0"))
+                 for head, view in zip(self.heads, self.views, strict=True)]
+        self.ui = ipywidgets.VBox([row(*self.picks), ipywidgets.HBox(sides), self.table])
+        for pick in self.picks:
+            pick.observe(self._redraw, "value")
+        self.views[0].observe(lambda change: self._follow(1, change), "hovered")
+        self.views[1].observe(lambda change: self._follow(0, change), "hovered")
+
+    def show(self) -> None:
+        """Offer all nodes and show the two that are picked."""
+        ids = list(self.run.nodes)
+        with self.filling():
+            for pick, default in zip(self.picks, self._defaults(), strict=True):
+                if tuple(pick.options) != tuple(ids):
+                    kept = pick.value if pick.value in ids and self._asked else default
+                    pick.options = ids
+                    pick.value = kept
+        self._show_pair()
+
+    _asked = False
+
+    def _defaults(self) -> tuple[str, str]:
+        """The latest branch and what it branched from; without branches the shown node and its parent."""
+        nodes = list(self.run.nodes.values())
+        branches = [node for node in nodes if node.gallery_of != node.id]
+        if branches:
+            return branches[-1].gallery_of, branches[-1].id
+        return (self.node.parent or self.node).id, self.node.id
+
+    def _show_pair(self) -> None:
+        pair = [self.run.nodes[pick.value] for pick in self.picks if pick.value]
+        if len(pair) < 2:
+            return
+        for node, head, view in zip(pair, self.heads, self.views, strict=True):
+            self._show_side(node, head, view)
+        self.table.value = _as_html(self.run.compare(*pair)) if pair[0].id != pair[1].id else ""
+
+    def _show_side(self, node: Node, head: ipywidgets.HTML, view: Gallery) -> None:
+        shown = next((child for child in reversed(node.children) if len(child.images)), None)
+        what = f"what came of it: gallery {shown.id}" if shown else "its own gallery, nothing came of it yet"
+        shown = shown or node
+        head.value = f"<strong>{escape(node.id)}</strong> · {escape(_said(node))} · {escape(what)}"
+        if not len(shown.images):
+            view.sections = []
+            return
+        with view.hold_sync():
+            view.album = self.explorer.albums.show_gallery(shown)
+            view.labels = [f"{shown.id} picture {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
+            view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}]
+
+    def _follow(self, other: int, change: dict[str, Any]) -> None:
+        self.views[other].hovered = change["new"]
+        self.views[other].focused = change["new"]
+
+    @guarded
+    def _redraw(self, _change: Any) -> None:
+        if not self.is_filling:
+            self._asked = True
+            self._show_pair()
+
+
+def _pick(side: str) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(options=[], description=side, tooltip=f"Which iteration to show as {side}",
+                               style={"description_width": "auto"}, layout=ipywidgets.Layout(width="140px"))
+
+
+def _said(node: Node) -> str:
+    decision = node.decision
+    if decision is None:
+        return "nothing chosen"
+    what = f"cluster {decision.cluster}" if decision.cluster is not None else "by hand"
+    note = f", “{decision.note}”" if decision.note else ""
+    return f"{what}, {len(decision.images)} pictures, by {decision.by}{note}"
+
+
+def _as_html(table: pd.DataFrame) -> str:
+    """Write a comparison as a table, everything in it as text."""
+    head = "".join(f"<th scope='col'>{escape(str(name))}</th>" for name in table.columns)
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(str(name))}</th>" + "".join(f"<td>{escape(_cell(v))}</td>" for v in values) + "</tr>"
+        for name, values in zip(table.index, table.itertuples(index=False), strict=True))
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

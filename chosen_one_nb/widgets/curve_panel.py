@@ -1,0 +1,53 @@
+"""The two small curves: distance against d_conv, and the loss of the refinement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets
+
+from .curves import CurveFigure, LossFigure
+from .panel import Panel, framed
+from .status import guarded
+
+
+class CurvePanel(Panel):
+    """Distance of every iteration, and the loss of the one that is shown (or of the work under way)."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.distance, self.loss = CurveFigure(), LossFigure()
+        self.ui = ipywidgets.HBox([
+            framed("Distance against d_conv", self.distance.widget), framed("Loss of the refinement", self.loss.widget)])
+        self.ui.add_class("chosen-curves")
+        self.distance.on_click(self._click)
+        self._losses: list[dict[str, Any]] = []
+        self._shown: tuple[Any, ...] = ()
+
+    def show(self) -> None:
+        """Show the curve as it is now, and the losses of the iteration that is shown."""
+        rows = self.run.curve().to_dict("records")
+        key = (self.node.id, len(rows), [row["state"] for row in rows])
+        if key != self._shown:
+            self.distance.show(rows, self.node.id, max(3, self.node.settings.max_iterations))
+            self._shown = key
+        if self.node.refined:
+            self._losses = list(self.node.losses)
+        elif not self.explorer.busy:
+            self._losses = []
+        self.draw_loss()
+
+    def step(self, event: dict[str, Any]) -> None:
+        """Take one training step's report."""
+        if event["step"] <= 1:
+            self._losses = []
+        self._losses.append(event)
+
+    def draw_loss(self) -> None:
+        """Draw the losses so far."""
+        self.loss.show(self._losses)
+
+    @guarded
+    def _click(self, node_id: str) -> None:
+        self.explorer.show_node(node_id)
+

@@ -1,0 +1,128 @@
+"""Overruling: what was proposed and what was taken, the selection, leaving out, merging, re-clustering, undo, a note."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import ipywidgets
+
+from .gallery import Gallery
+from .panel import Panel, button, row
+from .status import guarded
+
+
+class DecidePanel(Panel):
+    """Everything a person can decide about the iteration that is shown."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.words = ipywidgets.HTML()
+        self.words.add_class("chosen-decision")
+        self.proposal = button("Take the proposal", "Choose what the paper's rule proposes", kind="proposal")
+        self.use = button("Choose selection", "Refine on the selected pictures instead of a cluster", kind="use")
+        self.out = button("Leave out", "Leave the selected pictures out of the choice", kind="out")
+        self.back = button("Put back", "Put the selected pictures back (with none selected: all)", kind="back")
+        self.clear = button("Clear", "Clear the selection", kind="clear")
+        self.merge = button("Merge ticked", "Make one cluster of the clusters ticked on their cards", kind="merge")
+        self.k = ipywidgets.BoundedIntText(2, min=1, max=2, description="k", tooltip="Number of clusters",
+                                           style={"description_width": "auto"}, layout=ipywidgets.Layout(width="90px"))
+        self.again = button("Re-cluster", "Cluster the same pictures again into k clusters; nothing is drawn", kind="recluster")
+        self.undo = button("Undo", "Take back the last decision, exclusion, merge or re-clustering (z)", icon="undo", kind="undo")
+        self.redo = button("Redo", "Make it again (y)", icon="repeat", kind="redo")
+        self.note = ipywidgets.Text(placeholder="Why? Kept with the decision", continuous_update=False, description="note",
+                                    tooltip="A note that is kept with the next decision, or with this one when you press Enter",
+                                    style={"description_width": "auto"}, layout=ipywidgets.Layout(width="340px"))
+        self.strip = Gallery(name="The chosen pictures", click="exclude", size=56, empty="Nothing is chosen yet.")
+        self.strip.add_class("chosen-choice")
+        self.ui = ipywidgets.VBox([
+            self.words, row(self.proposal, self.use, self.out, self.back, self.clear),
+            row(self.merge, self.k, self.again, self.undo, self.redo, self.note), self.strip])
+        self.ui.add_class("chosen-decide")
+        self._listen()
+
+    def _listen(self) -> None:
+        act = self.explorer
+        for control, do in (
+            (self.proposal, lambda: act.choose()), (self.use, act.choose_selection), (self.clear, lambda: act.select([])),
+            (self.out, lambda: act.leave_out(act.selected)), (self.back, lambda: act.put_back(act.selected or None)),
+            (self.merge, act.merge_ticked), (self.again, lambda: act.recluster(self.k.value)),
+            (self.undo, act.undo), (self.redo, act.redo),
+        ):
+            control.on_click(lambda _button, do=do: do())
+        self.note.observe(self._noted, "value")
+        self.strip.observe(self._struck, "excluded")
+        self.strip.observe(self._pointed, "hovered")
+        self.strip.on_action(self.explorer.key)
+
+    # --- showing ---------------------------------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Show what has been decided and what can be."""
+        node = self.node
+        open_ = node.clusters is not None and not self.explorer.busy and not self.run.read_only
+        for control in (self.proposal, self.merge, self.again, self.k, self.note):
+            control.disabled = not open_
+        self.proposal.disabled = not open_ or node.clusters.proposed is None
+        self.undo.disabled = not (open_ and node.can_undo)
+        self.redo.disabled = not (open_ and node.can_redo)
+        self.show_selection()
+        self.words.value = self._sentence()
+        with self.filling():
+            self._fill(node)
+    
+    def show_selection(self) -> None:
+        """Name the number of selected pictures on the buttons that use them."""
+        n, node = len(self.explorer.selected), self.node
+        open_ = node.clusters is not None and not self.explorer.busy and not self.run.read_only
+        self.use.description = f"Choose selection ({n})" if n else "Choose selection"
+        for control in (self.use, self.out):
+            control.disabled = not (open_ and n)
+        self.clear.disabled = not n
+        self.back.disabled = not (open_ and node.excluded)
+
+    def _fill(self, node: Any) -> None:
+        if node.clusters is not None:
+            self.k.max = max(2, len(node.seeds))
+            self.k.value = len(node.clusters.sizes)
+        decision = node.decision
+        self.note.value = decision.note if decision else ""
+        chosen = sorted({*decision.images, *decision.excluded}) if decision else []
+        with self.strip.hold_sync():
+            self.strip.album, self.strip.labels = self.explorer.albums.key(node.gallery_of), self.explorer.labels()
+            self.strip.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": chosen}] if chosen else []
+            self.strip.excluded = list(node.excluded)
+            self.strip.can_exclude = not self.explorer.busy and not self.run.read_only
+
+    def _sentence(self) -> str:
+        node = self.node
+        if node.clusters is None:
+            return "<span>Nothing to decide yet: the features have not been clustered.</span>"
+        proposed, decision = node.clusters.proposed, node.decision
+        rule = f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)
+        if decision is None:
+            return f"<span>{rule} <strong>Nothing is chosen yet.</strong></span>"
+        taken = f"cluster {decision.cluster}" if decision.cluster is not None else "pictures picked by hand"
+        left = f", {len(decision.excluded)} left out" if decision.excluded else ""
+        risk = self.run.risk(decision.images)
+        branch = " Changing it begins a branch: this node has its Θ already." if node.refined else ""
+        return (f"<span>{rule} <strong>Taken: {taken}, {len(decision.images)} pictures{left}</strong> "
+                f"(by {escape(decision.by)}).{branch}</span>"
+                + (f'<span class="chosen-warning">⚠ {escape(risk)}</span>' if risk else ""))
+
+    # --- hearing ---------------------------------------------------------------------------------------------------
+
+    @guarded
+    def _struck(self, change: dict[str, Any]) -> None:
+        if not self.is_filling:
+            self.explorer.set_excluded(change["new"])
+
+    @guarded
+    def _pointed(self, change: dict[str, Any]) -> None:
+        if change["new"] >= 0:
+            self.explorer.hover(change["new"])
+
+    @guarded
+    def _noted(self, change: dict[str, Any]) -> None:
+        if not self.is_filling:
+            self.explorer.write_note(change["new"])

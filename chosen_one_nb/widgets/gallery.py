@@ -1,0 +1,85 @@
+"""The gallery of an iteration: pictures in groups, to select, leave out, choose and look at closely.
+
+Keyboard, only while the gallery has the focus: arrows move, space leaves a picture out or puts it back, ``s``
+selects, ``f`` looks closer, Enter chooses the picture's cluster, ``z`` undoes, ``Z`` or ``y`` redoes, Escape clears
+the selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import anywidget
+import traitlets
+
+from .pictures import HERE, script
+
+Action = Literal["choose", "undo", "redo"]
+
+
+class Gallery(anywidget.AnyWidget):
+    """A grid of pictures taken from an album (see `chosen_one_nb.widgets.pictures.Album`).
+
+    Parameters
+    ----------
+    name : str
+        What the gallery is called by screen readers.
+    album : str
+        Name of the album whose pictures are shown.
+    sections : list of dict
+        Groups in order: ``title``, ``sign``, ``colour``, ``note``, ``ids`` (list of int), ``dropped`` (bool).
+    labels : list of str
+        Alt text of each picture, by index.
+    hovered, focused, zoomed : int
+        Index of the picture pointed at, to scroll to, looked at closely; -1 for none.
+    selected, excluded, chosen : list of int
+        Indices selected on the screen, left out by the person, and part of the decision.
+    size : int
+        Side of a tile in pixels, 32 to 256.
+    click : {"select", "exclude"}
+        What a click on a picture does.
+    can_exclude : bool
+        Whether pictures can be left out here.
+    large : dict
+        ``{"index", "data"}``: WebP data of the picture looked at closely, in full size.
+    empty : str
+        What is written when there is nothing to show.
+    """
+
+    _esm = script("gallery.js")
+    _css = HERE / "gallery.css"
+
+    name = traitlets.Unicode("Pictures").tag(sync=True)
+    album = traitlets.Unicode().tag(sync=True)
+    sections = traitlets.List(traitlets.Dict()).tag(sync=True)
+    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    hovered = traitlets.Int(-1).tag(sync=True)
+    focused = traitlets.Int(-1).tag(sync=True)
+    zoomed = traitlets.Int(-1).tag(sync=True)
+    selected = traitlets.List(traitlets.Int()).tag(sync=True)
+    excluded = traitlets.List(traitlets.Int()).tag(sync=True)
+    chosen = traitlets.List(traitlets.Int()).tag(sync=True)
+    size = traitlets.Int(72, min=32, max=256).tag(sync=True)
+    click = traitlets.Enum(["select", "exclude"], "select").tag(sync=True)
+    can_exclude = traitlets.Bool(True).tag(sync=True)
+    large = traitlets.Dict().tag(sync=True)
+    empty = traitlets.Unicode("No pictures yet.").tag(sync=True)
+
+    def __init__(self, **traits: Any) -> None:
+        self._handlers: list[Callable[[Action, int], None]] = []
+        super().__init__(**traits)
+        self.on_msg(self._hear)
+
+    def on_action(self, handler: Callable[[Action, int], None]) -> None:
+        """Call `handler(action, index)` when Enter, z or y is pressed; `index` is -1 where it has no meaning."""
+        self._handlers.append(handler)
+
+    def press(self, action: Action, index: int = -1) -> None:
+        """Do what the key does: for scripts and tests."""
+        for handler in self._handlers:
+            handler(action, index)
+
+    def _hear(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        if content.get("do") in ("choose", "undo", "redo"):
+            self.press(content["do"], int(content.get("index", -1)))

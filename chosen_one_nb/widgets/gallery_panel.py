@@ -1,0 +1,118 @@
+"""The gallery of all pictures of an iteration, in the order one likes, linked with the map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets
+import numpy as np
+
+from .gallery import Gallery
+from .judge import ranked_members
+from .panel import Panel, row
+from .pictures import webp
+from .signs import sign_of
+from .status import guarded
+
+LARGE = 768
+
+
+class GalleryPanel(Panel):
+    """All pictures: by cluster, by seed or by distance; also while they are being drawn."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.order = ipywidgets.Dropdown(
+            options=[("by cluster", "cluster"), ("by seed", "seed"), ("oddest first", "odd")], value="cluster",
+            description="order", tooltip="How the pictures are grouped", style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="190px"))
+        self.size = ipywidgets.IntSlider(72, min=40, max=200, step=8, description="size", tooltip="Size of the pictures",
+                                         readout=False, style={"description_width": "auto"},
+                                         layout=ipywidgets.Layout(width="200px"))
+        keys = ipywidgets.HTML("<kbd>arrows</kbd> move · <kbd>space</kbd> leave out · <kbd>s</kbd> select · <kbd>f</kbd> "
+                               "look closer · <kbd>Enter</kbd> choose the cluster · <kbd>z</kbd>/<kbd>y</kbd> undo, redo")
+        keys.add_class("chosen-keys")
+        self.view = Gallery(name="Gallery of the iteration")
+        ipywidgets.jslink((self.size, "value"), (self.view, "size"))
+        self.ui = ipywidgets.VBox([row(self.order, self.size, keys), self.view])
+        self.order.observe(self._redraw, "value")
+        for trait, hear in (("hovered", self._hover), ("selected", self._select), ("excluded", self._strike),
+                            ("zoomed", self._zoom)):
+            self.view.observe(hear, trait)
+        self.view.on_action(explorer.key)
+
+    def show(self) -> None:
+        """Show the pictures there are."""
+        node = self.node
+        decision = node.decision
+        with self.filling():
+            with self.view.hold_sync():
+                self.view.album, self.view.labels = self.explorer.albums.key(node.gallery_of), self.explorer.labels()
+                self.view.sections = self._sections()
+                self.view.chosen = list(decision.images) if decision else []
+                self.view.excluded, self.view.selected = list(node.excluded), list(self.explorer.selected)
+                self.view.can_exclude = node.clusters is not None and not self.explorer.busy and not self.run.read_only
+                self.view.empty = "No pictures yet. Press Next to draw them."
+    
+    def mark(self, **traits: Any) -> None:
+        """Set traits of the gallery without hearing them back."""
+        with self.filling():
+            with self.view.hold_sync():
+                for name, value in traits.items():
+                    setattr(self.view, name, value)
+    
+    # --- order -----------------------------------------------------------------------------------------------------
+
+    def _sections(self) -> list[dict[str, Any]]:
+        node, clusters = self.node, self.node.clusters
+        if not len(node.images):
+            drawn = self.explorer.drawn()
+            return [_section(f"{len(drawn)} of {len(node.seeds)} drawn", drawn)] if drawn else []
+        if clusters is None or self.order.value == "seed":
+            return [_section("", list(range(len(node.seeds))))]
+        if self.order.value == "odd":
+            farthest = np.argsort(-clusters.distances, kind="stable")
+            return [_section("farthest from their centroids first", [int(i) for i in farthest])]
+        order = sorted((int(c) for c in clusters.order), key=lambda c: not clusters.kept[c])
+        return [self._cluster(c) for c in order]
+
+    def _cluster(self, c: int) -> dict[str, Any]:
+        clusters, decision = self.node.clusters, self.node.decision
+        sign, members = sign_of(clusters, c), ranked_members(clusters, c)
+        notes = [f"{len(members)} pictures"]
+        notes += ["proposed"] if clusters.proposed == c else []
+        notes += ["chosen"] if decision and decision.cluster == c else []
+        notes += [] if clusters.kept[c] else ["dropped: too few"]
+        return _section(f"Cluster {c}", members, sign.glyph, sign.colour, ", ".join(notes), not clusters.kept[c])
+
+    # --- hearing ---------------------------------------------------------------------------------------------------
+
+    @guarded
+    def _redraw(self, _change: Any) -> None:
+        self.show()
+
+    @guarded
+    def _hover(self, change: dict[str, Any]) -> None:
+        if not self.is_filling and change["new"] >= 0:
+            self.explorer.hover(change["new"])
+
+    @guarded
+    def _select(self, change: dict[str, Any]) -> None:
+        if not self.is_filling:
+            self.explorer.select(change["new"])
+
+    @guarded
+    def _strike(self, change: dict[str, Any]) -> None:
+        if not self.is_filling:
+            self.explorer.set_excluded(change["new"])
+
+    @guarded
+    def _zoom(self, change: dict[str, Any]) -> None:
+        index = change["new"]
+        if 0 <= index < len(self.node.images):
+            self.view.large = {"index": index, "data": webp(self.node.images[index], LARGE, quality=92)}
+
+
+def _section(title: str, ids: list[int], sign: str = "", colour: str = "", note: str = "", dropped: bool = False
+             ) -> dict[str, Any]:
+    return {"title": title, "sign": sign, "colour": colour, "note": note, "ids": ids, "dropped": dropped}

@@ -1,0 +1,227 @@
+"""Long work off the notebook's threads: one `Job` at a time, with progress, time left and cancel.
+
+Widget callbacks must return at once (they share one comm channel, so a callback that works for a minute also
+holds up *Cancel*). A `Job` runs a function on its own thread, asks it to stop through `Job.cancelled`, which every
+step polls at each sampler or training step, and reports through one callback.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["ready", "running", "done", "cancelled", "failed"]
+
+REPORT_EVERY = 0.1
+"""Seconds between two progress reports to the screen; the first and last of a stage always pass."""
+
+
+class Busy(RuntimeError):
+    """Raised when work is asked for while other work is still running."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage has come.
+
+    Parameters
+    ----------
+    stage : str
+        The stage's name, for example ``"generate"``.
+    done, total : int
+        Units finished and units in all; ``total`` 0 means unknown.
+    unit : str
+        What is counted: ``"images"``, ``"steps"``.
+    seconds : float
+        Seconds since the stage reported for the first time.
+    first : int
+        How many units were done at that first report: the speed is measured from there.
+    """
+
+    stage: str
+    done: int
+    total: int
+    unit: str = ""
+    seconds: float = 0.0
+    first: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """Share of the stage that is done, in [0, 1]."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the end at the speed so far, or None while that cannot be told."""
+        moved = self.done - self.first
+        if moved <= 0 or self.total <= 0:
+            return None
+        return max(0.0, (self.total - self.done) * self.seconds / moved)
+
+    @property
+    def text(self) -> str:
+        """The progress in words, for example ``"71/128 images · 0:21 left"``.
+
+        Examples
+        --------
+        >>> Progress("generate", 71, 128, "images", seconds=26.2, first=0).text
+        '71/128 images · 0:21 left'
+        >>> Progress("embed", 0, 128, "images").text
+        '0/128 images'
+        """
+        counted = f"{self.done}/{self.total} {self.unit}".strip() if self.total > 0 else ""
+        left = self.seconds_left
+        if left is None or self.done >= self.total:
+            return counted
+        return f"{counted} · {int(left) // 60}:{int(left) % 60:02d} left"
+
+
+class Job:
+    """Run one piece of work on a thread of its own.
+
+    Parameters
+    ----------
+    work : callable
+        Called with the job; hands `report` and `cancelled` on to the steps. What it returns becomes `result`.
+    name : str
+        What the work is called on the screen.
+    on_change : callable, optional
+        Called with the job, on the job's thread, when it starts, progresses and ends.
+
+    Notes
+    -----
+    The thread is a daemon: it never keeps a kernel alive. What a stage has finished is on disk already.
+    """
+
+    def __init__(
+        self, work: Callable[[Job], Any], *, name: str = "work", on_change: Callable[[Job], None] | None = None
+    ) -> None:
+        self.name = name
+        self.state: State = "ready"
+        self.progress: Progress | None = None
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._work = work
+        self._on_change = on_change or (lambda job: None)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started = self._reported = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether the work has begun and not ended."""
+        return self.state == "running"
+
+    def start(self) -> Job:
+        """Begin; returns the job itself, at once."""
+        self.state = "running"
+        self._thread = threading.Thread(target=self._run, name=f"job {self.name}", daemon=True)
+        self._thread.start()
+        return self
+
+    def cancel(self) -> None:
+        """Ask the work to stop at its next sampler or training step."""
+        self._stop.set()
+
+    def cancelled(self) -> bool:
+        """Whether a stop was asked for; the steps poll this."""
+        return self._stop.is_set()
+
+    def wait(self, timeout: float | None = None) -> Job:
+        """Wait until the work has ended.
+
+        Raises
+        ------
+        TimeoutError
+            When it is still running after `timeout` seconds.
+        """
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                raise TimeoutError(f"{self.name} is still running after {timeout} s.")
+        return self
+
+    def report(self, event: Mapping[str, Any]) -> None:
+        """Take one progress event ``{"stage", "done", "total", "unit"}`` from a step."""
+        now, stage = time.monotonic(), str(event["stage"])
+        last, done = self.progress, int(event["done"])
+        if last is None or last.stage != stage or done < last.done:
+            self._started, self._reported, first = now, 0.0, done
+        else:
+            first = last.first
+        total = int(event.get("total") or 0)
+        self.progress = Progress(stage, done, total, str(event.get("unit", "")), now - self._started, first)
+        if now - self._reported >= REPORT_EVERY or done >= total:
+            self._reported = now
+            self._on_change(self)
+
+    def _run(self) -> None:
+        from ..steps import Cancelled
+
+        try:
+            self._on_change(self)
+            self.result = self._work(self)
+            self.state = "done"
+        except Cancelled:
+            self.state = "cancelled"
+        except BaseException as error:  # noqa: BLE001  nothing may be lost on a thread: the status line shows it
+            self.error, self.state = error, "failed"
+        self._on_change(self)
+
+
+class Desk:
+    """Where the work on one run is handed in: one job at a time, and all who watch are told how it goes.
+
+    Attributes
+    ----------
+    job : Job or None
+        The present or last job.
+    watchers : list of callable
+        Called as ``watcher(kind, what)`` on the job's thread: ``("job", job)`` when it starts, progresses and ends,
+        ``("images", pairs)`` and ``("step", dict)`` with what the steps report.
+
+    Examples
+    --------
+    >>> desk = Desk()
+    >>> desk.start(lambda job: 2 + 2, name="sum").wait().result
+    4
+    """
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.watchers: list[Callable[[str, Any], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self.job is not None and self.job.running
+
+    def start(self, work: Callable[[Job], Any], *, name: str = "work") -> Job:
+        """Start `work` as a `Job`.
+
+        Raises
+        ------
+        Busy
+            When a job is still running; nothing is started.
+        """
+        with self._lock:
+            if self.busy:
+                raise Busy(f"Still at work ({self.job.name}). Wait until it is done, or press Cancel.")
+            self.job = Job(work, name=name, on_change=lambda job: self.tell("job", job))
+            return self.job.start()
+
+    def cancel(self) -> bool:
+        """Ask the running job to stop; False when nothing runs."""
+        if not self.busy:
+            return False
+        self.job.cancel()
+        return True
+
+    def tell(self, kind: str, what: Any) -> None:
+        """Tell the watchers."""
+        for watcher in list(self.watchers):
+            watcher(kind, what)

@@ -1,0 +1,93 @@
+"""Values that take a while (a UMAP, the resampling of clusters): asked for, shown when they are there."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+
+class Later:
+    """Compute values once each, one after another, on a background thread.
+
+    Parameters
+    ----------
+    on_ready : callable, optional
+        Called without arguments, on the background thread, whenever a value has become ready or has failed.
+
+    Examples
+    --------
+    >>> later = Later()
+    >>> later.get("answer", lambda: 42) is None    # asked for; not there yet
+    True
+    >>> later.settle(); later.get("answer", lambda: 42)
+    42
+    """
+
+    def __init__(self, on_ready: Callable[[], None] | None = None) -> None:
+        self._on_ready = on_ready or (lambda: None)
+        self._values: dict[Hashable, Any] = {}
+        self._errors: dict[Hashable, Exception] = {}
+        self._asked: set[Hashable] = set()
+        self._open: set[Hashable] = set()
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+
+    def get(self, key: Hashable, compute: Callable[[], Any], default: Any = None) -> Any:
+        """Give the value of `key`, or `default` while it is still being computed or when that failed."""
+        with self._lock:
+            if key in self._asked:
+                return self._values.get(key, default)
+            self._asked.add(key)
+            self._open.add(key)
+            self._queue.put((key, compute))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="explorer background", daemon=True)
+                self._thread.start()
+        return default
+
+    def error(self, key: Hashable) -> Exception | None:
+        """Say why `key` could not be computed, None when it could or is not done yet."""
+        return self._errors.get(key)
+
+    def waiting(self, key: Hashable) -> bool:
+        """Whether `key` has been asked for and is still being computed."""
+        return key in self._asked and key not in self._values and key not in self._errors
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Store a value that is known already."""
+        with self._lock:
+            self._asked.add(key)
+            self._values[key] = value
+
+    def settle(self, timeout: float | None = 60.0) -> None:
+        """Wait until everything asked for is there (for scripts and tests).
+
+        Raises
+        ------
+        TimeoutError
+            When it is not after `timeout` seconds.
+        """
+        with self._idle:
+            if not self._idle.wait_for(lambda: not self._open, timeout):
+                raise TimeoutError(f"Still computing {sorted(map(str, self._open))} after {timeout} s.")
+
+    def _run(self) -> None:
+        while True:
+            key, compute = self._queue.get()
+            try:
+                value, error = compute(), None
+            except Exception as caught:  # noqa: BLE001  shown by whoever asked, through `error`
+                value, error = None, caught
+            with self._lock:
+                if error is None:
+                    self._values[key] = value
+                else:
+                    self._errors[key] = error
+            self._on_ready()
+            with self._idle:
+                self._open.discard(key)
+                self._idle.notify_all()

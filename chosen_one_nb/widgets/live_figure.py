@@ -1,0 +1,82 @@
+"""A Plotly figure widget that is never stale and shares one copy of Plotly with its siblings.
+
+Two facts about ``plotly.graph_objects.FigureWidget`` (7.1) are worked around here:
+
+- what is edited between a figure's making and the end of its loading in the browser never reaches the screen when the
+  figure is nested in another widget; a `LiveFigure` is asked for its present state just before it draws;
+- each figure carries the whole of Plotly (5 MB) as a trait; a `LiveFigure` carries a few lines, and Plotly travels
+  once, in `PlotlyBundle`.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import anywidget
+import plotly.graph_objects as go
+import traitlets
+
+from .pictures import HERE
+from .signs import INK
+
+SLOT = (HERE / "slot.js").read_text("utf-8")
+
+
+class PlotlyBundle(anywidget.AnyWidget):
+    """Plotly's JavaScript, sent to the page once; it has no view."""
+
+    _esm = SLOT + (HERE / "bundle.js").read_text("utf-8")
+    source = traitlets.Unicode().tag(sync=True)
+
+
+@cache
+def plotly_bundle() -> PlotlyBundle:
+    """Send Plotly to the page, the first time this is called in a kernel."""
+    return PlotlyBundle(source=files("plotly").joinpath("package_data/widgetbundle.js").read_text("utf-8"))
+
+
+class LiveFigure(go.FigureWidget):
+    """A figure widget that shows its present state whenever it is drawn, on a ground that suits both themes.
+
+    Parameters
+    ----------
+    traces : list
+        The traces; they stay for the figure's life and are only updated.
+    height : int
+        Pixels.
+    **layout
+        What Plotly's layout takes.
+    """
+
+    _esm = SLOT + (HERE / "figure.js").read_text("utf-8")
+
+    def __init__(self, traces: list[Any], *, height: int, **layout: Any) -> None:
+        plotly_bundle()
+        super().__init__(data=traces, layout={**_ground(height), **layout})
+        self._config = {"displaylogo": False, "responsive": True, "scrollZoom": False,
+                        "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"]}
+        self.on_msg(self._answer)
+
+    def refresh(self) -> None:
+        """Copy the present state into what a browser reads when it draws the figure."""
+        self._widget_layout = deepcopy(self._layout_obj._props)
+        self._widget_data = deepcopy(self._data)
+
+    def _answer(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        if content.get("want") == "fresh":
+            self.refresh()
+            self.send({"fresh": True})
+
+
+def _ground(height: int) -> dict[str, Any]:
+    """Layout common to all figures: transparent, mid-grey writing, no titles."""
+    axis = {"zeroline": False, "gridcolor": "rgba(127,127,127,0.18)", "linecolor": "rgba(127,127,127,0.5)"}
+    return {
+        "height": height, "autosize": True, "showlegend": False, "hovermode": "closest",
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": INK, "size": 12}, "xaxis": axis, "yaxis": axis,
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": "#0072B2", "orientation": "v"},
+    }

@@ -1,0 +1,186 @@
+"""The map panel: the features as a picture, how far to trust it, and what is behind each point."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import ipywidgets
+import numpy as np
+
+from .figures import MapFigure
+from .layouts import Layout, Layouts
+from .panel import Panel, button, row
+from .preview import Preview
+from .signs import marks, plain_marks
+from .status import guarded
+
+COLOUR_BY = [("cluster", "cluster"), ("distance to centroid", "distance"), ("seed order", "order"),
+             ("kept or dropped", "kept")]
+NEIGHBOURS = 5
+
+
+class MapPanel(Panel):
+    """Map, controls, trust line and preview."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.layouts = Layouts(explorer.later)
+        self.figure = MapFigure()
+        self.preview = Preview()
+        self.method = ipywidgets.ToggleButtons(
+            options=[("UMAP", "umap"), ("PCA", "pca")], value="umap",
+            tooltips=["Neighbours stay together; gaps and sizes mean little", "Straight projection; distances shrink, never tear"],
+            style={"button_width": "58px"}, layout=ipywidgets.Layout(width="auto"))
+        self.colour = ipywidgets.Dropdown(options=COLOUR_BY, value="cluster", description="colour", tooltip="What the colours mean",
+                                          style={"description_width": "auto"}, layout=ipywidgets.Layout(width="200px"))
+        self.thumbs = _check("pictures", "Stand the pictures on their points, as many as fit")
+        self.glide = _check("glide", "Let the points glide when the iteration changes")
+        self.steps = ipywidgets.SelectionSlider(options=["0"], description="iteration", continuous_update=False,
+                                                tooltip="Look at another iteration of this branch",
+                                                style={"description_width": "auto"}, layout=ipywidgets.Layout(width="230px"))
+        self.doubt = button("other maps", "Lay the pictures out with other seeds and neighbourhoods: what changes is not real")
+        self.trust, self.variants = ipywidgets.HTML(), ipywidgets.HTML()
+        for text in (self.trust, self.variants):
+            text.add_class("chosen-trust")
+        self.ui = ipywidgets.VBox([
+            row(self.method, self.colour, self.thumbs), self.figure.widget, row(self.steps, self.glide, self.doubt),
+            self.trust, self.variants, self.preview])
+        self.ui.add_class("chosen-map")
+        self._listen()
+        self._drawn: tuple[Any, ...] = ()
+
+    def _listen(self) -> None:
+        for control in (self.method, self.colour, self.thumbs):
+            control.observe(self._redraw, "value")
+        self.steps.observe(self._step, "value")
+        self.doubt.on_click(lambda _button: self._vary())
+        self.figure.on_hover(self._hover)
+        self.figure.on_click(self._click)
+        self.figure.on_select(self._lasso)
+        self.preview.on_msg(self._hear)
+
+    # --- showing ---------------------------------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Show the gallery of the iteration that is shown, laid out with the others of its branch."""
+        node = self.node
+        self._fill_slider()
+        self.variants.value = "" if node.id not in self._drawn[:1] else self.variants.value
+        if node.features is None:
+            self._show_nothing()
+            return
+        layout = self._layout()
+        key = (node.id, node.edit.clusters if node.edit else None, node.decision, node.excluded, self.colour.value,
+               layout.method, tuple(layout.xy), self.thumbs.value)
+        if key != self._drawn:
+            self._draw(layout, key)
+        self._tell(layout)
+
+    def _layout(self) -> Layout:
+        path = [node for node in self.run.path(self.node) if node.features is not None]
+        return self.layouts.get(path, self.method.value)
+
+    def _draw(self, layout: Layout, key: tuple[Any, ...]) -> None:
+        node, clusters = self.node, self.node.clusters
+        xy = layout.xy[node.gallery_of]
+        moved = self.glide.value and self._drawn[:1] != key[:1] and self._drawn[5:7] == key[5:7]
+        self.figure.show(
+            xy, marks(clusters, self.colour.value) if clusters else plain_marks(len(xy)), self.explorer.labels(),
+            chosen=node.decision.images if node.decision else (), excluded=node.excluded,
+            ghosts=layout.others(node.gallery_of), numbers=_centres(clusters, xy), move=moved,
+            revision=f"{layout.method} {len(layout.xy)}")
+        first = [] if clusters is None else [int(m) for m in clusters.medoids]
+        self.figure.thumbnails(node.images if self.thumbs.value else (), first)
+        self.figure.select(self.explorer.selected)
+        self._drawn = key
+
+    def _show_nothing(self) -> None:
+        self.figure.show(np.zeros((0, 2)), plain_marks(0), [])
+        self.figure.thumbnails(())
+        self._drawn = (self.node.id,)
+        self.trust.value = "The map appears once the pictures have been drawn and embedded."
+
+    def _tell(self, layout: Layout) -> None:
+        said = [f"trustworthiness {layout.trust:.2f}, continuity {layout.continuity:.2f} (1 is faithful)"]
+        said.append("the map's distances are not those that cohesion uses: it is measured in all dimensions")
+        if layout.waiting:
+            said.insert(0, "PCA for now, UMAP is being fitted…")
+        if len(layout.xy) > 1:
+            said.append("grey dots: the other iterations, laid out together with this one")
+        self.trust.value = escape(" · ".join(said))
+
+    def _fill_slider(self) -> None:
+        path = [node.id for node in self.run.path(self.node)]
+        leaf = self.run.nodes[path[-1]]
+        while leaf.children:
+            leaf = leaf.children[-1]
+            path.append(leaf.id)
+        with self.filling():
+            if tuple(self.steps.options) != tuple(path):
+                self.steps.options = path
+            self.steps.value = self.node.id
+            self.steps.disabled = len(path) < 2
+    
+    # --- pointing --------------------------------------------------------------------------------------------------
+
+    def point(self, index: int) -> None:
+        """Ring a point, draw lines to its true neighbours and show its picture."""
+        if not 0 <= index < self.figure.shown:
+            return
+        near = self.explorer.neighbours(index, NEIGHBOURS)
+        self.figure.ring([index], [i for i, _ in near])
+        labels = self.explorer.labels()
+        with self.preview.hold_sync():
+            self.preview.album = self.explorer.albums.key(self.node.gallery_of)
+            self.preview.lines = labels[index].split(", ")
+            self.preview.neighbours = [{"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near]
+            self.preview.index = index
+
+    def light(self, indices: list[int]) -> None:
+        """Ring several points, for example a cluster's."""
+        self.figure.ring(indices)
+
+    @guarded
+    def _hover(self, index: int) -> None:
+        self.explorer.hover(index)
+
+    @guarded
+    def _click(self, index: int) -> None:
+        self.explorer.look(index)
+
+    @guarded
+    def _lasso(self, indices: list[int]) -> None:
+        self.explorer.select(indices)
+
+    @guarded
+    def _hear(self, _view: Any, content: dict[str, Any], _buffers: Any) -> None:
+        if content.get("do") == "look":
+            self.explorer.look(int(content["index"]))
+
+    @guarded
+    def _redraw(self, _change: Any) -> None:
+        self.show()
+
+    @guarded
+    def _step(self, change: dict[str, Any]) -> None:
+        if not self.is_filling:
+            self.explorer.show_node(change["new"])
+
+    @guarded
+    def _vary(self) -> None:
+        self.variants.value = "Laying out nine other maps…"
+        self.explorer.show_variants()
+
+
+def _check(label: str, tip: str) -> ipywidgets.Checkbox:
+    return ipywidgets.Checkbox(False, description=label, tooltip=tip, indent=False, layout=ipywidgets.Layout(width="auto"))
+
+
+def _centres(clusters: Any, xy: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Where the cluster numbers are written: the middle of each kept cluster's points on the map."""
+    if clusters is None:
+        return {}
+    kept = [c for c in range(len(clusters.sizes)) if clusters.kept[c]]
+    middles = {str(c): np.median(xy[clusters.labels == c], axis=0) for c in kept}
+    return {name: (float(x), float(y)) for name, (x, y) in middles.items()}

@@ -1,0 +1,117 @@
+"""What the parts of the screen have in common: they show one iteration of a run and pass on what is clicked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+
+from .status import Status
+
+if TYPE_CHECKING:
+    from chosen_one_nb.run import Node
+    from chosen_one_nb.run import Run
+
+    from .explorer import Explorer
+
+
+class Panel:
+    """A part of the screen.
+
+    Parameters
+    ----------
+    explorer : Explorer
+        Whose part it is: it knows the run and the iteration that is shown, and does what is clicked.
+
+    Attributes
+    ----------
+    ui : ipywidgets.Widget
+        What is put on the screen; made once.
+    """
+
+    ui: ipywidgets.Widget
+
+    def __init__(self, explorer: Explorer) -> None:
+        self.explorer = explorer
+        self._here = threading.local()
+
+    @property
+    def run(self) -> Run:
+        """The run that is explored."""
+        return self.explorer.run
+
+    @property
+    def node(self) -> Node:
+        """The iteration that is shown."""
+        return self.explorer.node
+
+    @property
+    def status(self) -> Status:
+        """Where messages go."""
+        return self.explorer.status
+
+    @property
+    def raise_errors(self) -> bool:
+        """Whether handlers raise what goes wrong after showing it (tests)."""
+        return self.explorer.raise_errors
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Set widgets without taking it for something the person did (on this thread only)."""
+        self._here.filling = True
+        try:
+            yield
+        finally:
+            self._here.filling = False
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether this thread is inside `filling`."""
+        return getattr(self._here, "filling", False)
+
+    def show(self) -> None:
+        """Bring the panel up to the run's present state; called after every change."""
+        raise NotImplementedError
+
+
+def button(label: str, tip: str, *, style: str = "", icon: str = "", kind: str = "") -> ipywidgets.Button:
+    """Make a button as wide as its label, with a tooltip.
+
+    Parameters
+    ----------
+    label, tip : str
+        What it says, and what it does in a sentence.
+    style : {"", "primary", "success", "warning", "danger"}
+        ipywidgets' button style.
+    icon : str
+        A Font Awesome name.
+    kind : str
+        A class for the style sheet and for tests, for example ``"next"`` gives ``chosen-next``.
+    """
+    made = ipywidgets.Button(description=label, tooltip=tip, button_style=style, icon=icon,
+                             layout=ipywidgets.Layout(width="auto"))
+    made.add_class("chosen-button")
+    if kind:
+        made.add_class(f"chosen-{kind}")
+    return made
+
+
+def row(*children: ipywidgets.Widget, kind: str = "", **layout: Any) -> ipywidgets.HBox:
+    """Put widgets side by side, wrapping where the screen is narrow."""
+    box = ipywidgets.HBox(children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center", **layout))
+    box.add_class("chosen-row")
+    if kind:
+        box.add_class(f"chosen-{kind}")
+    return box
+
+
+def framed(title: str, content: ipywidgets.Widget) -> ipywidgets.VBox:
+    """Put a panel in a frame with a heading; markup in the heading is shown as text."""
+    head = ipywidgets.HTML(f"<h3>{escape(title)}</h3>")
+    box = ipywidgets.VBox([head, content])
+    box.add_class("chosen-frame")
+    return box

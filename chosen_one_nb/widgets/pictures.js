@@ -1,0 +1,65 @@
+// Pictures travel once, as albums, and every view on the page takes them from here by "album/index".
+const PICTURES = (globalThis.chosenOnePictures ??= { urls: new Map(), arrivals: new EventTarget() });
+
+function addPicture(album, index, bytes) {
+  const key = `${album}/${index}`;
+  if (PICTURES.urls.has(key)) return;
+  PICTURES.urls.set(key, URL.createObjectURL(new Blob([bytes], { type: "image/webp" })));
+}
+
+function announceArrival() {
+  PICTURES.arrivals.dispatchEvent(new Event("arrived"));
+}
+
+function picture(album, index, alt) {
+  const image = document.createElement("img");
+  image.alt = alt;
+  image.draggable = false;
+  image.dataset.picture = `${album}/${index}`;
+  setSource(image);
+  return image;
+}
+
+function setSource(image) {
+  const url = PICTURES.urls.get(image.dataset.picture);
+  if (url) image.src = url;
+}
+
+// Fill in, as they arrive, the pictures that were not there when a view was drawn.
+function fillOnArrival(root, signal) {
+  const fill = () => root.querySelectorAll("img[data-picture]:not([src])").forEach(setSource);
+  PICTURES.arrivals.addEventListener("arrived", fill, { signal });
+}
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+// Lab's own shortcuts must not hear what is typed into a focused view.
+function keepKeys(root, handle) {
+  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  root.addEventListener("keydown", (event) => {
+    if (handle(event)) event.preventDefault();
+    event.stopPropagation();
+  });
+}
+
+function signOf(sign, colour) {
+  return make("span", { class: "chosen-sign", style: `color:${colour}`, "aria-hidden": "true" }, sign);
+}
+
+// Call `draw` once after a burst of changes.
+function coalesce(draw) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    queueMicrotask(() => { waiting = false; draw(); });
+  };
+}

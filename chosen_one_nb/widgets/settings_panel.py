@@ -1,0 +1,44 @@
+"""The settings of the iteration: the paper's symbols, what each does, and how sure its value is."""
+
+from __future__ import annotations
+
+from html import escape
+
+import ipywidgets
+
+from .panel import Panel
+
+CERTAINTY = {
+    "C": "read in the paper or on its page", "S": "from a summary of the paper", "T": "told by someone who read it",
+    "R": "recollection, not verified", "X": "looked for in the paper, not found", "-": "this kit's own",
+}
+
+
+class SettingsPanel(Panel):
+    """A table of all settings; values that differ from the default are marked."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.ui = ipywidgets.HTML()
+        self.ui.add_class("chosen-table")
+
+    def show(self) -> None:
+        """Show the settings of the iteration that is shown."""
+        from chosen_one_nb.settings import settings_help
+
+        values = self.node.settings.to_dict()
+        rows = "".join(_row(about, values[about["name"]]) for about in settings_help())
+        self.ui.value = (
+            "<p>Settings belong to an iteration. To try others on the same gallery, begin a branch: "
+            "<code>run.branch(refine_steps=200)</code>.</p>"
+            "<table><thead><tr><th>symbol</th><th>setting</th><th>value</th><th>what it does</th><th>source</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>")
+
+
+def _row(about: dict, value: object) -> str:
+    changed = " class='is-changed' title='Not the default'" if value != about["default"] else ""
+    sure = CERTAINTY.get(about["certainty"], about["certainty"])
+    cells = (f"<td>{escape(about['symbol'])}</td><td><code>{escape(about['name'])}</code></td>"
+             f"<td{changed}>{escape(str(value))}</td><td>{escape(about['help'])}</td>"
+             f"<td title='{escape(sure, quote=True)}'>{escape(about['source'])} <em>[{escape(about['certainty'])}]</em></td>")
+    return f"<tr>{cells}</tr>"

@@ -1,0 +1,110 @@
+"""Colours and signs by cluster: every colour has a second sign, so that no distinction hangs on hue alone.
+
+The seven hues are Okabe and Ito's colour-blind safe palette without its black (invisible on a dark theme). The most
+cohesive clusters get a hue each; the others are grey, told apart by sign and number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+ColourBy = Literal["cluster", "distance", "order", "kept"]
+
+HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900")
+GREY, DROPPED, INK = "#8A8A8A", "#B4B4B4", "#7F7F7F"
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
+GLYPHS = ("●", "■", "◆", "▲", "✚", "★", "▼", "⬢")
+DROPPED_SYMBOL, DROPPED_GLYPH = "circle-open", "○"
+
+
+class ClustersLike(Protocol):
+    """What signs need of clusters (see `chosen_one_nb.steps.cluster.Clusters`)."""
+
+    labels: NDArray[np.int64]
+    distances: NDArray[np.floating]
+    kept: NDArray[np.bool_]
+    order: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """How a cluster is drawn: its hue, its Plotly symbol and the same symbol as a letter."""
+
+    colour: str
+    symbol: str
+    glyph: str
+
+
+def sign_of(clusters: ClustersLike, cluster: int) -> Sign:
+    """Give the sign of one cluster; it follows the cluster's rank by cohesion among those kept.
+
+    Raises
+    ------
+    ValueError
+        When there is no such cluster.
+    """
+    ranked = [int(c) for c in clusters.order if clusters.kept[c]]
+    if cluster not in ranked:
+        if not 0 <= cluster < len(clusters.kept):
+            raise ValueError(f"Expected a cluster from 0 to {len(clusters.kept) - 1}, got {cluster}.")
+        return Sign(DROPPED, DROPPED_SYMBOL, DROPPED_GLYPH)
+    rank = ranked.index(cluster)
+    colour = HUES[rank] if rank < len(HUES) else GREY
+    return Sign(colour, SYMBOLS[rank % len(SYMBOLS)], GLYPHS[rank % len(GLYPHS)])
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Colour and symbol of every point of a map.
+
+    Parameters
+    ----------
+    colour : list of str or list of float
+        Hex colours, or numbers for a colour scale, (N,).
+    symbol : list of str
+        Plotly symbols, (N,); always by cluster.
+    scale : str
+        Title of the colour scale; empty when `colour` holds hex colours.
+    """
+
+    colour: list[str] | list[float]
+    symbol: list[str]
+    scale: str = ""
+
+
+def plain_marks(n: int) -> Marks:
+    """Give the marks of `n` pictures that have not been clustered yet."""
+    return Marks([INK] * n, ["circle"] * n)
+
+
+def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster") -> Marks:
+    """Give the colour and symbol of every picture.
+
+    Parameters
+    ----------
+    clusters : Clusters
+        Of N pictures.
+    colour_by : {"cluster", "distance", "order", "kept"}
+        Colour by cluster, by distance to the own centroid, by the order of the seeds, or by whether the picture's
+        cluster is kept. The symbol stays with the cluster.
+
+    Raises
+    ------
+    ValueError
+        For another `colour_by`.
+    """
+    signs = [sign_of(clusters, c) for c in range(len(clusters.kept))]
+    symbols = [signs[label].symbol for label in clusters.labels]
+    if colour_by == "cluster":
+        return Marks([signs[label].colour for label in clusters.labels], symbols)
+    if colour_by == "distance":
+        return Marks([float(d) for d in clusters.distances], symbols, "distance to<br>own centroid")
+    if colour_by == "order":
+        return Marks([float(i) for i in range(len(clusters.labels))], symbols, "seed order")
+    if colour_by == "kept":
+        return Marks([HUES[0] if clusters.kept[label] else DROPPED for label in clusters.labels], symbols)
+    raise ValueError(f"Expected colour_by to be 'cluster', 'distance', 'order' or 'kept', got {colour_by!r}.")

@@ -1,0 +1,92 @@
+"""The status line: what just happened, in one sentence, with the full error one click away."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from html import escape
+from typing import Any, Literal, TypeVar
+
+import ipywidgets
+
+Kind = Literal["quiet", "good", "warning", "error"]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+SIGNS: dict[str, str] = {"quiet": "", "good": "✓ ", "warning": "⚠ ", "error": "✕ "}
+"""A sign besides the colour, so that the kind of message does not hang on colour alone."""
+
+
+class Status(ipywidgets.HTML):
+    """One line of text for the person at the screen, read out by screen readers."""
+
+    def __init__(self) -> None:
+        self.kind: Kind = "quiet"
+        self.text = ""
+        self.error: BaseException | None = None
+        super().__init__()
+        self.add_class("chosen-status")
+        self.say("")
+
+    def say(self, text: str, kind: Kind = "quiet", details: str = "") -> None:
+        """Show `text`, always as text: markup in it is shown, not obeyed."""
+        self.text, self.kind = text, kind
+        if kind != "error":
+            self.error = None
+        more = f"<details><summary>details</summary><pre>{escape(details)}</pre></details>" if details else ""
+        self.value = (
+            f'<div role="status" aria-live="polite" class="chosen-{kind}">{SIGNS[kind]}{escape(text)}{more}</div>'
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """Show what went wrong as a sentence, the traceback behind *details*."""
+        self.say(sentence(error), "error", "".join(traceback.format_exception(error)))
+        self.error = error
+
+
+def sentence(error: BaseException) -> str:
+    """Turn an exception into a sentence that says what to do.
+
+    Examples
+    --------
+    >>> sentence(ValueError("Expected k ≥ 2, got 1."))
+    'Expected k ≥ 2, got 1.'
+    >>> sentence(KeyError("x"))
+    "KeyError: 'x'. Press details for the full text; the last finished stage is safe, try again."
+    """
+    text = str(error).strip()
+    if text and _raised_by_the_kit(error):
+        return text
+    name = type(error).__name__
+    reason = f"{name}: {text}" if text else name
+    return f"{reason}. Press details for the full text; the last finished stage is safe, try again."
+
+
+def _raised_by_the_kit(error: BaseException) -> bool:
+    """Whether the message was written for people: raised in this package (or here, in an example)."""
+    trace = error.__traceback__
+    if trace is None:
+        return type(error).__module__.startswith("chosen_one_nb") or isinstance(error, ValueError)
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__", "")).startswith("chosen_one_nb")
+
+
+def guarded(handler: Handler) -> Handler:
+    """Make a handler show its errors: what it raises goes to ``self.status``, never silently away.
+
+    The object needs a `status` (`Status`) and a flag `raise_errors`: with it set the error is raised again, which is
+    what tests want.
+    """
+
+    @functools.wraps(handler)
+    def guard(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return handler(self, *args, **kwargs)
+        except Exception as error:
+            self.status.fail(error)
+            if self.raise_errors:
+                raise
+            return None
+
+    return guard  # type: ignore[return-value]

@@ -1,0 +1,65 @@
+"""How strongly Θ acts: the same eight seeds at a strength of one's choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets
+from PIL import Image
+
+from .gallery import Gallery
+from .panel import Panel, button, row
+from .status import guarded
+
+
+class StrengthPanel(Panel):
+    """A slider from the base model (0) to the character as learnt (1), on fixed seeds."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.slider = ipywidgets.FloatSlider(1.0, min=0.0, max=1.0, step=0.125, description="strength of Θ",
+                                             continuous_update=False, readout_format=".3f", style={"description_width": "auto"},
+                                             tooltip="0 is the base model, 1 the character as learnt",
+                                             layout=ipywidgets.Layout(width="340px"))
+        self.draw = button("Draw", "Draw eight fixed seeds at this strength; kept, so that the slider is quick afterwards",
+                           icon="paint-brush", kind="draw")
+        self.words = ipywidgets.HTML()
+        self.view = Gallery(name="Eight fixed seeds", can_exclude=False, size=96)
+        self.ui = ipywidgets.VBox([row(self.slider, self.draw), self.words, self.view])
+        self._drawn: dict[tuple[str, float], int] = {}
+        self.slider.observe(self._moved, "value")
+        self.draw.on_click(lambda _button: self.explorer.draw_strength(self.slider.value))
+
+    def source(self) -> str | None:
+        """Id of the node whose Θ is shown: its own, else the one its gallery was drawn with."""
+        node = self.node if self.node.refined else self.node.parent
+        return node.id if node else None
+
+    def show(self) -> None:
+        """Show the pictures of this strength, if they have been drawn."""
+        source = self.source()
+        if source is None:
+            self.words.value = "There is no Θ yet: it comes with the first refinement."
+        key = (source or "", self.slider.value)
+        drawn = self._drawn.get(key, 0)
+        self.draw.disabled = source is None or self.explorer.busy or bool(drawn)
+        with self.view.hold_sync():
+            self.view.album = self.explorer.albums.key(_album(*key))
+            self.view.labels = [f"seed {i} at strength {key[1]:g}" for i in range(drawn)]
+            self.view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(drawn))}] if drawn else []
+            self.view.empty = "Press Draw." if source else ""
+        if source is not None:
+            self.words.value = f"Θ of node {source}, as in the caption with its token; the same eight seeds at every strength."
+
+    def take(self, source: str, strength: float, pictures: list[Image.Image]) -> None:
+        """Keep pictures drawn at a strength."""
+        self.explorer.albums.add(_album(source, strength), enumerate(pictures))
+        self._drawn[source, strength] = len(pictures)
+
+    @guarded
+    def _moved(self, _change: Any) -> None:
+        self.show()
+
+
+def _album(source: str, strength: float) -> str:
+    return f"{source}@{strength:g}"

@@ -1,0 +1,108 @@
+"""The run as a small tree of iterations and branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from .panel import Panel
+from .pictures import HERE, script
+from .status import guarded
+
+if TYPE_CHECKING:
+    from chosen_one_nb.run import Node
+
+WORDS = {"converged": "★ converged", "collapsed": "✕ collapsed", "new": "new", "generate": "drawn", "embed": "embedded",
+         "check": "checked", "cluster": "clustered", "choose": "chosen", "refine": "refined"}
+
+
+class TreeView(anywidget.AnyWidget):
+    """The tree in the browser.
+
+    Parameters
+    ----------
+    nodes : list of dict
+        ``id``, ``from`` (the node it hangs on, or ""), ``column``, ``row``, ``face`` (index of a picture, -1 for none),
+        ``album``, ``sign`` (a word on its state), ``title``, ``shown``.
+    """
+
+    _esm = script("tree.js")
+    _css = HERE / "tree.css"
+    nodes = traitlets.List(traitlets.Dict()).tag(sync=True)
+
+
+def places(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
+    """Place each node: its iteration as column, its line of descent as row.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        All nodes, oldest first.
+
+    Returns
+    -------
+    dict
+        Node id to (column, row). A first child stays on its parent's row; every other node opens a new one.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for node in nodes:
+        parent = node.parent
+        on_row = found[parent.id][1] if parent else 0
+        if (node.iteration, on_row) in found.values():
+            on_row = 1 + max(row for _, row in found.values())
+        found[node.id] = (node.iteration, on_row)
+    return found
+
+
+class TreePanel(Panel):
+    """The tree of the run; a click looks at that iteration."""
+
+    def __init__(self, explorer) -> None:  # noqa: ANN001
+        super().__init__(explorer)
+        self.ui = self.view = TreeView()
+        self.view.on_msg(lambda _view, content, _buffers: self.act(content))
+
+    def show(self) -> None:
+        """Draw the tree as it is now."""
+        nodes = list(self.run.nodes.values())
+        spots = places(nodes)
+        self.view.nodes = [self._entry(node, *spots[node.id]) for node in nodes]
+
+    def _entry(self, node: Node, column: int, row: int) -> dict[str, Any]:
+        word, face = WORDS.get(node.state, node.state), _face(node)
+        shown = node.id == self.node.id
+        if face >= 0:
+            self.explorer.albums.add(node.gallery_of, [(face, node.images[face])])
+        origin = node.gallery_of if node.gallery_of != node.id else (node.parent.id if node.parent else "")
+        return {"id": node.id, "from": origin, "column": column, "row": row, "face": face, "sign": word,
+                "album": self.explorer.albums.key(node.gallery_of), "title": _title(node, word, shown), "shown": shown}
+
+    @guarded
+    def act(self, content: dict[str, Any]) -> None:
+        """Do what was pressed: ``{"do": "select", "node": "1b"}``."""
+        if content.get("do") == "select":
+            self.explorer.show_node(str(content["node"]))
+
+
+def _face(node: Node) -> int:
+    """The picture that stands for an iteration: the medoid of what was chosen or proposed, else the first."""
+    if not len(node.images):
+        return -1
+    clusters, decision = node.clusters, node.decision
+    if decision is not None and decision.cluster is None:
+        return decision.images[0]
+    cluster = decision.cluster if decision else clusters.proposed if clusters else None
+    return 0 if cluster is None else int(clusters.medoids[cluster])
+
+
+def _title(node: Node, word: str, shown: bool) -> str:
+    decision = node.decision
+    chose = ""
+    if decision is not None:
+        what = f"cluster {decision.cluster}" if decision.cluster is not None else "pictures picked by hand"
+        chose = f", {what} chosen by {decision.by}"
+    branch = f", a branch of {node.gallery_of}" if node.gallery_of != node.id else ""
+    return f"Iteration {node.id}: {word}{chose}{branch}{' (shown)' if shown else ''}"
