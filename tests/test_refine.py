@@ -111,9 +111,7 @@ def test_reinit_begins_anew(models: Any, refined: Character, quick: Any, picture
     assert same(refine(models, pictures, anew, prompt=PROMPT, character=refined).lora, fresh.lora)
 
 
-def test_stable_diffusion_1_takes_the_same_path(
-    sd_models: Any, quick: Any, pictures: list[Image.Image]
-) -> None:
+def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any, pictures: list[Image.Image]) -> None:
     before = trace(sd_models.pipeline)
     character = refine(sd_models, pictures, quick, prompt=PROMPT)
     assert list(character.tokens) == ["clip_l"]
@@ -160,9 +158,7 @@ def test_an_error_in_a_callback_leaves_the_pipeline_alone(models: Any, gallery: 
 
 
 def test_provenance(models: Any, gallery: Gallery, quick: Any) -> None:
-    about = refine(
-        models, gallery.images, quick, prompt=PROMPT, provenance={"image_ids": [[0, 3]]}
-    ).provenance
+    about = refine(models, gallery.images, quick, prompt=PROMPT, provenance={"image_ids": [[0, 3]]}).provenance
     assert about["prompt"] == PROMPT
     assert about["fingerprint"] == models.fingerprint
     assert about["settings"]["lora_rank"] == 2
@@ -178,12 +174,7 @@ def test_provenance(models: Any, gallery: Gallery, quick: Any) -> None:
         ({}, "a fox <v>", PromptError, "without '<v>'"),
         ({}, "", PromptError, "expected a description"),
         ({}, "a fox " * 15, PromptError, "at most 32 tokens .* got 33"),
-        (
-            {"initial_word": "🦊"},
-            PROMPT,
-            SettingsError,
-            "initial_word: expected a word the model's tokenizers know",
-        ),
+        ({"initial_word": "🦊"}, PROMPT, SettingsError, "initial_word: expected a word the model's tokenizers know"),
         ({"prior_share": 0.5}, PROMPT, SettingsError, "prior_share: 0.5 of each batch"),
     ],
 )
@@ -202,9 +193,7 @@ def test_bad_input(
     assert trace(models.pipeline) == before
 
 
-def test_a_warm_start_keeps_rank_and_token(
-    models: Any, gallery: Gallery, refined: Character, quick: Any
-) -> None:
+def test_a_warm_start_keeps_rank_and_token(models: Any, gallery: Gallery, refined: Character, quick: Any) -> None:
     with pytest.raises(SettingsError, match=r"expected the character's \(2, '<v>', 1\), got \(3, '<v>', 1\)"):
         refine(models, gallery.images, quick.replace(lora_rank=3), prompt=PROMPT, character=refined)
 
@@ -258,20 +247,15 @@ def test_switches_change_what_is_learned(
         quick.replace(**changes),
         prompt=PROMPT,
         latents=gallery.latents,
-        prior=gallery,
+        prior=(gallery.images, gallery.latents),
     )
     assert not same(plain.tokens, other.tokens)
 
 
 def test_prior_pictures_get_the_plain_prompt_and_dropped_ones_nothing() -> None:
-    caption, plain, empty = (
-        Condition(torch.full((1, 2, 3), v), torch.full((1, 4), v)) for v in (1.0, 2.0, 0.0)
-    )
+    caption, plain, empty = (Condition(torch.full((1, 2, 3), v), torch.full((1, 4), v)) for v in (1.0, 2.0, 0.0))
     text = _texts(
-        caption,
-        (plain, empty),
-        torch.tensor([False, True, False, True]),
-        torch.tensor([False, False, True, True]),
+        caption, (plain, empty), torch.tensor([False, True, False, True]), torch.tensor([False, False, True, True])
     )
     assert text.embeds[:, 0, 0].tolist() == [1, 2, 0, 0]
     assert text.pooled[:, 0].tolist() == [1, 2, 0, 0]
@@ -298,18 +282,13 @@ def test_every_picture_comes_before_any_comes_again() -> None:
 def test_pitfall_2_only_the_new_rows_change(models: Any) -> None:
     pipeline = models.pipeline
     rows = {key: torch.nn.Parameter(row) for key, row in initial_rows(pipeline, Settings(), PROMPT).items()}
-    tables = {
-        name: getattr(pipeline, name).get_input_embeddings() for name in ("text_encoder", "text_encoder_2")
-    }
+    tables = {name: getattr(pipeline, name).get_input_embeddings() for name in ("text_encoder", "text_encoder_2")}
     before = {name: table.weight.clone() for name, table in tables.items()}
     with wear_tokens(pipeline, "<v>", rows):
         found = condition(pipeline, "a fox <v>")[0]
         (found.embeds.square().sum() + found.pooled.square().sum()).backward()
     assert all(row.grad is not None and row.grad.any() for row in rows.values())
-    assert all(
-        table.weight.grad is None and torch.equal(table.weight, before[name])
-        for name, table in tables.items()
-    )
+    assert all(table.weight.grad is None and torch.equal(table.weight, before[name]) for name, table in tables.items())
 
 
 def test_pitfall_2_other_words_look_up_the_table() -> None:
@@ -347,14 +326,8 @@ def test_pitfall_5_and_7_half_precision_base_float32_trainables(
     character = refine(
         lent, gallery.images, quick.replace(lora_learning_rate=1e-6), prompt=PROMPT, latents=gallery.latents
     )
-    assert {weight.dtype for weight in [*character.lora.values(), *character.tokens.values()]} == {
-        torch.float32
-    }
-    assert all(
-        weight.any() and weight.abs().max() < 1e-5
-        for key, weight in character.lora.items()
-        if "lora_B" in key
-    )
+    assert {weight.dtype for weight in [*character.lora.values(), *character.tokens.values()]} == {torch.float32}
+    assert all(weight.any() and weight.abs().max() < 1e-5 for key, weight in character.lora.items() if "lora_B" in key)
     assert lent.pipeline.unet.dtype == dtype
 
 
@@ -450,9 +423,7 @@ def test_pitfall_21_training_sees_the_ids_that_sampling_sees(
     for name in ("text_encoder", "text_encoder_2"):
         inner = getattr(pipeline, name).forward
 
-        def watched(
-            ids: torch.Tensor, *args: Any, _name: str = name, _inner: Any = inner, **more: Any
-        ) -> Any:
+        def watched(ids: torch.Tensor, *args: Any, _name: str = name, _inner: Any = inner, **more: Any) -> Any:
             seen.setdefault(_name, []).append(ids.clone())
             return _inner(ids, *args, **more)
 
@@ -471,12 +442,8 @@ def test_the_initial_word(models: Any) -> None:
     table, tokenizer = pipeline.text_encoder.get_input_embeddings().weight, pipeline.tokenizer
     fox, cat = (tokenizer(word, add_special_tokens=False).input_ids for word in ("fox", "cat"))
     torch.testing.assert_close(initial_rows(pipeline, Settings(), PROMPT)["clip_l"], table[fox])
-    torch.testing.assert_close(
-        initial_rows(pipeline, Settings(initial_word="cat"), PROMPT)["clip_l"], table[cat]
-    )
+    torch.testing.assert_close(initial_rows(pipeline, Settings(initial_word="cat"), PROMPT)["clip_l"], table[cat])
     spelled = tokenizer("zebra", add_special_tokens=False).input_ids
     assert len(spelled) == 5
-    torch.testing.assert_close(
-        initial_rows(pipeline, Settings(), "a zebra")["clip_l"], table[spelled].mean(0)[None]
-    )
+    torch.testing.assert_close(initial_rows(pipeline, Settings(), "a zebra")["clip_l"], table[spelled].mean(0)[None])
     torch.testing.assert_close(initial_rows(pipeline, Settings(), "🦊")["clip_l"], table.mean(0)[None])

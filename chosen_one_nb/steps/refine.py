@@ -50,11 +50,11 @@ from chosen_one_nb.models import Models
 from chosen_one_nb.prompts import Condition, check_prompt, condition, encoders
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, raise_if_cancelled
-from chosen_one_nb.steps.generate import Gallery
 from chosen_one_nb.vocabulary import Vocabulary, initial_rows
 
 __all__ = ["RefineError", "refine"]
 
+Prior = tuple[Sequence[Image.Image], np.ndarray | None]
 OnStep = Callable[[dict[str, Any]], None]
 
 
@@ -71,7 +71,7 @@ def refine(
     seed: int = 0,
     character: Character | None = None,
     latents: np.ndarray | None = None,
-    prior: Gallery | None = None,
+    prior: Prior | None = None,
     on_step: OnStep | None = None,
     cancelled: CancelledCheck | None = None,
     provenance: dict[str, Any] | None = None,
@@ -94,8 +94,8 @@ def refine(
         The last iteration's Theta, from which `carry_over="warm"` goes on; "reinit" does not look at it.
     latents : ndarray of shape (n, C, h, w), optional
         From the gallery, in the pictures' order; None encodes the pictures.
-    prior : Gallery, optional
-        First-gallery pictures, of which a share of `prior_share` is mixed in with their own prompt.
+    prior : (sequence of PIL.Image, ndarray or None), optional
+        Pictures of the first gallery and their latents, mixed in at `prior_share` with the plain prompt.
     on_step : callable, optional
         Given after each step a dict of `step` (from 1), `steps`, `loss`, `ema_loss`, `embedding_norms` (by
         encoder, relative to the vocabulary's mean norm) and `seconds`.
@@ -123,9 +123,7 @@ def refine(
     optimiser (AdamW) starts anew each iteration.
     """
     check_prompt(models.pipeline, prompt, forbidden=settings.token)
-    start = _start(
-        models.pipeline, settings, prompt, seed, character if settings.carry_over == "warm" else None
-    )
+    start = _start(models.pipeline, settings, prompt, seed, character if settings.carry_over == "warm" else None)
     if settings.prior_share and prior is None:
         raise SettingsError(
             f"prior_share: {settings.prior_share} of each batch should come from the first gallery, "
@@ -155,14 +153,10 @@ def refine(
         **(provenance or {}),
     }
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
-    return Character(
-        weights, tokens, start.token, start.caption, start.rank, start.alpha, start.initial, about
-    )
+    return Character(weights, tokens, start.token, start.caption, start.rank, start.alpha, start.initial, about)
 
 
-def _start(
-    pipeline: Any, settings: Settings, prompt: str, seed: int, character: Character | None
-) -> Character:
+def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character: Character | None) -> Character:
     """Theta before the first step: the last one, or a LoRA without effect and the initial word."""
     caption = settings.caption(prompt)
     if character is None:
@@ -170,11 +164,7 @@ def _start(
         lora = fresh_lora(pipeline.unet, settings.lora_rank, torch.Generator().manual_seed(seed))
         return Character(lora, rows, settings.token, caption, settings.lora_rank, settings.lora_rank, rows)
     vectors = len(next(iter(character.tokens.values())))
-    if (character.rank, character.token, vectors) != (
-        settings.lora_rank,
-        settings.token,
-        settings.token_vectors,
-    ):
+    if (character.rank, character.token, vectors) != (settings.lora_rank, settings.token, settings.token_vectors):
         raise SettingsError(
             "lora_rank, token, token_vectors: expected the character's "
             f"({character.rank}, {character.token!r}, {vectors}), got "
@@ -182,13 +172,7 @@ def _start(
             "with the same ones; set carry_over to 'reinit' to change them."
         )
     return Character(
-        character.lora,
-        character.tokens,
-        character.token,
-        caption,
-        character.rank,
-        character.alpha,
-        character.initial,
+        character.lora, character.tokens, character.token, caption, character.rank, character.alpha, character.initial
     )
 
 
@@ -237,7 +221,7 @@ class _Batches:
         pipeline: Any,
         images: Sequence[Image.Image],
         latents: np.ndarray | None,
-        prior: Gallery | None,
+        prior: Prior | None,
         settings: Settings,
         seed: int,
     ) -> None:
@@ -245,24 +229,16 @@ class _Batches:
         self.device = pipeline.device
         self.pools = [Samples.of(pipeline, images, latents, settings.image_size)]
         if settings.prior_share and prior is not None:
-            self.pools.append(Samples.of(pipeline, prior.images, prior.latents, settings.image_size))
+            self.pools.append(Samples.of(pipeline, *prior, settings.image_size))
         self.orders = [endless(len(pool.mean), self.generator) for pool in self.pools]
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return latents (B, C, h, w), time ids (B, 6), is_prior (B,) and without_caption (B,)."""
         chance = torch.rand(2, self.settings.refine_batch_size, generator=self.generator)
         is_prior = chance[0] < (self.settings.prior_share if len(self.pools) > 1 else 0)
-        drawn = [
-            self.pools[pool].draw([next(self.orders[pool])], self.generator)
-            for pool in is_prior.int().tolist()
-        ]
+        drawn = [self.pools[pool].draw([next(self.orders[pool])], self.generator) for pool in is_prior.int().tolist()]
         latents, ids = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        return (
-            latents,
-            ids,
-            is_prior.to(self.device),
-            (chance[1] < self.settings.caption_dropout).to(self.device),
-        )
+        return (latents, ids, is_prior.to(self.device), (chance[1] < self.settings.caption_dropout).to(self.device))
 
 
 def _train(
@@ -294,13 +270,7 @@ def _train(
         latents, ids, is_prior, without = batches.next()
         text = _texts(condition(pipeline, caption)[0], fixed, is_prior, without)
         loss = denoising_loss(
-            pipeline.unet,
-            scheduler,
-            latents,
-            text,
-            ids,
-            generator=batches.generator,
-            gamma=settings.snr_gamma,
+            pipeline.unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma
         )
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
