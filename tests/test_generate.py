@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,14 @@ def test_pitfall_16_samplers_are_deterministic(models: Any, quick: Any, name: st
     first, second = (generate(models, "a fox", SEEDS[:2], settings) for _ in range(2))
     assert np.array_equal(first.latents, second.latents)
     assert sampler(models.pipeline, name).config.prediction_type == "v_prediction"
+
+
+def test_pitfall_16_a_stochastic_solver_in_the_pipeline_is_not_taken_over(models: Any) -> None:
+    from diffusers import DPMSolverMultistepScheduler
+
+    pipeline = SimpleNamespace(scheduler=DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"))
+    assert sampler(pipeline, "dpm++").config.algorithm_type == "dpmsolver++"
+    assert sampler(pipeline, "ddim").config.clip_sample is False
 
 
 def test_gallery_says_what_it_is(models: Any, quick: Any) -> None:

@@ -27,11 +27,13 @@ __all__ = ["Gallery", "generate", "image_seeds", "noise", "probe_seeds", "sample
 
 OnImages = Callable[[list[tuple[int, Image.Image]]], None]
 
-SAMPLERS = {
-    "dpm++": "DPMSolverMultistepScheduler",
-    "ddim": "DDIMScheduler",
-    "euler": "EulerDiscreteScheduler",
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
+    "euler": ("EulerDiscreteScheduler", {}),
 }
+"""Class of diffusers, and what it must not take over: another scheduler's noise, or clipping made for pixels."""
+
 PROBE = 2**31 - 1  # the "iteration" of the seeds that every iteration is compared by
 
 
@@ -161,7 +163,8 @@ def sampler(pipeline: Any, name: str) -> Any:
     """Build a deterministic scheduler from the pipeline's own noise schedule and prediction type."""
     import diffusers
 
-    return getattr(diffusers, SAMPLERS[name]).from_config(pipeline.scheduler.config)
+    kind, forced = SAMPLERS[name]
+    return getattr(diffusers, kind).from_config(pipeline.scheduler.config, **forced)
 
 
 class _Job:
