@@ -21,7 +21,7 @@ from chosen_one_nb import store
 from chosen_one_nb.keeping import choosing, opening
 from chosen_one_nb.keeping.choosing import Change
 from chosen_one_nb.keeping.decision import ChoiceError, Decision, RunError
-from chosen_one_nb.keeping.drawing import Calls, Drawing, draw
+from chosen_one_nb.keeping.drawing import CONTEXTS, Album, Calls, Drawing, draw
 from chosen_one_nb.keeping.editor import Editor
 from chosen_one_nb.keeping.node import SHARED, STAGES, Node
 from chosen_one_nb.keeping.stages import DO, Bench
@@ -46,12 +46,6 @@ __all__ = [
     "Run",
     "RunError",
 ]
-
-CONTEXTS = (
-    "in the park", "at the beach", "in the snow", "in the city", "reading a book", "holding an avocado",
-    "playing with a ball", "eating",
-)  # fmt: skip
-"""Eight places and actions to show a character in, after those on the paper's project page."""
 
 PROBES = 8
 """Pictures drawn with every Θ on the same seeds."""
@@ -84,7 +78,7 @@ class Run(Editor):
         super().__init__(tree, read_only=keeper is None)
         self._keeper = keeper
         self._models: Models | None = None
-        self._others_allowed = False
+        self._others_allowed = self._others_logged = False
         self._finalizer = weakref.finalize(self, keeper.release) if keeper else None
 
     @classmethod
@@ -126,12 +120,16 @@ class Run(Editor):
         prompt = opening.check_prompt(models, prompt, settings)
         keeper = Lock(store.make_folder(place))
         keeper.acquire()
-        manifest = opening.manifest(prompt, models, settings)
-        store.make_folder(place / "nodes")
-        store.write_json(place / "run.json", manifest)
-        run = cls(Tree(place, manifest), keeper)
-        run._models = models
-        run._changed("start", run._add_node(None), prompt=prompt)
+        try:
+            manifest = opening.manifest(prompt, models, settings)
+            store.make_folder(place / "nodes")
+            store.write_json(place / "run.json", manifest)
+            run = cls(Tree(place, manifest), keeper)
+            run._models = models
+            run._changed("start", run._add_node(None), prompt=prompt)
+        except BaseException:
+            keeper.release()
+            raise
         _open_runs[place] = run
         return run
 
@@ -359,7 +357,7 @@ class Run(Editor):
         before = keeper.record["stages"].get(stage)
         with self.lock:
             node.commit(stage, files, time.monotonic() - begun)
-            if before and before["files"] != files:
+            if before and _essence(before["files"]) != _essence(files):
                 self._outdated(keeper, stage)
             self._changed("stage", node, stage=stage)
 
@@ -462,10 +460,8 @@ class Run(Editor):
         drawing = Drawing(text, seeds, settings, theta, digest, strength)
         name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
         folder = self.folder / kind / name / opening.slug(context)
-        pictures, _ = draw(
-            drawing, self._ready_models, self._fingerprint, folder, calls, stage=kind,
-            about={"context": context}, keep=not self.read_only,
-        )  # fmt: skip
+        album = Album(folder, self.folder, keep=not self.read_only, about={"context": context})
+        pictures, _ = draw(drawing, album, self._ready_models, self._fingerprint, calls, stage=kind)
         return pictures
 
     def patch_tokens(self, node: Node | str | None = None, **calls: Any) -> np.ndarray:
@@ -495,12 +491,17 @@ class Run(Editor):
     def _ready_models(self) -> Models:
         """The models, if they are those the run was made with or others are allowed."""
         made, now = self._tree.manifest["models"], self.models
-        if now.fingerprint != made["fingerprint"] and not self._others_allowed:
+        if now.fingerprint == made["fingerprint"]:
+            return now
+        if not self._others_allowed:
             raise ModelsDiffer(
                 f"This run was made with {made['name']} ({made['fingerprint'][:8]}), at hand is {now.name} "
                 f"({now.fingerprint[:8]}). Looking works; to go on, give the same models, or say that "
                 "others are meant: Run.open(folder, models, allow_other_models=True)."
             )
+        if not self._others_logged:
+            self._log("models", self.current, name=now.name, fingerprint=now.fingerprint)
+            self._others_logged = True
         return now
 
     def _advance(self) -> tuple[Node, str]:
@@ -538,3 +539,8 @@ class Run(Editor):
         finally:
             if self._at is not None and self._at[2] is mine:
                 self._at = None
+
+
+def _essence(files: Mapping[str, Any]) -> dict[str, Any]:
+    """The stamps that tell whether a stage came out the same; Θ's files may differ in the order of their notes."""
+    return {name: stamp for name, stamp in files.items() if not name.startswith("theta/")}

@@ -113,16 +113,25 @@ def curve_picture(run: Run, *, scale: int = 2) -> Image.Image:
 
 
 def context_sheet(
-    pictures: Mapping[str, Sequence[Image.Image]], *, tile: int = 96, title: str = ""
+    pictures: Mapping[str, Sequence[Image.Image]], *, tile: int = 128, title: str = ""
 ) -> Image.Image:
-    """Show pictures by context: a row of pictures each, the context under its first one."""
-    columns = max((len(row) for row in pictures.values()), default=1)
-    images, captions = [], []
-    for context, row in pictures.items():
-        blank = [Image.new("RGB", (tile, tile), "white")] * (columns - len(row))
-        images += [*row, *blank]
-        captions += [context, *[""] * (columns - 1)]
-    return contact_sheet(images, columns=columns, tile=tile, captions=captions, title=title)
+    """Show pictures by context: a column each, the context under its pictures.
+
+    Parameters
+    ----------
+    pictures : mapping of str to sequence of PIL.Image
+        As of `Run.contexts`.
+    tile : int
+        Side of each picture, in pixels.
+    title : str
+        A line above.
+    """
+    rows = max((len(column) for column in pictures.values()), default=0)
+    blank, images, captions = Image.new("RGB", (tile, tile), "white"), [], []
+    for row in range(rows):
+        images += [column[row] if row < len(column) else blank for column in pictures.values()]
+        captions += [context if row == len(column) - 1 else "" for context, column in pictures.items()]
+    return contact_sheet(images, columns=len(pictures), tile=tile, captions=captions, title=title)
 
 
 def before_and_after(
@@ -153,7 +162,7 @@ def write_all(run: Run, folder: Path, *, tile: int = 96) -> list[Path]:
     }
     sheets["distance.png"] = curve_picture(run)
     if drawn := run.drawn_contexts():
-        sheets["contexts.png"] = context_sheet(drawn, tile=tile, title=run.prompt)
+        sheets["contexts.png"] = context_sheet(drawn, title=run.prompt)
     store.make_folder(folder)
     for name, sheet in sheets.items():
         store.write_picture(folder / name, sheet, {"run": run.prompt})

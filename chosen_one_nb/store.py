@@ -112,9 +112,7 @@ def _told(error: OSError, path: Path, size: int) -> StoreError:
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         text = f"{path} may not be written ({error.strerror}). Look with read_only=True, or copy the run"
     elif error.errno == errno.ENOENT:
-        text = (
-            f"The folder {path.parent} is gone (moved or deleted?). Put it back and call the same step again"
-        )
+        return gone(path.parent)
     else:
         text = (
             f"{path} could not be written ({error.strerror or error}). Mend that and call the same step again"
@@ -177,11 +175,21 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def make_folder(path: Path) -> Path:
-    """Create a folder, and those above it, if need be; StoreError says why it cannot be made."""
+def make_folder(path: Path, within: Path | None = None) -> Path:
+    """Create a folder, and those above it, if need be; StoreError says why it cannot be made.
+
+    With ``within``, a folder that must be there already, one that was deleted is not brought back to life.
+    """
+    if within is not None and not within.is_dir():
+        raise gone(within)
     with told_of(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def gone(folder: Path) -> StoreError:
+    """Return the error about a folder that was there before."""
+    return StoreError(f"The folder {folder} is gone (moved or deleted?). Put it back and call the same step again.", folder)
 
 
 @contextlib.contextmanager
@@ -376,7 +384,11 @@ class Lock:
             raise RunInUse(self._told(), self._folder) from None
         except OSError as error:
             raise _told(error, self._folder / ".lock", 0) from error
-        write_json(self._keeper, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
+        try:
+            write_json(self._keeper, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
+        except BaseException:
+            self.release()
+            raise
 
     def _told(self) -> str:
         try:

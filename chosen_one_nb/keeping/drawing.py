@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps import CancelledCheck, Progress
     from chosen_one_nb.steps.generate import Gallery, OnImages
+
+CONTEXTS = (
+    "at the beach",
+    "in the snow",
+    "in the forest",
+    "in the city",
+    "reading a book",
+    "holding an avocado",
+    "playing with a ball",
+    "eating ice cream",
+)
+"""Eight places and actions to show a character in, after those on the paper's project page."""
 
 BEARING = (
     "sampler", "sampling_steps", "guidance_scale", "guidance_rescale", "image_size", "batch_size",
@@ -88,30 +100,53 @@ class Drawing:
         return store.digest(json.dumps(parts, sort_keys=True))
 
 
+@dataclass(frozen=True)
+class Album:
+    """Where pictures lie.
+
+    Parameters
+    ----------
+    folder : Path
+        Of ``000.png``, ``001.png``, ...; made when the first is drawn.
+    within : Path
+        The run's folder, which is there already.
+    latents : bool
+        Whether each picture's latents lie beside it as ``000.npy``.
+    keep : bool
+        Whether what is drawn is written.
+    about : dict of str
+        More for the pictures' text chunks.
+    """
+
+    folder: Path
+    within: Path
+    latents: bool = False
+    keep: bool = True
+    about: dict[str, str] = field(default_factory=dict)
+
+
 def draw(
-    drawing: Drawing, models: Callable[[], Models], fingerprint: str, folder: Path, calls: Calls, *,
-    latents: bool = False, about: dict[str, str] | None = None, stage: str = "generate", keep: bool = True,
-) -> tuple[list[Image.Image], dict[str, Stamp]]:  # fmt: skip
-    """Draw pictures into a folder, taking those that are there already.
+    drawing: Drawing,
+    album: Album,
+    models: Callable[[], Models],
+    fingerprint: str,
+    calls: Calls,
+    *,
+    stage: str = "generate",
+) -> tuple[list[Image.Image], dict[str, Stamp]]:
+    """Draw pictures into an album, taking those that are there already.
 
     Parameters
     ----------
     drawing : Drawing
+    album : Album
     models : callable
         Gives the models; called only when something must be drawn.
     fingerprint : str
         Of these models.
-    folder : Path
-        Where ``000.png``, ``001.png``, ... lie or will lie.
     calls : Calls
-    latents : bool
-        Whether to keep each picture's latents beside it as ``000.npy``.
-    about : dict of str
-        More for the text chunks.
     stage : str
         What progress is reported as.
-    keep : bool
-        Whether to write what is drawn.
 
     Returns
     -------
@@ -119,18 +154,17 @@ def draw(
     stamps : dict
         File name in the folder -> stamp; those drawn without keeping them have none.
     """
-    desk = _Desk(drawing, models, fingerprint, folder, calls, latents, about or {}, stage, keep)
+    desk = _Desk(drawing, album, models, fingerprint, calls, stage)
     pictures: list[Image.Image] = []
     stamps: dict[str, Stamp] = {}
     for start in range(0, len(drawing.seeds), drawing.settings.batch_size):
         block = range(start, min(start + drawing.settings.batch_size, len(drawing.seeds)))
-        done = desk.found(block) or desk.drawn(block)
-        pictures += [picture for picture, _ in done]
-        for _, files in done:
+        for picture, files in desk.found(block) or desk.drawn(block):
+            pictures.append(picture)
             stamps.update(files)
         desk.report(block.stop)
-    if keep:
-        store.flush_all(folder, stamps)
+    if album.keep:
+        store.flush_all(album.folder, stamps)
     return pictures, stamps
 
 
@@ -142,14 +176,11 @@ class _Desk:
     """One call of `draw`."""
 
     drawing: Drawing
+    album: Album
     models: Callable[[], Models]
     fingerprint: str
-    folder: Path
     calls: Calls
-    latents: bool
-    about: dict[str, str]
     stage: str
-    keep: bool
 
     def found(self, block: range) -> Done | None:
         """Read a block if all its pictures are there; None where one is missing, damaged or another."""
@@ -162,19 +193,19 @@ class _Desk:
         return done
 
     def _read(self, index: int) -> tuple[Image.Image, dict[str, Stamp]]:
-        path = self.folder / f"{index:03d}.png"
+        path = self.album.folder / f"{index:03d}.png"
         data = store.read_bytes(path)
         picture = store.read_picture(path)
         expected = {"recipe": self.drawing.recipe(self.fingerprint), "seed": str(self.drawing.seeds[index])}
         if any(picture.info.get(key) != value for key, value in expected.items()):
             raise StoreError(f"{path} is another picture.", path)
         files = {path.name: store.stamp(data)}
-        if self.latents:
+        if self.album.latents:
             files |= self._check_latents(index, picture.info.get("latents", ""))
         return picture, files
 
     def _check_latents(self, index: int, checksum: str) -> dict[str, Stamp]:
-        path = self.folder / f"{index:03d}.npy"
+        path = self.album.folder / f"{index:03d}.npy"
         stamp = store.stamp(store.read_bytes(path))
         if stamp["sha256"] != checksum:
             raise StoreError(f"{path} is damaged.", path)
@@ -191,9 +222,9 @@ class _Desk:
             on_progress=lambda event: self.report(start + len(block) * event["done"] / event["total"]),
             on_images=self._shifted(start),
         )  # fmt: skip
-        if not self.keep:
+        if not self.album.keep:
             return [(picture, {}) for picture in gallery.images]
-        store.make_folder(self.folder)
+        store.make_folder(self.album.folder, within=self.album.within)
         return [self._write(start + i, gallery, i) for i in range(len(block))]
 
     def _shifted(self, start: int) -> OnImages | None:
@@ -204,17 +235,17 @@ class _Desk:
         """Write one picture after its latents, so that a picture there is a picture whole."""
         files = {}
         about = self._about(index)
-        if self.latents:
+        if self.album.latents:
             name = f"{index:03d}.npy"
-            files[name] = store.write_array(self.folder / name, gallery.latents[i], flush=False)
+            files[name] = store.write_array(self.album.folder / name, gallery.latents[i], flush=False)
             about["latents"] = files[name]["sha256"]
         name = f"{index:03d}.png"
-        files[name] = store.write_picture(self.folder / name, gallery.images[i], about, flush=False)
+        files[name] = store.write_picture(self.album.folder / name, gallery.images[i], about, flush=False)
         return gallery.images[i], files
 
     def _about(self, index: int) -> dict[str, str]:
         return {
-            **self.about,
+            **self.album.about,
             "prompt": self.drawing.text,
             "seed": str(self.drawing.seeds[index]),
             "index": str(index),

@@ -139,8 +139,7 @@ class Node:
             return self._position >= 0
         if stage == "choose":
             return self.decision is not None
-        keeper = self.home if stage in SHARED else self
-        return stage in keeper.record["stages"]
+        return stage in self._keeper(stage).record["stages"]
 
     @property
     def refined(self) -> bool:
@@ -321,12 +320,9 @@ class Node:
 
     @property
     def theta_digest(self) -> str:
-        """Checksum of its Θ's files; empty without one."""
+        """Checksum of its Θ's weights and words; empty without one."""
         files = self.record["stages"].get("refine", {}).get("files", {})
-        sums = [
-            f"{name} {stamp['sha256']}" for name, stamp in sorted(files.items()) if name.startswith("theta/")
-        ]
-        return store.digest("\n".join(sums)) if sums else ""
+        return files["theta.json"]["sha256"] if files else ""
 
     def _read_theta(self) -> Character:
         from chosen_one_nb.character import Character
@@ -344,10 +340,13 @@ class Node:
         return self._cache[key]
 
     def _advice(self, stage: str) -> _Advice:
-        return _Advice(stage, self.home.id if stage in (*SHARED, "patches") else self.id)
+        return _Advice(stage, self._keeper(stage).id, self._tree.folder)
+
+    def _keeper(self, stage: str) -> Node:
+        return self.home if stage in (*SHARED, "patches") else self
 
     def _read(self, stage: str, read: Callable[[Path, Stamp | None], Any], name: str) -> Any:
-        keeper = self.home if stage in (*SHARED, "patches") else self
+        keeper = self._keeper(stage)
         stamp = keeper.record["stages"].get(stage, {}).get("files", {}).get(name)
         with self._advice(stage):
             return read(keeper.folder / name, stamp)
@@ -417,7 +416,8 @@ def _read_edits(path: Path) -> tuple[list[Edit], int]:
 class _Advice:
     """Adds to a `StoreError` what makes the damaged file again."""
 
-    def __init__(self, stage: str, node: str) -> None:
+    def __init__(self, stage: str, node: str, run: Path) -> None:
+        self._run = run
         self._text = f"run.redo_stage({stage!r}, {node!r}) makes it again; everything else is kept."
 
     def __enter__(self) -> None:
@@ -425,4 +425,6 @@ class _Advice:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, StoreError):
+            if not self._run.is_dir():
+                raise store.gone(self._run) from error
             raise StoreError(f"{error} {self._text}", error.path) from error

@@ -18,11 +18,12 @@ import numpy as np
 
 from chosen_one_nb import store
 from chosen_one_nb.keeping.decision import RunError
-from chosen_one_nb.keeping.drawing import Calls, Drawing, draw
+from chosen_one_nb.keeping.drawing import Album, Calls, Drawing, draw
 from chosen_one_nb.keeping.node import Node
 from chosen_one_nb.store import Stamp
 
 if TYPE_CHECKING:
+    from chosen_one_nb.character import Character
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps.converge import Look
 
@@ -69,12 +70,9 @@ def gallery_drawing(bench: Bench, node: Node) -> Drawing:
 
 def generate(bench: Bench, node: Node) -> Files:
     """Draw the gallery (section 3): ``gallery/000.png`` with ``000.npy``, the latents it was decoded from."""
-    home = node.home
-    about = {"run": bench.prompt, "iteration": str(node.iteration), "node": home.id}
-    _, files = draw(
-        gallery_drawing(bench, node), bench.models, bench.fingerprint, home.folder / "gallery", bench.calls,
-        latents=True, about=about,
-    )  # fmt: skip
+    about = {"run": bench.prompt, "iteration": str(node.iteration), "node": node.home.id}
+    album = Album(node.home.folder / "gallery", node.home.folder, latents=True, about=about)
+    _, files = draw(gallery_drawing(bench, node), album, bench.models, bench.fingerprint, bench.calls)
     return {f"gallery/{name}": stamp for name, stamp in files.items()}
 
 
@@ -132,7 +130,7 @@ def check(bench: Bench, node: Node) -> Files:
 
 
 def refine(bench: Bench, node: Node) -> Files:
-    """Learn Θ from the chosen images (section 3.2): ``theta/`` and ``losses.json``."""
+    """Learn Θ from the chosen images (section 3.2): ``theta/``, its checksum, and ``losses.json``."""
     from chosen_one_nb.steps.refine import refine as learn
 
     settings, chosen = node.settings, node.decision.images
@@ -145,7 +143,17 @@ def refine(bench: Bench, node: Node) -> Files:
         provenance=_provenance(bench, node),
     )  # fmt: skip
     files = {"losses.json": store.write_json(node.folder / "losses.json", losses)}
+    files["theta.json"] = store.write_json(node.folder / "theta.json", {"weights": weights_digest(theta)})
     return files | _save_theta(theta, node.folder)
+
+
+def weights_digest(theta: Character) -> str:
+    """Return a checksum of what Θ is, whatever the order in its files (safetensors writes notes in any order)."""
+    parts = [theta.token, theta.caption, str(theta.rank), str(theta.alpha)]
+    for name, tensors in (("lora", theta.lora), ("tokens", theta.tokens), ("initial", theta.initial)):
+        for key in sorted(tensors):
+            parts.append(f"{name} {key} {tuple(tensors[key].shape)} {store.digest(tensors[key].numpy().tobytes())}")
+    return store.digest("\n".join(parts))
 
 
 def _prior(bench: Bench, settings: Any) -> tuple[list[Any], np.ndarray] | None:
@@ -171,18 +179,19 @@ def _heard(calls: Calls, losses: list[dict[str, Any]]) -> Callable[[dict[str, An
 
 
 def _provenance(bench: Bench, node: Node) -> dict[str, Any]:
-    """Where Θ comes from, for its file."""
+    """Where Θ comes from, for its file; no times, so that the same run makes the same file."""
+    decision = {key: value for key, value in store.plain(node.decision).items() if key != "time"}
     return {
         "prompt": bench.prompt,
         "models": bench.fingerprint,
         "node": node.id,
         "images": [[node.iteration, index] for index in node.decision.images],
         "seeds": [int(node.seeds[index]) for index in node.decision.images],
-        "decision": store.plain(node.decision),
+        "decision": decision,
     }
 
 
-def _save_theta(theta: Any, folder: Path) -> Files:
+def _save_theta(theta: Character, folder: Path) -> Files:
     """Save Θ beside its place, flush it, and put it there in one move."""
     beside, place = folder / f".theta{store.TEMPORARY}", folder / "theta"
     shutil.rmtree(beside, ignore_errors=True)

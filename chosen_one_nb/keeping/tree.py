@@ -90,7 +90,7 @@ class Tree:
             "settings": settings.to_dict(),
             "stages": {},
         }
-        folder = store.make_folder(self.folder / "nodes" / name)
+        folder = store.make_folder(self.folder / "nodes" / name, within=self.folder)
         (folder / "edits.json").unlink(missing_ok=True)  # of a branch whose making was cut short
         store.write_json(folder / "node.json", record)
         self.nodes[name] = Node(self, record)

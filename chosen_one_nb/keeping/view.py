@@ -10,6 +10,7 @@ from PIL import Image
 
 from chosen_one_nb import store
 from chosen_one_nb.keeping.decision import RunError
+from chosen_one_nb.keeping.drawing import CONTEXTS
 from chosen_one_nb.keeping.node import STAGES, Node
 from chosen_one_nb.keeping.tree import Tree
 from chosen_one_nb.settings import Settings
@@ -72,6 +73,11 @@ class View:
     def manifest(self) -> Mapping[str, Any]:
         """What ``run.json`` says: prompt, models, settings, versions, when."""
         return dict(self._tree.manifest)
+
+    @property
+    def model_name(self) -> str:
+        """The models the run was made with, by name."""
+        return self._tree.manifest["models"]["name"]
 
     @property
     def settings(self) -> Settings:
@@ -171,12 +177,12 @@ class View:
     def drawn_contexts(self, node: Node | str | None = None) -> dict[str, list[Image.Image]]:
         """Return the pictures in contexts that are on disk already, by context; see `Run.contexts`."""
         source = self._source(self.current) if node is None else self._theta_node(self.node(node))
-        drawn: dict[str, list[Image.Image]] = {}
+        drawn: dict[str, list[Image.Image]] = {context: [] for context in CONTEXTS}
         for path in sorted((self.folder / "contexts" / (source.id if source else "base")).glob("*/*.png")):
             image = store.read_picture(path)
             if image.info.get("theta") == (source.theta_digest if source else ""):
                 drawn.setdefault(image.info.get("context", ""), []).append(image)
-        return drawn
+        return {context: images for context, images in drawn.items() if images}
 
     def history(self) -> pd.DataFrame:
         """Return the log: a row per action with ``time``, ``action``, ``node`` and its particulars."""
