@@ -130,9 +130,9 @@ def test_a_gallery_of_128_and_600_phrases_takes_less_than_two_seconds():
     words = read_vocabulary({f"group {g}": {"one_of": g % 2 == 0, "phrases": [f"{g} {i}" for i in range(40)]}
                              for g in range(15)})
     images, texts = rng.standard_normal((128, 768)), rng.standard_normal((600, 768))
-    start = time.perf_counter()
+    start = time.process_time()
     contrast(presence(images, texts, words), range(12), permutations=1000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_the_difference_is_said_in_few_words():

@@ -82,7 +82,7 @@ def test_a_file_that_is_no_vocabulary_is_named(tmp_path, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(VocabularyError, match="none.json"):
+    with pytest.raises(VocabularyError, match=r"none\.json"):
         load_vocabulary(tmp_path / "none.json")
 
 

@@ -149,8 +149,10 @@ def cosegment(patches: np.ndarray | None, found: Foreground | NotAvailable, memb
     -------
     Parts or NotAvailable
     """
-    if patches is None or not found:
-        return found or NO_PATCHES
+    if isinstance(found, NotAvailable):
+        return found
+    if patches is None:
+        return NO_PATCHES
     mask = group_mask(members, len(patches))
     if not mask.any():
         return NotAvailable("There is no picture in this group to cut into parts.")

@@ -98,7 +98,7 @@ def joint_map(galleries: Mapping[Hashable, np.ndarray], *, method: Method = "uma
     made, note = _possible(features, method)
     positions = pca = _pca(features)
     if made == "umap":
-        start = _start(features, owners, pca, previous)
+        start = _spread_out(_start(features, owners, pca, previous), seed)
         count = min(n_neighbors, len(features) - 1)
         positions = _umap(features, start, count, seed, gently=previous is not None)
     positions = _onto(positions, owners, previous, scaling=made == "umap")
@@ -158,6 +158,12 @@ def _start(features: np.ndarray, owners: Sequence[Any], pca: np.ndarray, previou
     start = places[nearest].mean(axis=1)
     start[here] = places
     return start
+
+
+def _spread_out(start: np.ndarray, seed: int) -> np.ndarray:
+    """Give an axis on which all points are one something to start from: UMAP would divide by its width."""
+    flat = np.ptp(start, axis=0) < 1e-6
+    return np.where(flat, np.random.default_rng(seed).standard_normal(start.shape), start)
 
 
 def _umap(features: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int, gently: bool) -> np.ndarray:

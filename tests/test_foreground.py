@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+from chosen_one_nb.looking.foreground import NO_PATCHES, NotAvailable, find_figure, resize
+
+GRID = (8, 8)
+
+
+def toy_patches(n=12, seed=0, sign=1.0, noise=0.3):
+    """Pictures whose figure is a square of 16 patches at a place of its own; tokens of figure and scene differ."""
+    rng = np.random.default_rng(seed)
+    direction = sign * rng.standard_normal(24)
+    masks = np.zeros((n, *GRID), bool)
+    for mask in masks:
+        top, left = rng.integers(1, 4, size=2)
+        mask[top:top + 4, left:left + 4] = True
+    tokens = np.where(masks.reshape(n, -1, 1), direction, -direction) + noise * rng.standard_normal((n, 64, 24))
+    return tokens.astype(np.float16), masks
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_figure_is_found_whichever_way_the_component_points(sign):
+    patches, masks = toy_patches(sign=sign)
+    found = find_figure(patches, GRID)
+    assert (found.masks == masks).all()
+    assert found.border > 0.7
+    assert found.figure.shape == found.scene.shape == (12, 24)
+    assert np.linalg.norm(found.figure, axis=1) == pytest.approx(1, abs=1e-3)
+
+
+def test_figure_and_scene_features_are_means_under_the_mask():
+    patches, masks = toy_patches(noise=0.0)
+    found = find_figure(patches, GRID)
+    expected = patches[0][masks[0].ravel()].astype(float).mean(axis=0)
+    assert found.figure[0] == pytest.approx(expected / np.linalg.norm(expected), abs=1e-3)
+    assert found.scene[0] == pytest.approx(-found.figure[0], abs=1e-3)
+
+
+def test_a_threshold_of_zero_cuts_at_the_mean():
+    patches, masks = toy_patches()
+    found = find_figure(patches, GRID, threshold=0)
+    assert found.threshold == 0
+    assert (found.masks == masks).all()
+
+
+def test_every_picture_keeps_a_figure_and_a_scene():
+    patches, _ = toy_patches()
+    patches[0] = patches[1, 0]  # one picture is all of one patch
+    found = find_figure(patches, GRID)
+    counts = found.masks.sum(axis=(1, 2))
+    assert (counts >= 1).all()
+    assert (counts <= 63).all()
+    assert np.isfinite(found.figure).all()
+
+
+def test_a_component_of_the_scene_does_not_win_over_the_one_that_the_border_speaks_for():
+    patches, masks = toy_patches(n=40, noise=0.1)
+    scenes = np.random.default_rng(5).standard_normal((40, 1, 24)) * 2  # each picture has a strong tint of its own
+    found = find_figure(patches + scenes * ~masks.reshape(40, -1, 1), GRID)
+    assert (found.masks == masks).mean() > 0.8
+
+
+def test_without_patches_it_says_so():
+    assert find_figure(None, GRID) is NO_PATCHES
+    assert not NO_PATCHES
+    assert "no patch tokens" in NO_PATCHES.reason
+
+
+@pytest.mark.parametrize(("patches", "grid", "reason"), [
+    (np.ones((3, 16, 5)), (4, 4), "All patches of all pictures are the same"),
+    (np.ones((3, 2, 5)), (1, 2), "2 patches in a picture are too few"),
+])
+def test_what_cannot_be_split_is_not_available(patches, grid, reason):
+    found = find_figure(patches, grid)
+    assert isinstance(found, NotAvailable)
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize(("patches", "message"), [
+    (np.ones((3, 5, 4)), r"expected patches of shape \(N, 8 \* 8, D\), got \(3, 5, 4\)"),
+    (np.ones((0, 64, 4)), "expected patches of shape"),
+    (np.full((1, 64, 4), np.inf), "finite patches"),
+])
+def test_wrong_patches_are_refused(patches, message):
+    with pytest.raises(ValueError, match=message):
+        find_figure(patches, GRID)
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (2, 8), (3, 3), (16, 16), (4, 9)])
+def test_all_grids_work(grid):
+    patches = np.random.default_rng(0).standard_normal((5, grid[0] * grid[1], 6))
+    assert find_figure(patches, grid).masks.shape == (5, *grid)
+
+
+def test_full_size_tokens_fit_in_memory_and_time():
+    patches = np.random.default_rng(0).standard_normal((16, 256, 1024), dtype=np.float32).astype(np.float16)
+    assert find_figure(patches, (16, 16)).figure.shape == (16, 1024)
+
+
+def test_resizing_keeps_constants_means_and_corners():
+    maps = np.array([[[0.0, 1.0], [2.0, 3.0]]])
+    large = resize(maps, (4, 6))
+    assert large.shape == (1, 4, 6)
+    assert large.mean() == pytest.approx(maps.mean())
+    assert (large[0, 0, 0], large[0, -1, -1]) == (0, 3)
+    assert resize(np.ones((2, 3, 3)), (5, 1)) == pytest.approx(np.ones((2, 5, 1)))
+    assert resize(maps, (2, 2)) == pytest.approx(maps)

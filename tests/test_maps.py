@@ -1,0 +1,143 @@
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from chosen_one_nb.looking.maps import SMALLEST, Map, joint_map, procrustes, sensitivity
+
+CENTRES = 4 * np.random.default_rng(0).standard_normal((4, 16))
+
+
+def gallery(seed, n=32):
+    rng = np.random.default_rng(seed)
+    return CENTRES[np.arange(n) % 4] + rng.standard_normal((n, 16))
+
+
+def separation(positions):
+    """Mean distance between the four groups over mean distance within them."""
+    groups = [positions[at::4] for at in range(4)]
+    within = np.mean([np.linalg.norm(group - group.mean(axis=0), axis=1).mean() for group in groups])
+    centres = np.array([group.mean(axis=0) for group in groups])
+    return np.linalg.norm(centres[:, None] - centres, axis=-1).mean() / within
+
+
+@pytest.mark.parametrize("method", ["pca", "umap"])
+def test_a_map_shows_groups_that_are_there(method):
+    made = joint_map({"0": gallery(1)}, method=method)
+    assert made.positions.shape == (32, 2)
+    assert made.method == method
+    assert made.owners[5] == ("0", 5)
+    assert separation(made.positions) > 2
+    assert made.trust.k.tolist() == [5, 15]
+    assert made.trust[["trustworthiness", "pca_continuity"]].notna().all().all()
+
+
+@pytest.mark.parametrize("method", ["pca", "umap"])
+def test_the_same_seed_gives_the_same_map(method):
+    one, other = (joint_map({"0": gallery(1)}, method=method, seed=3).positions for _ in range(2))
+    assert (one == other).all()
+
+
+@pytest.mark.parametrize("method", ["pca", "umap"])
+def test_galleries_share_one_map_and_old_points_stay_about_where_they_were(method):
+    first = joint_map({"0": gallery(1)}, method=method)
+    both = joint_map({"0": gallery(1), "1b": gallery(2, 24)}, method=method, previous=first)
+    assert both.of("0").shape == (32, 2)
+    assert both.of("1b").shape == (24, 2)
+    moved = np.linalg.norm(both.of("0") - first.positions, axis=1)
+    spread = np.linalg.norm(first.positions - first.positions.mean(axis=0), axis=1)
+    assert np.median(moved) < 0.5 * np.median(spread)
+    near = np.linalg.norm(both.of("1b")[0] - both.of("0")[::4].mean(axis=0))
+    far = np.linalg.norm(both.of("1b")[0] - both.of("0")[1::4].mean(axis=0))
+    assert near < far
+
+
+def test_a_turned_mirrored_and_shifted_map_is_brought_back():
+    points = np.random.default_rng(2).standard_normal((7, 2))
+    turned = points @ np.array([[0.6, 0.8], [0.8, -0.6]]) * 2 + [5, -3]
+    matrix, shift = procrustes(turned, points, scaling=True)
+    assert turned @ matrix + shift == pytest.approx(points)
+    rigid, _ = procrustes(turned, points)
+    assert abs(np.linalg.det(rigid)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n", range(1, SMALLEST))
+def test_few_pictures_are_mapped_by_pca(n):
+    made = joint_map({"0": gallery(1, n)})
+    assert made.method == "pca"
+    assert made.positions.shape == (n, 2)
+    assert np.isfinite(made.positions).all()
+    assert "too few for UMAP" in made.note or n == 1
+
+
+@pytest.mark.parametrize("n", [SMALLEST, 6, 16])
+def test_umap_takes_as_many_neighbours_as_there_are(n):
+    made = joint_map({"0": gallery(1, n)})
+    assert made.method == "umap"
+    assert np.isfinite(made.positions).all()
+
+
+def test_identical_pictures_lie_on_one_point():
+    made = joint_map({"0": np.full((9, 4), 0.3)})
+    assert (made.positions == 0).all()
+    assert "same features" in made.note
+    assert made.trust.empty
+    again = joint_map({"0": np.full((9, 4), 0.3), "1": gallery(1)[:, :4]}, previous=made)
+    assert np.isfinite(again.positions).all()
+
+
+def test_pictures_on_a_line_are_mapped():
+    line = np.outer(np.arange(12.0), np.ones(4))
+    for method in ("pca", "umap"):
+        assert np.isfinite(joint_map({"0": line}, method=method).positions).all()
+
+
+def test_copies_of_a_picture_do_no_harm():
+    assert np.isfinite(joint_map({"0": np.repeat(gallery(1, 4), 8, axis=0)}).positions).all()
+
+
+def test_a_map_from_before_with_nothing_in_common_is_no_help_and_no_harm():
+    before = joint_map({"9": gallery(9)}, method="pca")
+    made, alone = (joint_map({"0": gallery(1)}, method="pca", previous=old).positions for old in (before, None))
+    assert (made == alone).all()
+
+
+def test_nothing_is_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        joint_map({"0": gallery(1, 12)})
+
+
+def test_the_row_of_maps_is_turned_onto_the_first():
+    maps = sensitivity(gallery(1, 24), seeds=(0, 1), n_neighbors=(5, 50))
+    assert [(made.n_neighbors, made.seed) for made in maps] == [(5, 0), (5, 1), (50, 0), (50, 1)]
+    assert all(isinstance(made, Map) for made in maps)
+    middle = maps[0].positions.mean(axis=0)
+    assert all(made.positions.mean(axis=0) == pytest.approx(middle, abs=1e-3) for made in maps)
+
+
+@pytest.mark.parametrize(("galleries", "message"), [
+    ({}, "all of one width"),
+    ({"0": np.ones((0, 4))}, "at least one picture"),
+    ({"0": np.ones((2, 4)), "1": np.ones((2, 5))}, "all of one width"),
+    ({"0": np.array([[np.nan, 1.0]])}, "NaN or infinity"),
+])
+def test_galleries_that_do_not_fit_are_refused(galleries, message):
+    with pytest.raises(ValueError, match=message):
+        joint_map(galleries)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="'umap' or 'pca', got 'tsne'"):
+        joint_map({"0": gallery(1)}, method="tsne")
+
+
+def test_importing_what_looks_loads_neither_torch_nor_umap():
+    names = ("maps", "trust", "vocabulary", "presence", "attributes", "asked", "suggest", "drift", "persistence",
+             "foreground", "evidence", "heat", "statistics")
+    code = (f"import sys; [__import__('chosen_one_nb.looking.' + name) for name in {names}]; "
+            "print([name for name in ('torch', 'umap', 'plotly', 'ipywidgets') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
