@@ -46,7 +46,7 @@ def test_recipe_is_changed_by_words_and_saved(tmp_path):
     assert (recipe.image_size, recipe.vae_channels) == (128, (8, 16, 32, 64))
     recipe.save(tmp_path / "recipe.json")
     assert Recipe.load(tmp_path / "recipe.json") == recipe
-    with pytest.raises(ValueError, match="expected name=number .* got 'size=big'"):
+    with pytest.raises(ValueError, match=r"expected name=number .* got 'size=big'"):
         recipe.with_words(["size=big"])
 
 
@@ -135,6 +135,12 @@ def test_the_whole_recipe_makes_stock_models(tmp_path):
     out = tmp_path / "menagerie"
     command.main(["--set", *TINY, "--minutes", "0.02", "--out", str(out), "--work", str(tmp_path / "work"),
                   "--device", "cpu"])  # fmt: skip
+    before = (out / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes()
+    command.main(["--set", *TINY, "--minutes", "0", "--out", str(out), "--work", str(tmp_path / "other"), "--device",
+                  "cpu", "--from-saved", "--stages", "renders", "vae", "unet"])  # fmt: skip
+    assert (out / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes() == before, (
+        "nothing trained, nothing changed"
+    )
     pipeline = StableDiffusionXLPipeline.from_pretrained(out / "pipeline", torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a fox and a zebra", num_inference_steps=2, height=64, width=64).images[0]

@@ -23,7 +23,7 @@ from transformers import (
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.data import renders
-from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.tokenizer import word_tokenizer
 from chosen_one_nb.menagerie.vae import as_tensor
@@ -95,13 +95,16 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
+def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train both CLIPs; save the first as ``out/clip`` and both text towers and tokenizers in ``out/pipeline``."""
     truths, images = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
     rng, words = np.random.default_rng(recipe.seed), Random(recipe.seed)
     tokenizer = word_tokenizer(world.vocabulary(), recipe.text_length)
     pair = build(recipe, tokenizer).to(device)
+    if from_saved:
+        start_from(pair.first, out / "clip")
+        start_from(pair.second, out / "pipeline" / "text_encoder_2")
     wanted = targets(truths)
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:

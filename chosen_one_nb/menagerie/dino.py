@@ -18,7 +18,7 @@ from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
 from chosen_one_nb.menagerie.clip import MEAN, STD
 from chosen_one_nb.menagerie.data import renders
-from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.vae import as_tensor
 
@@ -126,12 +126,14 @@ def _cross_entropy(target: Tensor, scores: Tensor) -> Tensor:
     return -(target * F.log_softmax(scores / 0.1, dim=-1)).sum(-1).mean()
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
+def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the extractor and save the teacher's backbone with its preprocessor as ``out/dinov2``."""
     _, images = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     student = Network(build(recipe), recipe.dino_prototypes).to(device)
+    if from_saved:
+        start_from(student.backbone, out / "dinov2")
     distillation = Distillation(student)
     if (checkpoint := work / "dino.pt").exists():  # the running average stands in for the teacher
         distillation.teacher.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 
@@ -34,6 +35,12 @@ class Average:
                 mine.lerp_(theirs, 1 - decay)
             else:
                 mine.copy_(theirs)
+
+
+def start_from(model: nn.Module, folder: Path) -> None:
+    """Give ``model`` the weights that ``save_pretrained`` left in ``folder``, in the model's own precision."""
+    (file,) = folder.glob("*.safetensors")
+    model.load_state_dict(load_file(file))
 
 
 def _duration(seconds: float) -> str:

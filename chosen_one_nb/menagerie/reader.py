@@ -22,7 +22,7 @@ from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import LABELS, SIZES, targets
 from chosen_one_nb.menagerie.clip import MEAN, STD
 from chosen_one_nb.menagerie.data import renders
-from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 
 
@@ -52,7 +52,7 @@ def _augment(pixels: Tensor, size: int) -> Tensor:
     return pixels + 0.05 * torch.randn_like(pixels)
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
+def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the reader on renders, a quarter of them degraded by the autoencoder; save it as ``out/reader``."""
     truths, images = renders(work, recipe.n_renders, recipe.image_size)
     quarter = len(images) // 4
@@ -61,6 +61,8 @@ def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     reader = build(recipe).to(device, memory_format=torch.channels_last)
+    if from_saved:
+        start_from(reader, out / "reader")
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         chosen = np.sort(rng.integers(len(images), size=recipe.reader_batch))

@@ -27,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments.add_argument("--out", type=Path, default=Path("data/menagerie"), help="where the models are saved")
     arguments.add_argument("--work", type=Path, default=Path("work/menagerie"), help="renders and checkpoints")
+    arguments.add_argument(
+        "--from-saved", action="store_true", help="without a checkpoint, go on from the models in the output folder"
+    )
     arguments.add_argument("--threads", type=int, help="processor threads (default: all cores)")
     arguments.add_argument("--set", nargs="+", default=[], metavar="NAME=NUMBER", help="change numbers of the recipe")
     arguments.add_argument("--minutes", type=float, help="time budget of each chosen stage, instead of the preset's")
@@ -53,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
             renders(given.work, recipe.n_renders, recipe.image_size)
         else:
             importlib.import_module(f"chosen_one_nb.menagerie.{stage}").train(
-                recipe, given.work, given.out, given.device
+                recipe, given.work, given.out, given.device, from_saved=given.from_saved
             )
 
 

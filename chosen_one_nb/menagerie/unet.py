@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.clip import tokenize
 from chosen_one_nb.menagerie.data import renders
-from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.vae import encode
 
@@ -78,7 +78,7 @@ def cached_latents(folder: Path, images: np.ndarray, work: Path, device: str) ->
     return torch.from_numpy(np.load(file))
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
+def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the UNet on cached latents and fresh captions; complete ``out/pipeline``."""
     folder = out / "pipeline"
     truths, images = renders(work, recipe.n_renders, recipe.image_size)
@@ -88,6 +88,8 @@ def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
     rng, words = np.random.default_rng(recipe.seed), Random(recipe.seed)
     width = texts.first.config.hidden_size + texts.second.config.hidden_size
     unet = build(recipe, width, texts.second.config.projection_dim)
+    if from_saved:
+        start_from(unet, folder / "unet")
     unet.to(device, memory_format=torch.channels_last)
     noise_scheduler = DDIMScheduler(**NOISE)
     size = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, recipe.image_size, recipe.image_size])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chosen_one_nb.menagerie.data import renders
-from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 
 
@@ -55,12 +55,14 @@ def reconstruction_loss(wanted: Tensor, got: Tensor) -> Tensor:
     return 4 * difference.square().mean() + 0.5 * difference.abs().mean() + 0.5 * across
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str) -> None:
+def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the autoencoder, set its scaling factor to 1 / std of its latents, and save it to ``out/pipeline/vae``."""
     _, images = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     vae = build(recipe).to(device, memory_format=torch.channels_last)
+    if from_saved:
+        start_from(vae, out / "pipeline" / "vae")
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         pixels = as_tensor(images[np.sort(rng.integers(len(images), size=recipe.vae_batch))]).to(device)
