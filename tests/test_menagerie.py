@@ -13,7 +13,7 @@ from chosen_one_nb.menagerie import train as command
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.data import draw, renders
-from chosen_one_nb.menagerie.dino import crops
+from chosen_one_nb.menagerie.dino import crops, other_surroundings
 from chosen_one_nb.menagerie.evaluate import agreement, context_present, interval, table
 from chosen_one_nb.menagerie.loop import fit, learning_rate
 from chosen_one_nb.menagerie.measure import entropy, prompts
@@ -99,6 +99,14 @@ def test_crops_stay_inside_the_picture():
     cropped = crops(pixels, 8, 0.2, 0.6)
     assert cropped.shape == (64, 3, 8, 8)
     assert cropped[:, 0].mean() == pytest.approx(1.0, abs=0.01)
+
+
+def test_other_surroundings_keep_the_middle():
+    pixels = torch.linspace(-1, 1, 32)[:, None, None, None].expand(-1, 3, 16, 16).contiguous()
+    mixed = other_surroundings(pixels)
+    assert torch.allclose(mixed[:, :, 8, 8], pixels[:, :, 8, 8], atol=0.01)
+    changed = (mixed[:, 0, 0, 0] - pixels[:, 0, 0, 0]).abs() > 0.01
+    assert 4 < changed.sum() < 28, "about half of them"
 
 
 def test_agreement_and_entropy_by_hand():

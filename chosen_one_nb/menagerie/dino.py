@@ -80,6 +80,21 @@ def crops(pixels: Tensor, size: int, low: float, high: float) -> Tensor:
     return cropped + 0.03 * torch.randn_like(cropped)
 
 
+def other_surroundings(pixels: Tensor) -> Tensor:
+    """Half of the pictures (B, 3, H, W) get the surroundings of another one, outside a soft disc in the middle.
+
+    What a picture is of tends to stand in its middle; that much is assumed, and no label is used. The style, and
+    the scene in the other half of the pictures, are still to be seen.
+    """
+    n, _, height, width = pixels.shape
+    y = torch.linspace(-1, 1, height, device=pixels.device)[:, None]
+    x = torch.linspace(-1, 1, width, device=pixels.device)[None, :]
+    radius = torch.empty(n, 1, 1, 1, device=pixels.device).uniform_(0.6, 1.0)
+    radius[torch.rand(n, device=pixels.device) < 0.5] = 9.0  # beyond the corners: left as it is
+    inside = torch.sigmoid((radius - (x**2 + y**2).sqrt()) * 12)  # (B, 1, H, W)
+    return inside * pixels + (1 - inside) * pixels.roll(1, 0)
+
+
 class Distillation:
     """The teacher, its centres, and the loss that the student minimises."""
 
@@ -104,7 +119,7 @@ class Distillation:
 
     def loss(self, pixels: Tensor, size: int, progress: float) -> dict[str, Tensor]:
         """Cross-entropies of student and teacher over crops, and over masked patches."""
-        large = torch.cat([crops(pixels, size, 0.4, 1.0) for _ in range(GLOBALS)])
+        large = torch.cat([crops(other_surroundings(pixels), size, 0.4, 1.0) for _ in range(GLOBALS)])
         small = torch.cat([crops(pixels, size // 2, 0.1, 0.4) for _ in range(LOCALS)])
         patches = (size // self.student.backbone.config.patch_size) ** 2
         masked = torch.rand(len(large), patches, device=large.device) < MASKED

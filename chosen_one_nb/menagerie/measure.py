@@ -19,6 +19,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from chosen_one_nb.looking.foreground import find_figure
 from chosen_one_nb.menagerie import vae as autoencoder
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.data import HELD_OUT, held_out
@@ -116,13 +117,11 @@ def identity_rows(models: Models, n: int, size: int) -> list[Row]:
 
 def mask_rows(models: Models, n: int, size: int) -> list[Row]:
     """IoU of the first principal component of the patch tokens, thresholded, against the figure's mask."""
-    from chosen_one_nb.looking.foreground import figure_masks
-
     _, images, masks = held_out(n, size)
     found = models.extractor(pictures(images), patches=True)
     h, w = found.grid
     coarse = masks.reshape(n, h, size // h, w, size // w).mean((2, 4)) > 0.5
-    got = figure_masks(found.patches.astype(np.float32), found.grid)
+    got = find_figure(found.patches, found.grid).masks
     union = (got | coarse).sum((1, 2)).clip(min=1)
     return [
         (
