@@ -248,8 +248,9 @@ class Settings:
 
     # health: limits beyond which a gallery counts as collapsed
     statistic_limit: float = setting(
-        3.0,
+        2.5,
         "Largest shift of a picture statistic's mean, in standard deviations of the first gallery.",
+        source="on renders of the bundled world sound galleries stay below 1.9, contrast times 1.4 passes 3",
         check=POSITIVE,
     )
     prompt_limit: float = setting(

@@ -122,7 +122,8 @@ def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -
         If the features are not a finite matrix, or k is not between 1 and N.
 
     Notes
-    ----- Pictures are put in a canonical order first, so that shuffling the gallery gives the same groups.
+    -----
+    Pictures are put in a canonical order first, so that shuffling the gallery gives the same groups.
     Centroids of unit features are plain means, not brought to unit length again.
 
     Examples

@@ -36,7 +36,7 @@ __all__ = [
     "verdict",
 ]
 
-SMALLEST_SPREAD = 0.01  # of a statistic in [0, 1]: a first gallery alike in it is not a strict judge
+SMALLEST_SPREAD = 0.02  # of a statistic in [0, 1]: a first gallery alike in it is not a strict judge
 
 
 @dataclass(frozen=True)

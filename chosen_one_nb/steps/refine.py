@@ -33,6 +33,7 @@ Known pitfalls, and where they are met (a test is named after each that is handl
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -119,8 +120,9 @@ def refine(
         When asked to stop.
 
     Notes
-    ----- Where the token stands in captions, rates, steps and batch are not found in the paper. The
-    optimiser (AdamW) starts anew each iteration.
+    -----
+    Where the token stands in captions, rates, steps and batch are not found in the paper. The optimiser (AdamW)
+    starts anew each iteration.
     """
     check_prompt(models.pipeline, prompt, forbidden=settings.token)
     start = _start(models.pipeline, settings, prompt, seed, character if settings.carry_over == "warm" else None)
@@ -143,17 +145,10 @@ def refine(
         batches = _Batches(pipeline, images, latents, prior, settings, seed)
         _train(pipeline, lora, rows, batches, plain, start.caption, settings, on_step, cancelled)
         weights = read_lora(pipeline.unet)
-    about = {
-        "prompt": prompt,
-        "model": models.name,
-        "fingerprint": models.fingerprint,
-        "n_images": len(images),
-        "seed": seed,
-        "settings": settings.to_dict(),
-        **(provenance or {}),
-    }
+    about = {"prompt": prompt, "model": models.name, "fingerprint": models.fingerprint, "n_images": len(images),
+             "seed": seed, "settings": settings.to_dict()}  # fmt: skip
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
-    return Character(weights, tokens, start.token, start.caption, start.rank, start.alpha, start.initial, about)
+    return dataclasses.replace(start, lora=weights, tokens=tokens, provenance=about | (provenance or {}))
 
 
 def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character: Character | None) -> Character:
@@ -162,7 +157,7 @@ def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character:
     if character is None:
         rows = initial_rows(pipeline, settings, prompt)
         lora = fresh_lora(pipeline.unet, settings.lora_rank, torch.Generator().manual_seed(seed))
-        return Character(lora, rows, settings.token, caption, settings.lora_rank, settings.lora_rank, rows)
+        return Character(lora, rows, settings.token, caption, settings.lora_rank, float(settings.lora_rank), rows)
     vectors = len(next(iter(character.tokens.values())))
     if (character.rank, character.token, vectors) != (settings.lora_rank, settings.token, settings.token_vectors):
         raise SettingsError(
@@ -171,9 +166,7 @@ def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character:
             f"({settings.lora_rank}, {settings.token!r}, {settings.token_vectors}). A warm start goes on "
             "with the same ones; set carry_over to 'reinit' to change them."
         )
-    return Character(
-        character.lora, character.tokens, character.token, caption, character.rank, character.alpha, character.initial
-    )
+    return dataclasses.replace(character, caption=caption)
 
 
 def _fixed(pipeline: Any, prompt: str) -> tuple[Condition, Condition]:
