@@ -185,8 +185,8 @@ def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Sett
 
     start = Settings.preset(given.preset) if given.preset else stored or Settings()
     changes = dict(_assignment(text) for text in given.set)
-    if given.iterations is not None and stored is None:
-        changes["max_iterations"] = given.iterations
+    if given.iterations is not None:
+        changes["max_iterations"] = stored.max_iterations if stored else given.iterations
     return start.replace(**changes)
 
 

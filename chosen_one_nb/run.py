@@ -542,5 +542,5 @@ class Run(Editor):
 
 
 def _essence(files: Mapping[str, Any]) -> dict[str, Any]:
-    """The stamps that tell whether a stage came out the same; Θ's files may differ in the order of their notes."""
-    return {name: stamp for name, stamp in files.items() if not name.startswith("theta/")}
+    """The stamps that tell whether a stage came out the same: of Θ its weights, not times and notes."""
+    return {name: stamp for name, stamp in files.items() if not name.startswith(("theta/", "losses"))}

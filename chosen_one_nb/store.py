@@ -189,7 +189,8 @@ def make_folder(path: Path, within: Path | None = None) -> Path:
 
 def gone(folder: Path) -> StoreError:
     """Return the error about a folder that was there before."""
-    return StoreError(f"The folder {folder} is gone (moved or deleted?). Put it back and call the same step again.", folder)
+    text = f"The folder {folder} is gone (moved or deleted?). Put it back and call the same step again."
+    return StoreError(text, folder)
 
 
 @contextlib.contextmanager
