@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chosen_one_nb.character import Character
+from chosen_one_nb.models import MENAGERIE
 
 __all__ = ["Base"]
 
@@ -63,7 +64,7 @@ class Base:
     def pipeline(self) -> str:
         """Where diffusers finds it: a Hub id, or a folder."""
         if self.name == "menagerie":
-            return "data/menagerie/pipeline"
+            return str(MENAGERIE / "pipeline")
         inside = Path(self.name) / "pipeline"
         return str(inside) if inside.is_dir() else self.name
 

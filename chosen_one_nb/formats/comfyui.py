@@ -11,7 +11,7 @@ from typing import Any
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.formats.base import Base
-from chosen_one_nb.formats.drawn import Drawn, Sampling
+from chosen_one_nb.formats.drawn import Drawn, Example, Sampling
 from chosen_one_nb.formats.wording import comfyui_prompt
 
 __all__ = ["SAMPLERS", "workflow"]
@@ -25,7 +25,7 @@ SAMPLERS = {
 
 
 def workflow(character: Character, name: str, pictures: Sequence[Drawn] = ()) -> dict[str, Any]:
-    """Return the workflow, with seed, size and settings of the first picture.
+    """Return the workflow, with prompt, seed, size and settings of the best picture.
 
     Parameters
     ----------
@@ -46,10 +46,9 @@ def workflow(character: Character, name: str, pictures: Sequence[Drawn] = ()) ->
     prompt diffusers' SDXL is guided against zeros and SD 1.x against the empty text, and so it is here.
     """
     base = Base.of(character)
-    settings = pictures[0].settings if pictures else character.provenance.get("settings", {})
-    how = Sampling.of(settings)
-    side = settings.get("image_size") or base.size
-    width, height = pictures[0].image.size if pictures else (side, side)
+    example = Example.of(character, pictures)
+    how = example.how
+    width, height = example.size or (base.size, base.size)
     model = ["6", 0] if how.rescale else ["2", 0]
     nodes = {
         "1": _node("Base model", "CheckpointLoaderSimple", ckpt_name=base.checkpoint),
@@ -57,10 +56,12 @@ def workflow(character: Character, name: str, pictures: Sequence[Drawn] = ()) ->
             "Character: LoRA", "LoraLoader", model=["1", 0], clip=["1", 1],
             lora_name=f"{name}.safetensors", strength_model=1.0, strength_clip=1.0,
         ),
-        "3": _node("Prompt", "CLIPTextEncode", clip=["2", 1], text=comfyui_prompt(character, name)),
+        "3": _node(
+            "Prompt", "CLIPTextEncode", clip=["2", 1], text=comfyui_prompt(character, name, example.prompt)
+        ),
         "4": _nothing(base.sdxl),
         "5": _node("Size", "EmptyLatentImage", width=width, height=height, batch_size=1),
-        "7": _sampler(how, model, pictures[0].seed if pictures else None),
+        "7": _sampler(how, model, example.seed),
         "8": _node("Decode", "VAEDecode", samples=["7", 0], vae=["1", 2]),
         "9": _node("Save", "SaveImage", images=["8", 0], filename_prefix=name),
     }  # fmt: skip
@@ -80,10 +81,10 @@ def _nothing(sdxl: bool) -> dict[str, Any]:
     return _node("Negative prompt", "CLIPTextEncode", clip=["2", 1], text="")
 
 
-def _sampler(how: Sampling, model: list[Any], seed: int | None) -> dict[str, Any]:
+def _sampler(how: Sampling, model: list[Any], seed: int) -> dict[str, Any]:
     sampler, scheduler = SAMPLERS[how.sampler]
     return _node(
-        "Sampler", "KSampler", model=model, seed=seed or 0, steps=how.steps, cfg=float(how.guidance),
+        "Sampler", "KSampler", model=model, seed=seed, steps=how.steps, cfg=float(how.guidance),
         sampler_name=sampler, scheduler=scheduler, positive=["3", 0], negative=["4", 0],
         latent_image=["5", 0], denoise=1.0,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from chosen_one_nb.settings import Settings
 if TYPE_CHECKING:
     from chosen_one_nb.steps.generate import Gallery
 
-__all__ = ["Drawn", "Sampling", "gather", "thumbnail"]
+__all__ = ["Drawn", "Example", "Sampling", "gather", "thumbnail"]
 
 THUMBNAIL = 256  # pixels of a preview's longer side, as ModelSpec suggests
 
@@ -65,6 +65,39 @@ class Drawn:
     settings: dict[str, Any]
     strength: float = 1.0
     about: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the lines of an export draw: the best picture again, or the caption where there is none.
+
+    Attributes
+    ----------
+    prompt : str
+    seed : int
+    size : (int, int) or None
+        Width and height; None is the model's own.
+    how : Sampling
+    """
+
+    prompt: str
+    seed: int
+    size: tuple[int, int] | None
+    how: Sampling
+
+    @classmethod
+    def of(cls, character: Character, pictures: Sequence[Drawn]) -> Example:
+        """Take the first picture that others can draw: of known seed, with the character at full strength."""
+        best = next((drawn for drawn in pictures if _repeatable(drawn, character)), None)
+        if best is not None:
+            return cls(best.prompt, best.seed or 0, best.image.size, Sampling.of(best.settings))
+        settings = character.provenance.get("settings", {})
+        side = settings.get("image_size")
+        return cls(character.caption, 0, side and (side, side), Sampling.of(settings))
+
+
+def _repeatable(drawn: Drawn, character: Character) -> bool:
+    return drawn.seed is not None and drawn.strength == 1 and character.token in drawn.prompt
 
 
 def gather(

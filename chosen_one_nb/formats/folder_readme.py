@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.formats.base import Base
-from chosen_one_nb.formats.drawn import Drawn, Sampling
+from chosen_one_nb.formats.drawn import Drawn, Example, Sampling
 from chosen_one_nb.formats.wording import a1111_prompt, comfyui_prompt, escape, fence, one_line
 from chosen_one_nb.steps.generate import SAMPLERS
 
@@ -96,8 +96,8 @@ def _diffusers(character: Character, name: str, pictures: Sequence[Drawn]) -> st
     return "\n\n".join(
         [
             "## diffusers",
-            "In this folder, with `pip install diffusers transformers accelerate peft`. In float32 on the "
-            "CPU the picture is the kit's own, pixel by pixel:",
+            'In this folder, with `pip install "diffusers>=0.40" transformers accelerate peft`. In float32 on '
+            "the CPU the picture is the kit's own, pixel by pixel:",
             fence(diffusers_lines(character, pictures), "python"),
         ]
     )
@@ -109,30 +109,30 @@ def diffusers_lines(character: Character, pictures: Sequence[Drawn] = ()) -> str
     Noise is drawn on the CPU in float32, as the kit does, so that a seed means the same on every machine.
     """
     base = Base.of(character)
-    settings = pictures[0].settings if pictures else character.provenance.get("settings", {})
-    how = Sampling.of(settings)
-    prompt = one_line(pictures[0].prompt if pictures else character.caption)
-    seed = (pictures[0].seed if pictures else None) or 0
-    size = pictures[0].image.height if pictures else settings.get("image_size")
+    example = Example.of(character, pictures)
+    how = example.how
+    size = example.size[1] if example.size else "pipe.unet.config.sample_size * pipe.vae_scale_factor"
     watermark = ", add_watermarker=False" if base.sdxl else ""
     rescale = f", guidance_rescale={how.rescale!r}" if how.rescale else ""
+    scheduler, forced = SAMPLERS[how.sampler]
+    options = "".join(f", {key}={value!r}" for key, value in forced.items())
     return f"""\
 import torch
-from diffusers import {SAMPLERS[how.sampler]}, {base.pipeline_class}
+from diffusers import {scheduler}, {base.pipeline_class}
 {_load_line(base)}base = {base.pipeline!r}
 device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {base.pipeline_class}.from_pretrained(base, torch_dtype=dtype, use_safetensors=True{watermark})
+pipe = {base.pipeline_class}.from_pretrained(base, dtype=dtype, use_safetensors=True{watermark})
 pipe.to(device)
-pipe.scheduler = {SAMPLERS[how.sampler]}.from_config(pipe.scheduler.config)
+pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{options})
 
 pipe.load_lora_weights("diffusers", weight_name="pytorch_lora_weights.safetensors")
 {_rows_lines(character)}
 
-seed, size = {seed}, {size or "pipe.unet.config.sample_size * pipe.vae_scale_factor"}
+seed, size = {example.seed}, {size}
 shape = (1, pipe.unet.config.in_channels, size // pipe.vae_scale_factor, size // pipe.vae_scale_factor)
 noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 picture = pipe(
-    {prompt!r},
+    {one_line(example.prompt)!r},
     latents=noise.to(device, dtype), height=size, width=size,
     num_inference_steps={how.steps}, guidance_scale={how.guidance!r}{rescale},
 ).images[0]
@@ -157,12 +157,12 @@ pipe.text_encoder_2.text_model.eos_token_id = pipe.tokenizer_2.eos_token_id"""
 
 
 def _how(character: Character, pictures: Sequence[Drawn], samplers: dict[str, str]) -> str:
-    settings = pictures[0].settings if pictures else character.provenance.get("settings", {})
-    how = Sampling.of(settings)
-    side = settings.get("image_size") or Base.of(character).size
-    width, height = pictures[0].image.size if pictures else (side, side)
-    seed = f", seed {pictures[0].seed}" if pictures and pictures[0].seed is not None else ""
-    return f"Steps {how.steps}, {samplers[how.sampler]}, CFG {how.guidance:g}, size {width} x {height}{seed}"
+    example, side = Example.of(character, pictures), Base.of(character).size
+    how, (width, height) = example.how, example.size or (side, side)
+    return (
+        f"Steps {how.steps}, {samplers[how.sampler]}, CFG {how.guidance:g}, size {width} x {height}, "
+        f"seed {example.seed}"
+    )
 
 
 def _a1111(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
@@ -174,7 +174,7 @@ def _a1111(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
                 f"embeddings/{name}.safetensors  ->  embeddings/"
             ),
             "Choose the base model's checkpoint, and as prompt:",
-            fence(a1111_prompt(character, name)),
+            fence(a1111_prompt(character, name, Example.of(character, pictures).prompt)),
             f"{_how(character, pictures, A1111_SAMPLERS)}. The word is the embedding's file name. Noise and "
             "schedules are this program's own: the same character, not the same picture. sd-scripts reads "
             "the LoRA too.",
@@ -192,7 +192,7 @@ def _comfyui(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
             ),
             f"Drag `comfyui_workflow.json` onto the canvas and choose your checkpoint of the base model in "
             f"the first node (it asks for {escape(Base.of(character).checkpoint)}). Its prompt:",
-            fence(comfyui_prompt(character, name)),
+            fence(comfyui_prompt(character, name, Example.of(character, pictures).prompt)),
         ]
     )
 
@@ -200,11 +200,11 @@ def _comfyui(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
 def _licence(character: Character) -> str:
     base = Base.of(character)
     known = (
-        f"that is {escape(base.licence)}"
+        f"whose licence is {base.licence}"
         if base.licence
-        else "which is not known here: read it where the model came from"
+        else "whose licence is not known here: look where the model came from"
     )
     return (
-        f"## Licence\n\nThese files are a derivative of {escape(base.name)} and fall under its licence, "
-        f"{known}. Its terms on use and on passing derivatives on hold for this character and its pictures."
+        f"## Licence\n\nMade with {escape(base.name)}, {known}. Read its terms on use and on passing "
+        "derivatives on before you share these files or pictures."
     )

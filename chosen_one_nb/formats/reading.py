@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from chosen_one_nb.character import INITIAL_FILE, NOTES_FILE, Character, CharacterError
+from chosen_one_nb.character import INITIAL_FILE, LORA_FILE, NOTES_FILE, Character, CharacterError
 from chosen_one_nb.formats import diffusers_format, kohya, safe
 from chosen_one_nb.formats.embeddings import FOLDER as ROWS
 from chosen_one_nb.formats.embeddings import check_rows, is_rows, read_rows
@@ -35,7 +35,7 @@ def load(
     path = Path(path)
     saved = next((place for place in (path, path / diffusers_format.FOLDER) if _saved_here(place)), None)
     if saved is not None and embeddings is None:
-        character = Character.load_saved(saved)
+        character = _saved(saved)
         where = str(saved)
     else:
         lora, rows = _files(path, None if embeddings is None else Path(embeddings))
@@ -55,6 +55,19 @@ def load(
 def _saved_here(folder: Path) -> bool:
     """Tell a folder that `Character.save` wrote, even if its notes are lost."""
     return (folder / NOTES_FILE).is_file() or (folder / INITIAL_FILE).is_file()
+
+
+def _saved(folder: Path) -> Character:
+    """Read what `Character.save` wrote, and check that its LoRA is of the rank its notes say."""
+    character = Character.load_saved(folder)
+    ranks = {weight.shape[0] for key, weight in character.lora.items() if key.endswith("lora_A.weight")}
+    if ranks - {character.rank}:
+        raise CharacterError(
+            f"{folder / LORA_FILE}: expected a LoRA of rank {character.rank}, which {NOTES_FILE} says, got "
+            f"rank {', '.join(map(str, sorted(ranks)))}. The files belong to different characters; take "
+            "another copy of the folder."
+        )
+    return character
 
 
 def _from_files(lora: Path, rows: Path | None) -> Character:

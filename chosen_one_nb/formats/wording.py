@@ -37,22 +37,22 @@ def check_name(name: str) -> str:
     return name
 
 
-def a1111_prompt(character: Character, name: str) -> str:
-    """Return the prompt for A1111 and Forge: the embedding by its name, the LoRA as `<lora:name:1>`.
+def a1111_prompt(character: Character, name: str, prompt: str | None = None) -> str:
+    """Return a prompt (None: the caption) for A1111 and Forge: the embedding by its name, `<lora:name:1>`.
 
-    Brackets and backslashes of the caption are escaped, which weigh words there.
+    Brackets and backslashes, which weigh words there, are escaped.
     """
-    return _replaced(character, name, r"[()\[\]\\]") + f" <lora:{name}:1>"
+    return _replaced(prompt, character, name, r"[()\[\]\\]") + f" <lora:{name}:1>"
 
 
-def comfyui_prompt(character: Character, name: str) -> str:
-    """Return the prompt for ComfyUI: the embedding as `embedding:name`, brackets of the caption escaped."""
-    return _replaced(character, f"embedding:{name}", r"[(){}]")
+def comfyui_prompt(character: Character, name: str, prompt: str | None = None) -> str:
+    """Return a prompt (None: the caption) for ComfyUI: the embedding as `embedding:name`, brackets escaped."""
+    return _replaced(prompt, character, f"embedding:{name}", r"[(){}]")
 
 
-def _replaced(character: Character, word: str, special: str) -> str:
-    """The caption with the token replaced by a word of its own; special characters outside it are escaped."""
-    parts = one_line(character.caption).split(character.token)
+def _replaced(prompt: str | None, character: Character, word: str, special: str) -> str:
+    """The prompt with the token replaced by a word of its own; special characters outside it are escaped."""
+    parts = one_line(character.caption if prompt is None else prompt).split(character.token)
     escaped = [re.sub(special, lambda found: "\\" + found[0], part) for part in parts]
     return re.sub(r" +", " ", f" {word} ".join(escaped)).replace(f"{word} ,", f"{word},").strip()
 
