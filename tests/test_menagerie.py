@@ -12,7 +12,7 @@ from transformers import CLIPModel, Dinov2Model
 from chosen_one_nb.menagerie import train as command
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
-from chosen_one_nb.menagerie.data import draw, renders
+from chosen_one_nb.menagerie.data import captions, draw, renders
 from chosen_one_nb.menagerie.dino import crops, other_surroundings
 from chosen_one_nb.menagerie.evaluate import agreement, context_present, interval, table
 from chosen_one_nb.menagerie.loop import fit, learning_rate
@@ -83,6 +83,15 @@ def test_renders_are_drawn_once(tmp_path):
     assert truths == again
     np.testing.assert_array_equal(images, same)
     np.testing.assert_array_equal(images[1], draw(1, 32)[1])
+
+
+def test_captions_are_token_ids_of_the_grammar(tmp_path):
+    truths = [draw(seed, 64)[0] for seed in range(3)]
+    tokenizer = word_tokenizer(world.vocabulary(), 32)
+    found = captions(tmp_path, truths, tokenizer, 2, workers=1)
+    assert found.shape == (3, 2, 32)
+    text = tokenizer.decode(found[1, 0], skip_special_tokens=True)
+    assert all(truths[1][name] == value for name, value in world.named_in(text).items())
 
 
 def test_targets_name_every_attribute():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from transformers import (
 
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
-from chosen_one_nb.menagerie.data import renders
+from chosen_one_nb.menagerie.data import captions, renders
 from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.tokenizer import word_tokenizer
@@ -90,28 +89,23 @@ def _symmetric(logits: Tensor, pairs: Tensor) -> Tensor:
     return F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)
 
 
-def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """Token ids (B, text_length), padded and cut as the pipeline does it."""
-    return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-
-
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train both CLIPs; save the first as ``out/clip`` and both text towers and tokenizers in ``out/pipeline``."""
     truths, images = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
-    rng, words = np.random.default_rng(recipe.seed), Random(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
     tokenizer = word_tokenizer(world.vocabulary(), recipe.text_length)
     pair = build(recipe, tokenizer).to(device)
     if from_saved:
         start_from(pair.first, out / "clip")
         start_from(pair.second, out / "pipeline" / "text_encoder_2")
-    wanted = targets(truths)
+    wanted, texts = targets(truths), captions(work, truths, tokenizer, recipe.n_captions)
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         chosen = np.sort(rng.choice(len(images), size=recipe.clip_batch, replace=False))
-        texts = [world.caption(truths[i], words).text for i in chosen]
+        tokens = texts[chosen, rng.integers(recipe.n_captions, size=len(chosen))]
         pixels = as_tensor(images[chosen]).to(device)
-        return pair.loss(tokenize(tokenizer, texts).to(device), pixels, wanted[chosen].to(device))
+        return pair.loss(torch.from_numpy(tokens).long().to(device), pixels, wanted[chosen].to(device))
 
     best = fit("clip", pair, loss, minutes=recipe.minutes["clip"], work=work, rate=1e-3, decay=0.995)
     save(best, tokenizer, recipe, out)

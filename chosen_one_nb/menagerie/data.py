@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from random import Random
 
 import numpy as np
+from transformers import CLIPTokenizer
 
 from chosen_one_nb.menagerie import world
 
@@ -24,7 +26,7 @@ def _draw_many(seeds: range, size: int) -> list[tuple[dict, np.ndarray, np.ndarr
     return [draw(seed, size) for seed in seeds]
 
 
-def renders(work: Path, n: int, size: int, *, workers: int = 2) -> tuple[list[dict], np.ndarray]:
+def renders(work: Path, n: int, size: int, *, workers: int | None = None) -> tuple[list[dict], np.ndarray]:
     """Return ``n`` training renders, drawing them on the first call and reading them from ``work`` afterwards.
 
     Returns
@@ -36,11 +38,36 @@ def renders(work: Path, n: int, size: int, *, workers: int = 2) -> tuple[list[di
     if not truths_file.exists():
         work.mkdir(parents=True, exist_ok=True)
         chunks = [range(start, min(start + 500, n)) for start in range(0, n, 500)]
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             drawn = [item for chunk in pool.map(_draw_many, chunks, [size] * len(chunks)) for item in chunk]
         np.save(images_file, np.stack([image for _, image, _ in drawn]))
         truths_file.write_text(json.dumps([truth for truth, _, _ in drawn]))
     return json.loads(truths_file.read_text()), np.load(images_file, mmap_mode="r")
+
+
+def _caption_many(truths: list[dict], seed: int, each: int, tokenizer: CLIPTokenizer) -> np.ndarray:
+    rng = Random(seed)
+    texts = [world.caption(truth, rng).text for truth in truths for _ in range(each)]
+    found = tokenizer(texts, padding="max_length", truncation=True, return_tensors="np").input_ids
+    return found.astype(np.int16).reshape(len(truths), each, -1)
+
+
+def captions(
+    work: Path, truths: list[dict], tokenizer: CLIPTokenizer, each: int, *, workers: int | None = None
+) -> np.ndarray:
+    """Return ``each`` captions of every render as token ids, int16 (n, each, length); written once to ``work``.
+
+    They are made beforehand, by several processes, because on a GPU the grammar and the tokenizer would be slower
+    than the training step that needs them.
+    """
+    file = work / f"captions_{len(truths)}_{each}_{tokenizer.model_max_length}.npy"
+    if not file.exists():
+        starts = range(0, len(truths), 1000)
+        parts = [truths[start : start + 1000] for start in starts]
+        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+            same = [each] * len(parts), [tokenizer] * len(parts)
+            np.save(file, np.concatenate(list(pool.map(_caption_many, parts, starts, *same))))
+    return np.load(file, mmap_mode="r")
 
 
 def held_out(n: int, size: int) -> tuple[list[dict], np.ndarray, np.ndarray]:

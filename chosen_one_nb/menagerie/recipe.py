@@ -17,6 +17,7 @@ class Recipe:
 
     image_size: int = 64
     n_renders: int = 24_000
+    n_captions: int = 8  # per render
     seed: int = 0
     text_length: int = 32
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
@@ -19,9 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from chosen_one_nb.menagerie import world
-from chosen_one_nb.menagerie.clip import tokenize
-from chosen_one_nb.menagerie.data import renders
+from chosen_one_nb.menagerie.data import captions, renders
 from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.vae import encode
@@ -53,16 +50,14 @@ class Texts:
     """The two frozen text encoders, giving the UNet its conditions exactly as SDXL's pipeline does."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         self.first = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
         self.second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", torch_dtype=torch.float32)
         self.first.eval().requires_grad_(False).to(device)
         self.second.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()
-    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Context (B, length, both widths), from the layer before the last, and pooled text (B, second width)."""
-        tokens = tokenize(self.tokenizer, texts).to(self.first.device)
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids (B, length) -> context (B, length, both widths), of the layer before the last; pooled text."""
         first = self.first(tokens, output_hidden_states=True)
         second = self.second(tokens, output_hidden_states=True)
         return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
@@ -84,8 +79,9 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     truths, images = renders(work, recipe.n_renders, recipe.image_size)
     latents = cached_latents(folder / "vae", images, work, device)
     texts = Texts(folder, device)
+    captions_of = captions(work, truths, CLIPTokenizer.from_pretrained(folder / "tokenizer"), recipe.n_captions)
     torch.manual_seed(recipe.seed)
-    rng, words = np.random.default_rng(recipe.seed), Random(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
     width = texts.first.config.hidden_size + texts.second.config.hidden_size
     unet = build(recipe, width, texts.second.config.projection_dim)
     if from_saved:
@@ -96,7 +92,8 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         chosen = rng.integers(len(latents), size=recipe.unet_batch)
-        context, pooled = texts([world.caption(truths[i], words).text for i in chosen])
+        tokens = captions_of[chosen, rng.integers(recipe.n_captions, size=len(chosen))]
+        context, pooled = texts(torch.from_numpy(tokens).long().to(device))
         keep = torch.from_numpy(rng.random(len(chosen)) >= UNCONDITIONAL).to(device)
         clean = latents[chosen].to(device)
         noise = torch.randn_like(clean)
