@@ -1,0 +1,69 @@
+"""The notebooks: clean as committed, and every cell runs."""
+
+import ast
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+sys.path.insert(0, str(ROOT / "tools"))
+
+PICTURES = {"image/png", "image/jpeg", "image/webp"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def ids(path: Path) -> str:
+    return path.stem
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_notebook_reads_on_a_code_host(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert "widgets" not in notebook.metadata
+    assert path.stat().st_size < 1_500_000
+    assert not [output for output in outputs if output.output_type == "error" or WIDGET in output.get("data", {})]
+    assert any(PICTURES & set(output.get("data", {})) for output in outputs), "no static picture"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_notebook_defines_nothing_and_says_what_it_needs(path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            kinds = [type(node) for node in ast.walk(ast.parse(cell.source))]
+            assert not {ast.FunctionDef, ast.ClassDef, ast.Lambda} & set(kinds), cell.source
+            assert len(cell.source.splitlines()) <= 14, cell.source
+    top = notebook.cells[0].source
+    assert all(word in top for word in ("**You will learn**", "**Hardware**", "**Time**"))
+
+
+def test_cleaning_takes_out_widgets_and_keeps_pictures():
+    import notebooks
+
+    outputs = [
+        nbformat.v4.new_output("display_data", data={WIDGET: {"model_id": "1"}, "text/plain": "VBox()"}),
+        nbformat.v4.new_output("display_data", data={"image/png": "aaaa"}),
+        nbformat.v4.new_output("stream", name="stderr", text="0%|  |"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)])
+    notebook.metadata["widgets"] = {}
+    notebooks.clean(notebook)
+    assert [list(output.data) for output in notebook.cells[0].outputs] == [["image/png"]]
+    assert "widgets" not in notebook.metadata
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_notebook_runs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:  # the smallest settings; all else as written
+        cell.source = cell.source.replace('preset("menagerie")', 'preset("quick")')
+    client = NotebookClient(notebook, timeout=900, store_widget_state=False, resources={"metadata": {"path": tmp_path}})
+    client.execute()
