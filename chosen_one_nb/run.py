@@ -31,6 +31,8 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.store import Lock
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps import CancelledCheck, Progress
     from chosen_one_nb.steps.generate import OnImages
@@ -345,7 +347,7 @@ class Run(Editor):
         keeper = node.home if stage in (*SHARED, "patches") else node
         with self._working((keeper, stage)):
             if stage == "cluster":
-                self._recluster_afresh(keeper)
+                self._recluster(keeper)
             else:
                 self._compute(keeper, stage, Calls())
 
@@ -357,7 +359,7 @@ class Run(Editor):
         before = keeper.record["stages"].get(stage)
         with self.lock:
             node.commit(stage, files, time.monotonic() - begun)
-            if before and _essence(before["files"]) != _essence(files):
+            if before and stage in STAGES and _essence(before["files"]) != _essence(files):
                 self._outdated(keeper, stage)
             self._changed("stage", node, stage=stage)
 
@@ -386,10 +388,13 @@ class Run(Editor):
             node.commit("cluster", {}, time.monotonic() - begun)
             self._changed("stage", node, stage="cluster")
 
-    def _recluster_afresh(self, node: Node) -> None:
+    def _recluster(self, node: Node) -> None:
+        from chosen_one_nb.steps.cluster import cluster
+
+        clusters = cluster(node.features, node.settings)
         with self.lock:
-            node.clear_edits()
-        self._cluster(node)
+            node.mend_clusters(clusters)
+            self._changed("stage", node, stage="cluster")
 
     def probe(
         self, node: Node | str | None = None, *, strength: float = 1.0, **calls: Any
@@ -439,15 +444,12 @@ class Run(Editor):
         -------
         dict of str to list of PIL.Image
         """
-        source = (
-            None
-            if base
-            else self._source(self.current)
-            if node is None
-            else self._theta_node(self.node(node))
-        )
-        contexts = CONTEXTS if contexts is None else contexts
-        return {text: self._show(source, text, seeds, "contexts", 1.0, Calls(**calls)) for text in contexts}
+        source = self._source(self.current) if node is None else self._theta_node(self.node(node))
+        source, contexts = None if base else source, CONTEXTS if contexts is None else list(contexts)
+        calls = Calls(**calls)
+        parts = [calls.part(i, len(contexts)) for i in range(len(contexts))]
+        pairs = zip(contexts, parts, strict=True)
+        return {text: self._show(source, text, seeds, "contexts", 1.0, part) for text, part in pairs}
 
     def _show(
         self, source: Node | None, context: str, n: int, kind: str, strength: float, calls: Calls
@@ -461,8 +463,33 @@ class Run(Editor):
         name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
         folder = self.folder / kind / name / opening.slug(context)
         album = Album(folder, self.folder, keep=not self.read_only, about={"context": context})
-        pictures, _ = draw(drawing, album, self._ready_models, self._fingerprint, calls, stage=kind)
-        return pictures
+        try:
+            return draw(drawing, album, _not_loaded, self._fingerprint, calls, stage=kind)[0]
+        except _NotDrawn:
+            with self._working((source or self.root, kind)):
+                return draw(drawing, album, self._ready_models, self._fingerprint, calls, stage=kind)[0]
+
+    def context_scores(
+        self,
+        node: Node | str | None = None,
+        contexts: Sequence[str] | None = None,
+        seeds: int = 4,
+        *,
+        base: bool = False,
+        **calls: Any,
+    ) -> pd.DataFrame:
+        """Score the character over contexts as the paper does (section 4.2); takes what `contexts` takes.
+
+        Returns
+        -------
+        DataFrame
+            As of `scores`: prompt similarity of each picture with its own prompt and context, identity over all.
+        """
+        from chosen_one_nb.keeping import tables
+
+        pictures = self.contexts(node, contexts, seeds, base=base, **calls)
+        with self._working((self.root, "scores")):
+            return tables.context_scores(self._ready_models(), self.prompt, pictures, self.root.settings)
 
     def patch_tokens(self, node: Node | str | None = None, **calls: Any) -> np.ndarray:
         """Return the patch tokens of a gallery, shape (N, P, D) float16; made once and kept.
@@ -544,3 +571,11 @@ class Run(Editor):
 def _essence(files: Mapping[str, Any]) -> dict[str, Any]:
     """The stamps that tell whether a stage came out the same: of Θ its weights, not times and notes."""
     return {name: stamp for name, stamp in files.items() if not name.startswith(("theta/", "losses"))}
+
+
+class _NotDrawn(Exception):
+    """Raised where models would be needed."""
+
+
+def _not_loaded() -> Models:
+    raise _NotDrawn

@@ -497,8 +497,7 @@ def test_a_damaged_file_is_named_and_mended(
         assert f"run.redo_stage('{stage}', '0')" in str(caught.value)
         run.redo_stage(stage, "0")
         _read(run, name)
-        if stage != "cluster":  # a new clustering opens the choice again: that is a person's to make
-            assert shown(run) == undisturbed
+        assert shown(run) == undisturbed
 
 
 def test_a_damaged_node_file_is_named(run: Run):
@@ -667,6 +666,49 @@ def test_a_new_edit_after_undo_drops_what_was_undone(run: Run):
     assert not run.current.can_redo
     assert [edit.action for edit in run.current.edits] == ["cluster", "recluster"]
     assert list(run.history()["action"])[-3:] == ["choose", "undo", "recluster"]
+
+
+def test_each_edit_has_its_own_clusters(run: Run):
+    """Also after undo, where fewer edits are left than there were."""
+    advance(run, "cluster")
+    run.recluster(2)
+    run.undo()
+    run.recluster(4)
+    run.merge(0, 1)
+    run.merge(0, 1)
+    for n in (3, 4, 3):
+        run.undo()
+        assert len(run.current.clusters.sizes) == n
+    run.close()
+    assert len(Run.open(run.folder, read_only=True).current.clusters.sizes) == 3
+
+
+def test_damaged_clusters_of_a_merge_leave_the_choice(run: Run):
+    advance(run, "cluster")
+    run.merge(0, 1)
+    decision = run.choose(images=[1, 2, 3])
+    (run.folder / "nodes/0/clusters-1.npz").unlink()
+    run.close()
+    with Run.open(run.folder, fakes.fake_models()) as run:
+        with pytest.raises(StoreError, match=r"clusters-1\.npz is missing"):
+            run.current.clusters  # noqa: B018
+        run.redo_stage("cluster")
+        assert len(run.current.clusters.sizes) == 3
+        assert run.current.decision == decision
+
+
+def test_damaged_edits_are_named_and_can_be_made_again(run: Run):
+    run.next_iteration()
+    run.close()
+    path = run.folder / "nodes/0/edits.json"
+    path.write_text("{")
+    with pytest.raises(StoreError, match=r"edits\.json is damaged.*move it away"):
+        Run.open(run.folder)
+    path.unlink()
+    with Run.open(run.folder, fakes.fake_models()) as again:
+        assert again.next_stage == "generate"
+        again.until_converged()
+        again.report()
 
 
 def test_edits_survive_a_reopening(run: Run, models: Any):
@@ -1065,6 +1107,36 @@ def test_contexts_are_drawn_with_the_character_and_kept(run: Run, models: Any):
     assert models.drawn == []
     run.contexts(contexts=["in the snow"], seeds=1, base=True)
     assert models.drawn == [("a sticker of a fox in the snow", 1)]
+
+
+def test_progress_counts_over_all_contexts(run: Run):
+    events = []
+    run.contexts(contexts=["here", "there"], seeds=3, on_progress=events.append)
+    assert [event["done"] for event in events if event["stage"] == "contexts"] == sorted(
+        event["done"] for event in events)
+    assert (events[-1]["done"], events[-1]["total"]) == (6, 6)
+
+
+def test_contexts_are_scored(run: Run):
+    run.next_iteration()
+    scores = run.context_scores(contexts=["here", "there"], seeds=3)
+    assert scores["n"].tolist() == [6, 6, 6]
+    assert (scores["low"] <= scores["value"]).all()
+    assert len(run.context_scores(contexts=["here"], seeds=1, base=True)) == 3
+
+
+def test_what_is_drawn_can_be_seen_during_work_but_nothing_else_drawn(run: Run):
+    run.next_iteration()
+    drawn, told = run.contexts(contexts=["here"], seeds=1), []
+
+    def look(event: dict[str, Any]) -> None:
+        if not told:
+            told.append(run.contexts(contexts=["here"], seeds=1))
+            with pytest.raises(RunError, match="at work"):
+                run.contexts(contexts=["there"], seeds=1)
+
+    run.step(on_progress=look)
+    assert told[0]["here"][0].tobytes() == drawn["here"][0].tobytes()
 
 
 def test_the_contexts_are_those_the_menagerie_can_judge():

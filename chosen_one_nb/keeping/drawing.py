@@ -66,6 +66,18 @@ class Calls:
     on_step: Callable[[dict[str, Any]], None] | None = None
     cancelled: CancelledCheck | None = None
 
+    def part(self, i: int, n: int) -> Calls:
+        """Return the calls for the i-th of n equal parts: progress counts over all of them."""
+        tell = self.on_progress
+        if tell is None:
+            return self
+
+        def on_progress(event: dict[str, Any]) -> None:
+            done, total = event["done"] + i * event["total"], n * event["total"]
+            tell({**event, "done": done, "total": total})
+
+        return dataclasses.replace(self, on_progress=on_progress)
+
 
 @dataclass(frozen=True)
 class Drawing:

@@ -396,7 +396,24 @@ class Node:
 
     def write_clusters(self, clusters: Clusters) -> tuple[str, dict[str, Stamp]]:
         """Write clusters under a new stem and return it with the files' stamps."""
-        stem = f"clusters-{len({edit.clusters for edit in self._edits})}"
+        last = max((int(edit.clusters.split("-")[1]) for edit in self._edits), default=-1)
+        return self._write_clusters(clusters, f"clusters-{last + 1}")
+
+    def mend_clusters(self, clusters: Clusters) -> None:
+        """Write the first clusters again, and let edits whose own are damaged stand on them; choices are kept."""
+        stem, stamps = self._write_clusters(clusters, "clusters-0")
+        first = {"clusters": stem, "stamps": stamps}
+        edits = [edit if self._readable(edit) else dataclasses.replace(edit, **first) for edit in self._edits]
+        self._write_edits(edits, self._position)
+
+    def _readable(self, edit: Edit) -> bool:
+        try:
+            self._read_clusters(edit)
+        except StoreError:
+            return False
+        return True
+
+    def _write_clusters(self, clusters: Clusters, stem: str) -> tuple[str, dict[str, Stamp]]:
         plain, arrays = store.split(clusters)
         stamps = {
             f"{stem}.json": store.write_json(self.folder / f"{stem}.json", plain),
@@ -409,7 +426,11 @@ class Node:
 def _read_edits(path: Path) -> tuple[list[Edit], int]:
     if not path.exists():
         return [], -1
-    values = store.read_json(path)
+    try:
+        values = store.read_json(path)
+    except StoreError as error:
+        advice = "Put back a sound copy, or move it away to cluster and choose again (log.jsonl tells what was chosen)."
+        raise StoreError(f"{error} {advice}", path) from error
     return [Edit.from_dict(edit) for edit in values["edits"]], values["position"]
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from chosen_one_nb.keeping.node import Node
 from chosen_one_nb.looking import scores as scoring
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from chosen_one_nb.models import Models
+    from chosen_one_nb.settings import Settings
 
 CURVE = ["node", "parent", "iteration", "distance", "ratio", "threshold", "state", "seconds"]
 
@@ -55,9 +61,31 @@ def identity(node: Node) -> dict[str, scoring.Interval]:
     return found
 
 
+def context_scores(
+    models: Models, prompt: str, pictures: Mapping[str, Sequence[Image.Image]], settings: Settings
+) -> pd.DataFrame:
+    """Score pictures in contexts; see `Run.context_scores`."""
+    from chosen_one_nb.steps.embed import embed
+
+    images = [image for row in pictures.values() for image in row]
+    found = {}
+    if models.clip is not None:
+        clip = models.clip.images(images)
+        texts = models.clip.texts([f"{prompt} {context}".strip() for context in pictures])
+        asked = np.repeat(texts, [len(row) for row in pictures.values()], axis=0)
+        found["prompt similarity (CLIP)"] = scoring.bootstrap((scoring.unit(clip) * scoring.unit(asked)).sum(1))
+        found["identity (CLIP)"] = scoring.identity_consistency(clip)
+    features = embed(models, images, settings).cls
+    found["identity (features, in the loop)"] = scoring.identity_consistency(features)
+    return _rows(found)
+
+
 def scores(node: Node) -> pd.DataFrame:
     """Return a gallery's scores: a row each with ``value``, ``low``, ``high`` (95 %), ``n`` images."""
-    found = identity(node)
+    return _rows(identity(node))
+
+
+def _rows(found: Mapping[str, scoring.Interval]) -> pd.DataFrame:
     rows = [(score.value, score.low, score.high, score.n) for score in found.values()]
     return pd.DataFrame(rows, index=list(found), columns=["value", "low", "high", "n"])
 

@@ -44,7 +44,10 @@ class Tree:
             raise StoreError(
                 f"{folder} holds no run (no run.json). Begin one there: Run.start(prompt, folder=...)."
             )
-        manifest = store.read_json(folder / "run.json")
+        try:
+            manifest = store.read_json(folder / "run.json")
+        except StoreError as error:
+            raise StoreError(f"{error} Put back a sound copy of it.", error.path) from error
         if manifest.get("format") != FORMAT:
             raise StoreError(
                 f"{folder}: expected a run of format {FORMAT}, got {manifest.get('format')!r}. "

@@ -195,7 +195,11 @@ class View:
         node = self._frontier()
         if self._outcome(node).finished:
             return node, None
-        return node, next((stage for stage in STAGES if not node.done(stage)), STAGES[0])
+        return node, STAGES[0] if node.refined else self._first_open(node)
+
+    @staticmethod
+    def _first_open(node: Node) -> str:
+        return next((stage for stage in STAGES if not node.done(stage)), STAGES[0])
 
     def _frontier(self) -> Node:
         """The newest node on the line of the current one."""
@@ -213,7 +217,7 @@ class View:
             return Outcome(node.stopped, self._why(node), node.id, sound)
         if node.done("cluster") and node.decision is None and node.clusters.proposed is None:
             return Outcome("no cluster", node.clusters.reason, node.id, sound)
-        stage = next((stage for stage in STAGES if not node.done(stage)), STAGES[0])
+        stage = STAGES[0] if node.refined else self._first_open(node)
         return Outcome("unfinished", f"next comes {stage}.", node.id, sound)
 
     def _why(self, node: Node) -> str:
