@@ -13,7 +13,7 @@ from chosen_one_nb.menagerie import train as command
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.data import captions, draw, renders
-from chosen_one_nb.menagerie.dino import crops, other_surroundings
+from chosen_one_nb.menagerie.dino import crops, crowding, other_surroundings
 from chosen_one_nb.menagerie.evaluate import agreement, context_present, interval, table
 from chosen_one_nb.menagerie.loop import fit, learning_rate
 from chosen_one_nb.menagerie.measure import entropy, prompts
@@ -116,6 +116,13 @@ def test_other_surroundings_keep_the_middle():
     assert torch.allclose(mixed[:, :, 8, 8], pixels[:, :, 8, 8], atol=0.01)
     changed = (mixed[:, 0, 0, 0] - pixels[:, 0, 0, 0]).abs() > 0.01
     assert 4 < changed.sum() < 28, "about half of them"
+
+
+def test_crowding_falls_as_features_spread():
+    close = torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.01, 1.0], [0.0, 1.0]])
+    spread = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    assert crowding(spread).item() == pytest.approx(-np.log(np.sqrt(2)), abs=1e-4)
+    assert crowding(close) > crowding(spread)
 
 
 def test_agreement_and_entropy_by_hand():

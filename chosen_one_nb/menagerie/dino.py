@@ -24,6 +24,7 @@ from chosen_one_nb.menagerie.vae import as_tensor
 
 GLOBALS, LOCALS = 2, 4  # large and small crops per picture
 MASKED = 0.3  # share of patches hidden from the student
+SPREAD = 0.2  # weight of the crowding loss
 
 
 def build(recipe: Recipe) -> Dinov2Model:
@@ -59,9 +60,9 @@ class Network(nn.Module):
         self.backbone, self.whole, self.patch = backbone, Head(width, prototypes), Head(width, prototypes)
 
     def forward(self, pixels: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scores of the class token (B, prototypes) and the patch tokens (B, P, D)."""
+        """Class token (B, D) and patch tokens (B, P, D)."""
         hidden = self.backbone(pixels, bool_masked_pos=masked).last_hidden_state
-        return self.whole(hidden[:, 0]), hidden[:, 1:]
+        return hidden[:, 0], hidden[:, 1:]
 
 
 def crops(pixels: Tensor, size: int, low: float, high: float) -> Tensor:
@@ -125,16 +126,32 @@ class Distillation:
         masked = torch.rand(len(large), patches, device=large.device) < MASKED
         with torch.no_grad():
             whole, tokens = self.teacher(large)
-            target = self._targets(whole, self.centre, progress).chunk(GLOBALS)
+            target = self._targets(self.teacher.whole(whole), self.centre, progress).chunk(GLOBALS)
             patch_target = self._targets(self.teacher.patch(tokens[masked]), self.patch_centre, progress)
         seen, seen_tokens = self.student(large, masked)
-        views = [*seen.chunk(GLOBALS), *self.student(small)[0].chunk(LOCALS)]
+        seen_small, _ = self.student(small)
+        views = [*self.student.whole(seen).chunk(GLOBALS), *self.student.whole(seen_small).chunk(LOCALS)]
         pairs = [(t, v) for i, t in enumerate(target) for j, v in enumerate(views) if i != j]
         whole_loss = torch.stack([_cross_entropy(t, v) for t, v in pairs]).mean()
         patch_loss = _cross_entropy(patch_target, self.student.patch(seen_tokens[masked]))
+        spread = sum(crowding(part) for part in seen.chunk(GLOBALS))
         used = target[0].mean(0)
-        return {"loss": whole_loss + 0.5 * patch_loss, "patches": patch_loss.detach(),
-                "prototypes": torch.exp(-(used * (used + 1e-9).log()).sum())}  # fmt: skip
+        return {
+            "loss": whole_loss + 0.5 * patch_loss + SPREAD * spread,
+            "crowding": spread.detach(),
+            "patches": patch_loss.detach(),
+            "prototypes": torch.exp(-(used * (used + 1e-9).log()).sum()),
+        }
+
+
+def crowding(features: Tensor) -> Tensor:
+    """How close each feature (B, D) of a batch lies to its nearest other: KoLeo, as in DINOv2 (arXiv 2304.07193).
+
+    Spreading the features out makes room for what varies little between pictures, such as the character.
+    """
+    unit = F.normalize(features, dim=-1)
+    distances = torch.cdist(unit, unit) + 9 * torch.eye(len(unit), device=unit.device)
+    return -(distances.min(dim=1).values + 1e-6).log().mean()
 
 
 def _cross_entropy(target: Tensor, scores: Tensor) -> Tensor:
