@@ -16,10 +16,24 @@ from typing import Any
 
 import nbformat
 
-CHROMIUM = next((path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser", shutil.which("google-chrome") or "")
-                 if path and Path(path).exists()), "")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--disable-default-apps", "--no-first-run", "--disable-extensions", "--disable-gpu"]
+CHROMIUM = next(
+    (
+        path
+        for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser", shutil.which("google-chrome") or "")
+        if path and Path(path).exists()
+    ),
+    "",
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-default-apps",
+    "--no-first-run",
+    "--disable-extensions",
+    "--disable-gpu",
+]
 KERNEL_READY = """() => {
   const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
   return kernel?.connectionStatus === "connected" && kernel.status === "idle";
@@ -53,16 +67,32 @@ def server(folder: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     home = folder / ".jupyter-home"
-    environment = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home), "OMP_NUM_THREADS": "1",
-                   "JUPYTER_DATA_DIR": str(home / "data"), "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-                   "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-                   "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(home),
+        "OMP_NUM_THREADS": "1",
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
     quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True, exist_ok=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.token=",
-               "--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--allow-root",
-               "--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        f"--port={port}",
+        "--ServerApp.token=",
+        "--ServerApp.password=",
+        f"--ServerApp.root_dir={folder}",
+        "--allow-root",
+        "--ServerApp.port_retries=0",
+        "--LabApp.expose_app_in_browser=True",
+    ]
     with open(folder / "lab.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
@@ -110,8 +140,16 @@ class Notebook:
         The notebook's path under the served folder.
     """
 
-    def __init__(self, chromium: Any, address: str, name: str, *, dark: bool = False, width: int = 1560,
-                 height: int = 1200) -> None:
+    def __init__(
+        self,
+        chromium: Any,
+        address: str,
+        name: str,
+        *,
+        dark: bool = False,
+        width: int = 1560,
+        height: int = 1200,
+    ) -> None:
         self.page = chromium.new_page(viewport={"width": width, "height": height})
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -123,7 +161,9 @@ class Notebook:
 
     def command(self, name: str, **arguments: Any) -> None:
         """Run one of Lab's commands, such as ``notebook:run-all-cells``."""
-        self.page.evaluate("([name, args]) => { jupyterapp.commands.execute(name, args); }", [name, arguments])
+        self.page.evaluate(
+            "([name, args]) => { jupyterapp.commands.execute(name, args); }", [name, arguments]
+        )
 
     def run_all(self, seconds: float = 120) -> None:
         """Run all cells and wait until no cell is running."""
@@ -135,4 +175,5 @@ class Notebook:
         """Wait until no cell is running."""
         self.page.wait_for_function(
             "() => ![...document.querySelectorAll('.jp-InputArea-prompt')].some(p => p.textContent.includes('[*]'))",
-            timeout=seconds * 1000)
+            timeout=seconds * 1000,
+        )

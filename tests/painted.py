@@ -24,10 +24,12 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import raise_if_cancelled, report
 
 SIZE = 64
-PALETTE = ({"colour": "orange", "garment": "scarf", "garment_colour": "blue"},
-           {"colour": "blue", "garment": "none", "garment_colour": "none"},
-           {"colour": "grey", "garment": "cape", "garment_colour": "red"},
-           {"colour": "green", "garment": "jumper", "garment_colour": "yellow"})
+PALETTE = (
+    {"colour": "orange", "garment": "scarf", "garment_colour": "blue"},
+    {"colour": "blue", "garment": "none", "garment_colour": "none"},
+    {"colour": "grey", "garment": "cape", "garment_colour": "red"},
+    {"colour": "green", "garment": "jumper", "garment_colour": "yellow"},
+)
 """Looks that a gallery's foxes fall into, so that there are clusters to find."""
 
 pause = 0.0
@@ -46,8 +48,13 @@ class PaintedClip:
         return unit(np.ones((len(texts), 12), np.float32))
 
 
-MODELS = SimpleNamespace(pipeline=None, extractor=SimpleNamespace(name="painted", width=192), clip=PaintedClip(),
-                         name="painted", fingerprint="painted")
+MODELS = SimpleNamespace(
+    pipeline=None,
+    extractor=SimpleNamespace(name="painted", width=192),
+    clip=PaintedClip(),
+    name="painted",
+    fingerprint="painted",
+)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -57,8 +64,15 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def truth_of(seed: int, character: Character | None) -> dict[str, Any]:
     """What the picture of a seed shows; nearly always the character's identity, once there is one."""
     rng = Random(int(seed))
-    look = dict(rng.choice(PALETTE), kind="fox", style="sticker", pattern="plain", accessory="none",
-                accessory_colour="none", place=rng.choice(["plain", "snow", "beach"]))
+    look = dict(
+        rng.choice(PALETTE),
+        kind="fox",
+        style="sticker",
+        pattern="plain",
+        accessory="none",
+        accessory_colour="none",
+        place=rng.choice(["plain", "snow", "beach"]),
+    )
     if character is not None and rng.random() < 0.85:
         look |= character.provenance["identity"]
     if look["colour"] == look.get("garment_colour") or look["garment"] == "none":
@@ -66,9 +80,19 @@ def truth_of(seed: int, character: Character | None) -> dict[str, Any]:
     return sample(rng, **look)
 
 
-def generate(models: Any, prompt: str, seeds: Any, settings: Settings, *, character: Character | None = None,
-             strength: float = 1.0, on_progress: Any = None, on_images: Any = None, cancelled: Any = None,
-             **_: Any) -> Any:
+def generate(
+    models: Any,
+    prompt: str,
+    seeds: Any,
+    settings: Settings,
+    *,
+    character: Character | None = None,
+    strength: float = 1.0,
+    on_progress: Any = None,
+    on_images: Any = None,
+    cancelled: Any = None,
+    **_: Any,
+) -> Any:
     images = []
     for done, seed in enumerate(seeds):
         raise_if_cancelled(cancelled)
@@ -77,8 +101,12 @@ def generate(models: Any, prompt: str, seeds: Any, settings: Settings, *, charac
         report(on_progress, "generate", done + 1, len(seeds), "images")
         if on_images:
             on_images([(done, images[-1])])
-    return SimpleNamespace(images=images, latents=np.zeros((len(images), 4, 2, 2), np.float32), seeds=np.array(seeds),
-                           prompt=prompt)
+    return SimpleNamespace(
+        images=images,
+        latents=np.zeros((len(images), 4, 2, 2), np.float32),
+        seeds=np.array(seeds),
+        prompt=prompt,
+    )
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -86,29 +114,62 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((8, 8)), np.float32).ravel() / 255
 
 
-def embed(models: Any, images: Any, settings: Settings, *, on_progress: Any = None, cancelled: Any = None,
-          patches: bool = False, **_: Any) -> Any:
+def embed(
+    models: Any,
+    images: Any,
+    settings: Settings,
+    *,
+    on_progress: Any = None,
+    cancelled: Any = None,
+    patches: bool = False,
+    **_: Any,
+) -> Any:
     raise_if_cancelled(cancelled)
     cls = np.stack([_pixels(image) for image in images])
     report(on_progress, "embed", len(images), len(images), "images")
     return SimpleNamespace(cls=unit(cls - 0.5), patches=None, grid=(8, 8))
 
 
-def refine(models: Any, images: Any, settings: Settings, *, prompt: str, on_step: Any = None, cancelled: Any = None,
-           provenance: Any = None, **_: Any) -> Character:
+def refine(
+    models: Any,
+    images: Any,
+    settings: Settings,
+    *,
+    prompt: str,
+    on_step: Any = None,
+    cancelled: Any = None,
+    provenance: Any = None,
+    **_: Any,
+) -> Character:
     for step in range(1, settings.refine_steps + 1):
         raise_if_cancelled(cancelled)
         time.sleep(pause)
         loss = 0.4 + 0.5 / step + 0.03 * np.sin(7 * step)
         if on_step:
-            on_step({"step": step, "steps": settings.refine_steps, "loss": loss, "ema_loss": 0.4 + 0.5 / step,
-                     "embedding_norms": {}, "seconds": 0.01 * step})
+            on_step(
+                {
+                    "step": step,
+                    "steps": settings.refine_steps,
+                    "loss": loss,
+                    "ema_loss": 0.4 + 0.5 / step,
+                    "embedding_norms": {},
+                    "seconds": 0.01 * step,
+                }
+            )
     vectors = np.stack([_pixels(image) for image in images])
     middle = images[int(np.argmin(np.linalg.norm(vectors - vectors.mean(0), axis=1)))]
     truth = truth_of(int(middle.info["seed"]), None)
     identity = {name: truth[name] for name in (*IDENTITY, *PROPORTIONS)}
-    return Character({"a.lora_A.weight": torch.zeros(2, 2)}, {"clip_l": torch.zeros(1, 4)}, settings.token,
-                     settings.caption(prompt), 2, 2.0, {}, {**(provenance or {}), "identity": identity})
+    return Character(
+        {"a.lora_A.weight": torch.zeros(2, 2)},
+        {"clip_l": torch.zeros(1, 4)},
+        settings.token,
+        settings.caption(prompt),
+        2,
+        2.0,
+        {},
+        {**(provenance or {}), "identity": identity},
+    )
 
 
 def paint(patch: Any) -> None:
@@ -120,8 +181,17 @@ def paint(patch: Any) -> None:
 
 def settings(**changes: Any) -> Settings:
     """Small and quick: 24 pictures, clusters of about 6."""
-    return Settings.preset("quick").replace(**{"n_images": 24, "target_cluster_size": 6, "min_cluster_size": 3,
-                                               "batch_size": 8, "refine_steps": 12, "max_iterations": 4, **changes})
+    return Settings.preset("quick").replace(
+        **{
+            "n_images": 24,
+            "target_cluster_size": 6,
+            "min_cluster_size": 3,
+            "batch_size": 8,
+            "refine_steps": 12,
+            "max_iterations": 2, "convergence": 0.3,
+            **changes,
+        }
+    )
 
 
 def start(folder: Path, prompt: str = "a sticker of a fox", **changes: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
@@ -11,6 +11,9 @@ from .judge import Evidence, cards, evidence
 from .panel import Panel
 from .pictures import HERE, script
 from .status import guarded
+
+if TYPE_CHECKING:
+    from .explorer import Explorer
 
 
 class Cards(anywidget.AnyWidget):
@@ -52,7 +55,7 @@ class Cards(anywidget.AnyWidget):
 class ClusterPanel(Panel):
     """The cards of the iteration shown, and what is done on them."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.ui = self.view = Cards()
         self.view.observe(self._hover, "hovered")
@@ -74,7 +77,9 @@ class ClusterPanel(Panel):
                 self.view.empty = "Clusters appear here once the features have been clustered."
             return
         decision = node.decision
-        shown = cards(node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None)
+        shown = cards(
+            node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None
+        )
         with self.view.hold_sync():
             self.view.album = self.explorer.albums.key(node.gallery_of)
             self.view.labels, self.view.excluded = self.explorer.labels(), list(node.excluded)

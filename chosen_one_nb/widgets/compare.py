@@ -15,20 +15,26 @@ from .status import guarded
 if TYPE_CHECKING:
     from chosen_one_nb.run import Node
 
+    from .explorer import Explorer
+
 
 class ComparePanel(Panel):
     """Choose two nodes; see their decisions, their figures and the galleries that came of them."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.picks = [_pick("A"), _pick("B")]
         self.table = ipywidgets.HTML()
         self.table.add_class("chosen-table")
         self.heads = [ipywidgets.HTML(), ipywidgets.HTML()]
-        self.views = [Gallery(name=f"Gallery {side}", can_exclude=False, size=56, empty="Nothing drawn from it yet.")
-                      for side in "AB"]
-        sides = [ipywidgets.VBox([head, view], layout=ipywidgets.Layout(flex="1 1 320px", min_width="0"))
-                 for head, view in zip(self.heads, self.views, strict=True)]
+        self.views = [
+            Gallery(name=f"Gallery {side}", can_exclude=False, size=56, empty="Nothing drawn from it yet.")
+            for side in "AB"
+        ]
+        sides = [
+            ipywidgets.VBox([head, view], layout=ipywidgets.Layout(flex="1 1 320px", min_width="0"))
+            for head, view in zip(self.heads, self.views, strict=True)
+        ]
         self.ui = ipywidgets.VBox([row(*self.picks), ipywidgets.HBox(sides), self.table])
         for pick in self.picks:
             pick.observe(self._redraw, "value")
@@ -75,7 +81,9 @@ class ComparePanel(Panel):
         with view.hold_sync():
             view.album = self.explorer.albums.show_gallery(shown)
             view.labels = [f"{shown.id} picture {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
-            view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}]
+            view.sections = [
+                {"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}
+            ]
 
     def _follow(self, other: int, change: dict[str, Any]) -> None:
         self.views[other].hovered = change["new"]
@@ -89,8 +97,13 @@ class ComparePanel(Panel):
 
 
 def _pick(side: str) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(options=[], description=side, tooltip=f"Which iteration to show as {side}",
-                               style={"description_width": "auto"}, layout=ipywidgets.Layout(width="140px"))
+    return ipywidgets.Dropdown(
+        options=[],
+        description=side,
+        tooltip=f"Which iteration to show as {side}",
+        style={"description_width": "auto"},
+        layout=ipywidgets.Layout(width="140px"),
+    )
 
 
 def _said(node: Node) -> str:
@@ -106,8 +119,11 @@ def _as_html(table: pd.DataFrame) -> str:
     """Write a comparison as a table, everything in it as text."""
     head = "".join(f"<th scope='col'>{escape(str(name))}</th>" for name in table.columns)
     rows = "".join(
-        f"<tr><th scope='row'>{escape(str(name))}</th>" + "".join(f"<td>{escape(_cell(v))}</td>" for v in values) + "</tr>"
-        for name, values in zip(table.index, table.itertuples(index=False), strict=True))
+        f"<tr><th scope='row'>{escape(str(name))}</th>"
+        + "".join(f"<td>{escape(_cell(v))}</td>" for v in values)
+        + "</tr>"
+        for name, values in zip(table.index, table.itertuples(index=False), strict=True)
+    )
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
@@ -10,15 +10,22 @@ from .curves import CurveFigure, LossFigure
 from .panel import Panel, framed
 from .status import guarded
 
+if TYPE_CHECKING:
+    from .explorer import Explorer
+
 
 class CurvePanel(Panel):
     """Distance of every iteration, and the loss of the one that is shown (or of the work under way)."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.distance, self.loss = CurveFigure(), LossFigure()
-        self.ui = ipywidgets.HBox([
-            framed("Distance against d_conv", self.distance.widget), framed("Loss of the refinement", self.loss.widget)])
+        self.ui = ipywidgets.HBox(
+            [
+                framed("Distance against d_conv", self.distance.widget),
+                framed("Loss of the refinement", self.loss.widget),
+            ]
+        )
         self.ui.add_class("chosen-curves")
         self.distance.on_click(self._click)
         self._losses: list[dict[str, Any]] = []
@@ -50,4 +57,3 @@ class CurvePanel(Panel):
     @guarded
     def _click(self, node_id: str) -> None:
         self.explorer.show_node(node_id)
-

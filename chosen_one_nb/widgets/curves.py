@@ -24,11 +24,24 @@ class CurveFigure:
 
     def __init__(self, height: int = 150) -> None:
         self.widget = LiveFigure(
-            _curve_traces(), height=height, margin={"l": 46, "r": 10, "t": 8, "b": 30}, dragmode=False,
-            xaxis={"title": {"text": "iteration", "standoff": 4}, "dtick": 1, "zeroline": False, "range": [-0.3, 3.3],
-                   "gridcolor": "rgba(127,127,127,0.18)"},
-            yaxis={"title": {"text": "distance", "standoff": 4}, "rangemode": "tozero", "nticks": 4, "zeroline": False,
-                   "gridcolor": "rgba(127,127,127,0.18)"},
+            _curve_traces(),
+            height=height,
+            margin={"l": 46, "r": 10, "t": 8, "b": 30},
+            dragmode=False,
+            xaxis={
+                "title": {"text": "iteration", "standoff": 4},
+                "dtick": 1,
+                "zeroline": False,
+                "range": [-0.3, 3.3],
+                "gridcolor": "rgba(127,127,127,0.18)",
+            },
+            yaxis={
+                "title": {"text": "distance", "standoff": 4},
+                "rangemode": "tozero",
+                "nticks": 4,
+                "zeroline": False,
+                "gridcolor": "rgba(127,127,127,0.18)",
+            },
         )
         self._ids: list[str] = []
 
@@ -65,7 +78,9 @@ class CurveFigure:
     def on_click(self, handler: Callable[[str], None]) -> None:
         """Call ``handler(node_id)`` when an iteration is clicked."""
         self.widget.data[NODES].on_click(
-            lambda trace, points, state: handler(self._ids[points.point_inds[0]]) if points.point_inds else None
+            lambda trace, points, state: (
+                handler(self._ids[points.point_inds[0]]) if points.point_inds else None
+            )
         )
 
 
@@ -73,11 +88,24 @@ def _curve_traces() -> list[go.Scatter]:
     quiet: dict[str, Any] = {"x": [], "y": [], "hoverinfo": "skip"}
     return [
         go.Scatter(mode="lines", line={"color": "#8A8A8A", "width": 1.5}, name="branches", **quiet),
-        go.Scatter(mode="markers", x=[], y=[], text=[], hovertemplate="%{text}<extra></extra>", marker={"size": 10},
-                   name="iterations"),
-        go.Scatter(mode="lines", line={"color": "#D55E00", "width": 1.5, "dash": "dash"}, name="d_conv", **quiet),
-        go.Scatter(mode="markers", marker={"size": 17, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": "#7F7F7F"}},
-                   name="shown", **quiet),
+        go.Scatter(
+            mode="markers",
+            x=[],
+            y=[],
+            text=[],
+            hovertemplate="%{text}<extra></extra>",
+            marker={"size": 10},
+            name="iterations",
+        ),
+        go.Scatter(
+            mode="lines", line={"color": "#D55E00", "width": 1.5, "dash": "dash"}, name="d_conv", **quiet
+        ),
+        go.Scatter(
+            mode="markers",
+            marker={"size": 17, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": "#7F7F7F"}},
+            name="shown",
+            **quiet,
+        ),
     ]
 
 
@@ -96,11 +124,28 @@ class LossFigure:
     def __init__(self, height: int = 150) -> None:
         grid = {"gridcolor": "rgba(127,127,127,0.18)", "zeroline": False}
         self.widget = LiveFigure(
-            [go.Scatter(mode="lines", x=[], y=[], line={"color": "#8A8A8A", "width": 1}, opacity=0.5, name="loss",
-                        hoverinfo="skip"),
-             go.Scatter(mode="lines", x=[], y=[], line={"color": "#0072B2", "width": 2}, name="smoothed",
-                        hovertemplate="step %{x}: %{y:.3f}<extra></extra>")],
-            height=height, margin={"l": 46, "r": 10, "t": 8, "b": 30}, dragmode=False,
+            [
+                go.Scatter(
+                    mode="lines",
+                    x=[],
+                    y=[],
+                    line={"color": "#8A8A8A", "width": 1},
+                    opacity=0.5,
+                    name="loss",
+                    hoverinfo="skip",
+                ),
+                go.Scatter(
+                    mode="lines",
+                    x=[],
+                    y=[],
+                    line={"color": "#0072B2", "width": 2},
+                    name="smoothed",
+                    hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
+                ),
+            ],
+            height=height,
+            margin={"l": 46, "r": 10, "t": 8, "b": 30},
+            dragmode=False,
             xaxis={"title": {"text": "refinement step", "standoff": 4}, **grid},
             yaxis={"title": {"text": "loss", "standoff": 4}, "nticks": 4, **grid},
         )

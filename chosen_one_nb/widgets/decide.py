@@ -1,9 +1,9 @@
-"""Overruling: what was proposed and what was taken, the selection, leaving out, merging, re-clustering, undo, a note."""
+"""Overruling: what was proposed and what was taken; select, leave out, merge, re-cluster, undo, and say why."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
@@ -11,43 +11,85 @@ from .gallery import Gallery
 from .panel import Panel, button, row
 from .status import guarded
 
+if TYPE_CHECKING:
+    from .explorer import Explorer
+
 
 class DecidePanel(Panel):
     """Everything a person can decide about the iteration that is shown."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-decision")
         self.proposal = button("Take the proposal", "Choose what the paper's rule proposes", kind="proposal")
-        self.use = button("Choose selection", "Refine on the selected pictures instead of a cluster", kind="use")
+        self.use = button(
+            "Choose selection", "Refine on the selected pictures instead of a cluster", kind="use"
+        )
         self.out = button("Leave out", "Leave the selected pictures out of the choice", kind="out")
-        self.back = button("Put back", "Put the selected pictures back (with none selected: all)", kind="back")
+        self.back = button(
+            "Put back", "Put the selected pictures back (with none selected: all)", kind="back"
+        )
         self.clear = button("Clear", "Clear the selection", kind="clear")
-        self.merge = button("Merge ticked", "Make one cluster of the clusters ticked on their cards", kind="merge")
-        self.k = ipywidgets.BoundedIntText(2, min=1, max=2, description="k", tooltip="Number of clusters",
-                                           style={"description_width": "auto"}, layout=ipywidgets.Layout(width="90px"))
-        self.again = button("Re-cluster", "Cluster the same pictures again into k clusters; nothing is drawn", kind="recluster")
-        self.undo = button("Undo", "Take back the last decision, exclusion, merge or re-clustering (z)", icon="undo", kind="undo")
+        self.merge = button(
+            "Merge ticked", "Make one cluster of the clusters ticked on their cards", kind="merge"
+        )
+        self.k = ipywidgets.BoundedIntText(
+            2,
+            min=1,
+            max=2,
+            description="k",
+            tooltip="Number of clusters",
+            style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="90px"),
+        )
+        self.again = button(
+            "Re-cluster",
+            "Cluster the same pictures again into k clusters; nothing is drawn",
+            kind="recluster",
+        )
+        self.undo = button(
+            "Undo",
+            "Take back the last decision, exclusion, merge or re-clustering (z)",
+            icon="undo",
+            kind="undo",
+        )
         self.redo = button("Redo", "Make it again (y)", icon="repeat", kind="redo")
-        self.note = ipywidgets.Text(placeholder="Why? Kept with the decision", continuous_update=False, description="note",
-                                    tooltip="A note that is kept with the next decision, or with this one when you press Enter",
-                                    style={"description_width": "auto"}, layout=ipywidgets.Layout(width="340px"))
-        self.strip = Gallery(name="The chosen pictures", click="exclude", size=56, empty="Nothing is chosen yet.")
+        self.note = ipywidgets.Text(
+            placeholder="Why? Kept with the decision",
+            continuous_update=False,
+            description="note",
+            tooltip="A note that is kept with the next decision, or with this one when you press Enter",
+            style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="340px"),
+        )
+        self.strip = Gallery(
+            name="The chosen pictures", click="exclude", size=56, empty="Nothing is chosen yet."
+        )
         self.strip.add_class("chosen-choice")
-        self.ui = ipywidgets.VBox([
-            self.words, row(self.proposal, self.use, self.out, self.back, self.clear),
-            row(self.merge, self.k, self.again, self.undo, self.redo, self.note), self.strip])
+        self.ui = ipywidgets.VBox(
+            [
+                self.words,
+                row(self.proposal, self.use, self.out, self.back, self.clear),
+                row(self.merge, self.k, self.again, self.undo, self.redo, self.note),
+                self.strip,
+            ]
+        )
         self.ui.add_class("chosen-decide")
         self._listen()
 
     def _listen(self) -> None:
         act = self.explorer
         for control, do in (
-            (self.proposal, lambda: act.choose()), (self.use, act.choose_selection), (self.clear, lambda: act.select([])),
-            (self.out, lambda: act.leave_out(act.selected)), (self.back, lambda: act.put_back(act.selected or None)),
-            (self.merge, act.merge_ticked), (self.again, lambda: act.recluster(self.k.value)),
-            (self.undo, act.undo), (self.redo, act.redo),
+            (self.proposal, lambda: act.choose()),
+            (self.use, act.choose_selection),
+            (self.clear, lambda: act.select([])),
+            (self.out, lambda: act.leave_out(act.selected)),
+            (self.back, lambda: act.put_back(act.selected or None)),
+            (self.merge, act.merge_ticked),
+            (self.again, lambda: act.recluster(self.k.value)),
+            (self.undo, act.undo),
+            (self.redo, act.redo),
         ):
             control.on_click(lambda _button, do=do: do())
         self.note.observe(self._noted, "value")
@@ -70,7 +112,7 @@ class DecidePanel(Panel):
         self.words.value = self._sentence()
         with self.filling():
             self._fill(node)
-    
+
     def show_selection(self) -> None:
         """Name the number of selected pictures on the buttons that use them."""
         n, node = len(self.explorer.selected), self.node
@@ -89,8 +131,13 @@ class DecidePanel(Panel):
         self.note.value = decision.note if decision else ""
         chosen = sorted({*decision.images, *decision.excluded}) if decision else []
         with self.strip.hold_sync():
-            self.strip.album, self.strip.labels = self.explorer.albums.key(node.gallery_of), self.explorer.labels()
-            self.strip.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": chosen}] if chosen else []
+            self.strip.album, self.strip.labels = (
+                self.explorer.albums.key(node.gallery_of),
+                self.explorer.labels(),
+            )
+            self.strip.sections = (
+                [{"title": "", "sign": "", "colour": "", "note": "", "ids": chosen}] if chosen else []
+            )
             self.strip.excluded = list(node.excluded)
             self.strip.can_exclude = not self.explorer.busy and not self.run.read_only
 
@@ -99,16 +146,20 @@ class DecidePanel(Panel):
         if node.clusters is None:
             return "<span>Nothing to decide yet: the features have not been clustered.</span>"
         proposed, decision = node.clusters.proposed, node.decision
-        rule = f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)
+        rule = (
+            f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)
+        )
         if decision is None:
             return f"<span>{rule} <strong>Nothing is chosen yet.</strong></span>"
         taken = f"cluster {decision.cluster}" if decision.cluster is not None else "pictures picked by hand"
         left = f", {len(decision.excluded)} left out" if decision.excluded else ""
         risk = self.run.risk(decision.images)
         branch = " Changing it begins a branch: this node has its Θ already." if node.refined else ""
-        return (f"<span>{rule} <strong>Taken: {taken}, {len(decision.images)} pictures{left}</strong> "
-                f"(by {escape(decision.by)}).{branch}</span>"
-                + (f'<span class="chosen-warning">⚠ {escape(risk)}</span>' if risk else ""))
+        return (
+            f"<span>{rule} <strong>Taken: {taken}, {len(decision.images)} pictures{left}</strong> "
+            f"(by {escape(decision.by)}).{branch}</span>"
+            + (f'<span class="chosen-warning">⚠ {escape(risk)}</span>' if risk else "")
+        )
 
     # --- hearing ---------------------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from chosen_one_nb.run import Node, Run
 
+    from .layouts import Method
+
 _desks: weakref.WeakKeyDictionary[Any, Desk] = weakref.WeakKeyDictionary()
 LOSS_EVERY = 0.3
 """Seconds between two drawings of the loss."""
@@ -50,6 +52,8 @@ class Explorer(Actions):
     ----------
     run : Run
         New, half done or finished.
+    method : {"umap", "pca"}
+        The map to begin with.
     raise_errors : bool
         Raise what goes wrong in a handler after showing it in the status line (for tests).
 
@@ -66,7 +70,7 @@ class Explorer(Actions):
     what is selected, ``explorer.snapshot()`` a picture of the present state.
     """
 
-    def __init__(self, run: Run, *, raise_errors: bool = False) -> None:
+    def __init__(self, run: Run, *, method: Method = "umap", raise_errors: bool = False) -> None:
         self.run, self.raise_errors = run, raise_errors
         self.desk = _desks.setdefault(run, Desk())
         self.status, self.later = Status(), Later(self._computed)
@@ -78,28 +82,59 @@ class Explorer(Actions):
         self._live: dict[str, set[int]] = {}
         self._shown = ""
         self._loss_drawn = 0.0
-        self._build()
+        self._build(method)
         run.listeners.append(self._heard)
         self.desk.watchers.append(self._watch)
         self.refresh()
 
-    def _build(self) -> None:
-        self.bar, self.stepper, self.tree, self.curves = StageBar(self), Stepper(self), TreePanel(self), CurvePanel(self)
-        self.map, self.clusters, self.decide = MapPanel(self), ClusterPanel(self), DecidePanel(self)
-        self.gallery, self.compare, self.strength = GalleryPanel(self), ComparePanel(self), StrengthPanel(self)
+    def _build(self, method: Method) -> None:
+        self.bar, self.stepper, self.tree, self.curves = (
+            StageBar(self),
+            Stepper(self),
+            TreePanel(self),
+            CurvePanel(self),
+        )
+        self.map, self.clusters, self.decide = MapPanel(self, method), ClusterPanel(self), DecidePanel(self)
+        self.gallery, self.compare, self.strength = (
+            GalleryPanel(self),
+            ComparePanel(self),
+            StrengthPanel(self),
+        )
         self.settings, self.takeaway = SettingsPanel(self), TakeawayPanel(self)
         self.panels: list[Panel] = [
-            self.bar, self.stepper, self.tree, self.curves, self.map, self.clusters, self.decide, self.gallery,
-            self.compare, self.strength, self.settings, self.takeaway]
-        self.tabs = ipywidgets.Tab([p.ui for p in (self.gallery, self.compare, self.strength, self.settings, self.takeaway)])
+            self.bar,
+            self.stepper,
+            self.tree,
+            self.curves,
+            self.map,
+            self.clusters,
+            self.decide,
+            self.gallery,
+            self.compare,
+            self.strength,
+            self.settings,
+            self.takeaway,
+        ]
+        self.tabs = ipywidgets.Tab(
+            [p.ui for p in (self.gallery, self.compare, self.strength, self.settings, self.takeaway)]
+        )
         self.tabs.titles = ("Gallery", "Compare", "Strength of Θ", "Settings", "Take away")
-        self.ui = ipywidgets.VBox([
-            ipywidgets.HTML(f"<style>{(HERE / 'explorer.css').read_text('utf-8')}</style>"),
-            self.bar.ui, self.stepper.ui, self.status,
-            _side_by_side(framed("Iterations and branches", self.tree.ui), self.curves.ui, kind="top"),
-            _side_by_side(framed("Map of the features", self.map.ui),
-                          framed("Clusters, most cohesive first", self.clusters.ui), kind="main"),
-            framed("The choice", self.decide.ui), self.tabs])
+        self.ui = ipywidgets.VBox(
+            [
+                ipywidgets.HTML(f"<style>{(HERE / 'explorer.css').read_text('utf-8')}</style>"),
+                self.bar.ui,
+                self.stepper.ui,
+                self.status,
+                _side_by_side(framed("Iterations and branches", self.tree.ui), self.curves.ui, kind="top"),
+                _side_by_side(
+                    framed("Map of the features", self.map.ui),
+                    framed("Clusters, most cohesive first", self.clusters.ui),
+                    kind="main",
+                ),
+                framed("The choice", self.decide.ui),
+                self.tabs,
+            ]
+        )
         self.ui.add_class("chosen-explorer")
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
@@ -170,8 +205,9 @@ class Explorer(Actions):
                 self._shown, self.selected, self._hovered = self.node.gallery_of, [], -1
             if len(self.node.images):
                 self.albums.show_gallery(self.node)
-            for panel in self.panels:
-                panel.show()
+            troubles = [trouble for panel in self.panels if (trouble := _trouble(panel)) is not None]
+        if troubles:
+            raise troubles[0]
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -290,7 +326,9 @@ class Explorer(Actions):
         elif job.state == "done":
             self.status.say(self._where(), "good")
         elif job.state == "cancelled":
-            self.status.say("Cancelled. Finished stages and whole pictures are kept; Next goes on from there.", "warning")
+            self.status.say(
+                "Cancelled. Finished stages and whole pictures are kept; Next goes on from there.", "warning"
+            )
         else:
             self.failed = True
             self.status.fail(job.error)
@@ -311,3 +349,12 @@ def _side_by_side(*widgets: ipywidgets.Widget, kind: str) -> ipywidgets.HBox:
     box = ipywidgets.HBox(widgets)
     box.add_class(f"chosen-{kind}")
     return box
+
+
+def _trouble(panel: Panel) -> Exception | None:
+    """Bring a panel up to date; what goes wrong in one must not keep the others from showing."""
+    try:
+        panel.show()
+    except Exception as error:  # raised again when all panels have been shown
+        return error
+    return None

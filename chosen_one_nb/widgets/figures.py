@@ -45,9 +45,16 @@ class MapFigure:
     def __init__(self, height: int = 430) -> None:
         bare = {"showgrid": False, "showticklabels": False, "zeroline": False, "showline": False, "ticks": ""}
         self.widget = LiveFigure(
-            _traces(), height=height, dragmode="lasso", clickmode="event", xaxis=bare,
-            yaxis={**bare, "scaleanchor": "x", "scaleratio": 1}, uirevision="map", selectionrevision=0,
-            newselection={"line": {"color": "#7F7F7F", "width": 1, "dash": "dot"}}, hoverdistance=14,
+            _traces(),
+            height=height,
+            dragmode="lasso",
+            clickmode="event",
+            xaxis=bare,
+            yaxis={**bare, "scaleanchor": "x", "scaleratio": 1},
+            uirevision="map",
+            selectionrevision=0,
+            newselection={"line": {"color": "#7F7F7F", "width": 1, "dash": "dot"}},
+            hoverdistance=14,
         )
         self.shown = 0
         self._xy: NDArray[np.floating] = np.zeros((0, 2))
@@ -57,9 +64,17 @@ class MapFigure:
     # --- what is shown ---------------------------------------------------------------------------------------------
 
     def show(
-        self, xy: NDArray[np.floating], marks: Marks, texts: Sequence[str], *, chosen: Sequence[int] = (),
-        excluded: Sequence[int] = (), ghosts: NDArray[np.floating] | None = None,
-        numbers: Mapping[str, tuple[float, float]] | None = None, move: bool = False, revision: str = "map",
+        self,
+        xy: NDArray[np.floating],
+        marks: Marks,
+        texts: Sequence[str],
+        *,
+        chosen: Sequence[int] = (),
+        excluded: Sequence[int] = (),
+        ghosts: NDArray[np.floating] | None = None,
+        numbers: Mapping[str, tuple[float, float]] | None = None,
+        move: bool = False,
+        revision: str = "map",
     ) -> None:
         """Show a gallery.
 
@@ -173,15 +188,38 @@ def _traces() -> list[go.Scatter]:
     quiet: dict[str, Any] = {"hoverinfo": "skip", "x": [], "y": []}
     number = {"size": 19, "color": "rgba(255,255,255,0.88)", "line": {"color": "#444", "width": 1}}
     return [
-        go.Scatter(mode="markers", marker={"size": 4, "color": "rgba(127,127,127,0.30)"}, name="other iterations", **quiet),
+        go.Scatter(
+            mode="markers",
+            marker={"size": 4, "color": "rgba(127,127,127,0.30)"},
+            name="other iterations",
+            **quiet,
+        ),
         go.Scatter(mode="lines", line={"color": "#7F7F7F", "width": 1.4}, name="true neighbours", **quiet),
-        go.Scatter(mode="markers", x=[], y=[], text=[], hovertemplate="%{text}<extra></extra>", name="pictures",
-                   marker={"size": SIZE, "line": {"width": 0.8, "color": "rgba(60,60,60,0.7)"}},
-                   selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 0.18}}),
-        go.Scatter(mode="markers", name="ring", marker={
-            "size": RING_SIZE, "color": "rgba(0,0,0,0)", "line": {"width": 2.5, "color": "#E6007E"}}, **quiet),
-        go.Scatter(mode="markers+text", marker=number, textfont={"color": "#111", "size": 11}, text=[],
-                   name="cluster numbers", **quiet),
+        go.Scatter(
+            mode="markers",
+            x=[],
+            y=[],
+            text=[],
+            hovertemplate="%{text}<extra></extra>",
+            name="pictures",
+            marker={"size": SIZE, "line": {"width": 0.8, "color": "rgba(60,60,60,0.7)"}},
+            selected={"marker": {"opacity": 1}},
+            unselected={"marker": {"opacity": 0.18}},
+        ),
+        go.Scatter(
+            mode="markers",
+            name="ring",
+            marker={"size": RING_SIZE, "color": "rgba(0,0,0,0)", "line": {"width": 2.5, "color": "#E6007E"}},
+            **quiet,
+        ),
+        go.Scatter(
+            mode="markers+text",
+            marker=number,
+            textfont={"color": "#111", "size": 11},
+            text=[],
+            name="cluster numbers",
+            **quiet,
+        ),
     ]
 
 
@@ -189,14 +227,22 @@ def _paint(trace: Any, marks: Marks, chosen: set[int], excluded: set[int]) -> No
     """Set colours, symbols and sizes of the points."""
     n = len(marks.symbol)
     trace.marker.color = marks.colour
-    trace.marker.symbol = ["x-thin-open" if i in excluded else symbol for i, symbol in enumerate(marks.symbol)]
+    trace.marker.symbol = [
+        "x-thin-open" if i in excluded else symbol for i, symbol in enumerate(marks.symbol)
+    ]
     trace.marker.size = [CHOSEN_SIZE if i in chosen else SIZE for i in range(n)]
     trace.marker.line.width = [2.0 if i in excluded or i in chosen else 0.8 for i in range(n)]
     trace.marker.showscale = bool(marks.scale)
     if marks.scale:
         trace.marker.colorscale = "Cividis"
-        trace.marker.colorbar = {"title": {"text": marks.scale, "font": {"size": 11}}, "thickness": 10, "len": 0.5,
-                                 "x": 1, "xanchor": "right", "outlinewidth": 0}
+        trace.marker.colorbar = {
+            "title": {"text": marks.scale, "font": {"size": 11}},
+            "thickness": 10,
+            "len": 0.5,
+            "x": 1,
+            "xanchor": "right",
+            "outlinewidth": 0,
+        }
 
 
 def _write_numbers(trace: Any, numbers: Mapping[str, tuple[float, float]]) -> None:
@@ -233,5 +279,16 @@ def _apart(xy: NDArray[np.floating], order: Sequence[int], side: float) -> list[
 def _thumbnail(image: Image.Image, xy: NDArray[np.floating], side: float) -> dict[str, Any]:
     """Describe a picture standing on its point for ``layout.images``."""
     source = "data:image/webp;base64," + b64encode(webp(image, THUMB_SIDE)).decode()
-    return {"source": source, "xref": "x", "yref": "y", "x": float(xy[0]), "y": float(xy[1]), "sizex": side,
-            "sizey": side, "xanchor": "center", "yanchor": "bottom", "layer": "above", "opacity": 0.96}
+    return {
+        "source": source,
+        "xref": "x",
+        "yref": "y",
+        "x": float(xy[0]),
+        "y": float(xy[1]),
+        "sizex": side,
+        "sizey": side,
+        "xanchor": "center",
+        "yanchor": "bottom",
+        "layer": "above",
+        "opacity": 0.96,
+    }

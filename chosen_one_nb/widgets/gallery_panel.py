@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
@@ -14,30 +14,51 @@ from .pictures import webp
 from .signs import sign_of
 from .status import guarded
 
+if TYPE_CHECKING:
+    from .explorer import Explorer
+
 LARGE = 768
 
 
 class GalleryPanel(Panel):
     """All pictures: by cluster, by seed or by distance; also while they are being drawn."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.order = ipywidgets.Dropdown(
-            options=[("by cluster", "cluster"), ("by seed", "seed"), ("oddest first", "odd")], value="cluster",
-            description="order", tooltip="How the pictures are grouped", style={"description_width": "auto"},
-            layout=ipywidgets.Layout(width="190px"))
-        self.size = ipywidgets.IntSlider(72, min=40, max=200, step=8, description="size", tooltip="Size of the pictures",
-                                         readout=False, style={"description_width": "auto"},
-                                         layout=ipywidgets.Layout(width="200px"))
-        keys = ipywidgets.HTML("<kbd>arrows</kbd> move · <kbd>space</kbd> leave out · <kbd>s</kbd> select · <kbd>f</kbd> "
-                               "look closer · <kbd>Enter</kbd> choose the cluster · <kbd>z</kbd>/<kbd>y</kbd> undo, redo")
+            options=[("by cluster", "cluster"), ("by seed", "seed"), ("oddest first", "odd")],
+            value="cluster",
+            description="order",
+            tooltip="How the pictures are grouped",
+            style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="190px"),
+        )
+        self.size = ipywidgets.IntSlider(
+            72,
+            min=40,
+            max=200,
+            step=8,
+            description="size",
+            tooltip="Size of the pictures",
+            readout=False,
+            style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="200px"),
+        )
+        keys = ipywidgets.HTML(
+            "<kbd>arrows</kbd> move · <kbd>space</kbd> leave out · <kbd>s</kbd> select · <kbd>f</kbd> "
+            "look closer · <kbd>Enter</kbd> choose the cluster · <kbd>z</kbd>/<kbd>y</kbd> undo, redo"
+        )
         keys.add_class("chosen-keys")
         self.view = Gallery(name="Gallery of the iteration")
         ipywidgets.jslink((self.size, "value"), (self.view, "size"))
         self.ui = ipywidgets.VBox([row(self.order, self.size, keys), self.view])
         self.order.observe(self._redraw, "value")
-        for trait, hear in (("hovered", self._hover), ("selected", self._select), ("excluded", self._strike),
-                            ("zoomed", self._zoom)):
+        for trait, hear in (
+            ("hovered", self._hover),
+            ("selected", self._select),
+            ("excluded", self._strike),
+            ("zoomed", self._zoom),
+        ):
             self.view.observe(hear, trait)
         self.view.on_action(explorer.key)
 
@@ -45,22 +66,25 @@ class GalleryPanel(Panel):
         """Show the pictures there are."""
         node = self.node
         decision = node.decision
-        with self.filling():
-            with self.view.hold_sync():
-                self.view.album, self.view.labels = self.explorer.albums.key(node.gallery_of), self.explorer.labels()
-                self.view.sections = self._sections()
-                self.view.chosen = list(decision.images) if decision else []
-                self.view.excluded, self.view.selected = list(node.excluded), list(self.explorer.selected)
-                self.view.can_exclude = node.clusters is not None and not self.explorer.busy and not self.run.read_only
-                self.view.empty = "No pictures yet. Press Next to draw them."
-    
+        with self.filling(), self.view.hold_sync():
+            self.view.album, self.view.labels = (
+                self.explorer.albums.key(node.gallery_of),
+                self.explorer.labels(),
+            )
+            self.view.sections = self._sections()
+            self.view.chosen = list(decision.images) if decision else []
+            self.view.excluded, self.view.selected = list(node.excluded), list(self.explorer.selected)
+            self.view.can_exclude = (
+                node.clusters is not None and not self.explorer.busy and not self.run.read_only
+            )
+            self.view.empty = "No pictures yet. Press Next to draw them."
+
     def mark(self, **traits: Any) -> None:
         """Set traits of the gallery without hearing them back."""
-        with self.filling():
-            with self.view.hold_sync():
-                for name, value in traits.items():
-                    setattr(self.view, name, value)
-    
+        with self.filling(), self.view.hold_sync():
+            for name, value in traits.items():
+                setattr(self.view, name, value)
+
     # --- order -----------------------------------------------------------------------------------------------------
 
     def _sections(self) -> list[dict[str, Any]]:
@@ -83,7 +107,9 @@ class GalleryPanel(Panel):
         notes += ["proposed"] if clusters.proposed == c else []
         notes += ["chosen"] if decision and decision.cluster == c else []
         notes += [] if clusters.kept[c] else ["dropped: too few"]
-        return _section(f"Cluster {c}", members, sign.glyph, sign.colour, ", ".join(notes), not clusters.kept[c])
+        return _section(
+            f"Cluster {c}", members, sign.glyph, sign.colour, ", ".join(notes), not clusters.kept[c]
+        )
 
     # --- hearing ---------------------------------------------------------------------------------------------------
 
@@ -113,6 +139,7 @@ class GalleryPanel(Panel):
             self.view.large = {"index": index, "data": webp(self.node.images[index], LARGE, quality=92)}
 
 
-def _section(title: str, ids: list[int], sign: str = "", colour: str = "", note: str = "", dropped: bool = False
-             ) -> dict[str, Any]:
+def _section(
+    title: str, ids: list[int], sign: str = "", colour: str = "", note: str = "", dropped: bool = False
+) -> dict[str, Any]:
     return {"title": title, "sign": sign, "colour": colour, "note": note, "ids": ids, "dropped": dropped}

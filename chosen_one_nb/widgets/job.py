@@ -97,7 +97,11 @@ class Job:
     """
 
     def __init__(
-        self, work: Callable[[Job], Any], *, name: str = "work", on_change: Callable[[Job], None] | None = None
+        self,
+        work: Callable[[Job], Any],
+        *,
+        name: str = "work",
+        on_change: Callable[[Job], None] | None = None,
     ) -> None:
         self.name = name
         self.state: State = "ready"
@@ -167,7 +171,7 @@ class Job:
             self.state = "done"
         except Cancelled:
             self.state = "cancelled"
-        except BaseException as error:  # noqa: BLE001  nothing may be lost on a thread: the status line shows it
+        except BaseException as error:
             self.error, self.state = error, "failed"
         self._on_change(self)
 

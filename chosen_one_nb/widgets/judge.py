@@ -1,4 +1,4 @@
-"""What speaks for and against each cluster: uncertainty, stability, silhouette, luck; as plain numbers and sentences."""
+"""What speaks for and against each cluster: uncertainty, stability, silhouette, luck; as numbers and sentences."""
 
 from __future__ import annotations
 
@@ -54,11 +54,16 @@ def evidence(features: NDArray[np.floating], clusters: Clusters, settings: Setti
     from chosen_one_nb.steps import cluster as steps
 
     stable = steps.stability(features, settings, clusters=clusters, resamples=RESAMPLES)
-    return Evidence(np.asarray(stable.win_rate), _silhouettes(features, clusters, settings),
-                    _luck(features, clusters, settings))
+    return Evidence(
+        np.asarray(stable.win_rate),
+        _silhouettes(features, clusters, settings),
+        _luck(features, clusters, settings),
+    )
 
 
-def _silhouettes(features: NDArray[np.floating], clusters: Clusters, settings: Settings) -> NDArray[np.floating]:
+def _silhouettes(
+    features: NDArray[np.floating], clusters: Clusters, settings: Settings
+) -> NDArray[np.floating]:
     from chosen_one_nb.steps import cluster as steps
 
     each = steps.silhouettes(features, clusters.labels, settings)
@@ -68,7 +73,9 @@ def _silhouettes(features: NDArray[np.floating], clusters: Clusters, settings: S
 def _luck(features: NDArray[np.floating], clusters: Clusters, settings: Settings) -> NDArray[np.floating]:
     from chosen_one_nb.steps import cluster as steps
 
-    by_size = {int(size): steps.random_group_cohesion(features, int(size), settings) for size in set(clusters.sizes)}
+    by_size = {
+        int(size): steps.random_group_cohesion(features, int(size), settings) for size in set(clusters.sizes)
+    }
     pairs = zip(clusters.sizes, clusters.cohesion, strict=True)
     return np.array([float((by_size[int(size)] <= cohesion).mean()) for size, cohesion in pairs])
 
@@ -92,8 +99,10 @@ def doubt(clusters: Clusters, found: Evidence | None, settings: Settings, cluste
     """Say why a proposed cluster should not be trusted blindly; empty when nothing speaks against it."""
     said = []
     if found is not None and found.luck[cluster] >= LUCK:
-        said.append(f"it is no tighter than random groups of {clusters.sizes[cluster]} pictures "
-                    f"({found.luck[cluster]:.0%} of them are as tight)")
+        said.append(
+            f"it is no tighter than random groups of {clusters.sizes[cluster]} pictures "
+            f"({found.luck[cluster]:.0%} of them are as tight)"
+        )
     if found is not None and found.picked[cluster] < SURE:
         said.append(f"resampling picks it in only {found.picked[cluster]:.0%} of the draws")
     rest = [int(c) for c in clusters.order if clusters.kept[c] and c != cluster]
@@ -105,7 +114,11 @@ def doubt(clusters: Clusters, found: Evidence | None, settings: Settings, cluste
 
 
 def cards(
-    clusters: Clusters, settings: Settings, found: Evidence | None = None, *, chosen: int | None = None,
+    clusters: Clusters,
+    settings: Settings,
+    found: Evidence | None = None,
+    *,
+    chosen: int | None = None,
 ) -> list[dict[str, Any]]:
     """Describe the clusters for the cards: those kept first, most cohesive first, then the dropped ones.
 
@@ -131,29 +144,57 @@ def _card(
     others = [i for i in members if i != medoid]
     odd = others[-2:][::-1] if len(others) > 3 else []
     return {
-        "cluster": c, "title": f"Cluster {c}", "sign": sign.glyph, "colour": sign.colour, "size": len(members),
-        "kept": kept, "proposed": proposed, "chosen": chosen == c, "medoid": medoid,
-        "typical": [i for i in others if i not in odd][:4], "odd": odd,
+        "cluster": c,
+        "title": f"Cluster {c}",
+        "sign": sign.glyph,
+        "colour": sign.colour,
+        "size": len(members),
+        "kept": kept,
+        "proposed": proposed,
+        "chosen": chosen == c,
+        "medoid": medoid,
+        "typical": [i for i in others if i not in odd][:4],
+        "odd": odd,
         "facts": _facts(clusters, settings, found, c),
         "reason": clusters.reason if proposed else "",
         "warning": doubt(clusters, found, settings, c) if proposed else "",
-        "dropped_tip": f"Not more than d_min-c = {settings.min_cluster_size} pictures: the rule may not take it; you may",
+        "dropped_tip": f"Not more than d_min-c = {settings.min_cluster_size} pictures: not for the rule, but for you",
     }
 
 
-def _facts(clusters: Clusters, settings: Settings, found: Evidence | None, c: int) -> Sequence[tuple[str, str, str]]:
+def _facts(
+    clusters: Clusters, settings: Settings, found: Evidence | None, c: int
+) -> Sequence[tuple[str, str, str]]:
     squared = settings.cohesion == "squared"
     waiting = found is None
     silhouette = "…" if waiting else "–" if np.isnan(found.silhouette[c]) else f"{found.silhouette[c]:.2f}"
     return [
-        ("cohesion", f"{clusters.cohesion[c]:.3f} ± {half_width(clusters, c, squared):.3f}",
-         "Mean squared distance of the members to their centroid, smaller is tighter; ± half of the 95 % bootstrap "
-         "interval over members" if squared else "Mean distance of the members to their centroid, smaller is tighter"),
-        ("corrected", f"{clusters.cohesion_corrected[c]:.3f}",
-         "Cohesion times n/(n−1): the centroid is fitted to its own members, which flatters small clusters"),
-        ("picked", "…" if waiting else f"{found.picked[c]:.0%}",
-         f"How often the rule picks this cluster when {RESAMPLES} random subsets of the gallery are clustered anew"),
-        ("silhouette", silhouette, "How much nearer the members are to their own cluster than to the next, −1 to 1"),
-        ("luck", "…" if waiting else f"{found.luck[c]:.0%}",
-         "Share of random groups of the same size that are at least as tight"),
+        (
+            "cohesion",
+            f"{clusters.cohesion[c]:.3f} ± {half_width(clusters, c, squared):.3f}",
+            "Mean squared distance of the members to their centroid, smaller is tighter; ± half of the 95 % bootstrap "
+            "interval over members"
+            if squared
+            else "Mean distance of the members to their centroid, smaller is tighter",
+        ),
+        (
+            "corrected",
+            f"{clusters.cohesion_corrected[c]:.3f}",
+            "Cohesion times n/(n−1): the centroid is fitted to its own members, which flatters small clusters",
+        ),
+        (
+            "picked",
+            "…" if waiting else f"{found.picked[c]:.0%}",
+            f"How often the rule picks this cluster when {RESAMPLES} random subsets of the gallery are clustered anew",
+        ),
+        (
+            "silhouette",
+            silhouette,
+            "How much nearer the members are to their own cluster than to the next, −1 to 1",
+        ),
+        (
+            "luck",
+            "…" if waiting else f"{found.luck[c]:.0%}",
+            "Share of random groups of the same size that are at least as tight",
+        ),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
 
@@ -80,14 +81,17 @@ class Later:
             key, compute = self._queue.get()
             try:
                 value, error = compute(), None
-            except Exception as caught:  # noqa: BLE001  shown by whoever asked, through `error`
+            except Exception as caught:
                 value, error = None, caught
             with self._lock:
                 if error is None:
                     self._values[key] = value
                 else:
                     self._errors[key] = error
-            self._on_ready()
+            with suppress(
+                Exception
+            ):  # whoever listens shows its own troubles; the next value must still come
+                self._on_ready()
             with self._idle:
                 self._open.discard(key)
                 self._idle.notify_all()

@@ -1,4 +1,4 @@
-"""Where the pictures of a run's iterations lie on the map: computed once, in the background, and kept.
+"""The maps of a run's iterations: each made once, in the background, and kept.
 
 All iterations on the way to the one that is shown are laid out together, so that a position means the same at every
 step of the slider. PCA is there at once; UMAP takes its time and is swapped in when it is ready.
@@ -6,7 +6,8 @@ step of the slider. PCA is there at once; UMAP takes its time and is swapped in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,43 +16,69 @@ from numpy.typing import NDArray
 from .later import Later
 
 if TYPE_CHECKING:
+    from chosen_one_nb.looking.maps import Map
     from chosen_one_nb.run import Node
-    from chosen_one_nb.settings import Settings
 
 Method = Literal["umap", "pca"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Positions of the pictures of several iterations, laid out together.
+    """A map of several galleries, and which of them are on it.
 
     Parameters
     ----------
-    method : {"umap", "pca"}
-    xy : dict of str to ndarray of shape (N, 2)
-        By the id of the node that owns the gallery.
-    trust : float
-        Trustworthiness of the map in [0, 1]: how far neighbours on the map are neighbours in feature space.
-    continuity : float
-        The other way round: how far true neighbours have stayed neighbours on the map.
+    map : Map
+        See `chosen_one_nb.looking.maps.joint_map`.
+    galleries : tuple of str
+        Ids of the nodes that own them.
     waiting : bool
         Whether this only stands in for a UMAP that is still being computed.
+    trouble : str
+        Why there is no UMAP; empty when nothing is wrong.
     """
 
-    method: Method
-    xy: dict[str, NDArray[np.floating]]
-    trust: float
-    continuity: float
+    map: Map
+    galleries: tuple[str, ...]
     waiting: bool = False
+    trouble: str = ""
+
+    @property
+    def method(self) -> Method:
+        """How it was made."""
+        return self.map.method
+
+    def of(self, gallery: str) -> NDArray[np.floating]:
+        """Positions of one gallery, shape (N, 2)."""
+        return self.map.of(gallery)
 
     def others(self, gallery: str) -> NDArray[np.floating]:
         """Positions of all pictures but one gallery's, shape (M, 2)."""
-        rest = [xy for name, xy in self.xy.items() if name != gallery]
-        return np.concatenate(rest) if rest else np.zeros((0, 2))
+        rows = [at for at, (owner, _) in enumerate(self.map.owners) if owner != gallery]
+        return self.map.positions[rows]
+
+    @property
+    def words(self) -> str:
+        """How far the map can be trusted, as a sentence."""
+        said = [self.map.note] if self.map.note else []
+        for row in self.map.trust.itertuples():
+            said.append(
+                f"trustworthiness {row.trustworthiness:.2f}, continuity {row.continuity:.2f} among {row.k} neighbours"
+                + (
+                    f" (PCA {row.pca_trustworthiness:.2f}, {row.pca_continuity:.2f})"
+                    if self.method == "umap"
+                    else ""
+                )
+            )
+        if self.waiting:
+            said.insert(0, "PCA for now, UMAP is being fitted…")
+        if self.trouble:
+            said.insert(0, f"PCA, because UMAP failed: {self.trouble}")
+        return " · ".join(said)
 
 
 class Layouts:
-    """Give layouts, computing each once.
+    """Give maps, making each once.
 
     Parameters
     ----------
@@ -61,51 +88,48 @@ class Layouts:
 
     def __init__(self, later: Later) -> None:
         self._later = later
-        self._pca: dict[tuple[str, ...], Layout] = {}
-        self._last_umap: Layout | None = None
+        self._pca: dict[tuple[str, ...], Map] = {}
+        self._last: Map | None = None
 
-    def get(self, nodes: list[Node], method: Method) -> Layout:
+    def get(self, nodes: Sequence[Node], method: Method) -> Layout:
         """Lay out the galleries of some iterations together.
 
         Parameters
         ----------
-        nodes : list of Node
+        nodes : sequence of Node
             Embedded ones, in order.
         method : {"umap", "pca"}
             While a UMAP is being computed its PCA is given, marked as waiting.
         """
-        key = tuple(node.gallery_of for node in nodes)
-        features = {node.gallery_of: node.features for node in nodes}
-        settings = nodes[0].settings
+        key = tuple(dict.fromkeys(node.gallery_of for node in nodes))
+        umap = ("umap", key)
         if method == "umap":
-            found = self._later.get(("umap", key), lambda: self._umap(features, settings))
+            found = self._later.get(umap, lambda: self._umap(points(nodes)))
             if found is not None:
-                return found
+                return Layout(found, key)
+        trouble = self._later.error(umap) if method == "umap" else None
+        waiting = method == "umap" and self._later.waiting(umap)
+        return Layout(self._at_once(nodes, key), key, waiting, str(trouble or ""))
+
+    def _at_once(self, nodes: Sequence[Node], key: tuple[str, ...]) -> Map:
+        """PCA, at once; how far to trust it follows from the background."""
+        from chosen_one_nb.looking.maps import joint_map
+
         if key not in self._pca:
-            self._pca[key] = lay_out(features, settings, "pca")
-        return replace(self._pca[key], waiting=self._later.waiting(("umap", key)))
+            self._pca[key] = joint_map(points(nodes), method="pca", trust=False)
+        trusted = self._later.get(("pca", key), lambda: joint_map(points(nodes), method="pca"))
+        return trusted or self._pca[key]
 
-    def _umap(self, features: dict[str, NDArray[np.floating]], settings: Settings) -> Layout:
-        self._last_umap = lay_out(features, settings, "umap", self._last_umap)
-        return self._last_umap
+    def _umap(self, galleries: dict[str, NDArray[np.floating]]) -> Map:
+        """Fit a UMAP, starting from the last one so that old points stay about where they were."""
+        from chosen_one_nb.looking.maps import joint_map
+
+        self._last = joint_map(galleries, method="umap", previous=self._last)
+        return self._last
 
 
-def lay_out(features: dict[str, NDArray[np.floating]], settings: Settings, method: Method, start: Layout | None = None) -> Layout:
-    """Lay several galleries out together."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import trustworthiness
+def points(nodes: Sequence[Node]) -> dict[str, NDArray[np.floating]]:
+    """Features of several galleries as the clustering sees them, by the id of the node that owns them."""
     from chosen_one_nb.steps.embed import in_space
-    x = np.concatenate([in_space(f, settings) for f in features.values()])
-    if method == "umap":
-        import umap, warnings
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            xy = umap.UMAP(n_neighbors=min(15, len(x) - 1), random_state=0).fit_transform(x)
-    else:
-        xy = PCA(2).fit_transform(x)
-    t = trustworthiness(x, xy, n_neighbors=5)
-    out, at = {}, 0
-    for name, f in features.items():
-        out[name] = xy[at: at + len(f)]
-        at += len(f)
-    return Layout(method, out, t, t)
+
+    return {node.gallery_of: in_space(node.features, node.settings) for node in nodes}

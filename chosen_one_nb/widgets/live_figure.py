@@ -56,8 +56,12 @@ class LiveFigure(go.FigureWidget):
     def __init__(self, traces: list[Any], *, height: int, **layout: Any) -> None:
         plotly_bundle()
         super().__init__(data=traces, layout={**_ground(height), **layout})
-        self._config = {"displaylogo": False, "responsive": True, "scrollZoom": False,
-                        "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"]}
+        self._config = {
+            "displaylogo": False,
+            "responsive": True,
+            "scrollZoom": False,
+            "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+        }
         self.on_msg(self._answer)
 
     def refresh(self) -> None:
@@ -75,8 +79,15 @@ def _ground(height: int) -> dict[str, Any]:
     """Layout common to all figures: transparent, mid-grey writing, no titles."""
     axis = {"zeroline": False, "gridcolor": "rgba(127,127,127,0.18)", "linecolor": "rgba(127,127,127,0.5)"}
     return {
-        "height": height, "autosize": True, "showlegend": False, "hovermode": "closest",
-        "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": INK, "size": 12}, "xaxis": axis, "yaxis": axis,
+        "height": height,
+        "autosize": True,
+        "showlegend": False,
+        "hovermode": "closest",
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": INK, "size": 12},
+        "xaxis": axis,
+        "yaxis": axis,
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": "#0072B2", "orientation": "v"},
     }

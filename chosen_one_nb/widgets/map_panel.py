@@ -3,52 +3,87 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
 
 from .figures import MapFigure
-from .layouts import Layout, Layouts
+from .layouts import Layout, Layouts, Method, points
 from .panel import Panel, button, row
 from .preview import Preview
 from .signs import marks, plain_marks
 from .status import guarded
+from .variants import as_html, variants_picture
 
-COLOUR_BY = [("cluster", "cluster"), ("distance to centroid", "distance"), ("seed order", "order"),
-             ("kept or dropped", "kept")]
+if TYPE_CHECKING:
+    from .explorer import Explorer
+
+COLOUR_BY = [
+    ("cluster", "cluster"),
+    ("distance to centroid", "distance"),
+    ("seed order", "order"),
+    ("kept or dropped", "kept"),
+]
 NEIGHBOURS = 5
 
 
 class MapPanel(Panel):
     """Map, controls, trust line and preview."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer, method: Method) -> None:
         super().__init__(explorer)
         self.layouts = Layouts(explorer.later)
         self.figure = MapFigure()
         self.preview = Preview()
         self.method = ipywidgets.ToggleButtons(
-            options=[("UMAP", "umap"), ("PCA", "pca")], value="umap",
-            tooltips=["Neighbours stay together; gaps and sizes mean little", "Straight projection; distances shrink, never tear"],
-            style={"button_width": "58px"}, layout=ipywidgets.Layout(width="auto"))
-        self.colour = ipywidgets.Dropdown(options=COLOUR_BY, value="cluster", description="colour", tooltip="What the colours mean",
-                                          style={"description_width": "auto"}, layout=ipywidgets.Layout(width="200px"))
+            options=[("UMAP", "umap"), ("PCA", "pca")],
+            value=method,
+            tooltips=[
+                "Neighbours stay together; gaps and sizes mean little",
+                "Straight projection; distances shrink, never tear",
+            ],
+            style={"button_width": "58px"},
+            layout=ipywidgets.Layout(width="auto"),
+        )
+        self.colour = ipywidgets.Dropdown(
+            options=COLOUR_BY,
+            value="cluster",
+            description="colour",
+            tooltip="What the colours mean",
+            style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="200px"),
+        )
         self.thumbs = _check("pictures", "Stand the pictures on their points, as many as fit")
         self.glide = _check("glide", "Let the points glide when the iteration changes")
-        self.steps = ipywidgets.SelectionSlider(options=["0"], description="iteration", continuous_update=False,
-                                                tooltip="Look at another iteration of this branch",
-                                                style={"description_width": "auto"}, layout=ipywidgets.Layout(width="230px"))
-        self.doubt = button("other maps", "Lay the pictures out with other seeds and neighbourhoods: what changes is not real")
+        self.steps = ipywidgets.SelectionSlider(
+            options=["0"],
+            description="iteration",
+            continuous_update=False,
+            tooltip="Look at another iteration of this branch",
+            style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="230px"),
+        )
+        self.doubt = button(
+            "other maps", "Lay the pictures out with other seeds and neighbourhoods: what changes is not real"
+        )
         self.trust, self.variants = ipywidgets.HTML(), ipywidgets.HTML()
         for text in (self.trust, self.variants):
             text.add_class("chosen-trust")
-        self.ui = ipywidgets.VBox([
-            row(self.method, self.colour, self.thumbs), self.figure.widget, row(self.steps, self.glide, self.doubt),
-            self.trust, self.variants, self.preview])
+        self.ui = ipywidgets.VBox(
+            [
+                row(self.method, self.colour, self.thumbs),
+                self.figure.widget,
+                row(self.steps, self.glide, self.doubt),
+                self.trust,
+                self.variants,
+                self.preview,
+            ]
+        )
         self.ui.add_class("chosen-map")
         self._listen()
         self._drawn: tuple[Any, ...] = ()
+        self._varied = ""
 
     def _listen(self) -> None:
         for control in (self.method, self.colour, self.thumbs):
@@ -66,30 +101,47 @@ class MapPanel(Panel):
         """Show the gallery of the iteration that is shown, laid out with the others of its branch."""
         node = self.node
         self._fill_slider()
-        self.variants.value = "" if node.id not in self._drawn[:1] else self.variants.value
-        if node.features is None:
+        self._show_variants()
+        layout = self.layout_now()
+        if layout is None:
             self._show_nothing()
             return
-        layout = self._layout()
-        key = (node.id, node.edit.clusters if node.edit else None, node.decision, node.excluded, self.colour.value,
-               layout.method, tuple(layout.xy), self.thumbs.value)
+        key = (
+            node.id,
+            node.edit.clusters if node.edit else None,
+            node.decision,
+            node.excluded,
+            self.colour.value,
+            layout.method,
+            layout.galleries,
+            self.thumbs.value,
+        )
         if key != self._drawn:
             self._draw(layout, key)
         self._tell(layout)
 
-    def _layout(self) -> Layout:
+    def layout_now(self) -> Layout | None:
+        """Give the layout that is shown; None before the gallery has been embedded."""
+        if self.node.features is None:
+            return None
         path = [node for node in self.run.path(self.node) if node.features is not None]
         return self.layouts.get(path, self.method.value)
 
     def _draw(self, layout: Layout, key: tuple[Any, ...]) -> None:
         node, clusters = self.node, self.node.clusters
-        xy = layout.xy[node.gallery_of]
+        xy = layout.of(node.gallery_of)
         moved = self.glide.value and self._drawn[:1] != key[:1] and self._drawn[5:7] == key[5:7]
         self.figure.show(
-            xy, marks(clusters, self.colour.value) if clusters else plain_marks(len(xy)), self.explorer.labels(),
-            chosen=node.decision.images if node.decision else (), excluded=node.excluded,
-            ghosts=layout.others(node.gallery_of), numbers=_centres(clusters, xy), move=moved,
-            revision=f"{layout.method} {len(layout.xy)}")
+            xy,
+            marks(clusters, self.colour.value) if clusters else plain_marks(len(xy)),
+            self.explorer.labels(),
+            chosen=node.decision.images if node.decision else (),
+            excluded=node.excluded,
+            ghosts=layout.others(node.gallery_of),
+            numbers=_centres(clusters, xy),
+            move=moved,
+            revision=f"{layout.method} {len(layout.galleries)}",
+        )
         first = [] if clusters is None else [int(m) for m in clusters.medoids]
         self.figure.thumbnails(node.images if self.thumbs.value else (), first)
         self.figure.select(self.explorer.selected)
@@ -102,11 +154,11 @@ class MapPanel(Panel):
         self.trust.value = "The map appears once the pictures have been drawn and embedded."
 
     def _tell(self, layout: Layout) -> None:
-        said = [f"trustworthiness {layout.trust:.2f}, continuity {layout.continuity:.2f} (1 is faithful)"]
-        said.append("the map's distances are not those that cohesion uses: it is measured in all dimensions")
-        if layout.waiting:
-            said.insert(0, "PCA for now, UMAP is being fitted…")
-        if len(layout.xy) > 1:
+        said = [
+            layout.words,
+            "distances on the map are not those that cohesion uses: it is measured in all dimensions",
+        ]
+        if len(layout.galleries) > 1:
             said.append("grey dots: the other iterations, laid out together with this one")
         self.trust.value = escape(" · ".join(said))
 
@@ -121,7 +173,7 @@ class MapPanel(Panel):
                 self.steps.options = path
             self.steps.value = self.node.id
             self.steps.disabled = len(path) < 2
-    
+
     # --- pointing --------------------------------------------------------------------------------------------------
 
     def point(self, index: int) -> None:
@@ -134,7 +186,9 @@ class MapPanel(Panel):
         with self.preview.hold_sync():
             self.preview.album = self.explorer.albums.key(self.node.gallery_of)
             self.preview.lines = labels[index].split(", ")
-            self.preview.neighbours = [{"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near]
+            self.preview.neighbours = [
+                {"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near
+            ]
             self.preview.index = index
 
     def light(self, indices: list[int]) -> None:
@@ -169,12 +223,32 @@ class MapPanel(Panel):
 
     @guarded
     def _vary(self) -> None:
-        self.variants.value = "Laying out nine other maps…"
-        self.explorer.show_variants()
+        self._varied = "" if self._varied == self.node.gallery_of else self.node.gallery_of
+        self._show_variants()
+
+    def _show_variants(self) -> None:
+        """Show the other maps, if they were asked for; they are made in the background."""
+        node = self.node
+        if self._varied != node.gallery_of or node.features is None:
+            self.variants.value = ""
+            return
+        from chosen_one_nb.looking.maps import sensitivity
+
+        features = points([node])[node.gallery_of]
+        maps = self.explorer.later.get(("variants", node.gallery_of), lambda: sensitivity(features))
+        if maps is None:
+            self.variants.value = "Laying the pictures out nine times…"
+            return
+        colours = marks(node.clusters) if node.clusters else plain_marks(len(features))
+        self.variants.value = "What stays from map to map is in the data, what changes is not." + as_html(
+            variants_picture(maps, colours), "Nine maps with other seeds and neighbourhoods"
+        )
 
 
 def _check(label: str, tip: str) -> ipywidgets.Checkbox:
-    return ipywidgets.Checkbox(False, description=label, tooltip=tip, indent=False, layout=ipywidgets.Layout(width="auto"))
+    return ipywidgets.Checkbox(
+        False, description=label, tooltip=tip, indent=False, layout=ipywidgets.Layout(width="auto")
+    )
 
 
 def _centres(clusters: Any, xy: np.ndarray) -> dict[str, tuple[float, float]]:

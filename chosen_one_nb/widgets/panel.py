@@ -13,8 +13,7 @@ import ipywidgets
 from .status import Status
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node
-    from chosen_one_nb.run import Run
+    from chosen_one_nb.run import Node, Run
 
     from .explorer import Explorer
 
@@ -92,8 +91,9 @@ def button(label: str, tip: str, *, style: str = "", icon: str = "", kind: str =
     kind : str
         A class for the style sheet and for tests, for example ``"next"`` gives ``chosen-next``.
     """
-    made = ipywidgets.Button(description=label, tooltip=tip, button_style=style, icon=icon,
-                             layout=ipywidgets.Layout(width="auto"))
+    made = ipywidgets.Button(
+        description=label, tooltip=tip, button_style=style, icon=icon, layout=ipywidgets.Layout(width="auto")
+    )
     made.add_class("chosen-button")
     if kind:
         made.add_class(f"chosen-{kind}")
@@ -102,7 +102,9 @@ def button(label: str, tip: str, *, style: str = "", icon: str = "", kind: str =
 
 def row(*children: ipywidgets.Widget, kind: str = "", **layout: Any) -> ipywidgets.HBox:
     """Put widgets side by side, wrapping where the screen is narrow."""
-    box = ipywidgets.HBox(children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center", **layout))
+    box = ipywidgets.HBox(
+        children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center", **layout)
+    )
     box.add_class("chosen-row")
     if kind:
         box.add_class(f"chosen-{kind}")

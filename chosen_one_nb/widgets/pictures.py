@@ -87,19 +87,24 @@ class Albums:
         """Name of a gallery's album; branches that share a gallery share the album."""
         return f"{self.name}/{gallery}"
 
-    def show_gallery(self, node: NodeLike) -> str:
-        """Send what of an iteration's gallery has not been sent yet; return the album's name."""
+    def show_gallery(self, node: NodeLike, indices: Iterable[int] | None = None) -> str:
+        """Send pictures of an iteration that have not been sent yet, all by default; return the album's name."""
+        wanted = range(len(node.images)) if indices is None else indices
         with self._lock:
-            missing = [i for i in range(len(node.images)) if i not in self._sent.get(node.gallery_of, {})]
+            missing = [i for i in wanted if i not in self._sent.get(node.gallery_of, {})]
             return self.add(node.gallery_of, ((i, node.images[i]) for i in missing))
 
     def add(self, gallery: str, pictures: Iterable[tuple[int, Image.Image]]) -> str:
         """Send pictures as they are made, pairs of index and image, each once; return the album's name."""
         with self._lock:
             sent = self._sent.setdefault(gallery, {})
-            fresh = [(i, webp(image)) for i, image in sorted(pictures, key=lambda pair: pair[0]) if i not in sent]
+            fresh = [
+                (i, webp(image)) for i, image in sorted(pictures, key=lambda pair: pair[0]) if i not in sent
+            ]
             for batch in _consecutive(fresh):
-                self._batches.append(Album(album=self.key(gallery), start=batch[0][0], thumbs=[data for _, data in batch]))
+                self._batches.append(
+                    Album(album=self.key(gallery), start=batch[0][0], thumbs=[data for _, data in batch])
+                )
                 sent.update((index, len(data)) for index, data in batch)
         return self.key(gallery)
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING
 
 import ipywidgets
 
 from .panel import Panel
 
+if TYPE_CHECKING:
+    from .explorer import Explorer
+
 CERTAINTY = {
-    "C": "read in the paper or on its page", "S": "from a summary of the paper", "T": "told by someone who read it",
-    "R": "recollection, not verified", "X": "looked for in the paper, not found", "-": "this kit's own",
+    "C": "read in the paper or on its page",
+    "S": "from a summary of the paper",
+    "T": "told by someone who read it",
+    "R": "recollection, not verified",
+    "X": "looked for in the paper, not found",
+    "-": "this kit's own",
 }
 
 
 class SettingsPanel(Panel):
     """A table of all settings; values that differ from the default are marked."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.ui = ipywidgets.HTML()
         self.ui.add_class("chosen-table")
@@ -31,14 +39,18 @@ class SettingsPanel(Panel):
         self.ui.value = (
             "<p>Settings belong to an iteration. To try others on the same gallery, begin a branch: "
             "<code>run.branch(refine_steps=200)</code>.</p>"
-            "<table><thead><tr><th>symbol</th><th>setting</th><th>value</th><th>what it does</th><th>source</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>")
+            "<table><thead><tr><th>symbol</th><th>setting</th><th>value</th><th>what it does</th><th>source</th></tr>"
+            "</thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
 
 
 def _row(about: dict, value: object) -> str:
     changed = " class='is-changed' title='Not the default'" if value != about["default"] else ""
     sure = CERTAINTY.get(about["certainty"], about["certainty"])
-    cells = (f"<td>{escape(about['symbol'])}</td><td><code>{escape(about['name'])}</code></td>"
-             f"<td{changed}>{escape(str(value))}</td><td>{escape(about['help'])}</td>"
-             f"<td title='{escape(sure, quote=True)}'>{escape(about['source'])} <em>[{escape(about['certainty'])}]</em></td>")
+    cells = (
+        f"<td>{escape(about['symbol'])}</td><td><code>{escape(about['name'])}</code></td>"
+        f"<td{changed}>{escape(str(value))}</td><td>{escape(about['help'])}</td>"
+        f"<td title='{escape(sure, quote=True)}'>{escape(about['source'])} <em>[{escape(about['certainty'])}]</em></td>"
+    )
     return f"<tr>{cells}</tr>"

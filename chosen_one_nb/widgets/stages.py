@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING
 
 import ipywidgets
 
@@ -10,19 +11,40 @@ from .job import Job
 from .panel import Panel, button, row
 from .status import guarded
 
+if TYPE_CHECKING:
+    from .explorer import Explorer
+
 ABOUT: dict[str, tuple[str, str, str]] = {
-    "generate": ("Generate", "Draw N pictures of the prompt, each from its own seed, with the Θ learnt so far.",
-                 "Sᵢ = { M_Θᵢ(p; seedₙ) : n = 1…N }"),
-    "embed": ("Embed", "Turn each picture into a feature vector, with an extractor that was never told what is in it.",
-              "eₙ = F(xₙ)"),
-    "check": ("Check", "Stop when the gallery's mean pairwise distance falls to d_conv; watch that it has not collapsed.",
-              "1/|S|² · Σ ‖eₐ − e_b‖ ≤ d_conv"),
-    "cluster": ("Cluster", "Group the features by K-means++ with k = ⌊N / d_size-c⌋; drop clusters of d_min-c or fewer.",
-                "cohesion(c) = 1/|c| · Σ ‖e − c_cen‖²"),
-    "choose": ("Choose", "The rule takes the most cohesive cluster; you can take another, or pictures of your own.",
-               "c* = argmin cohesion(c)"),
-    "refine": ("Refine", "Learn Θ from the chosen pictures: LoRA weights and a new word, by the denoising loss.",
-               "min over Θ of E ‖ε − ε_Θ(z_t, t, text)‖²"),
+    "generate": (
+        "Generate",
+        "Draw N pictures of the prompt, each from its own seed, with the Θ learnt so far.",
+        "Sᵢ = { M_Θᵢ(p; seedₙ) : n = 1…N }",
+    ),
+    "embed": (
+        "Embed",
+        "Turn each picture into a feature vector, with an extractor that was never told what is in it.",
+        "eₙ = F(xₙ)",
+    ),
+    "check": (
+        "Check",
+        "Stop when the gallery's mean pairwise distance falls to d_conv; watch that it has not collapsed.",
+        "1/|S|² · Σ ‖eₐ − e_b‖ ≤ d_conv",
+    ),
+    "cluster": (
+        "Cluster",
+        "Group the features by K-means++ with k = ⌊N / d_size-c⌋; drop clusters of d_min-c or fewer.",
+        "cohesion(c) = 1/|c| · Σ ‖e − c_cen‖²",
+    ),
+    "choose": (
+        "Choose",
+        "The rule takes the most cohesive cluster; you can take another, or pictures of your own.",
+        "c* = argmin cohesion(c)",
+    ),
+    "refine": (
+        "Refine",
+        "Learn Θ from the chosen pictures: LoRA weights and a new word, by the denoising loss.",
+        "min over Θ of E ‖ε − ε_Θ(z_t, t, text)‖²",
+    ),
 }
 """Of each stage: its name, what it does in a sentence, and the formula it follows."""
 
@@ -30,7 +52,7 @@ ABOUT: dict[str, tuple[str, str, str]] = {
 class StageBar(Panel):
     """Prompt and stages, the coming one lit, with a sentence and a formula about it."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.ui = ipywidgets.HTML()
         self.ui.add_class("chosen-stagebar")
@@ -40,7 +62,9 @@ class StageBar(Panel):
         node, coming = self.node, self.explorer.stage
         items = "".join(_item(stage, node.done(stage), stage == coming) for stage in ABOUT)
         name, what, formula = ABOUT.get(coming or "", ("Finished", self.run.outcome.reason.capitalize(), ""))
-        where = f"iteration {node.iteration}" + (f", branch {node.id}" if node.id != str(node.iteration) else "")
+        where = f"iteration {node.iteration}" + (
+            f", branch {node.id}" if node.id != str(node.iteration) else ""
+        )
         model = self.run.model_name if hasattr(self.run, "model_name") else ""
         self.ui.value = (
             f'<header><h2 title="The prompt">{escape(self.run.prompt)}</h2>'
@@ -61,26 +85,60 @@ def _item(stage: str, done: bool, lit: bool) -> str:
 class Stepper(Panel):
     """Next, Next iteration, To convergence, Cancel, and how far the work has come."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
-        self.next = button("Next", "Do the next stage only", style="primary", icon="step-forward", kind="next")
-        self.iteration = button("Next iteration", "Go on until this iteration has its Θ", icon="forward", kind="iteration")
-        self.convergence = button("To convergence", "Go on until the run converges, collapses or reaches d_iter",
-                                  icon="fast-forward", kind="convergence")
-        self.cancel = button("Cancel", "Stop at the next sampler or training step; finished stages stay",
-                             style="warning", icon="stop", kind="cancel")
-        self.go_on = button("Go on all the same", "Refine once more although the run is finished", kind="goon")
-        self.ask = ipywidgets.Checkbox(False, description="ask me each time", indent=False,
-                                       tooltip="Stop before every choice, so that you can make it",
-                                       layout=ipywidgets.Layout(width="auto"))
-        self.bar = ipywidgets.FloatProgress(0, min=0, max=1, layout=ipywidgets.Layout(width="200px", height="14px"))
+        self.next = button(
+            "Next", "Do the next stage only", style="primary", icon="step-forward", kind="next"
+        )
+        self.iteration = button(
+            "Next iteration", "Go on until this iteration has its Θ", icon="forward", kind="iteration"
+        )
+        self.convergence = button(
+            "To convergence",
+            "Go on until the run converges, collapses or reaches d_iter",
+            icon="fast-forward",
+            kind="convergence",
+        )
+        self.cancel = button(
+            "Cancel",
+            "Stop at the next sampler or training step; finished stages stay",
+            style="warning",
+            icon="stop",
+            kind="cancel",
+        )
+        self.go_on = button(
+            "Go on all the same", "Refine once more although the run is finished", kind="goon"
+        )
+        self.ask = ipywidgets.Checkbox(
+            False,
+            description="ask me each time",
+            indent=False,
+            tooltip="Stop before every choice, so that you can make it",
+            layout=ipywidgets.Layout(width="auto"),
+        )
+        self.bar = ipywidgets.FloatProgress(
+            0, min=0, max=1, layout=ipywidgets.Layout(width="200px", height="14px")
+        )
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-words-now")
-        self.ui = row(self.next, self.iteration, self.convergence, self.ask, self.go_on, self.cancel, self.bar,
-                      self.words, kind="stepper")
-        for control, act in ((self.next, explorer.next), (self.iteration, explorer.next_iteration),
-                             (self.convergence, explorer.to_convergence), (self.cancel, explorer.cancel),
-                             (self.go_on, explorer.go_on)):
+        self.ui = row(
+            self.next,
+            self.iteration,
+            self.convergence,
+            self.ask,
+            self.go_on,
+            self.cancel,
+            self.bar,
+            self.words,
+            kind="stepper",
+        )
+        for control, act in (
+            (self.next, explorer.next),
+            (self.iteration, explorer.next_iteration),
+            (self.convergence, explorer.to_convergence),
+            (self.cancel, explorer.cancel),
+            (self.go_on, explorer.go_on),
+        ):
             control.on_click(lambda _button, act=act: act())
 
     def show(self) -> None:
@@ -90,7 +148,9 @@ class Stepper(Panel):
         for control in (self.next, self.iteration, self.convergence):
             control.disabled = not (idle and stage is not None)
         name = ABOUT[stage][0] if stage in ABOUT else ""
-        self.next.description = f"{'Retry' if self.explorer.failed else 'Next'}: {name}" if name else "Finished"
+        self.next.description = (
+            f"{'Retry' if self.explorer.failed else 'Next'}: {name}" if name else "Finished"
+        )
         self.cancel.disabled = not busy
         _visible(self.cancel, busy)
         _visible(self.bar, busy)

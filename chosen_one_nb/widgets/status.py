@@ -34,9 +34,8 @@ class Status(ipywidgets.HTML):
         if kind != "error":
             self.error = None
         more = f"<details><summary>details</summary><pre>{escape(details)}</pre></details>" if details else ""
-        self.value = (
-            f'<div role="status" aria-live="polite" class="chosen-{kind}">{SIGNS[kind]}{escape(text)}{more}</div>'
-        )
+        said = f"{SIGNS[kind]}{escape(text)}{more}"
+        self.value = f'<div role="status" aria-live="polite" class="chosen-{kind}">{said}</div>'
 
     def fail(self, error: BaseException) -> None:
         """Show what went wrong as a sentence, the traceback behind *details*."""

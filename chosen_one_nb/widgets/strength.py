@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 from PIL import Image
@@ -11,18 +11,33 @@ from .gallery import Gallery
 from .panel import Panel, button, row
 from .status import guarded
 
+if TYPE_CHECKING:
+    from .explorer import Explorer
+
 
 class StrengthPanel(Panel):
     """A slider from the base model (0) to the character as learnt (1), on fixed seeds."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
-        self.slider = ipywidgets.FloatSlider(1.0, min=0.0, max=1.0, step=0.125, description="strength of Θ",
-                                             continuous_update=False, readout_format=".3f", style={"description_width": "auto"},
-                                             tooltip="0 is the base model, 1 the character as learnt",
-                                             layout=ipywidgets.Layout(width="340px"))
-        self.draw = button("Draw", "Draw eight fixed seeds at this strength; kept, so that the slider is quick afterwards",
-                           icon="paint-brush", kind="draw")
+        self.slider = ipywidgets.FloatSlider(
+            1.0,
+            min=0.0,
+            max=1.0,
+            step=0.125,
+            description="strength of Θ",
+            continuous_update=False,
+            readout_format=".3f",
+            style={"description_width": "auto"},
+            tooltip="0 is the base model, 1 the character as learnt",
+            layout=ipywidgets.Layout(width="340px"),
+        )
+        self.draw = button(
+            "Draw",
+            "Draw eight fixed seeds at this strength; kept, so that the slider is quick afterwards",
+            icon="paint-brush",
+            kind="draw",
+        )
         self.words = ipywidgets.HTML()
         self.view = Gallery(name="Eight fixed seeds", can_exclude=False, size=96)
         self.ui = ipywidgets.VBox([row(self.slider, self.draw), self.words, self.view])
@@ -46,10 +61,14 @@ class StrengthPanel(Panel):
         with self.view.hold_sync():
             self.view.album = self.explorer.albums.key(_album(*key))
             self.view.labels = [f"seed {i} at strength {key[1]:g}" for i in range(drawn)]
-            self.view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(drawn))}] if drawn else []
+            self.view.sections = (
+                [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(drawn))}]
+                if drawn
+                else []
+            )
             self.view.empty = "Press Draw." if source else ""
         if source is not None:
-            self.words.value = f"Θ of node {source}, as in the caption with its token; the same eight seeds at every strength."
+            self.words.value = f"Θ of node {source}; the same eight seeds at every strength."
 
     def take(self, source: str, strength: float, pictures: list[Image.Image]) -> None:
         """Keep pictures drawn at a strength."""

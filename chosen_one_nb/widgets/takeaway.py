@@ -13,8 +13,9 @@ import pandas as pd
 from .panel import Panel, button, row
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node
-    from chosen_one_nb.run import Run
+    from chosen_one_nb.run import Node, Run
+
+    from .explorer import Explorer
 
 
 class Selection:
@@ -81,11 +82,20 @@ def save_table(run: Run, node: Node, folder: Path | None = None) -> list[Path]:
 class TakeawayPanel(Panel):
     """Buttons that write files, and where they were written."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
-        self.table = button("Save table", "Write the pictures of this iteration as CSV and Parquet", icon="table", kind="table")
-        self.report = button("Write report", "Write the whole run as one HTML page that opens in any browser", icon="file",
-                             kind="report")
+        self.table = button(
+            "Save table",
+            "Write the pictures of this iteration as CSV and Parquet",
+            icon="table",
+            kind="table",
+        )
+        self.report = button(
+            "Write report",
+            "Write the whole run as one HTML page that opens in any browser",
+            icon="file",
+            kind="report",
+        )
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-trust")
         self.ui = ipywidgets.VBox([row(self.table, self.report), self.words])
@@ -98,4 +108,5 @@ class TakeawayPanel(Panel):
         self.words.value = (
             f"In a cell: <code>explorer.selection</code> ({selected} selected), <code>run.table()</code>, "
             f"<code>run.curve()</code>, <code>explorer.snapshot()</code>, <code>run.report()</code>. "
-            f"The run lies in <code>{escape(str(self.run.folder))}</code>.")
+            f"The run lies in <code>{escape(str(self.run.folder))}</code>."
+        )

@@ -15,8 +15,19 @@ from .status import guarded
 if TYPE_CHECKING:
     from chosen_one_nb.run import Node
 
-WORDS = {"converged": "★ converged", "collapsed": "✕ collapsed", "new": "new", "generate": "drawn", "embed": "embedded",
-         "check": "checked", "cluster": "clustered", "choose": "chosen", "refine": "refined"}
+    from .explorer import Explorer
+
+WORDS = {
+    "converged": "★ converged",
+    "collapsed": "✕ collapsed",
+    "new": "new",
+    "generate": "drawn",
+    "embed": "embedded",
+    "check": "checked",
+    "cluster": "clustered",
+    "choose": "chosen",
+    "refine": "refined",
+}
 
 
 class TreeView(anywidget.AnyWidget):
@@ -60,7 +71,7 @@ def places(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
 class TreePanel(Panel):
     """The tree of the run; a click looks at that iteration."""
 
-    def __init__(self, explorer) -> None:  # noqa: ANN001
+    def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.ui = self.view = TreeView()
         self.view.on_msg(lambda _view, content, _buffers: self.act(content))
@@ -75,10 +86,19 @@ class TreePanel(Panel):
         word, face = WORDS.get(node.state, node.state), _face(node)
         shown = node.id == self.node.id
         if face >= 0:
-            self.explorer.albums.add(node.gallery_of, [(face, node.images[face])])
+            self.explorer.albums.show_gallery(node, [face])
         origin = node.gallery_of if node.gallery_of != node.id else (node.parent.id if node.parent else "")
-        return {"id": node.id, "from": origin, "column": column, "row": row, "face": face, "sign": word,
-                "album": self.explorer.albums.key(node.gallery_of), "title": _title(node, word, shown), "shown": shown}
+        return {
+            "id": node.id,
+            "from": origin,
+            "column": column,
+            "row": row,
+            "face": face,
+            "sign": word,
+            "album": self.explorer.albums.key(node.gallery_of),
+            "title": _title(node, word, shown),
+            "shown": shown,
+        }
 
     @guarded
     def act(self, content: dict[str, Any]) -> None:

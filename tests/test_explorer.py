@@ -1,0 +1,681 @@
+"""The explorer driven by events, without a browser: buttons clicked, traits written, Plotly's events sent."""
+
+import shutil
+import threading
+import time
+import warnings
+
+import numpy as np
+import painted
+import pandas as pd
+import pytest
+from test_figures import fire
+
+from chosen_one_nb.run import ChoiceError, Run, RunError
+from chosen_one_nb.store import StoreError
+from chosen_one_nb.widgets.explorer import Explorer
+from chosen_one_nb.widgets.figures import POINTS, RINGS
+from chosen_one_nb.widgets.job import Busy
+from chosen_one_nb.widgets.status import sentence
+
+
+@pytest.fixture(autouse=True)
+def quick_steps(monkeypatch):
+    painted.paint(monkeypatch)
+    monkeypatch.setattr(painted, "pause", 0.0)
+    monkeypatch.setattr("chosen_one_nb.widgets.judge.RESAMPLES", 5)
+
+
+@pytest.fixture(scope="session")
+def clustered(tmp_path_factory):
+    """The folder of a run that waits for a choice; copied by each test."""
+    with pytest.MonkeyPatch.context() as patch:
+        painted.paint(patch)
+        run = painted.start(tmp_path_factory.mktemp("painted") / "run")
+        while run.next_stage != "choose":
+            run.step()
+        run.close()
+        return run.folder
+
+
+@pytest.fixture(scope="session")
+def refined(clustered, tmp_path_factory):
+    """The folder of a run with its first Θ and its second gallery; copied by each test."""
+    with pytest.MonkeyPatch.context() as patch:
+        painted.paint(patch)
+        with Run.open(clustered, painted.MODELS, read_only=True).copy(
+            tmp_path_factory.mktemp("painted") / "run"
+        ) as run:
+            run.next_iteration()
+            while run.next_stage != "choose":
+                run.step()
+            return run.folder
+
+
+def opened(folder, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "run")
+    return Explorer(Run.open(place, painted.MODELS), method="pca", raise_errors=True)
+
+
+@pytest.fixture
+def new(tmp_path):
+    """An explorer on a run that has just begun."""
+    return Explorer(painted.start(tmp_path / "run"), method="pca", raise_errors=True)
+
+
+@pytest.fixture
+def explorer(clustered, tmp_path):
+    """An explorer on a run that waits for a choice."""
+    return opened(clustered, tmp_path)
+
+
+@pytest.fixture
+def second(refined, tmp_path):
+    """An explorer on a run whose second gallery waits for a choice."""
+    return opened(refined, tmp_path)
+
+
+def step(explorer, button="next"):
+    """Press a button of the stepper and wait for the work."""
+    getattr(explorer.stepper, button).click()
+    explorer.wait(60)
+    return explorer.status.text
+
+
+def at_choose(tmp_path, **changes):
+    run = painted.start(tmp_path / "run", **changes)
+    while run.next_stage != "choose":
+        run.step()
+    return run
+
+
+# --- stepping ------------------------------------------------------------------------------------------------------
+
+
+def test_next_does_one_stage_and_lights_the_one_after(new):
+    assert '<li class="is-lit" aria-current="step"' in new.bar.ui.value
+    assert new.stepper.next.description == "Next: Generate"
+    assert step(new) == "Done. Next comes Embed."
+    assert new.run.current.stages_done == ("generate",)
+    assert new.stepper.next.description == "Next: Embed"
+    assert "✓ Generate" in new.bar.ui.value
+
+
+def test_a_whole_iteration_and_the_second_gallery(explorer):
+    step(explorer, "iteration")
+    assert explorer.run.current.refined
+    assert explorer.node.decision.by == "rule"
+    assert len(explorer.curves.loss.widget.data[0].y) == 12
+    step(explorer)
+    assert explorer.node.id == "1"
+    assert len(explorer.gallery.view.sections[0]["ids"]) == 24
+    assert explorer.gallery.view.album.endswith("/1")
+
+
+def test_to_convergence_ends_with_a_reason(new):
+    new.stepper.convergence.click()
+    new.wait()
+    assert new.run.outcome.finished
+    assert new.status.text.startswith("Finished, ")
+    assert new.stepper.next.disabled
+    assert new.stepper.go_on.layout.display is None
+
+
+def test_ask_me_each_time_stops_at_choose(new):
+    new.stepper.ask.value = True
+    assert step(new, "convergence").startswith("Your turn")
+    assert new.run.next_stage == "choose"
+    new.choose(0)
+    assert step(new, "convergence").startswith("Your turn")
+    assert new.node.id == "1"
+
+
+def test_pictures_and_loss_appear_while_work_goes_on(new, monkeypatch):
+    seen = []
+    monkeypatch.setattr(painted, "pause", 0.01)
+    new.gallery.view.observe(
+        lambda change: seen.append(sum(len(s["ids"]) for s in change["new"])), "sections"
+    )
+    step(new)
+    assert 0 < seen[0] < 24
+    assert seen[-1] == 24
+    assert new.albums.bytes_sent() > 0
+
+
+def test_progress_counts_and_tells_the_time_left(new, monkeypatch):
+    texts = []
+    monkeypatch.setattr(painted, "pause", 0.02)
+    new.stepper.words.observe(lambda change: texts.append(change["new"]), "value")
+    step(new)
+    assert any("/24 images" in text and "left" in text for text in texts)
+    assert texts[-1] == ""
+
+
+def test_cancel_stops_at_once_and_the_run_goes_on_from_there(explorer, monkeypatch):
+    explorer.choose()
+    monkeypatch.setattr(painted, "pause", 0.2)
+    explorer.stepper.next.click()
+    time.sleep(0.3)
+    begun = time.monotonic()
+    explorer.stepper.cancel.click()
+    explorer.wait(5)
+    assert time.monotonic() - begun < 1.0
+    assert explorer.status.text.startswith("Cancelled")
+    assert not explorer.run.current.refined
+    monkeypatch.setattr(painted, "pause", 0.0)
+    step(explorer)
+    assert explorer.run.nodes["0"].refined
+
+
+def test_a_second_click_on_next_is_refused_in_words(new, monkeypatch):
+    monkeypatch.setattr(painted, "pause", 0.05)
+    new.stepper.next.click()
+    with pytest.raises(Busy):
+        new.next()
+    assert "Still at work" in new.status.text
+    assert new.stepper.next.disabled
+    new.wait()
+    assert new.run.current.stages_done == ("generate",)
+
+
+def test_a_failed_stage_says_why_and_can_be_retried(explorer, monkeypatch):
+    explorer.choose()
+
+    def broken(*_, **__):
+        raise MemoryError("no room for 12 pictures")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chosen_one_nb.steps.refine.refine", broken)
+        assert "no room for 12 pictures" in step(explorer)
+    assert explorer.status.kind == "error"
+    assert "Traceback" in explorer.status.value
+    assert explorer.stepper.next.description == "Retry: Refine"
+    assert step(explorer) == "Done. Next comes Generate."
+
+
+# --- the map -------------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_shown_is_the_one_under_the_pointer(explorer):
+    fire(explorer.map.figure.widget, "plotly_hover", [7])
+    assert explorer.map.preview.index == explorer.gallery.view.hovered == 7
+    assert explorer.map.preview.lines[:2] == ["Picture 7", f"seed {explorer.node.seeds[7]}"]
+    assert explorer.map.preview.album == explorer.gallery.view.album
+
+
+def test_the_lines_lead_to_the_true_neighbours(explorer):
+    features = explorer.node.features
+    fire(explorer.map.figure.widget, "plotly_hover", [4])
+    nearest = np.argsort(np.linalg.norm(features - features[4], axis=1))[1:6]
+    assert [near["index"] for near in explorer.map.preview.neighbours] == list(nearest)
+
+
+def test_a_hover_answers_fast(explorer):
+    fire(explorer.map.figure.widget, "plotly_hover", [0])
+    times = []
+    for index in range(1, 11):
+        begun = time.perf_counter()
+        fire(explorer.map.figure.widget, "plotly_hover", [index])
+        times.append(time.perf_counter() - begun)
+    assert np.median(times) < 0.05
+
+
+def test_click_on_a_point_scrolls_the_gallery(explorer):
+    explorer.tabs.selected_index = 2
+    fire(explorer.map.figure.widget, "plotly_click", [11])
+    assert explorer.gallery.view.focused == 11
+    assert explorer.tabs.selected_index == 0
+
+
+def test_pointing_in_the_gallery_rings_the_point(explorer):
+    explorer.gallery.view.hovered = 5
+    ring, points = explorer.map.figure.widget.data[RINGS], explorer.map.figure.widget.data[POINTS]
+    assert ring.x[0] == points.x[5]
+
+
+def test_a_lasso_gives_ids_and_a_table(explorer):
+    fire(explorer.map.figure.widget, "plotly_selected", [3, 1, 8])
+    assert list(explorer.selection) == [1, 3, 8]
+    assert explorer.selection.ids == ["0/001", "0/003", "0/008"]
+    assert list(explorer.selection.table["index"]) == [1, 3, 8]
+    assert isinstance(explorer.selection.table, pd.DataFrame)
+    assert explorer.gallery.view.selected == [1, 3, 8]
+    assert explorer.decide.use.description == "Choose selection (3)"
+    explorer.decide.clear.click()
+    assert len(explorer.selection) == 0
+
+
+def test_a_selection_can_be_set_and_is_checked(explorer):
+    explorer.selection = [2, 2, 0]
+    assert list(explorer.selection) == [0, 2]
+    with pytest.raises(ValueError, match="from 0 to 23"):
+        explorer.selection = [99]
+
+
+def test_colour_by_distance_and_back(explorer):
+    explorer.map.colour.value = "distance"
+    points = explorer.map.figure.widget.data[POINTS]
+    np.testing.assert_allclose(points.marker.color, explorer.node.clusters.distances)
+    assert points.marker.showscale
+    explorer.map.colour.value = "cluster"
+    assert isinstance(points.marker.color[0], str)
+
+
+def test_pictures_on_the_points(explorer):
+    explorer.map.thumbs.value = True
+    assert len(explorer.map.figure.widget.layout.images) > 0
+    explorer.map.thumbs.value = False
+    assert len(explorer.map.figure.widget.layout.images) == 0
+
+
+def test_iterations_share_one_map_and_a_slider(second):
+    second.show_node("0")
+    assert second.map.steps.options == ("0", "1")
+    first = np.array(second.map.figure.widget.data[POINTS].x)
+    second.map.steps.value = "1"
+    assert second.run.current.id == second.node.id == "1"
+    assert len(second.map.layout_now().galleries) == 2
+    assert not np.array_equal(first, second.map.figure.widget.data[POINTS].x)
+
+
+def test_pca_stands_in_while_umap_is_fitted(explorer, monkeypatch):
+    from chosen_one_nb.looking import maps
+
+    go, real = threading.Event(), maps.joint_map
+
+    def slow(galleries, *, method, **options):
+        if method == "umap":
+            assert go.wait(10)
+        return real(galleries, method="pca", **options)
+
+    monkeypatch.setattr(maps, "joint_map", slow)
+    explorer.map.method.value = "umap"
+    assert "PCA for now" in explorer.map.trust.value
+    go.set()
+    explorer.settle(10)
+    assert "PCA for now" not in explorer.map.trust.value
+    assert "trustworthiness" in explorer.map.trust.value
+
+
+def test_no_umap_is_said_not_hidden(explorer, monkeypatch):
+    from chosen_one_nb.looking import maps
+
+    real = maps.joint_map
+
+    def broken(galleries, *, method, **options):
+        if method == "umap":
+            raise ImportError("umap-learn is not installed")
+        return real(galleries, method=method, **options)
+
+    monkeypatch.setattr(maps, "joint_map", broken)
+    explorer.map.method.value = "umap"
+    explorer.settle(10)
+    assert "umap-learn is not installed" in explorer.map.trust.value
+
+
+def test_other_maps_on_request(explorer, monkeypatch):
+    from chosen_one_nb.looking import maps
+
+    one = maps.joint_map({"": explorer.node.features}, method="pca", trust=False)
+    monkeypatch.setattr(maps, "sensitivity", lambda features: [one] * 4)
+    explorer.map.doubt.click()
+    explorer.settle(10)
+    assert "<img alt=" in explorer.map.variants.value
+    explorer.map.doubt.click()
+    assert explorer.map.variants.value == ""
+
+
+# --- judging and deciding --------------------------------------------------------------------------------------------
+
+
+def test_cards_are_most_cohesive_first_and_mark_the_proposal(explorer):
+    explorer.settle()
+    cards, clusters = explorer.clusters.view.cards, explorer.node.clusters
+    assert [card["cluster"] for card in cards] == [int(c) for c in clusters.order]
+    assert [card["proposed"] for card in cards].index(True) == 0
+    assert cards[0]["reason"] == clusters.reason
+    assert {name: value for name, value, _ in cards[0]["facts"]}["picked"].endswith("%")
+
+
+def test_pictures_of_a_card_belong_to_its_cluster(explorer):
+    for card in explorer.clusters.view.cards:
+        shown = {card["medoid"], *card["typical"], *card["odd"]}
+        assert shown <= set(explorer.node.clusters.members(card["cluster"]))
+        assert len(shown) == 1 + len(card["typical"]) + len(card["odd"])
+
+
+def test_choosing_what_was_not_proposed_is_recorded_and_on_disk(explorer):
+    other = next(c for c in explorer.node.clusters.order if c != explorer.node.clusters.proposed)
+    explorer.decide.note.value = "the blue one"
+    explorer.clusters.act({"do": "choose", "cluster": int(other)})
+    decision = explorer.node.decision
+    assert (decision.cluster, decision.proposed, decision.by) == (
+        other,
+        explorer.node.clusters.proposed,
+        "person",
+    )
+    assert decision.note == "the blue one"
+    assert (explorer.run.folder / "nodes" / "0" / "edits.json").read_text().count("the blue one")
+    assert f"Taken: cluster {other}" in explorer.decide.words.value
+    assert [card["chosen"] for card in explorer.clusters.view.cards].count(True) == 1
+
+
+def test_leave_one_out_put_it_back_undo_redo(explorer):
+    explorer.choose(0)
+    chosen = explorer.node.decision.images
+    explorer.gallery.view.excluded = [chosen[0]]
+    assert explorer.node.decision.excluded == (chosen[0],)
+    assert explorer.decide.strip.excluded == [chosen[0]]
+    explorer.decide.undo.click()
+    assert explorer.node.decision.images == chosen
+    explorer.decide.redo.click()
+    assert explorer.node.decision.images == chosen[1:]
+    explorer.decide.back.click()
+    assert explorer.node.decision.images == chosen
+
+
+def test_keys_choose_and_undo(explorer):
+    explorer.gallery.view.press("choose", 4)
+    assert explorer.node.decision.cluster == explorer.node.clusters.labels[4]
+    explorer.gallery.view.press("undo")
+    assert explorer.node.decision is None
+    explorer.gallery.view.press("redo")
+    assert explorer.node.decision is not None
+
+
+def test_a_lasso_of_too_few_is_allowed_with_a_warning(explorer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explorer.select([1, 2])
+        assert "d_min-c" in explorer.status.text
+        explorer.decide.use.click()
+    assert explorer.node.decision.images == (1, 2)
+    assert explorer.node.decision.cluster is None
+    assert "⚠" in explorer.decide.words.value
+
+
+def test_leaving_every_picture_out_is_refused_and_nothing_changes(explorer):
+    explorer.choose(0)
+    members = [int(i) for i in explorer.node.clusters.members(0)]
+    with pytest.raises(ChoiceError):
+        explorer.gallery.view.excluded = members
+    assert explorer.gallery.view.excluded == []
+    assert explorer.node.decision.images == tuple(members)
+    assert "Put images back" in explorer.status.text
+
+
+def test_choosing_nothing_is_refused(explorer):
+    with pytest.raises(ChoiceError):
+        explorer.choose_selection()
+    assert explorer.decide.use.disabled
+
+
+def test_merge_ticked_clusters(explorer):
+    before = explorer.node.clusters.sizes
+    explorer.merge_ticked()
+    assert "Tick two" in explorer.status.text
+    explorer.clusters.view.ticked = [0, 1, 2]
+    explorer.decide.merge.click()
+    assert sorted(explorer.node.clusters.sizes)[-1] == before[:3].sum()
+    assert len(explorer.clusters.view.cards) == len(before) - 2
+
+
+def test_recluster_keeps_the_pictures(explorer):
+    explorer.decide.k.value = 3
+    explorer.decide.again.click()
+    assert len(explorer.node.clusters.sizes) == 3
+    assert explorer.run.current.stages_done[0] == "generate"
+    explorer.decide.undo.click()
+    assert len(explorer.node.clusters.sizes) == 4
+
+
+def test_a_note_is_kept_with_the_decision_that_stands(explorer):
+    explorer.choose(1)
+    explorer.decide.note.value = "rounder ears"
+    assert explorer.node.decision.note == "rounder ears"
+    assert explorer.node.decision.cluster == 1
+
+
+def test_hovering_a_card_rings_its_points(explorer):
+    explorer.clusters.view.hovered = 2
+    assert len(explorer.map.figure.widget.data[RINGS].x) == explorer.node.clusters.sizes[2]
+    explorer.clusters.view.hovered = -1
+    assert len(explorer.map.figure.widget.data[RINGS].x) == 0
+
+
+def test_no_cluster_large_enough_is_a_clear_outcome(tmp_path):
+    explorer = Explorer(at_choose(tmp_path, min_cluster_size=15), method="pca", raise_errors=False)
+    assert step(explorer).startswith("The rule proposes nothing")
+    assert explorer.decide.proposal.disabled
+    explorer.choose(0)
+    assert explorer.node.decision.cluster == 0
+
+
+# --- branches --------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_choice_at_a_refined_node_begins_a_branch(second):
+    explorer = second
+    explorer.tree.act({"do": "select", "node": "0"})
+    other = next(int(c) for c in explorer.node.clusters.order if c != explorer.node.decision.cluster)
+    explorer.choose(other)
+    assert "began branch 0b" in explorer.status.text
+    assert explorer.run.nodes["0"].decision.cluster != other
+    spots = {node["id"]: (node["column"], node["row"]) for node in explorer.tree.view.nodes}
+    assert spots == {"0": (0, 0), "1": (1, 0), "0b": (0, 1)}
+    step(explorer, "iteration")
+    step(explorer)
+    explorer.compare.show()
+    assert {pick.value for pick in explorer.compare.picks} == {"0", "0b"}
+    assert list(explorer.run.nodes["1"].seeds) == list(explorer.run.nodes["1b"].seeds)
+    assert all(len(view.sections[0]["ids"]) == 24 for view in explorer.compare.views)
+    assert "chosen by" in explorer.compare.table.value
+
+
+def test_compared_galleries_point_together(second):
+    explorer = second
+    explorer.compare.views[0].hovered = 9
+    assert explorer.compare.views[1].hovered == 9
+
+
+def test_branches_share_their_gallery_and_it_travels_once(second):
+    explorer = second
+    explorer.show_node("0")
+    sent = explorer.albums.bytes_sent()
+    explorer.choose(1)
+    assert explorer.node.id == "0b"
+    assert explorer.albums.bytes_sent() == sent
+    assert explorer.gallery.view.album.endswith("/0")
+
+
+def test_looking_elsewhere_during_work_does_not_move_the_work(second, monkeypatch):
+    second.choose()
+    monkeypatch.setattr(painted, "pause", 0.05)
+    second.stepper.next.click()
+    time.sleep(0.1)
+    second.show_node("0")
+    assert second.node.id == "0"
+    assert second.run.current.id == "1"
+    second.wait()
+    assert second.node.id == "0"
+    assert second.run.nodes["1"].refined
+
+
+# --- closer, settings, taking away -----------------------------------------------------------------------------------
+
+
+def test_there_is_no_strength_without_a_character(explorer):
+    assert explorer.strength.draw.disabled
+    assert "no Θ yet" in explorer.strength.words.value
+
+
+def test_strength_draws_eight_seeds_once(second):
+    explorer = second
+    explorer.strength.slider.value = 0.25
+    explorer.strength.draw.click()
+    explorer.wait()
+    assert len(explorer.strength.view.sections[0]["ids"]) == 8
+    assert explorer.strength.view.album.endswith("/0@0.25")
+    assert explorer.strength.draw.disabled
+    explorer.strength.slider.value = 1.0
+    assert explorer.strength.view.sections == []
+
+
+def test_looking_closer_sends_the_full_picture(explorer):
+    explorer.gallery.view.zoomed = 3
+    assert explorer.gallery.view.large["index"] == 3
+    assert len(explorer.gallery.view.large["data"]) > 500
+
+
+def test_settings_show_symbols_and_sources(explorer):
+    assert "d_min-c" in explorer.settings.ui.value
+    assert "class='is-changed'" in explorer.settings.ui.value
+
+
+def test_tables_are_written(explorer, tmp_path):
+    csv, parquet = explorer.save_table(tmp_path / "out")
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), explorer.run.table(), check_dtype=False)
+    assert len(pd.read_csv(csv)) == 24
+
+
+def test_snapshots_at_every_stage(new):
+    assert new.snapshot().size[0] == 1120
+    step(new)
+    assert new.snapshot().size[1] > 150
+    step(new, "iteration")
+    picture = new.snapshot()
+    assert picture.mode == "RGB"
+    assert np.asarray(picture).std() > 10
+
+
+# --- the run, other screens, trouble ---------------------------------------------------------------------------------
+
+
+def test_two_explorers_on_one_run_agree(explorer):
+    other = Explorer(explorer.run, method="pca", raise_errors=True)
+    explorer.choose(1)
+    assert other.decide.words.value == explorer.decide.words.value
+    step(other)
+    assert explorer.stepper.next.description == other.stepper.next.description
+    assert explorer.status.text == other.status.text
+
+
+def test_a_script_and_the_screen_leave_the_same_record(explorer):
+    explorer.run.choose(2, note="from a cell")
+    assert explorer.decide.note.value == "from a cell"
+    assert "Taken: cluster 2" in explorer.decide.words.value
+    explorer.run.step()
+    assert explorer.stepper.next.description == "Next: Generate"
+
+
+def test_the_same_state_after_a_restart(explorer):
+    explorer.choose(1)
+    explorer.leave_out([explorer.node.decision.images[0]])
+    explorer.settle()
+    before = dict(vars(explorer).items())
+    words, cards, sections = (
+        before["decide"].words.value,
+        explorer.clusters.view.cards,
+        explorer.gallery.view.sections,
+    )
+    explorer.run.close()
+    again = Explorer(Run.open(explorer.run.folder, painted.MODELS), method="pca", raise_errors=True)
+    again.settle()
+    assert again.decide.words.value == words
+    assert again.clusters.view.cards == cards
+    assert again.gallery.view.sections == sections
+    assert again.gallery.view.excluded == explorer.gallery.view.excluded
+
+
+def test_markup_in_the_prompt_is_text(tmp_path):
+    prompt = "<img src=x onerror=alert(1)> & <b>fox</b>"
+    explorer = Explorer(painted.start(tmp_path / "run", prompt), method="pca", raise_errors=True)
+    for _ in range(4):
+        step(explorer)
+    assert "<img src=x" not in explorer.bar.ui.value
+    assert "&lt;img src=x onerror" in explorer.bar.ui.value
+    explorer.choose(0)
+    explorer.write_note("<script>alert(2)</script>")
+    assert "<script>" not in "".join(html.value for html in (explorer.decide.words, *explorer.compare.heads))
+
+
+def test_a_vanished_folder_is_said_in_a_sentence(explorer):
+    shutil.rmtree(explorer.run.folder)
+    with pytest.raises((StoreError, RunError)):
+        explorer.choose(0)
+    assert explorer.status.kind == "error"
+    assert str(explorer.run.folder) in explorer.status.text
+
+
+def test_a_run_opened_for_looking_only_cannot_be_changed(explorer):
+    explorer.run.close()
+    only = Explorer(
+        Run.open(explorer.run.folder, painted.MODELS, read_only=True), method="pca", raise_errors=True
+    )
+    assert only.stepper.next.disabled
+    assert only.decide.proposal.disabled
+    assert not only.clusters.view.can_choose
+    with pytest.raises(RunError, match="looking only"):
+        only.choose(0)
+
+
+def test_without_the_flag_errors_go_to_the_status_line(tmp_path):
+    explorer = Explorer(at_choose(tmp_path), method="pca")
+    explorer.choose(99)
+    assert explorer.status.kind == "error"
+    assert "from 0 to" in explorer.status.text
+
+
+def test_closing_stops_listening(explorer):
+    words = explorer.decide.words.value
+    explorer.close()
+    explorer.run.choose(1)
+    assert explorer.decide.words.value == words
+
+
+def test_every_control_has_a_tooltip(explorer):
+    controls = [w for panel in explorer.panels for w in walk(panel.ui)]
+    named = [
+        w
+        for w in controls
+        if hasattr(w, "description")
+        and type(w).__name__
+        in (
+            "Button",
+            "Checkbox",
+            "Dropdown",
+            "IntSlider",
+            "FloatSlider",
+            "SelectionSlider",
+            "Text",
+            "BoundedIntText",
+        )
+    ]
+    assert len(named) > 20
+    assert [w for w in named if not w.tooltip] == []
+
+
+def walk(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from walk(child)
+
+
+def test_errors_read_as_sentences():
+    assert sentence(RunError("Finished. To go on: run.go_on().")) == "Finished. To go on: run.go_on()."
+    assert "try again" in sentence(ZeroDivisionError("division by zero"))
+
+
+# --- real models -----------------------------------------------------------------------------------------------------
+
+
+def test_one_iteration_with_real_models(models, quick, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    run = Run.start("a sticker of a fox", models, quick, tmp_path / "real")
+    explorer = Explorer(run, method="pca", raise_errors=True)
+    step(explorer, "iteration")
+    assert explorer.status.kind == "good", explorer.status.text
+    assert run.nodes["0"].refined
+    step(explorer)
+    assert len(explorer.gallery.view.sections[0]["ids"]) == 4
+    assert explorer.snapshot().size[0] == 1120

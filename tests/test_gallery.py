@@ -1,0 +1,119 @@
+import io
+import re
+import subprocess
+from shutil import which
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from chosen_one_nb.widgets import gallery as gallery_module
+from chosen_one_nb.widgets.cards import Cards
+from chosen_one_nb.widgets.gallery import Gallery
+from chosen_one_nb.widgets.pictures import HERE, Album, Albums, webp
+from chosen_one_nb.widgets.preview import Preview
+from chosen_one_nb.widgets.tree import TreeView
+
+VIEWS = [Gallery, Cards, Preview, TreeView, Album]
+
+
+@pytest.fixture
+def node():
+    images = [Image.new("RGB", (64, 64), (40 * i, 90, 120)) for i in range(5)]
+    return SimpleNamespace(gallery_of="0", images=images)
+
+
+def test_pictures_are_webp_of_the_asked_size():
+    data = webp(Image.new("RGBA", (400, 200), "red"), side=96)
+    assert Image.open(io.BytesIO(data)).size == (96, 48)
+    assert Image.open(io.BytesIO(data)).format == "WEBP"
+    assert Image.open(io.BytesIO(webp(Image.new("L", (32, 32)), side=96))).size == (32, 32)
+
+
+def test_each_picture_travels_once(node):
+    albums = Albums("test")
+    albums.add("0", [(1, node.images[1])])
+    first = albums.bytes_sent()
+    albums.show_gallery(node)
+    sent = albums.bytes_sent()
+    assert albums.show_gallery(node) == "test/0"
+    assert albums.bytes_sent() == sent > first > 0
+
+
+def test_batches_hold_consecutive_pictures(node):
+    albums = Albums("test")
+    albums.add("0", [(i, node.images[i]) for i in (0, 1, 3, 4)])
+    assert [(batch.start, len(batch.thumbs)) for batch in albums._batches] == [(0, 2), (3, 2)]
+    albums.show_gallery(node)
+    assert [(batch.start, len(batch.thumbs)) for batch in albums._batches][2:] == [(2, 1)]
+
+
+def test_closing_takes_the_pictures_off_the_page(node):
+    albums = Albums("test")
+    albums.show_gallery(node)
+    albums.close()
+    assert albums.bytes_sent() == 0
+
+
+def test_the_state_of_an_album_is_binary(node):
+    state = Album(album="a", start=0, thumbs=[webp(image) for image in node.images]).get_state()
+    assert all(isinstance(data, bytes) for data in state["thumbs"])
+
+
+@pytest.mark.parametrize(
+    "trait", ["hovered", "selected", "excluded", "chosen", "focused", "zoomed", "large", "sections"]
+)
+def test_the_traits_are_shared_with_the_browser(trait):
+    assert Gallery.class_traits()[trait].metadata["sync"]
+
+
+def test_keys_are_heard_as_actions():
+    gallery, heard = Gallery(), []
+    gallery.on_action(lambda action, index: heard.append((action, index)))
+    gallery._handle_custom_msg({"do": "choose", "index": 3}, [])
+    gallery._handle_custom_msg({"do": "undo"}, [])
+    gallery._handle_custom_msg({"do": "format the disk"}, [])
+    assert heard == [("choose", 3), ("undo", -1)]
+
+
+def test_tile_size_is_bounded():
+    with pytest.raises(Exception, match="size"):
+        Gallery(size=4)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_scripts_and_styles_are_there(view):
+    widget = view()
+    assert "export default" in widget._esm
+    assert len(widget._esm) > 100
+
+
+@pytest.mark.parametrize("path", sorted(HERE.glob("*.js")), ids=lambda path: path.name)
+def test_texts_from_outside_never_become_markup(path):
+    """A prompt may hold HTML: the views only ever set text."""
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text("utf-8")
+    )
+
+
+@pytest.mark.parametrize("path", sorted(HERE.glob("*.css")), ids=lambda path: path.name)
+def test_colours_follow_the_theme_and_have_a_fallback_outside_lab(path):
+    for use in re.findall(r"var\(--jp-[^()]*(?:\([^()]*\))?[^()]*\)", path.read_text("utf-8")):
+        assert "," in use, use
+
+
+@pytest.mark.skipif(which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize("view", VIEWS)
+def test_scripts_parse(view, tmp_path):
+    file = tmp_path / "view.mjs"
+    file.write_text(view()._esm, "utf-8")
+    subprocess.run(["node", "--check", str(file)], check=True)
+
+
+def test_keyboard_help_and_code_agree():
+    """Each key named in the module's docstring is handled in the script."""
+    script = (HERE / "gallery.js").read_text("utf-8")
+    assert all(
+        f"{key}" in script for key in ("ArrowLeft", '" "', "s:", "f:", "Enter:", "z:", "Z:", "y:", "Escape:")
+    )
+    assert "space leaves a picture out" in gallery_module.__doc__
