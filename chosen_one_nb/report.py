@@ -159,7 +159,7 @@ def _places(nodes: list[Node]) -> dict[str, np.ndarray]:
 
 
 def _node(node: Node, places: np.ndarray | None) -> Markup:
-    parts: list[Any] = [tag("h2", sentence(node))]
+    parts: list[Any] = [tag("h2", f"Iteration {node.iteration}, node {node.id}"), tag("p", sentence(node))]
     if node.verdict:
         mood = {"class_": "alarm"} if node.collapsed else {}
         parts.append(tag("p", node.verdict.reason, **mood))

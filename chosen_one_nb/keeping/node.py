@@ -8,15 +8,16 @@ known here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from chosen_one_nb import store
 from chosen_one_nb.keeping.decision import Decision, Edit
+from chosen_one_nb.keeping.reading import Advice, Pictures
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.store import Stamp, StoreError
 
@@ -31,38 +32,6 @@ STAGES = ("generate", "embed", "check", "cluster", "choose", "refine")
 
 SHARED = ("generate", "embed")
 """The stages whose files a sibling branch takes from the node whose gallery it shares."""
-
-
-class Pictures(Sequence[Image.Image]):
-    """The pictures of a gallery, read and checked one by one when asked for.
-
-    Parameters
-    ----------
-    read : callable
-        Gives picture i.
-    n : int
-        How many there are.
-    """
-
-    def __init__(self, read: Callable[[int], Image.Image], n: int) -> None:
-        self._read, self._n = read, n
-
-    def __len__(self) -> int:
-        return self._n
-
-    @overload
-    def __getitem__(self, index: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Image.Image]: ...
-    def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
-        if isinstance(index, slice):
-            return [self._read(i) for i in range(*index.indices(self._n))]
-        if not -self._n <= index < self._n:
-            raise IndexError(f"expected an image index below {self._n}, got {index}")
-        return self._read(index % self._n)
-
-    def __iter__(self) -> Iterator[Image.Image]:
-        return (self._read(i) for i in range(self._n))
 
 
 class Node:
@@ -339,8 +308,8 @@ class Node:
             self._cache[key] = make()
         return self._cache[key]
 
-    def _advice(self, stage: str) -> _Advice:
-        return _Advice(stage, self._keeper(stage).id, self._tree.folder)
+    def _advice(self, stage: str) -> Advice:
+        return Advice(stage, self._keeper(stage).id, self._tree.folder)
 
     def _keeper(self, stage: str) -> Node:
         return self.home if stage in (*SHARED, "patches") else self
@@ -432,20 +401,3 @@ def _read_edits(path: Path) -> tuple[list[Edit], int]:
         advice = "Put back a sound copy, or move it away to cluster and choose again (log.jsonl tells what was chosen)."
         raise StoreError(f"{error} {advice}", path) from error
     return [Edit.from_dict(edit) for edit in values["edits"]], values["position"]
-
-
-class _Advice:
-    """Adds to a `StoreError` what makes the damaged file again."""
-
-    def __init__(self, stage: str, node: str, run: Path) -> None:
-        self._run = run
-        self._text = f"run.redo_stage({stage!r}, {node!r}) makes it again; everything else is kept."
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, StoreError):
-            if not self._run.is_dir():
-                raise store.gone(self._run) from error
-            raise StoreError(f"{error} {self._text}", error.path) from error

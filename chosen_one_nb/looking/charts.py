@@ -249,7 +249,8 @@ def _svg_shape(shape: Shape) -> str:
         return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{shape.size}"{dash}/>'
     if shape.kind == "text":
         style = f'font-size="{shape.size}" text-anchor="{shape.anchor}" fill="{colour}"'
-        return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(shape.text)}</text>'
+        halo = 'paint-order="stroke" stroke="Canvas" stroke-width="3"'
+        return f'<text x="{x:.1f}" y="{y:.1f}" {style} {halo}>{escape(shape.text)}</text>'
     if shape.kind == "cross":
         r, style = shape.size, f'stroke="{colour}" stroke-width="2.5"'
         path = f"M{x - r:.1f} {y - r:.1f}l{2 * r} {2 * r}M{x - r:.1f} {y + r:.1f}l{2 * r} {-2 * r}"
@@ -279,7 +280,8 @@ def _draw_shape(pen: ImageDraw.ImageDraw, shape: Shape, fine: int) -> None:
                 pen.line([start, end], fill=shape.colour, width=width)
     elif shape.kind == "text":
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
-        pen.text((x, y), shape.text, fill=shape.colour, font=font(width), anchor=anchor)
+        halo = {"stroke_width": fine, "stroke_fill": "white"}
+        pen.text((x, y), shape.text, fill=shape.colour, font=font(width), anchor=anchor, **halo)
     elif shape.kind == "cross":
         for sign in (1, -1):
             pen.line(

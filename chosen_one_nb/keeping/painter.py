@@ -1,0 +1,247 @@
+"""What a run draws besides its galleries, with the models at hand: probes, contexts, patch tokens.
+
+Work with the models is done here one piece at a time; who asks meanwhile is told what is going on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from chosen_one_nb.keeping import opening
+from chosen_one_nb.keeping.decision import RunError
+from chosen_one_nb.keeping.drawing import CONTEXTS, Album, Calls, Drawing, draw
+from chosen_one_nb.keeping.editor import Editor
+from chosen_one_nb.keeping.node import SHARED, STAGES, Node
+from chosen_one_nb.keeping.stages import DO, Bench
+from chosen_one_nb.keeping.tree import Tree
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from chosen_one_nb.models import Models
+
+PROBES = 8
+"""Pictures drawn with every Θ on the same seeds."""
+
+
+class ModelsDiffer(RunError):
+    """The run was made with other models than those at hand."""
+
+
+class Painter(Editor):
+    """The side of a `chosen_one_nb.run.Run` that needs models.
+
+    Parameters
+    ----------
+    tree : Tree
+    read_only : bool
+        Whether what is drawn is not kept.
+    """
+
+    def __init__(self, tree: Tree, read_only: bool) -> None:
+        super().__init__(tree, read_only)
+        self._models: Models | None = None
+        self._others_allowed = self._others_logged = False
+
+    @property
+    def models(self) -> Models:
+        """The models, loaded by name when first asked for."""
+        if self._models is None:
+            self._models = opening.loaded(self._tree.manifest["models"]["name"])
+        return self._models
+
+    @property
+    def _fingerprint(self) -> str:
+        """Of the models that draw now, known without loading them."""
+        if self._others_allowed and self._models is not None:
+            return self._models.fingerprint
+        return self._tree.manifest["models"]["fingerprint"]
+
+    def _ready_models(self) -> Models:
+        """The models, if they are those the run was made with or others are allowed."""
+        made, now = self._tree.manifest["models"], self.models
+        if now.fingerprint == made["fingerprint"]:
+            return now
+        if not self._others_allowed:
+            raise ModelsDiffer(
+                f"This run was made with {made['name']} ({made['fingerprint'][:8]}), at hand is {now.name} "
+                f"({now.fingerprint[:8]}). Looking works; to go on, give the same models, or say that "
+                "others are meant: Run.open(folder, models, allow_other_models=True)."
+            )
+        if not self._others_logged:
+            self._log("models", self.current, name=now.name, fingerprint=now.fingerprint)
+            self._others_logged = True
+        return now
+
+    def probe(
+        self, node: Node | str | None = None, *, strength: float = 1.0, **calls: Any
+    ) -> list[Image.Image]:
+        """Draw the run's eight fixed seeds with the Θ of a node, to compare Θs by eye; kept on disk.
+
+        Parameters
+        ----------
+        node : Node or str, optional
+            Whose Θ: its own, else the one its gallery was drawn with, else none. None: the current node.
+        strength : float
+            How much of Θ, in [0, 1].
+        **calls
+            ``on_progress``, ``on_images``, ``cancelled`` as in `step`.
+
+        Returns
+        -------
+        list of PIL.Image
+        """
+        return self._show(self._theta_node(self.node(node)), "", PROBES, "probe", strength, Calls(**calls))
+
+    def contexts(
+        self,
+        node: Node | str | None = None,
+        contexts: Sequence[str] | None = None,
+        seeds: int = 4,
+        *,
+        base: bool = False,
+        **calls: Any,
+    ) -> dict[str, list[Image.Image]]:
+        """Draw the character in contexts on fixed seeds; kept on disk.
+
+        Parameters
+        ----------
+        node : Node or str, optional
+            Whose Θ, as in `probe`. None: the Θ of `character`.
+        contexts : sequence of str, optional
+            What is added to the caption; None is `CONTEXTS`.
+        seeds : int
+            Pictures per context; the seeds are the same for all contexts and nodes.
+        base : bool
+            Draw with the base models and the bare prompt instead, for comparison.
+        **calls
+            ``on_progress``, ``on_images``, ``cancelled`` as in `step`.
+
+        Returns
+        -------
+        dict of str to list of PIL.Image
+        """
+        source = self._source(self.current) if node is None else self._theta_node(self.node(node))
+        source, contexts = None if base else source, CONTEXTS if contexts is None else list(contexts)
+        calls = Calls(**calls)
+        parts = [calls.part(i, len(contexts)) for i in range(len(contexts))]
+        pairs = zip(contexts, parts, strict=True)
+        return {text: self._show(source, text, seeds, "contexts", 1.0, part) for text, part in pairs}
+
+    def _show(
+        self, source: Node | None, context: str, n: int, kind: str, strength: float, calls: Calls
+    ) -> list[Image.Image]:
+        """Draw n pictures on seeds that depend on the run alone, with the Θ of ``source``."""
+        settings, theta = self.root.settings, source.theta if source else None
+        text = theta.prompt(context) if theta else f"{self.prompt} {context}".strip()
+        seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
+        digest = source.theta_digest if source else ""
+        drawing = Drawing(text, seeds, settings, theta, digest, strength)
+        name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
+        folder = self.folder / kind / name / opening.slug(context)
+        album = Album(folder, self.folder, keep=not self.read_only, about={"context": context})
+        try:
+            return draw(drawing, album, _not_loaded, self._fingerprint, calls, stage=kind)[0]
+        except _NotDrawn:
+            with self._working(lambda: (source or self.root, kind)):
+                return draw(drawing, album, self._ready_models, self._fingerprint, calls, stage=kind)[0]
+
+    def context_scores(
+        self,
+        node: Node | str | None = None,
+        contexts: Sequence[str] | None = None,
+        seeds: int = 4,
+        *,
+        base: bool = False,
+        **calls: Any,
+    ) -> pd.DataFrame:
+        """Score the character over contexts as the paper does (section 4.2); takes what `contexts` takes.
+
+        Returns
+        -------
+        DataFrame
+            As of `scores`: prompt similarity of each picture with its own prompt and context, identity over all.
+        """
+        from chosen_one_nb.keeping import tables
+
+        pictures = self.contexts(node, contexts, seeds, base=base, **calls)
+        with self._working(lambda: (self.root, "scores")):
+            return tables.context_scores(self._ready_models(), self.prompt, pictures, self.root.settings)
+
+    def patch_tokens(self, node: Node | str | None = None, **calls: Any) -> np.ndarray:
+        """Return the patch tokens of a gallery, shape (N, P, D) float16; made once and kept.
+
+        Raises
+        ------
+        RunError
+            The gallery is not embedded yet, or the run is read-only and has none.
+        """
+        node = self.node(node).home
+        if node.patches is None:
+            if not node.done("embed"):
+                raise RunError(f"Node {node.id} is not embedded yet: run.step().")
+            self._check_writable()
+            with self._working(lambda: (node, "patches")):
+                self._compute(node, "patches", Calls(**calls))
+        return node.patches
+
+    def _compute(self, node: Node, stage: str, calls: Calls) -> None:
+        begun = time.monotonic()
+        bench = Bench(self.prompt, self.root, self._ready_models, self._fingerprint, calls)
+        files = DO[stage](bench, node)
+        keeper = node.home if stage in SHARED else node
+        before = keeper.record["stages"].get(stage)
+        with self.lock:
+            node.commit(stage, files, time.monotonic() - begun)
+            if before and stage in STAGES and _essence(before["files"]) != _essence(files):
+                self._outdated(keeper, stage)
+            self._changed("stage", node, stage=stage)
+
+    def _outdated(self, node: Node, stage: str) -> None:
+        """Drop what was made from files that came out differently when done again."""
+        followers = [other.id for other in self._tree.nodes.values() if other.parent is node or
+                     (other.home is node and other is not node)]  # fmt: skip
+        if followers:
+            self._log("differs", node, stage=stage, kept=followers)
+            return
+        later = STAGES[STAGES.index(stage) + 1 :]
+        stages = {
+            name: value for name, value in node.record["stages"].items() if name not in (*later, "patches")
+        }
+        if stage in ("generate", "embed", "check"):
+            node.clear_edits()
+        node.write({**node.record, "stages": stages})
+
+    @contextmanager
+    def _working(self, find: Callable[[], tuple[Node, str]]) -> Iterator[tuple[Node, str]]:
+        """Work alone on the node and stage that ``find`` gives; others are told what is going on."""
+        mine = object()
+        try:
+            with self.lock:
+                if self._at is not None:
+                    raise RunError(f"The run is at work ({self.busy}). Wait until it is done, or cancel it.")
+                node, stage = find()
+                self._at = (stage, node.id, mine)
+            yield node, stage
+        finally:
+            if self._at is not None and self._at[2] is mine:
+                self._at = None
+
+
+class _NotDrawn(Exception):
+    """Raised where models would be needed."""
+
+
+def _not_loaded() -> Models:
+    raise _NotDrawn
+
+
+def _essence(files: Mapping[str, Any]) -> dict[str, Any]:
+    """The stamps that tell whether a stage came out the same: of Θ its weights, not times and notes."""
+    return {name: stamp for name, stamp in files.items() if not name.startswith(("theta/", "losses"))}
