@@ -18,12 +18,13 @@ def toy_patches(n=12, seed=0, sign=1.0, noise=0.3):
     return tokens.astype(np.float16), masks
 
 
+@pytest.mark.parametrize("method", ["border", "pca"])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_figure_is_found_whichever_way_the_component_points(sign):
+def test_the_figure_is_found_whichever_way_its_tokens_point(sign, method):
     patches, masks = toy_patches(sign=sign)
-    found = find_figure(patches, GRID)
+    found = find_figure(patches, GRID, method=method)
     assert (found.masks == masks).all()
-    assert found.border > 0.7
+    assert found.clear > 0.9
     assert found.figure.shape == found.scene.shape == (12, 24)
     assert np.linalg.norm(found.figure, axis=1) == pytest.approx(1, abs=1e-3)
 
@@ -46,6 +47,7 @@ def test_a_threshold_of_zero_cuts_at_the_mean():
 def test_every_picture_keeps_a_figure_and_a_scene():
     patches, _ = toy_patches()
     patches[0] = patches[1, 0]  # one picture is all of one patch
+    patches[1] = 0
     found = find_figure(patches, GRID)
     counts = found.masks.sum(axis=(1, 2))
     assert (counts >= 1).all()
@@ -53,11 +55,28 @@ def test_every_picture_keeps_a_figure_and_a_scene():
     assert np.isfinite(found.figure).all()
 
 
-def test_a_component_of_the_scene_does_not_win_over_the_one_that_the_border_speaks_for():
+@pytest.mark.parametrize(("where", "strength"), [("scene", 2), ("picture", 4)])
+def test_tints_do_not_mislead(where, strength):
     patches, masks = toy_patches(n=40, noise=0.1)
-    scenes = np.random.default_rng(5).standard_normal((40, 1, 24)) * 2  # each picture has a strong tint of its own
-    found = find_figure(patches + scenes * ~masks.reshape(40, -1, 1), GRID)
-    assert (found.masks == masks).mean() > 0.8
+    tint = np.random.default_rng(5).standard_normal((40, 1, 24)) * strength  # each picture has one of its own
+    found = find_figure(patches + tint * (where == "picture" or ~masks.reshape(40, -1, 1)), GRID)
+    assert (found.masks == masks).mean() > 0.97
+
+
+def test_a_figure_cut_off_by_the_rim_is_still_the_figure():
+    rng = np.random.default_rng(6)
+    bust = np.zeros(GRID, bool)
+    bust[3:, 2:6] = True
+    tokens = np.where(bust.reshape(-1, 1), *rng.standard_normal((2, 24))) + 0.1 * rng.standard_normal((9, 64, 24))
+    assert (find_figure(tokens, GRID).masks == bust).mean() > 0.97
+
+
+def test_masks_come_at_any_size():
+    patches, masks = toy_patches()
+    large = find_figure(patches, GRID).at((32, 32))
+    assert large.dtype == bool
+    true = np.kron(masks, np.ones((4, 4))) > 0
+    assert (large & true).sum() / (large | true).sum() > 0.8
 
 
 def test_without_patches_it_says_so():
@@ -68,7 +87,7 @@ def test_without_patches_it_says_so():
 
 @pytest.mark.parametrize(("patches", "grid", "reason"), [
     (np.ones((3, 16, 5)), (4, 4), "All patches of all pictures are the same"),
-    (np.ones((3, 2, 5)), (1, 2), "2 patches in a picture are too few"),
+    (np.ones((3, 4, 5)), (2, 2), "2 x 2 patches in a picture are too few"),
 ])
 def test_what_cannot_be_split_is_not_available(patches, grid, reason):
     found = find_figure(patches, grid)
@@ -86,10 +105,16 @@ def test_wrong_patches_are_refused(patches, message):
         find_figure(patches, GRID)
 
 
-@pytest.mark.parametrize("grid", [(2, 2), (2, 8), (3, 3), (16, 16), (4, 9)])
-def test_all_grids_work(grid):
+@pytest.mark.parametrize("grid", [(3, 3), (3, 8), (16, 16), (4, 9)])
+@pytest.mark.parametrize("method", ["border", "pca"])
+def test_all_grids_work(grid, method):
     patches = np.random.default_rng(0).standard_normal((5, grid[0] * grid[1], 6))
-    assert find_figure(patches, grid).masks.shape == (5, *grid)
+    assert find_figure(patches, grid, method=method).masks.shape == (5, *grid)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="'border' or 'pca', got 'sam'"):
+        find_figure(np.zeros((1, 9, 2)), (3, 3), method="sam")
 
 
 def test_full_size_tokens_fit_in_memory_and_time():
