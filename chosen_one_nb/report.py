@@ -41,6 +41,7 @@ figure img { width: 80px; height: 80px; border-radius: 4px; border: 3px solid tr
 figure img { box-sizing: border-box; }
 figure.chosen img { border-color: #009E73; }
 figure.excluded img { opacity: .35; }
+.map { max-width: 360px; font-size: 13px; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .4em; }
 .alarm { color: #D55E00; font-weight: 600; }
 svg { max-width: 100%; height: auto; }
@@ -109,7 +110,7 @@ def picture_tag(image: Image.Image, words: str, side: int = THUMBNAIL) -> Markup
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=80)
     source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return tag("img", src=source, alt=words, loading="lazy")
+    return tag("img", src=source, alt=words, decoding="async")
 
 
 def _top(run: Run) -> Markup:
@@ -168,7 +169,7 @@ def _node(node: Node, places: np.ndarray | None) -> Markup:
         chart = map_chart(places, node.clusters.labels, node.clusters.kept, decision)
         note = "First two principal components of all galleries; distances here are not those of the rule."
         parts.append(
-            tag("div", tag("div", Markup(svg(chart)), tag("p", note)), _clusters(node), class_="side")
+            tag("div", tag("div", Markup(svg(chart)), tag("p", note), class_="map"), _clusters(node), class_="side")
         )
     parts += [_decision(node), _gallery(node), _losses(node), _scores(node)]
     return tag("section", *parts, id=f"node-{node.id}")

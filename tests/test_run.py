@@ -1038,7 +1038,8 @@ def test_choosing_elsewhere_is_possible_during_work(run: Run):
 def test_table_has_a_row_per_image(run: Run):
     run.next_iteration()
     table = run.table("0")
-    assert list(table) == "image_id iteration index seed cluster distance kept chosen excluded".split()
+    columns = ["image_id", "iteration", "index", "seed", "cluster", "distance", "kept", "chosen", "excluded"]
+    assert list(table) == columns
     assert table["image_id"].tolist()[:2] == ["0/000", "0/001"]
     assert table["chosen"].sum() == len(run.root.decision.images)
     assert table["cluster"].tolist() == run.root.clusters.labels.tolist()
