@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.foreground import NO_PATCHES, NotAvailable, find_figure, resize
+from chosen_one_nb.looking.foreground import NO_PATCHES, NotAvailable, cut_out, find_figure, resize
 
 GRID = (8, 8)
 
@@ -69,6 +69,25 @@ def test_a_figure_cut_off_by_the_rim_is_still_the_figure():
     bust[3:, 2:6] = True
     tokens = np.where(bust.reshape(-1, 1), *rng.standard_normal((2, 24))) + 0.1 * rng.standard_normal((9, 64, 24))
     assert (find_figure(tokens, GRID).masks == bust).mean() > 0.97
+
+
+def test_figure_and_scene_are_cut_out_and_seen_alone():
+    patches, _ = toy_patches(n=3)
+    found = find_figure(patches, GRID)
+    pictures = [np.full((32, 32, 3), 10 * at, np.uint8) for at in range(3)]
+    figures, scenes = cut_out(pictures, found)
+    large = found.at((32, 32))
+    assert (figures[2][large[2]] == 20).all()
+    assert (figures[2][~large[2]] == 128).all()
+    assert (scenes[2] + figures[2] == 148).all()
+    alone = found.seen_alone(np.full((3, 5), 2.0), np.eye(3))
+    assert alone.figure.shape == (3, 5)
+    assert np.linalg.norm(alone.figure, axis=1) == pytest.approx(1)
+    assert (alone.masks == found.masks).all()
+    with pytest.raises(ValueError, match="expected 3 pictures, got 2"):
+        cut_out(pictures[:2], found)
+    with pytest.raises(ValueError, match="features of 3 figures and as many scenes, got 3 and 2"):
+        found.seen_alone(np.ones((3, 5)), np.ones((2, 5)))
 
 
 def test_masks_come_at_any_size():

@@ -40,6 +40,9 @@ def held_by(found: Foreground | NotAvailable, members: Sequence[int] | np.ndarra
             seed: int = 0) -> HeldBy | NotAvailable:
     """Tell whether a group is held together by its figure or by its scene.
 
+    Surest after `Foreground.seen_alone`: mean patch tokens of a figure also know the scene behind it, and a shared
+    scene then makes figures look alike.
+
     Parameters
     ----------
     found : Foreground or NotAvailable
@@ -67,15 +70,20 @@ def held_by(found: Foreground | NotAvailable, members: Sequence[int] | np.ndarra
 
 
 def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> float:
-    """How many standard deviations the group is tighter than random groups."""
-    spreads = _spread(features, np.concatenate([mask[None], chance]))
+    """How many standard deviations the group is tighter than random groups.
+
+    By the angle seen from the gallery's mean: what all pictures have in common is no reason to hold together.
+    """
+    centred = features.astype(float) - features.mean(axis=0)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    directions = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-6)
+    spreads = _spread(directions, np.concatenate([mask[None], chance]))
     sd = spreads[1:].std()
     return float((spreads[1:].mean() - spreads[0]) / sd) if sd > 1e-9 else 0.0
 
 
 def _spread(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Mean squared distance to the centroid of each group, (B,)."""
-    features = features.astype(float) - features.mean(axis=0)
     weights = groups / groups.sum(axis=1, keepdims=True)
     return weights @ (features**2).sum(axis=1) - ((weights @ features) ** 2).sum(axis=1)
 

@@ -9,18 +9,21 @@ of the scenes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from chosen_one_nb.looking.presence import unit_rows
 from chosen_one_nb.looking.statistics import auroc
 
-__all__ = ["NO_PATCHES", "Foreground", "NotAvailable", "find_figure", "resize"]
+__all__ = ["NO_PATCHES", "Foreground", "NotAvailable", "cut_out", "find_figure", "resize"]
 
 Method = Literal["border", "pca"]
 
 COMPONENTS = 3  # principal components that may be the one that separates
+GREY = 128  # what stands in the place of what was cut away
 NEAREST = 0.3  # of the rim, what a patch is compared with: a figure cut off by the rim is on the rest of it
 
 
@@ -56,8 +59,10 @@ class Foreground:
     heights : ndarray of shape (N, h, w)
         What was cut at `threshold`: larger is more figure.
     threshold : float
-    figure, scene : ndarray of shape (N, D), float32
-        Mean patch token of each, of unit length: what to cluster on instead of whole pictures.
+    figure, scene : ndarray of shape (N, D)
+        Features of each, of unit length: what to cluster on instead of whole pictures. At first the mean patch
+        token, which knows something of the rest of the picture, since tokens attend to each other; after
+        `seen_alone`, what the extractor sees in figure and scene cut out.
     clear : float
         Share of the heights' variance that the cut explains, in [0, 1]: 0.64 for a single hump, above 0.75 two.
     """
@@ -72,6 +77,13 @@ class Foreground:
     def at(self, size: tuple[int, int]) -> np.ndarray:
         """Return the masks at another size, bool (N, height, width): of pictures, or of latents for a masked loss."""
         return resize(self.heights, size) > self.threshold
+
+    def seen_alone(self, figure: np.ndarray, scene: np.ndarray) -> Foreground:
+        """Return the same with features (N, D) that the extractor made of the pictures from `cut_out`."""
+        if len(figure) != len(self.masks) or len(scene) != len(self.masks):
+            raise ValueError(f"expected features of {len(self.masks)} figures and as many scenes, got {len(figure)} "
+                             f"and {len(scene)}.")
+        return replace(self, figure=unit_rows(figure, "figures"), scene=unit_rows(scene, "scenes"))
 
 
 def find_figure(patches: np.ndarray | None, grid: tuple[int, int], *, method: Method = "border",
@@ -125,6 +137,32 @@ def _checked(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     if not np.isfinite(tokens).all():
         raise ValueError("expected finite patches, got NaN or infinity. Embed the gallery again.")
     return tokens
+
+
+def cut_out(pictures: Sequence[Any], found: Foreground) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Cut figures and scenes out of pictures, the rest grey, so that the extractor can look at each alone.
+
+    Parameters
+    ----------
+    pictures : sequence of N pictures
+        PIL images, or uint8 arrays of shape (H, W, 3).
+    found : Foreground
+        Of the same pictures.
+
+    Returns
+    -------
+    figures, scenes : list of ndarray of shape (H, W, 3), uint8
+        For `Image.fromarray`, then the feature extractor, then `Foreground.seen_alone`.
+    """
+    if len(pictures) != len(found.masks):
+        raise ValueError(f"expected {len(found.masks)} pictures, got {len(pictures)}.")
+    figures, scenes = [], []
+    for at, picture in enumerate(pictures):
+        pixels = np.asarray(picture)[..., :3]
+        mask = (resize(found.heights[at:at + 1], pixels.shape[:2]) > found.threshold)[0, ..., None]
+        figures.append(np.where(mask, pixels, np.uint8(GREY)))
+        scenes.append(np.where(mask, np.uint8(GREY), pixels))
+    return figures, scenes
 
 
 def _rim(grid: tuple[int, int]) -> np.ndarray:
