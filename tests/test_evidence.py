@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.evidence import held_by, on_figure
+from chosen_one_nb.looking.evidence import held_by, on_figure, shown_by
 from chosen_one_nb.looking.foreground import NO_PATCHES, Foreground, NotAvailable
+from chosen_one_nb.looking.presence import Presence
 
 N = 64
 
@@ -82,6 +83,15 @@ def test_attributes_are_put_where_the_features_foretell_them():
     assert where[1] < -0.2
     assert abs(where[2]) < 0.1
     assert np.isnan(where[3])
+
+
+def test_what_the_figure_alone_still_shows_is_on_the_figure():
+    def seen(*rows):
+        return Presence(np.array(rows, float), (), np.array([True, True, True, False]))
+
+    whole = seen([1, 1, 0, 1], [1, 0, 0, 1], [0, 1, 0, 1])
+    figure, scene = seen([1, 0, 0, 1], [0.8, 0, 0, 1], [0, 0.5, 0, 1]), seen([0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0])
+    assert shown_by(whole, figure, scene) == pytest.approx([0.9, -0.75, np.nan, np.nan], nan_ok=True)
 
 
 def test_few_pictures_tell_nothing():

@@ -152,7 +152,8 @@ def classify(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | N
     encode, threshold
         See `asked`.
     on_figure : ndarray of shape (A,), optional
-        Evidence from the pictures, positive where the figure shows it: `foreground.on_figure`. Speaks where
+        Evidence from the pictures, positive where the figure shows it: `evidence.shown_by` or
+        `evidence.on_figure`. Speaks where
         the vocabulary leaves it open (kind "seen").
     corrections : mapping of str to "asked", "identity" or "incidental", optional
         A person's word, by attribute name, or "group: name" where a name is in two groups.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from chosen_one_nb.looking.foreground import Foreground, NotAvailable
-from chosen_one_nb.looking.presence import group_mask
+from chosen_one_nb.looking.presence import Members, Presence, group_mask
 from chosen_one_nb.looking.statistics import random_groups
 
-__all__ = ["HeldBy", "held_by", "on_figure"]
+__all__ = ["HeldBy", "held_by", "on_figure", "shown_by"]
 
 CLEAR = 1.645  # z from which a group is tighter than 95 of 100 random ones
 
@@ -36,7 +35,7 @@ class HeldBy:
     sentence: str
 
 
-def held_by(found: Foreground | NotAvailable, members: Sequence[int] | np.ndarray, *, groups: int = 500,
+def held_by(found: Foreground | NotAvailable, members: Members, *, groups: int = 500,
             seed: int = 0) -> HeldBy | NotAvailable:
     """Tell whether a group is held together by its figure or by its scene.
 
@@ -95,6 +94,27 @@ def _sentence(answer: str, figure: float, scene: float) -> str:
         "figure": f"This group is held together by its figure more than by its scene {numbers}.",
         "neither": f"Neither figures nor scenes of this group are more alike than by chance {numbers}.",
     }[answer]
+
+
+def shown_by(whole: Presence, figure: Presence, scene: Presence) -> np.ndarray:
+    """Ask, for each attribute, whether CLIP sees it rather in the figure alone or in the scene alone.
+
+    Parameters
+    ----------
+    whole, figure, scene : Presence
+        Of N pictures, and of their figures and scenes from `foreground.cut_out`. Take all 3 N pictures at once, and
+        `Presence.rows` of the result, so that one measure holds.
+
+    Returns
+    -------
+    ndarray of shape (A,)
+        Over the pictures that have it: mean presence in the figure less that in the scene, in [-1, 1]; positive
+        means on the figure. NaN where no picture has it, or pictures were not told apart.
+    """
+    difference = np.where(whole.has_it, figure.values - scene.values, 0.0)
+    count = whole.has_it.sum(axis=0)
+    known = (count > 0) & whole.told_apart
+    return np.divide(difference.sum(axis=0), count, out=np.full(len(count), np.nan), where=known)
 
 
 def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, components: int = 12) -> np.ndarray:
