@@ -1,6 +1,7 @@
 """Ways to look at a run; each takes arrays and returns arrays, tables or sentences.
 
-`maps` (where the pictures lie), `vocabulary` and `attributes` (what a group of pictures shares), `asked` (was it
-asked for, and is it on the figure), `drift` and `persistence` (does it stick), `foreground` and `heat` (where in the
-picture). None of them reads a file that the caller did not name, shows anything, or loads torch.
+`maps` and `trust`: where the pictures lie, and how far to believe it. `vocabulary`, `presence` and `attributes`: what
+a group of pictures shares. `asked` and `evidence`: was it asked for, and is it on the figure. `suggest`: what to do
+about it. `drift` and `persistence`: does it stick. `foreground` and `heat`: where in the picture. `scores`: prompt
+similarity and identity. None of them reads a file that the caller did not name, shows anything, or loads torch.
 """
