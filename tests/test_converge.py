@@ -168,7 +168,7 @@ def test_fall_of_prompt_similarity() -> None:
     found = health(now, first, RAW)
     assert found.reasons == [
         "Likeness to the prompt fell from 0.30 to 0.10, 6.4 standard deviations of the first "
-        "gallery (limit 2)."
+        "gallery (limit for a fall: 2)."
     ]
     assert health(first, now, RAW).state == "sound"
 

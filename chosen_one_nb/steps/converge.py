@@ -267,8 +267,8 @@ def _prompt_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
         fall > limit,
         float(now.mean()),
         float(first.mean()),
-        f"Likeness to the prompt fell from {first.mean():.2f} to {now.mean():.2f}, {fall:.1f} standard "
-        f"deviations of the first gallery (limit {limit:g}).",
+        f"Likeness to the prompt {'fell' if fall > 0 else 'rose'} from {first.mean():.2f} to {now.mean():.2f}, "
+        f"{abs(fall):.1f} standard deviations of the first gallery (limit for a fall: {limit:g}).",
     )
 
 
