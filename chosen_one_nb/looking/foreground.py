@@ -78,6 +78,11 @@ class Foreground:
         """Return the masks at another size, bool (N, height, width): of pictures, or of latents for a masked loss."""
         return resize(self.heights, size) > self.threshold
 
+    def rows(self, images: Sequence[int] | slice | np.ndarray) -> Foreground:
+        """Return the same for some of the pictures."""
+        return replace(self, masks=self.masks[images], heights=self.heights[images], figure=self.figure[images],
+                       scene=self.scene[images])
+
     def seen_alone(self, figure: np.ndarray, scene: np.ndarray) -> Foreground:
         """Return the same with features (N, D) that the extractor made of the pictures from `cut_out`."""
         if len(figure) != len(self.masks) or len(scene) != len(self.masks):

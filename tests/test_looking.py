@@ -1,0 +1,140 @@
+"""The ways to look, one after the other: on stock classes with random weights, and on the bundled models."""
+
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chosen_one_nb.looking.asked import classify, noun_of
+from chosen_one_nb.looking.attributes import contrast, explain
+from chosen_one_nb.looking.drift import drift, headline, rise
+from chosen_one_nb.looking.evidence import held_by, on_figure, shown_by
+from chosen_one_nb.looking.foreground import NO_PATCHES, cut_out, find_figure
+from chosen_one_nb.looking.heat import cohesion_heat, cosegment
+from chosen_one_nb.looking.maps import joint_map
+from chosen_one_nb.looking.presence import presence
+from chosen_one_nb.looking.suggest import leave_out, prefer_least
+from chosen_one_nb.looking.vocabulary import load_vocabulary
+
+PROMPT = "a sticker of a fox in the snow"
+
+
+@pytest.fixture(scope="module")
+def words(request):
+    return load_vocabulary(request.config.rootpath / "data/attributes_menagerie.json")
+
+
+def alone(extractor, pictures, found):
+    figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(pictures, found))
+    return found.seen_alone(extractor(figures).cls, extractor(scenes).cls)
+
+
+def test_everything_runs_on_stock_classes(models, words):
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)) for _ in range(16)]
+    members = [0, 1, 2, 3, 4]
+    seen = models.extractor(pictures, patches=True)
+    found = presence(models.clip.images(pictures), models.clip.texts(words.texts(noun_of(PROMPT))), words)
+    figure = find_figure(seen.patches, seen.grid)
+    parted = alone(models.extractor, pictures, figure)
+    table = contrast(found, members, permutations=50)
+    assert len(table) == len(words.attributes)
+    answers = classify(words.attributes, PROMPT, encode=models.clip.texts, on_figure=on_figure(found.values, parted))
+    assert {"asked", "identity", "incidental"} >= set(answers.answer)
+    assert held_by(parted, members).answer in ("figure", "scene", "neither")
+    assert cohesion_heat(seen.patches, members, seen.grid).shape == (5, *seen.grid)
+    assert cosegment(seen.patches, figure, members).labels.shape == (5, *seen.grid)
+    assert shown_by(found, found, found).shape == (len(words.attributes),)
+    assert len(drift({"base": found, "iteration 1": found})) == 2 * len(words.attributes)
+    assert headline(rise(found, found), list(answers.answer)).startswith("Nothing")
+    assert leave_out(found, 0, members).images
+    assert prefer_least(found, 0, np.arange(16) % 3).cluster in (0, 1, 2)
+    assert joint_map({"0": seen.cls}, method="pca").positions.shape == (16, 2)
+
+
+def test_an_extractor_without_patches_leaves_the_rest(models, words):
+    pictures = [Image.new("RGB", (32, 32), (at * 15, 0, 0)) for at in range(16)]
+    figure = find_figure(None, (0, 0))
+    assert figure is NO_PATCHES
+    assert held_by(figure, [0, 1]) is NO_PATCHES
+    found = presence(models.clip.images(pictures), models.clip.texts(words.texts()), words)
+    assert len(contrast(found, [0, 1, 2], permutations=20)) == len(words.attributes)
+    assert classify(words.attributes, PROMPT, on_figure=on_figure(found.values, figure)).answer.notna().all()
+
+
+def test_a_gallery_of_one_picture_twenty_times(models, words):
+    pictures = [Image.new("RGB", (32, 32), (90, 40, 10))] * 20
+    seen = models.extractor(pictures, patches=True)
+    figure = find_figure(seen.patches, seen.grid)
+    assert not figure or figure.masks.any(axis=(1, 2)).all()
+    assert not held_by(figure, [0, 1, 2]) or held_by(figure, [0, 1, 2]).answer == "neither"
+    clip = models.clip.images(pictures)
+    found = presence(clip, models.clip.texts(words.texts()), words)
+    assert not contrast(found, [0, 1, 2], permutations=50).finding.any()
+    assert explain(clip, models.clip.texts(words.texts()), words.texts(), [0, 1, 2]).empty
+    assert (np.ptp(joint_map({"0": seen.cls}).positions, axis=0) == 0).all()
+
+
+# --- on the bundled models, whose truth is known ----------------------------------------------------------
+
+SIZE, REST = 10, 90
+
+
+@pytest.fixture(scope="module")
+def eyes(request):
+    from chosen_one_nb.models import Clip, FeatureExtractor
+
+    folder = request.config.rootpath / "data" / "menagerie"
+    if not all((folder / part / "model.safetensors").is_file() for part in ("dinov2", "clip")):
+        pytest.skip("the bundled models are not there")
+    return FeatureExtractor.load(folder / "dinov2"), Clip.load(folder / "clip")
+
+
+@pytest.fixture(scope="module")
+def world():
+    """90 foxes, then five groups of 10 that share a scene, then five that share an identity."""
+    from chosen_one_nb.menagerie import world
+
+    rng = Random(7)
+    truths = [world.sample(rng, kind="fox") for _ in range(REST)]
+    for place in ("snow", "night", "beach", "forest", "underwater"):
+        truths += [world.sample(rng, kind="fox", place=place, style="photo") for _ in range(SIZE)]
+    for _ in range(5):
+        fox = world.sample(rng, kind="fox")
+        truths += [world.new_scene(fox, rng) for _ in range(SIZE)]
+    return [world.render(truth) for truth in truths]
+
+
+def groups(count):
+    """Each planted group, with the 90 others as its gallery."""
+    return [np.r_[REST + at * SIZE:REST + (at + 1) * SIZE, :REST] for at in range(count)]
+
+
+def test_the_figure_is_found_and_what_holds_a_group_together(eyes, world):
+    extractor, _ = eyes
+    pictures, true = [render.image for render in world], np.stack([render.mask for render in world])
+    seen = extractor(pictures, patches=True)
+    found = find_figure(seen.patches, seen.grid)
+    masks = found.at(true.shape[1:])
+    assert np.mean((masks & true).sum(axis=(1, 2)) / (masks | true).sum(axis=(1, 2))) >= 0.6
+    parted = alone(extractor, pictures, found)
+    answers = [held_by(parted.rows(rows), range(SIZE)).answer for rows in groups(10)]
+    assert sum(answer == ("scene" if at < 5 else "figure") for at, answer in enumerate(answers)) >= 9
+
+
+def test_a_shared_place_is_found_and_called_incidental_unless_asked_for(eyes, world, words):
+    _, clip = eyes
+    texts = clip.texts(words.texts("fox"))
+    images = clip.images([render.image for render in world])
+    sharpness = float(clip.model.logit_scale.exp())
+    right = 0
+    for rows, place in zip(groups(5), ("in the snow", "at night", "at the beach", "in the forest", "underwater"),
+                           strict=True):
+        table = contrast(presence(images[rows], texts, words, sharpness=sharpness), range(SIZE))
+        right += place in set(table[table.finding].attribute)
+    assert right >= 4
+    answers = classify(words.attributes, PROMPT).set_index(["group", "attribute"]).answer
+    assert answers["place", "in the snow"] == answers["style", "sticker"] == answers["kind", "fox"] == "asked"
+    assert answers["place", "at the beach"] == "incidental"
+    assert answers["accessory", "a hat"] == "identity"
