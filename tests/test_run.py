@@ -452,7 +452,12 @@ def test_killed_on_real_models_it_ends_as_if_it_had_not_been(
             killed.step(cancelled=lambda: (killed.folder / "nodes/1/gallery/001.png").exists())
         killed.until_converged()
         assert killed.current.id == "1"
-        assert shown(whole) == shown(killed)
+        for node, same in zip(whole.nodes.values(), killed.nodes.values(), strict=True):
+            assert (node.id, node.stages_done, node.decision and node.decision.images) == (
+                same.id, same.stages_done, same.decision and same.decision.images)
+            # two processes place their arrays differently in memory, and sums may then differ in the last bit
+            np.testing.assert_allclose(node.features, same.features, atol=1e-4)
+            np.testing.assert_allclose([e["loss"] for e in node.losses], [e["loss"] for e in same.losses], rtol=1e-4)
 
 
 # --- damaged files

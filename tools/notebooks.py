@@ -4,16 +4,30 @@ Widget state and widget views are taken out, static pictures and text stay. A no
 it was.
 """
 
+import base64
+import io
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def smaller(output: nbformat.NotebookNode) -> None:
+    """Keep a large picture as JPEG instead of PNG, so that the notebook stays small and still shows everywhere."""
+    png = output.get("data", {}).get("image/png")
+    if png is None or len(png) < 60_000:
+        return
+    image, file = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), io.BytesIO()
+    image.save(file, "JPEG", quality=80, optimize=True)
+    output.data["image/jpeg"] = base64.b64encode(file.getvalue()).decode()
+    del output.data["image/png"]
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
@@ -22,6 +36,8 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
+            for output in cell.outputs:
+                smaller(output)
             cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {}) and o.get("name") != "stderr"]
 
 
