@@ -1,0 +1,55 @@
+"""Draw the pictures of README and model card: ``python tools/pictures.py RUN_FOLDER``."""
+
+import sys
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from chosen_one_nb import Run, Settings, load_models
+from chosen_one_nb.looking.charts import map_chart, picture
+from chosen_one_nb.looking.maps import joint_map
+from chosen_one_nb.menagerie import world
+from chosen_one_nb.show import contact_sheet
+from chosen_one_nb.steps.embed import unit
+from chosen_one_nb.steps.generate import generate
+
+OUT = Path(__file__).resolve().parent.parent / "data" / "pictures"
+PROMPTS = ("a sticker of a fox", "a cartoon of a blue cat", "a photo of a green frog in the snow", "a wizard at night")
+
+
+def stacked(pictures: list[Image.Image]) -> Image.Image:
+    """Put pictures one above the other, centred on white."""
+    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    y = 0
+    for part in pictures:
+        sheet.paste(part, ((sheet.width - part.width) // 2, y))
+        y += part.height
+    return sheet
+
+
+def run_picture(run: Run) -> Image.Image:
+    """First gallery, its map with the clusters, the chosen cluster, and the last gallery."""
+    root, last = run.root, run.current
+    chosen = list(root.decision.images)
+    positions = joint_map({"gallery": unit(root.features)}).positions
+    drawn = picture(map_chart(positions, root.clusters.labels, root.clusters.kept, chosen, width=520), scale=1)
+    rows = [
+        ("the first gallery", list(root.images)[:24]),
+        ("its most cohesive cluster", [root.images[i] for i in chosen]),
+    ]
+    sheets = [contact_sheet(images, columns=12, tile=72, title=title) for title, images in rows]
+    after = contact_sheet(list(last.images)[:24], columns=12, tile=72, title=f"gallery of iteration {last.iteration}")
+    return stacked([sheets[0], drawn, sheets[1], after])
+
+
+if __name__ == "__main__":
+    OUT.mkdir(exist_ok=True)
+    run_picture(Run.open(sys.argv[1], read_only=True)).save(OUT / "run.jpg", quality=85)
+    renders = [world.render(world.sample(Random(seed)), 128).image for seed in range(24)]
+    contact_sheet(renders, columns=8, tile=128).save(OUT / "world.jpg", quality=85)
+    models, settings = load_models("menagerie"), Settings.preset("menagerie")
+    images = [image for prompt in PROMPTS for image in generate(models, prompt, np.arange(8), settings).images]
+    captions = [prompt if i == 0 else "" for prompt in PROMPTS for i in range(8)]
+    contact_sheet(images, columns=8, tile=128, captions=captions).save(OUT / "generated.jpg", quality=85)
