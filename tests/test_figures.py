@@ -105,8 +105,8 @@ def test_a_gallery_is_one_message_not_one_per_property(map_figure, found, monkey
     features, clusters = found
     sent = []
     monkeypatch.setattr(map_figure.widget, "_send_update_msg", lambda *a, **k: sent.append("update"))
-    monkeypatch.setattr(map_figure.widget, "_send_restyle_msg", lambda *a, **k: sent.append("restyle"))
-    monkeypatch.setattr(map_figure.widget, "_send_relayout_msg", lambda *a, **k: sent.append("relayout"))
+    monkeypatch.setattr(map_figure.widget, "_send_restyle_msg", lambda *a, **k: sent.append("selection"))
+    monkeypatch.setattr(map_figure.widget, "_send_relayout_msg", lambda *a, **k: sent.append("wiped outline"))
     map_figure.show(features * 2, marks(clusters), ["x"] * 11)
     assert sent == ["update"]
 
@@ -172,6 +172,22 @@ def test_a_selection_fades_the_others_and_none_shows_all(map_figure):
     map_figure.select([1, 2])
     assert list(map_figure.widget.data[POINTS].selectedpoints) == [1, 2]
     map_figure.select([])
+    assert map_figure.widget.data[POINTS].selectedpoints is None
+
+
+def test_the_outline_of_a_lasso_goes_with_it_and_its_echo_is_not_the_persons(map_figure, monkeypatch):
+    """Plotly answers to a wiped outline with an empty selection, and fades every point."""
+    heard, wiped = [], []
+    map_figure.on_select(heard.append)
+    monkeypatch.setattr(map_figure.widget, "_send_relayout_msg", lambda data, *a, **k: wiped.append(data))
+    fire(map_figure.widget, "plotly_selected", [1, 2, 3])
+    map_figure.select([5])
+    assert wiped == [{"selections": []}]
+    fire(map_figure.widget, "plotly_selected", [])
+    assert list(map_figure.widget.data[POINTS].selectedpoints) == [5]
+    assert heard == [[1, 2, 3]]
+    fire(map_figure.widget, "plotly_selected", [])
+    assert heard == [[1, 2, 3], []]
     assert map_figure.widget.data[POINTS].selectedpoints is None
 
 

@@ -70,8 +70,8 @@ function render({ model, el, signal }) {
   }
 
   function facts(data) {
-    return make("dl", { class: "chosen-facts" },
-      ...data.facts.map(([name, value, tip]) => make("div", { title: tip }, make("dt", {}, name), make("dd", {}, value))));
+    return make("div", { class: "chosen-facts" }, ...data.facts.map(([name, value, tip]) =>
+      make("div", { title: tip }, make("small", {}, name), make("span", {}, value))));
   }
 
   function point(changes) {

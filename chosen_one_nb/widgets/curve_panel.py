@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -20,9 +21,11 @@ class CurvePanel(Panel):
     def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
         self.distance, self.loss = CurveFigure(), LossFigure()
+        self.verdict = ipywidgets.HTML()
+        self.verdict.add_class("chosen-trust")
         self.ui = ipywidgets.HBox(
             [
-                framed("Distance against d_conv", self.distance.widget),
+                framed("Distance against d_conv", ipywidgets.VBox([self.distance.widget, self.verdict])),
                 framed("Loss of the refinement", self.loss.widget),
             ]
         )
@@ -38,6 +41,10 @@ class CurvePanel(Panel):
         if key != self._shown:
             self.distance.show(rows, self.node.id, max(3, self.node.settings.max_iterations))
             self._shown = key
+        verdict = self.node.verdict
+        self.verdict.value = (
+            f"<strong>{escape(verdict.state)}</strong>: {escape(verdict.reason)}" if verdict else ""
+        )
         if self.node.refined:
             self._losses = list(self.node.losses)
         elif not self.explorer.busy:

@@ -85,6 +85,7 @@ class Explorer(Actions):
         self._build(method)
         run.listeners.append(self._heard)
         self.desk.watchers.append(self._watch)
+        self.status.say(self._where())
         self.refresh()
 
     def _build(self, method: Method) -> None:

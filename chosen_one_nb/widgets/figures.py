@@ -60,6 +60,8 @@ class MapFigure:
         self._xy: NDArray[np.floating] = np.zeros((0, 2))
         self._ring: tuple[int, ...] = ()
         self._hovered = -1
+        self._selected: tuple[int, ...] = ()
+        self._outlined = self._wiped = False
 
     # --- what is shown ---------------------------------------------------------------------------------------------
 
@@ -109,14 +111,13 @@ class MapFigure:
                 figure.data[POINTS].x, figure.data[POINTS].y = xy[:, 0], xy[:, 1]
             figure.data[POINTS].text = list(texts)
             _paint(figure.data[POINTS], marks, set(chosen), set(excluded))
-            figure.data[POINTS].selectedpoints = None
             figure.data[GHOSTS].x, figure.data[GHOSTS].y = ghosts[:, 0], ghosts[:, 1]
             for trace in (LINES, RINGS):
                 figure.data[trace].x, figure.data[trace].y = [], []
             _write_numbers(figure.data[NUMBERS], numbers or {})
             figure.layout.uirevision = revision
-            figure.layout.selections = ()
             _set_range(figure.layout, np.concatenate([xy, ghosts]))
+        self.select(())
 
     def ring(self, indices: Sequence[int], neighbours: Sequence[int] = ()) -> None:
         """Put rings around points, and lines from the first of them to its neighbours."""
@@ -132,10 +133,33 @@ class MapFigure:
 
     def select(self, indices: Sequence[int]) -> None:
         """Show a selection (fading the other points); none selected shows all alike."""
-        with self.widget.batch_update():
-            self.widget.data[POINTS].selectedpoints = list(indices) if len(indices) else None
-            if not len(indices):
-                self.widget.layout.selections = ()
+        if tuple(indices) != self._selected:
+            self._selected = tuple(indices)
+            self._wipe_outline()
+            self._fade()
+
+    def _fade(self) -> None:
+        self.widget.data[POINTS].selectedpoints = list(self._selected) or None
+
+    def _wipe_outline(self) -> None:
+        """Take the lasso's outline away: only the browser knows of it, so that setting the layout would do nothing.
+
+        The browser answers with an empty selection, which is not the person's; `_heard` knows.
+        """
+        if self._outlined:
+            self._outlined, self._wiped = False, True
+            self.widget._send_relayout_msg({"selections": []})
+
+    def _heard(self, indices: list[int]) -> bool:
+        """Take note of a selection made in the browser; False where it is only the answer to a wiped outline."""
+        if self._wiped and not indices:
+            self._wiped = False
+            self._fade()
+            return False
+        self._outlined, self._wiped, self._selected = bool(indices), False, tuple(indices)
+        if not indices:
+            self._fade()
+        return True
 
     def thumbnails(self, images: Sequence[Image.Image], first: Sequence[int] = ()) -> int:
         """Stand pictures on their points, those that do not cover each other, `first` before the rest.
@@ -175,9 +199,14 @@ class MapFigure:
 
     def on_select(self, handler: Callable[[list[int]], None]) -> None:
         """Call ``handler(indices)`` when a lasso or box has been drawn, with none when it is taken away."""
+
+        def select(indices: list[int]) -> None:
+            if self._heard(indices):
+                handler(indices)
+
         points = self.widget.data[POINTS]
-        points.on_selection(lambda trace, points, selector: handler(sorted(points.point_inds)))
-        points.on_deselect(lambda trace, points: handler([]))
+        points.on_selection(lambda trace, points, selector: select(sorted(points.point_inds)))
+        points.on_deselect(lambda trace, points: select([]))
 
 
 # --- parts ---------------------------------------------------------------------------------------------------------
@@ -185,12 +214,18 @@ class MapFigure:
 
 def _traces() -> list[go.Scatter]:
     """Build the five traces of the map, in the order of their constants."""
-    quiet: dict[str, Any] = {"hoverinfo": "skip", "x": [], "y": []}
-    number = {"size": 19, "color": "rgba(255,255,255,0.88)", "line": {"color": "#444", "width": 1}}
+    calm = {"marker": {"opacity": 1}}  # a lasso must fade the pictures only
+    quiet: dict[str, Any] = {"hoverinfo": "skip", "x": [], "y": [], "unselected": calm}
+    number = {
+        "size": 17,
+        "opacity": 1,
+        "color": "rgba(255,255,255,0.8)",
+        "line": {"color": "#444", "width": 1},
+    }
     return [
         go.Scatter(
             mode="markers",
-            marker={"size": 4, "color": "rgba(127,127,127,0.30)"},
+            marker={"size": 4, "color": "rgba(127,127,127,0.45)"},
             name="other iterations",
             **quiet,
         ),
@@ -202,7 +237,7 @@ def _traces() -> list[go.Scatter]:
             text=[],
             hovertemplate="%{text}<extra></extra>",
             name="pictures",
-            marker={"size": SIZE, "line": {"width": 0.8, "color": "rgba(60,60,60,0.7)"}},
+            marker={"size": SIZE, "opacity": 1, "line": {"width": 0.8, "color": "rgba(60,60,60,0.7)"}},
             selected={"marker": {"opacity": 1}},
             unselected={"marker": {"opacity": 0.18}},
         ),
@@ -218,7 +253,7 @@ def _traces() -> list[go.Scatter]:
             textfont={"color": "#111", "size": 11},
             text=[],
             name="cluster numbers",
-            **quiet,
+            **{**quiet, "unselected": {**calm, "textfont": {"color": "#111"}}},
         ),
     ]
 

@@ -134,7 +134,7 @@ class MapPanel(Panel):
         self.figure.show(
             xy,
             marks(clusters, self.colour.value) if clusters else plain_marks(len(xy)),
-            self.explorer.labels(),
+            [str(i) for i in range(len(xy))],
             chosen=node.decision.images if node.decision else (),
             excluded=node.excluded,
             ghosts=layout.others(node.gallery_of),
@@ -148,10 +148,18 @@ class MapPanel(Panel):
         self._drawn = key
 
     def _show_nothing(self) -> None:
-        self.figure.show(np.zeros((0, 2)), plain_marks(0), [])
-        self.figure.thumbnails(())
-        self._drawn = (self.node.id,)
-        self.trust.value = "The map appears once the pictures have been drawn and embedded."
+        """Before a gallery is embedded: the iterations before it, faintly."""
+        before = [node for node in self.run.path(self.node) if node.features is not None]
+        key = (self.node.id, len(before))
+        if key != self._drawn:
+            ghosts = self.layouts.get(before, self.method.value).map.positions if before else None
+            self.figure.show(np.zeros((0, 2)), plain_marks(0), [], ghosts=ghosts)
+            self.figure.thumbnails(())
+            self._drawn = key
+        self.preview.index = -1
+        self.trust.value = "The map appears once the pictures have been drawn and embedded." + (
+            " Grey dots: the iterations before." if before else ""
+        )
 
     def _tell(self, layout: Layout) -> None:
         said = [

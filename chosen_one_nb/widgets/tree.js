@@ -25,13 +25,23 @@ function render({ model, el, signal }) {
     svg.setAttribute("aria-hidden", "true");
     for (const node of nodes.filter((node) => node.from in place)) {
       const from = place[node.from];
-      const [x0, y0] = [from.column * WIDTH + FACE, from.row * HEIGHT + FACE / 2 + 4];
-      const [x1, y1] = [node.column * WIDTH + 4, node.row * HEIGHT + FACE / 2 + 4];
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      path.setAttribute("d", `M${x0} ${y0} C${x0 + 34} ${y0} ${x1 - 34} ${y1} ${x1} ${y1}`);
+      path.setAttribute("d", from.column === node.column ? down(from, node) : across(from, node));
+      if (from.column === node.column) path.setAttribute("stroke-dasharray", "3 3"); // a branch shares the gallery
       svg.append(path);
     }
     return svg;
+  }
+
+  function across(from, node) {
+    const [x0, y0] = [from.column * WIDTH + FACE, from.row * HEIGHT + FACE / 2 + 4];
+    const [x1, y1] = [node.column * WIDTH + 4, node.row * HEIGHT + FACE / 2 + 4];
+    return `M${x0} ${y0} C${x0 + 34} ${y0} ${x1 - 34} ${y1} ${x1} ${y1}`;
+  }
+
+  function down(from, node) {
+    const x = from.column * WIDTH + FACE / 2 + 4;
+    return `M${x} ${from.row * HEIGHT + FACE} L${x} ${node.row * HEIGHT + 4}`;
   }
 
   function button(node) {

@@ -1,0 +1,295 @@
+"""The explorer in a real JupyterLab in Chromium: what a person sees and does, from the first cell to a second branch.
+
+One notebook is opened once; the tests go through it in order, as a person would. They look at the page (points, alt
+texts, words) and never at pixels. With CHOSEN_SCREENSHOTS set to a folder, the main states are kept there as pictures.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import lab
+import pytest
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()),
+]
+
+N = 32
+CELLS = [
+    "import painted, pytest\n"
+    "painted.paint(pytest.MonkeyPatch())\n"
+    "from chosen_one_nb.run import Run\n"
+    "from chosen_one_nb.widgets.explorer import Explorer",
+    "from pathlib import Path\n"
+    "if Path('run/run.json').exists():\n"
+    "    run = Run.open('run', painted.MODELS)\n"
+    "else:\n"
+    f"    run = painted.start('run', n_images={N}, target_cluster_size=8)",
+    "explorer = Explorer(run, method='pca')\nexplorer",
+]
+POINT = """([i, n]) => {
+  const traces = [...document.querySelectorAll('.chosen-map .scatterlayer .trace')];
+  const points = traces.map(t => t.querySelectorAll('.point')).find(p => p.length === n);
+  const box = points[i].getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}"""
+RUN_CODE = """async (code) => {
+  const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const future = kernel.requestExecute({ code, store_history: false });
+  let text = '';
+  future.onIOPub = (m) => { text += m.content.text ?? (m.content.evalue ? 'ERROR ' + m.content.evalue : ''); };
+  await future.done;
+  return text;
+}"""
+
+
+class Screen:
+    """A notebook with an explorer in it, and short words for what a person does."""
+
+    def __init__(self, notebook: lab.Notebook) -> None:
+        self.notebook, self.page = notebook, notebook.page
+
+    def find(self, selector: str):
+        return self.page.locator(f".chosen-explorer {selector}")
+
+    def press(self, kind: str) -> None:
+        """Press a button of the explorer by its class."""
+        self.find(f".chosen-{kind}:not([disabled])").first.click(timeout=60_000)
+
+    def says(self, text: str, seconds: float = 60) -> None:
+        """Wait until the status line says something."""
+        self.find(".chosen-status").filter(has_text=text).wait_for(timeout=seconds * 1000)
+
+    def point(self, index: int) -> list[float]:
+        return self.page.evaluate(POINT, [index, N])
+
+    def step(self, then: str) -> None:
+        self.press("next")
+        self.says(then)
+
+    def python(self, code: str) -> str:
+        """Run code in the notebook's kernel and give what it printed."""
+        return self.page.evaluate(RUN_CODE, code).strip()
+
+    def keep(self, name: str) -> None:
+        """Keep a screenshot, where that was asked for."""
+        if folder := os.environ.get("CHOSEN_SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.wait_for_timeout(1200)
+            self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lab")
+    lab.write_notebook(folder / "explorer.ipynb", CELLS)
+    with lab.server(folder) as address, lab.browser() as chromium:
+        notebook = lab.Notebook(chromium, address, "explorer.ipynb", height=1900)
+        notebook.run_all()
+        screen = Screen(notebook)
+        screen.find(".chosen-next").wait_for(timeout=60_000)
+        yield screen
+
+
+def test_a_new_run_says_what_to_do(screen):
+    screen.says("Next comes Generate")
+    screen.find(".chosen-empty").filter(has_text="No pictures yet").first.wait_for()
+    assert screen.find("li[aria-current=step]").inner_text() == "▸ Generate"
+
+
+def test_pictures_come_with_alt_text(screen):
+    screen.step("Next comes Embed")
+    pictures = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] img")
+    assert pictures.count() == N
+    assert all(
+        screen.page.evaluate(
+            "[...document.querySelectorAll('.chosen-explorer img')].map(i => i.alt !== null)"
+        )
+    )
+    assert pictures.first.get_attribute("alt").startswith("Picture 0, seed")
+    assert screen.page.evaluate("(i) => i.naturalWidth", pictures.first.element_handle()) == 64
+    screen.keep("drawn")
+
+
+def test_the_map_is_drawn_after_embedding(screen):
+    """Nested figures used to show what they held when they were made: nothing."""
+    screen.step("Next comes Check")
+    screen.page.wait_for_function(
+        f"document.querySelectorAll('.chosen-map .point').length >= {N}", timeout=30_000
+    )
+
+
+def test_cards_and_curve_follow(screen):
+    screen.step("Next comes Cluster")
+    screen.step("Your turn")
+    assert screen.find(".chosen-card").count() == 4
+    screen.find(".chosen-badge").filter(has_text="proposed").wait_for()
+    screen.find(".chosen-card").first.filter(has_text="picked").filter(has_text="%").wait_for(timeout=60_000)
+    screen.keep("clusters")
+
+
+@pytest.mark.parametrize("index", [7, 20])
+def test_hovering_a_point_shows_its_picture(screen, index):
+    x, y = screen.point(index)
+    screen.page.mouse.move(x - 40, y - 40)
+    screen.page.mouse.move(x, y)
+    shown = screen.find(f".chosen-preview[data-index='{index}']")
+    shown.wait_for(timeout=20_000)
+    assert shown.locator("> img").get_attribute("data-picture").endswith(f"0/{index}")
+    assert f"Picture {index}" in shown.inner_text()
+    assert shown.locator(".chosen-near img").count() == 5
+    screen.find(f".chosen-tile.is-hovered[data-index='{index}']").wait_for(timeout=10_000)
+    screen.keep(f"hover-{index}")
+
+
+def test_a_lasso_gives_the_ids_inside_it(screen):
+    spots = [screen.point(i) for i in range(N)]
+    left, right = min(x for x, _ in spots) - 12, max(x for x, _ in spots) + 12
+    heights = sorted(y for _, y in spots)
+    top, gaps = (
+        heights[0] - 12,
+        [(b - a, (a + b) / 2) for a, b in pairwise(heights[8:-4])],
+    )
+    middle = max(gaps)[1]  # through the widest gap between two points
+    inside = [i for i, (_, y) in enumerate(spots) if y < middle]
+    mouse = screen.page.mouse
+    mouse.move(left, top)
+    mouse.down()
+    for corner in ((right, top), (right, middle), (left, middle), (left, top + 4)):
+        mouse.move(*corner, steps=8)
+    mouse.up()
+    screen.says("pictures selected")
+    assert screen.python("print(list(explorer.selection))") == str(inside)
+    screen.keep("lasso")
+
+
+def test_keys_work_only_while_the_gallery_has_the_focus(screen):
+    cells = screen.page.locator(".jp-Cell").count()
+    tile = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] .chosen-tile").first
+    tile.focus()
+    first = int(tile.get_attribute("data-index"))
+    for key in ("ArrowRight", "ArrowLeft", "s", "x", "d", "d", "Escape"):
+        screen.page.keyboard.press(key)
+    assert screen.page.locator(".jp-Cell").count() == cells
+    screen.page.keyboard.press("Enter")
+    screen.says("Chosen: cluster")
+    chosen = screen.python(f"print(explorer.node.decision.cluster == explorer.node.clusters.labels[{first}])")
+    assert chosen == "True"
+    tile.focus()
+    screen.page.keyboard.press("z")
+    screen.says("nothing chosen yet")
+
+
+def test_choose_what_was_not_proposed_and_leave_one_out(screen):
+    card = screen.find(".chosen-card:not(:has(.chosen-badge))").first
+    cluster = int(card.get_attribute("data-cluster"))
+    card.locator(".chosen-choose").click()
+    screen.says(f"Chosen: cluster {cluster}")
+    strip = screen.find(".chosen-choice .chosen-tile")
+    n = strip.count()
+    strip.first.click()
+    screen.says(f"{n - 1} pictures, 1 left out")
+    assert screen.find(".chosen-choice .chosen-tile.is-excluded").count() == 1
+    screen.press("undo")
+    screen.says(f"{n} pictures. Stored")
+    screen.press("redo")
+    screen.says("1 left out")
+    screen.keep("chosen")
+
+
+def test_refine_and_see_the_second_gallery(screen):
+    screen.step("Next comes Generate")
+    screen.step("Next comes Embed")
+    screen.page.wait_for_function(
+        "document.querySelector('.chosen-stagebar').innerText.includes('iteration 1')"
+    )
+    pictures = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] img")
+    assert pictures.count() == N
+    assert pictures.first.get_attribute("data-picture").endswith("1/0")
+
+
+def test_cancel_and_go_on(screen):
+    screen.step("Next comes Check")
+    screen.step("Next comes Cluster")
+    screen.step("Your turn")
+    screen.press("proposal")
+    screen.says("Chosen")
+    screen.python("painted.pause = 2.0")
+    screen.press("next")
+    screen.find(".chosen-words-now").filter(has_text="steps").wait_for(timeout=20_000)
+    screen.keep("refining")
+    screen.press("cancel")
+    screen.says("Cancelled", seconds=20)
+    screen.python("painted.pause = 0.0")
+    screen.step("Next comes Generate")
+
+
+def test_the_same_state_after_a_kernel_restart(screen):
+    before = screen.find(".chosen-decision").inner_text()
+    screen.notebook.command("kernelmenu:restart")
+    accept = screen.page.locator(".jp-Dialog .jp-mod-accept")
+    accept.wait_for()
+    accept.click()
+    screen.page.wait_for_timeout(2000)
+    screen.page.wait_for_function(lab.KERNEL_READY, timeout=60_000)
+    screen.notebook.run_all()
+    screen.page.wait_for_function(
+        f"document.querySelectorAll('.chosen-map .point').length >= {N}", timeout=60_000
+    )
+    assert screen.find(".chosen-decision").inner_text() == before
+    assert screen.find(".chosen-node").count() == 2
+
+
+def test_a_sibling_branch_beside_what_would_have_followed(screen):
+    screen.find(".chosen-node[data-node='0']").click()
+    screen.page.wait_for_function(
+        "document.querySelector('.chosen-stagebar').innerText.includes('iteration 0')"
+    )
+    screen.find(".chosen-card:not(.is-chosen) .chosen-choose").first.click()
+    screen.says("began branch 0b")
+    screen.step("Next comes Generate")
+    screen.step("Next comes Embed")
+    screen.page.get_by_role("tab", name="Compare").click()
+    table = screen.find(".chosen-table table").first
+    table.wait_for()
+    assert "chosen by" in table.inner_text()
+    sides = [screen.find(f".chosen-gallery[aria-label='Gallery {side}'] img") for side in "AB"]
+    assert [side.count() for side in sides] == [N, N]
+    screen.keep("compare")
+
+
+def test_in_the_dark(screen):
+    screen.page.get_by_role("tab", name="Gallery").click()
+    screen.notebook.command("apputils:change-theme", theme="JupyterLab Dark")
+    screen.page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+    for part in (".chosen-stagebar li.is-done", ".chosen-heading, .chosen-empty"):
+        ink = screen.page.evaluate("(s) => getComputedStyle(document.querySelector(s)).color", part)
+        assert brightness(ink) > 140, part
+    screen.keep("dark")
+
+
+def test_reloading_the_page_loses_nothing(screen):
+    screen.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    screen.page.wait_for_timeout(1500)
+    screen.page.reload()
+    screen.page.wait_for_function(
+        f"document.querySelectorAll('.chosen-gallery img').length >= {N}", timeout=60_000
+    )
+    screen.page.wait_for_function(
+        "[...document.querySelectorAll('.chosen-gallery img')].every(i => i.complete && i.naturalWidth > 0)"
+    )
+    screen.says("Next comes Embed")
+
+
+def test_no_script_failed(screen):
+    assert screen.notebook.errors == []
+
+
+def brightness(colour: str) -> float:
+    """Mean of red, green and blue of a CSS colour such as ``rgb(1, 2, 3)``."""
+    parts = [float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    return sum(parts) / 3
