@@ -107,6 +107,7 @@ def test_without_patches_it_says_so():
 @pytest.mark.parametrize(("patches", "grid", "reason"), [
     (np.ones((3, 16, 5)), (4, 4), "All patches of all pictures are the same"),
     (np.ones((3, 4, 5)), (2, 2), "2 x 2 patches in a picture are too few"),
+    (np.ones((3, 4, 5)), (1, 4), "1 x 4 patches in a picture are too few"),
 ])
 def test_what_cannot_be_split_is_not_available(patches, grid, reason):
     found = find_figure(patches, grid)

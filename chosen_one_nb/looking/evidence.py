@@ -13,7 +13,7 @@ from chosen_one_nb.looking.statistics import random_groups
 
 __all__ = ["HeldBy", "held_by", "on_figure", "shown_by"]
 
-CLEAR = 1.645  # z from which a group is tighter than 95 of 100 random ones
+LEVEL = 0.05  # share of random groups that may be called held together, by figure or scene
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,18 @@ class HeldBy:
     ----------
     figure_z, scene_z : float
         How many standard deviations tighter than random groups; 0 where nothing varies.
+    figure_p, scene_p : float
+        Share of random groups that are as tight.
     answer : "figure", "scene" or "neither"
-        "scene" if the scenes lie at least as tightly as the figures, and tighter than chance.
+        "scene" if the scenes lie at least as tightly as the figures, and tighter than chance; for random groups
+        "neither" in 95 of 100 cases.
     sentence : str
     """
 
     figure_z: float
     scene_z: float
+    figure_p: float
+    scene_p: float
     answer: Literal["figure", "scene", "neither"]
     sentence: str
 
@@ -63,13 +68,14 @@ def held_by(found: Foreground | NotAvailable, members: Members, *, groups: int =
     if not 1 < mask.sum() < n:
         return NotAvailable(f"A group of {mask.sum()} of {n} pictures cannot be compared with random groups.")
     chance = random_groups(n, int(mask.sum()), groups, seed)
-    figure, scene = (_tightness(side, mask, chance) for side in (found.figure, found.scene))
-    answer = "neither" if max(figure, scene) < CLEAR else "scene" if scene >= figure else "figure"
-    return HeldBy(figure, scene, answer, _sentence(answer, figure, scene))
+    (figure, figure_p), (scene, scene_p) = (_tightness(side, mask, chance) for side in (found.figure, found.scene))
+    by_chance = 2 * min(figure_p, scene_p) > LEVEL  # two chances
+    answer = "neither" if by_chance else "scene" if scene >= figure else "figure"
+    return HeldBy(figure, scene, figure_p, scene_p, answer, _sentence(answer, figure, scene))
 
 
-def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> float:
-    """How many standard deviations the group is tighter than random groups.
+def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> tuple[float, float]:
+    """How many standard deviations the group is tighter than random groups, and the share of these as tight.
 
     By the angle seen from the gallery's mean: what all pictures have in common is no reason to hold together.
     """
@@ -78,7 +84,8 @@ def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> fl
     directions = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-6)
     spreads = _spread(directions, np.concatenate([mask[None], chance]))
     sd = spreads[1:].std()
-    return float((spreads[1:].mean() - spreads[0]) / sd) if sd > 1e-9 else 0.0
+    p = (1 + (spreads[1:] <= spreads[0]).sum()) / len(spreads)
+    return (float((spreads[1:].mean() - spreads[0]) / sd), float(p)) if sd > 1e-9 else (0.0, 1.0)
 
 
 def _spread(features: np.ndarray, groups: np.ndarray) -> np.ndarray:

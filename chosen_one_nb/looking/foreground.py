@@ -1,10 +1,10 @@
 """Figure and scene, told apart by the feature extractor's patch tokens.
 
-Two ways, both by the border prior: a picture's rim is mostly scene. `border`: a patch is figure as far as it is
-unlike the rim of its own picture. `pca`: the first principal components of all patches of all pictures separate what
-stands in front from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4); the rim tells which side
-is which. The first also works with features that are far from DINOv2's, where a principal component may be the tint
-of the scenes.
+Two ways, both by the border prior: a picture's rim (above and at the sides) is mostly scene. `border`: a patch is
+figure as far as it is unlike the rim of its own picture. `pca`: the first principal components of all patches of all
+pictures separate what stands in front from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4);
+the rim tells which side is which. The first also works with features that are far from DINOv2's, where a principal
+component may be the tint of the scenes.
 """
 
 from __future__ import annotations
@@ -171,9 +171,9 @@ def cut_out(pictures: Sequence[Any], found: Foreground) -> tuple[list[np.ndarray
 
 
 def _rim(grid: tuple[int, int]) -> np.ndarray:
-    """The outermost ring of patches, bool (P,)."""
+    """The outermost patches above, left and right, bool (P,): below, figures stand or are cut off."""
     rim = np.ones(grid, bool)
-    rim[1:-1, 1:-1] = False
+    rim[1:, 1:-1] = False
     return rim.ravel()
 
 
