@@ -320,7 +320,7 @@ def test_other_maps_on_request(explorer, monkeypatch):
     monkeypatch.setattr(maps, "sensitivity", lambda features: [one] * 4)
     explorer.map.doubt.click()
     explorer.settle(10)
-    assert "<img alt=" in explorer.map.variants.value
+    assert explorer.map.variants.value.count("<figure>") == 4
     explorer.map.doubt.click()
     assert explorer.map.variants.value == ""
 
@@ -539,9 +539,9 @@ def test_tables_are_written(explorer, tmp_path):
 
 
 def test_snapshots_at_every_stage(new):
-    assert new.snapshot().size[0] == 1120
+    assert new.snapshot().size[1] > 80
     step(new)
-    assert new.snapshot().size[1] > 150
+    assert new.snapshot().size[0] > 600
     step(new, "iteration")
     picture = new.snapshot()
     assert picture.mode == "RGB"
@@ -678,4 +678,4 @@ def test_one_iteration_with_real_models(models, quick, tmp_path, monkeypatch):
     assert run.nodes["0"].refined
     step(explorer)
     assert len(explorer.gallery.view.sections[0]["ids"]) == 4
-    assert explorer.snapshot().size[0] == 1120
+    assert explorer.snapshot().size[0] > 600

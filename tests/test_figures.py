@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chosen_one_nb.looking import charts
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
 from chosen_one_nb.widgets.curves import CurveFigure, LossFigure
@@ -62,9 +63,16 @@ def test_beyond_seven_clusters_colour_gives_way_to_sign():
     clusters = cluster(
         features, Settings.preset("quick", n_images=80, feature_space="raw", min_cluster_size=2), k=20
     )
-    signs = [sign_of(clusters, int(c)) for c in clusters.order]
+    signs = [sign_of(clusters, c) for c in range(20)]
     assert [sign.colour for sign in signs[:7]] == list(HUES)
     assert {sign.colour for sign in signs[7:]} == {GREY}
+    assert len({(sign.colour, sign.symbol) for sign in signs[:15]}) == 15
+
+
+def test_colours_agree_with_the_still_pictures(found):
+    _, clusters = found
+    kept = [c for c in range(3) if clusters.kept[c]]
+    assert [sign_of(clusters, c).colour for c in kept] == [charts.colour_of(c) for c in kept]
 
 
 @pytest.mark.parametrize("colour_by", ["cluster", "distance", "order", "kept"])

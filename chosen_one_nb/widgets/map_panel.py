@@ -14,7 +14,7 @@ from .panel import Panel, button, row
 from .preview import Preview
 from .signs import marks, plain_marks
 from .status import guarded
-from .variants import as_html, variants_picture
+from .variants import variants_html
 
 if TYPE_CHECKING:
     from .explorer import Explorer
@@ -247,9 +247,9 @@ class MapPanel(Panel):
         if maps is None:
             self.variants.value = "Laying the pictures out nine times…"
             return
-        colours = marks(node.clusters) if node.clusters else plain_marks(len(features))
-        self.variants.value = "What stays from map to map is in the data, what changes is not." + as_html(
-            variants_picture(maps, colours), "Nine maps with other seeds and neighbourhoods"
+        self.variants.value = (
+            "What stays from map to map is in the data, what changes is not."
+            + variants_html(maps, node.clusters)
         )
 
 

@@ -1,7 +1,8 @@
 """Colours and signs by cluster: every colour has a second sign, so that no distinction hangs on hue alone.
 
-The seven hues are Okabe and Ito's colour-blind safe palette without its black (invisible on a dark theme). The most
-cohesive clusters get a hue each; the others are grey, told apart by sign and number.
+The hues are Okabe and Ito's colour-blind safe palette without its black (invisible on a dark theme), by the cluster's
+number, as in `chosen_one_nb.looking.charts`. Clusters beyond them are grey, told apart by sign and number; dropped
+ones are light and open.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 ColourBy = Literal["cluster", "distance", "order", "kept"]
 
-HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900")
+HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREY, DROPPED, INK = "#8A8A8A", "#B4B4B4", "#7F7F7F"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
 GLYPHS = ("●", "■", "◆", "▲", "✚", "★", "▼", "⬢")
@@ -27,7 +28,6 @@ class ClustersLike(Protocol):
     labels: NDArray[np.int64]
     distances: NDArray[np.floating]
     kept: NDArray[np.bool_]
-    order: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,19 @@ class Sign:
 
 
 def sign_of(clusters: ClustersLike, cluster: int) -> Sign:
-    """Give the sign of one cluster; it follows the cluster's rank by cohesion among those kept.
+    """Give the sign of one cluster.
 
     Raises
     ------
     ValueError
         When there is no such cluster.
     """
-    ranked = [int(c) for c in clusters.order if clusters.kept[c]]
-    if cluster not in ranked:
-        if not 0 <= cluster < len(clusters.kept):
-            raise ValueError(f"Expected a cluster from 0 to {len(clusters.kept) - 1}, got {cluster}.")
+    if not 0 <= cluster < len(clusters.kept):
+        raise ValueError(f"Expected a cluster from 0 to {len(clusters.kept) - 1}, got {cluster}.")
+    if not clusters.kept[cluster]:
         return Sign(DROPPED, DROPPED_SYMBOL, DROPPED_GLYPH)
-    rank = ranked.index(cluster)
-    colour = HUES[rank] if rank < len(HUES) else GREY
-    return Sign(colour, SYMBOLS[rank % len(SYMBOLS)], GLYPHS[rank % len(GLYPHS)])
+    colour = HUES[cluster] if cluster < len(HUES) else GREY
+    return Sign(colour, SYMBOLS[cluster % len(SYMBOLS)], GLYPHS[cluster % len(GLYPHS)])
 
 
 @dataclass(frozen=True)

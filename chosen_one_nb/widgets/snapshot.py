@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw
+
+from chosen_one_nb.looking.charts import curve_chart, font, map_chart, picture
+from chosen_one_nb.show import contact_sheet
 
 from .judge import ranked_members
 from .layouts import Layout
-from .page import FAINT, TEXT, Page, fitted
-from .signs import DROPPED, INK, sign_of
+from .signs import sign_of
 
 if TYPE_CHECKING:
+    from chosen_one_nb.run import Node
+
     from .explorer import Explorer
 
-WIDTH, MARGIN, MAP, THUMB, LINE = 1120, 24, 470, 52, 22
-MOST_CLUSTERS = 8
+MARGIN, MAP, TILE = 20, (470, 400), 52
+MOST_CLUSTERS, MOST_PICTURES = 7, 11
+INK, FAINT, ACCENT = "#202020", "#6A6A6A", "#0057A8"
 
 
 def snapshot(explorer: Explorer) -> Image.Image:
-    """Draw prompt, stage, map, clusters with their pictures, decision and distances on a white ground.
+    """Draw prompt, state, map, clusters with their pictures, decision and distance curve on white.
 
     Parameters
     ----------
@@ -29,103 +34,120 @@ def snapshot(explorer: Explorer) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        RGB, 1120 pixels wide.
+        RGB, about 1150 pixels wide.
     """
     node, layout = explorer.node, explorer.map.layout_now()
-    page = Page(WIDTH, 2400)
-    page.text((MARGIN, 18), explorer.run.prompt, size=24)
-    page.text((MARGIN, 52), _state(explorer), colour=FAINT)
-    top = 86
+    head = [_line(explorer.run.prompt, 24), _line(_state(explorer), 14, FAINT)]
+    if node.decision is not None and node.decision.note:
+        head.append(_line(f"Note: {node.decision.note}", 14, FAINT))
     if layout is None:
-        bottom = _contact_sheet(page, node.images, top)
-    else:
-        _draw_map(page, explorer, layout, top)
-        bottom = max(top + MAP + 30, _draw_clusters(page, explorer, (MARGIN + MAP + 28, top)))
-    bottom = _draw_curve(page, explorer, bottom + 4)
-    return page.finished(bottom + MARGIN)
+        below = [
+            contact_sheet(list(node.images), columns=18, tile=TILE)
+            if len(node.images)
+            else _line("No pictures yet.")
+        ]
+        return _framed(_stacked([*head, *below]))
+    left = [_map(explorer, layout), _line(layout.words.split(" · ")[0], 11, FAINT)]
+    rows = explorer.run.curve().to_dict("records")
+    left += [picture(curve_chart(rows, width=MAP[0], height=170), scale=1)] if rows else []
+    return _framed(_stacked([*head, _side_by_side(_stacked(left), _stacked(_clusters(explorer.node)))]))
 
 
 def _state(explorer: Explorer) -> str:
-    node, run = explorer.node, explorer.run
-    said = [f"iteration {node.id}", f"{len(node.seeds)} pictures", node.state]
-    if node.convergence:
-        said.append(f"distance {node.convergence.ratio:.0%} of the first gallery's")
-    if run.outcome.finished:
-        said.append(str(run.outcome.state))
-    return ", ".join(said)
+    node, outcome = explorer.node, explorer.run.outcome
+    said = [f"iteration {node.id}", f"{len(node.seeds)} pictures"]
+    if node.verdict is not None:
+        said.append(f"{node.verdict.state}: {node.verdict.reason}")
+    elif outcome.node == node.id:
+        said.append(outcome.reason)
+    return " · ".join(said)
 
 
-def _contact_sheet(page: Page, images: Sequence[Image.Image], top: int) -> int:
-    """All pictures in rows; where the pictures end."""
-    columns = (WIDTH - 2 * MARGIN) // (THUMB + 4)
-    for i, image in enumerate(images):
-        page.picture((MARGIN + (i % columns) * (THUMB + 4), top + (i // columns) * (THUMB + 4)), image, THUMB)
-    if not len(images):
-        page.text((MARGIN, top), "No pictures yet.", colour=FAINT)
-    return top + max(1, -(-len(images) // columns)) * (THUMB + 4)
-
-
-def _draw_map(page: Page, explorer: Explorer, layout: Layout, top: int) -> None:
+def _map(explorer: Explorer, layout: Layout) -> Image.Image:
     node, clusters = explorer.node, explorer.node.clusters
-    spots = fitted(layout.of(node.gallery_of), (MARGIN, top), MAP)
-    page.box((MARGIN, top, MARGIN + MAP, top + MAP), "#D8D8D8")
-    chosen = set(node.decision.images) if node.decision else set()
-    for i, at in enumerate(spots):
-        sign = sign_of(clusters, int(clusters.labels[i])) if clusters else None
-        if i in chosen:
-            page.mark(at, "circle", "#FFD9EC", 10)
-        page.mark(at, sign.symbol if sign else "circle", sign.colour if sign else INK, 5.5)
-    page.text(
-        (MARGIN, top + MAP + 6),
-        f"{layout.method.upper()} of the features · {layout.words}"[:90],
-        size=12,
-        colour=FAINT,
+    places = layout.of(node.gallery_of) * np.array([1, -1])  # a canvas counts downwards
+    chosen = node.decision.images if node.decision else ()
+    width, height = MAP
+    if clusters is None:
+        return picture(map_chart(places, chosen=chosen, width=width, height=height), scale=1)
+    return picture(
+        map_chart(places, clusters.labels, clusters.kept, chosen, width=width, height=height), scale=1
     )
 
 
-def _draw_clusters(page: Page, explorer: Explorer, corner: tuple[int, int]) -> int:
-    """A row of pictures per cluster, most cohesive first; where the rows end."""
-    node, clusters = explorer.node, explorer.node.clusters
+def _clusters(node: Node) -> list[Image.Image]:
+    """A heading and a row of pictures per cluster, most cohesive first."""
+    clusters = node.clusters
     if clusters is None:
-        return corner[1]
-    x, y = corner
-    order = sorted((int(c) for c in clusters.order), key=lambda c: not clusters.kept[c])
-    for c in order[:MOST_CLUSTERS]:
-        _draw_cluster(page, node, c, (x, y))
-        y += THUMB + LINE + 8
-    if len(order) > MOST_CLUSTERS:
-        page.text((x, y), f"and {len(order) - MOST_CLUSTERS} more clusters", colour=FAINT)
-        y += LINE
-    return y
+        return [contact_sheet(list(node.images), columns=MOST_PICTURES, tile=TILE)]
+    rows: list[Image.Image] = []
+    for c in [int(c) for c in clusters.order][:MOST_CLUSTERS]:
+        members = ranked_members(clusters, c)[:MOST_PICTURES]
+        frames = [FAINT if i in node.excluded else None for i in members]
+        captions = ["left out" if i in node.excluded else str(i) for i in members]
+        rows.append(
+            _line(_about(node, c), 14, ACCENT if _taken(node, c) else INK, dot=sign_of(clusters, c).colour)
+        )
+        rows.append(
+            contact_sheet(
+                [node.images[i] for i in members],
+                columns=MOST_PICTURES,
+                tile=TILE,
+                captions=captions,
+                frames=frames,
+            )
+        )
+    if len(clusters.order) > MOST_CLUSTERS:
+        rows.append(_line(f"and {len(clusters.order) - MOST_CLUSTERS} more clusters", 14, FAINT))
+    return rows
 
 
-def _draw_cluster(page: Page, node: Any, c: int, at: tuple[int, int]) -> None:
-    clusters, (x, y), sign = node.clusters, at, sign_of(node.clusters, c)
+def _taken(node: Node, c: int) -> bool:
+    return node.decision is not None and node.decision.cluster == c
+
+
+def _about(node: Node, c: int) -> str:
+    clusters = node.clusters
     words = [f"Cluster {c}", f"n = {clusters.sizes[c]}", f"cohesion {clusters.cohesion[c]:.3f}"]
     words += ["proposed"] if clusters.proposed == c else []
-    words += ["dropped"] if not clusters.kept[c] else []
-    taken = node.decision is not None and node.decision.cluster == c
-    words += [f"chosen by {node.decision.by}"] if taken else []
-    page.mark((x + 7, y + 9), sign.symbol, sign.colour if clusters.kept[c] else DROPPED, 6)
-    page.text((x + 20, y), ", ".join(words), colour="#0057A8" if taken else TEXT)
-    most = (WIDTH - MARGIN - x) // (THUMB + 4)
-    for i, index in enumerate(ranked_members(clusters, c)[:most]):
-        page.picture((x + i * (THUMB + 4), y + LINE), node.images[index], THUMB, faint=index in node.excluded)
+    words += [] if clusters.kept[c] else ["dropped"]
+    words += [f"chosen by {node.decision.by}"] if _taken(node, c) else []
+    return ", ".join(words)
 
 
-def _draw_curve(page: Page, explorer: Explorer, top: int) -> int:
-    """Distances as a line of words: the curve needs no axes to be read."""
-    rows = explorer.run.curve().to_dict("records")
-    if rows:
-        said = ", ".join(f"{row['node']}: {row['distance']:.3f} ({row['ratio']:.0%})" for row in rows)
-        page.text(
-            (MARGIN, top),
-            f"Mean pairwise distance by iteration: {said}; d_conv {rows[0]['threshold']:.3f}",
-            size=13,
-        )
-        top += LINE
-    decision = explorer.node.decision
-    if decision is not None and decision.note:
-        page.text((MARGIN, top), f"Note: {decision.note}", size=13)
-        top += LINE
-    return top
+# --- putting together ------------------------------------------------------------------------------------------------
+
+
+def _line(text: str, size: int = 14, colour: str = INK, *, dot: str = "") -> Image.Image:
+    """One line of text on white, with a coloured dot before it if asked."""
+    letters, indent = font(size), 18 if dot else 0
+    image = Image.new("RGB", (int(letters.getlength(text)) + indent + 4, int(size * 1.5)), "white")
+    pen = ImageDraw.Draw(image)
+    pen.text((indent, size * 1.15), text, fill=colour, font=letters, anchor="ls")
+    if dot:
+        pen.ellipse((2, size * 0.35, 14, size * 0.35 + 12), fill=dot)
+    return image
+
+
+def _stacked(images: list[Image.Image], gap: int = 4) -> Image.Image:
+    sheet = Image.new(
+        "RGB", (max(image.width for image in images), sum(image.height + gap for image in images)), "white"
+    )
+    top = 0
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height + gap
+    return sheet
+
+
+def _side_by_side(left: Image.Image, right: Image.Image, gap: int = 24) -> Image.Image:
+    sheet = Image.new("RGB", (left.width + gap + right.width, max(left.height, right.height)), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + gap, 0))
+    return sheet
+
+
+def _framed(image: Image.Image) -> Image.Image:
+    sheet = Image.new("RGB", (image.width + 2 * MARGIN, image.height + 2 * MARGIN), "white")
+    sheet.paste(image, (MARGIN, MARGIN))
+    return sheet

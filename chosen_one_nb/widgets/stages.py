@@ -65,10 +65,9 @@ class StageBar(Panel):
         where = f"iteration {node.iteration}" + (
             f", branch {node.id}" if node.id != str(node.iteration) else ""
         )
-        model = self.run.model_name if hasattr(self.run, "model_name") else ""
         self.ui.value = (
             f'<header><h2 title="The prompt">{escape(self.run.prompt)}</h2>'
-            f"<span>{escape(' · '.join(part for part in (model, where) if part))}</span></header>"
+            f"<span>{escape(' · '.join(part for part in (self.run.model_name, where) if part))}</span></header>"
             f'<ol aria-label="Stages of an iteration">{items}</ol>'
             f"<p><strong>{escape(name)}.</strong> {escape(what)} <code>{escape(formula)}</code></p>"
         )

@@ -2,56 +2,43 @@
 
 from __future__ import annotations
 
-import io
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from PIL import Image
+import numpy as np
 
-from .page import FAINT, Page, fitted
-from .signs import INK, Marks
+from chosen_one_nb.looking.charts import map_chart, svg
 
 if TYPE_CHECKING:
     from chosen_one_nb.looking.maps import Map
+    from chosen_one_nb.steps.cluster import Clusters
 
-SIDE, GAP = 120, 26
+SIDE = 150
 
 
-def variants_picture(maps: Sequence[Map], marks: Marks) -> Image.Image:
-    """Draw small maps in a row per number of neighbours, a column per seed.
+def variants_html(maps: Sequence[Map], clusters: Clusters | None) -> str:
+    """Draw small maps, a row per number of neighbours, a column per seed.
 
     Parameters
     ----------
     maps : sequence of Map
         As `chosen_one_nb.looking.maps.sensitivity` gives them.
-    marks : Marks
-        Of the points; numbers instead of colours are drawn in grey.
+    clusters : Clusters or None
+        For the colours.
     """
     columns = len({made.seed for made in maps})
-    page = Page(columns * (SIDE + 8) + 8, -(-len(maps) // columns) * (SIDE + GAP) + 8)
-    for i, made in enumerate(maps):
-        corner = (8 + (i % columns) * (SIDE + 8), 4 + (i // columns) * (SIDE + GAP))
-        _draw(page, made, marks, corner)
-    return page.finished(page.height)
-
-
-def _draw(page: Page, made: Map, marks: Marks, corner: tuple[int, int]) -> None:
-    page.box((*corner, corner[0] + SIDE, corner[1] + SIDE), "#D8D8D8")
-    spots = fitted(made.positions, corner, SIDE, edge=8)
-    for at, colour, symbol in zip(spots, marks.colour, marks.symbol, strict=True):
-        page.mark(at, symbol, colour if isinstance(colour, str) else INK, 2.6)
-    page.text(
-        (corner[0], corner[1] + SIDE + 3),
-        f"{made.n_neighbors} neighbours, seed {made.seed}",
-        size=11,
-        colour=FAINT,
+    figures = "".join(
+        f"<figure>{_small(made, clusters)}<figcaption>{_words(made)}</figcaption></figure>" for made in maps
     )
+    return f'<div class="chosen-variants" style="grid-template-columns: repeat({columns}, {SIDE}px)">{figures}</div>'
 
 
-def as_html(image: Image.Image, alt: str) -> str:
-    """Write a picture as an HTML image; `alt` must not hold markup."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    data = b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{alt}" src="data:image/png;base64,{data}" style="max-width:100%;border-radius:8px">'
+def _small(made: Map, clusters: Clusters | None) -> str:
+    places = made.positions * np.array([1, -1])  # a canvas counts downwards
+    if clusters is None:
+        return svg(map_chart(places, width=SIDE, height=SIDE))
+    return svg(map_chart(places, clusters.labels, clusters.kept, width=SIDE, height=SIDE))
+
+
+def _words(made: Map) -> str:
+    return f"{made.n_neighbors} neighbours, seed {made.seed}"
