@@ -125,7 +125,7 @@ def picture(folder: Path, scores: pd.DataFrame, *, side: int = 96) -> Image.Imag
         sound = run.outcome.sound_node
         node = run.node(sound).parent if sound else None
         drawn = run.contexts(node, [text for text, _ in world.CONTEXTS], SEEDS, base=node is None)
-        rows += [list(run.root.images)[:8], [pictures[0] for pictures in drawn.values()]]
+        rows += [list(run.root.images)[:8], [pictures[x % SEEDS] for x, pictures in enumerate(drawn.values())]]
     sheet = Image.new("RGB", (8 * side, len(rows) * side + (len(rows) // 2) * 8), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
