@@ -11,6 +11,7 @@ from chosen_one_nb.looking.statistics import (
     random_groups,
     standardised,
     two_kinds,
+    varying,
 )
 
 numbers = st.lists(st.integers(-5, 5), min_size=4, max_size=20)
@@ -70,6 +71,14 @@ def test_constant_columns_stand_out_nowhere():
     z = standardised(values, groups)
     assert (z == 0).all()
     assert balanced(z, values, 2) == pytest.approx(0, abs=1e-4)
+
+
+def test_rounding_is_no_variation():
+    noise = 1e-7 * np.random.default_rng(0).standard_normal((9, 1))
+    assert varying(np.hstack([0.3 + noise, noise, np.zeros((9, 1)), 100 + 1e6 * noise])).tolist() == [
+        False, True, False, True]
+    assert (standardised(0.3 + noise, random_groups(9, 3, 5)) == 0).all()
+    assert (two_kinds(0.3 + noise)[0] == 0).all()
 
 
 def test_balancing_makes_rare_and_even_columns_comparable():

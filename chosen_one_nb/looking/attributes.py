@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from chosen_one_nb.looking.presence import Members, Presence, group_mask, unit_rows
-from chosen_one_nb.looking.statistics import auroc, balanced, random_groups, standardised
+from chosen_one_nb.looking.statistics import auroc, balanced, random_groups, standardised, varying
 
 __all__ = ["contrast", "explain"]
 
@@ -69,7 +69,7 @@ def contrast(found: Presence, members: Members, *, permutations: int = 1000, lev
         "group": [attribute.group for attribute in found.attributes],
         "kind": [attribute.kind for attribute in found.attributes],
         "auroc": auroc(values, mask),
-        "effect": np.divide(difference, spread, out=np.zeros_like(spread), where=spread > 1e-9),
+        "effect": np.divide(difference, spread, out=np.zeros_like(spread), where=varying(values)),
         "share_in": share_in, "share_out": share_out, "lift": lift,
         "z": z, "p": (1 + above) / (1 + permutations)})
     table["finding"] = table["p"] <= level
@@ -144,7 +144,7 @@ def explain(images: np.ndarray, texts: np.ndarray, names: Sequence[str], members
     mask = _compared(members, len(images))
     difference = images[mask].mean(axis=0) - images[~mask].mean(axis=0)
     norm = np.linalg.norm(difference)
-    if norm < 1e-9:
+    if norm < 1e-4:  # of unit vectors: the pictures are the same
         return pd.DataFrame({"phrase": [], "weight": []})
     directions = unit_rows(texts - texts.mean(axis=0), "texts")
     *_, path = lars_path(directions.T, difference / norm, method="lasso", positive=True, max_iter=words)

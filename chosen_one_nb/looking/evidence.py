@@ -9,7 +9,7 @@ import numpy as np
 
 from chosen_one_nb.looking.foreground import Foreground, NotAvailable
 from chosen_one_nb.looking.presence import Members, Presence, group_mask
-from chosen_one_nb.looking.statistics import random_groups
+from chosen_one_nb.looking.statistics import random_groups, varying
 
 __all__ = ["HeldBy", "held_by", "on_figure", "shown_by"]
 
@@ -81,7 +81,7 @@ def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> tu
     """
     centred = features.astype(float) - features.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    directions = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-6)
+    directions = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-4)
     spreads = _spread(directions, np.concatenate([mask[None], chance]))
     sd = spreads[1:].std()
     p = (1 + (spreads[1:] <= spreads[0]).sum()) / len(spreads)
@@ -147,7 +147,7 @@ def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, component
     unknown = np.full(values.shape[1], np.nan)
     if not found or len(values) < 8:
         return unknown
-    varies = values.std(axis=0) > 1e-6
+    varies = varying(values)
     unknown[varies] = (_foretold(values[:, varies], found.figure, components)
                        - _foretold(values[:, varies], found.scene, components))
     return unknown

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from chosen_one_nb.looking.presence import unit_rows
-from chosen_one_nb.looking.statistics import auroc
+from chosen_one_nb.looking.statistics import auroc, varying
 
 __all__ = ["NO_PATCHES", "Foreground", "NotAvailable", "cut_out", "find_figure", "resize"]
 
@@ -125,7 +125,7 @@ def find_figure(patches: np.ndarray | None, grid: tuple[int, int], *, method: Me
     tokens, rim = _checked(patches, grid), _rim(grid)
     if rim.all():
         return NotAvailable(f"{grid[0]} x {grid[1]} patches in a picture are too few to tell figure from scene.")
-    if np.ptp(tokens, axis=(0, 1)).max() < 1e-6:
+    if not varying(tokens.reshape(-1, tokens.shape[-1])).any():
         return NotAvailable("All patches of all pictures are the same: there is no figure to find.")
     heights = _unlike_the_rim(tokens, rim) if method == "border" else _component(tokens, rim, seed)  # (N, P)
     cut, clear = _otsu(heights.ravel())

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from chosen_one_nb.looking.statistics import varying
 from chosen_one_nb.looking.trust import trust_table
 
 __all__ = ["Map", "joint_map", "procrustes", "sensitivity", "warm_up"]
@@ -121,7 +122,7 @@ def _joined(galleries: Mapping[Hashable, np.ndarray]) -> np.ndarray:
 
 def _possible(features: np.ndarray, method: Method) -> tuple[Method, str]:
     """The method that can be used, and a note if it is not the wanted one."""
-    if np.ptp(features, axis=0).max() < 1e-9:
+    if not varying(features).any():
         return "pca", "All pictures have the same features: one point." if len(features) > 1 else ""
     if method == "umap" and len(features) < SMALLEST:
         return "pca", f"{len(features)} pictures are too few for UMAP; this is PCA."
@@ -130,7 +131,7 @@ def _possible(features: np.ndarray, method: Method) -> tuple[Method, str]:
 
 def _pca(features: np.ndarray) -> np.ndarray:
     """First two principal components (n, 2); each turned so that its largest value is positive."""
-    centred = features - features.mean(axis=0)
+    centred = np.where(varying(features), features - features.mean(axis=0), 0.0)
     left, scale, _ = np.linalg.svd(centred, full_matrices=False)
     positions = np.zeros((len(features), 2))
     count = min(2, len(scale))

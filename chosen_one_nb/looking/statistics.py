@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-__all__ = ["auroc", "balanced", "bootstrap_means", "interval", "random_groups", "standardised", "two_kinds"]
+__all__ = ["auroc", "balanced", "bootstrap_means", "interval", "random_groups", "standardised", "two_kinds",
+           "varying"]
 
 
 def random_groups(n: int, size: int, count: int, seed: int = 0) -> np.ndarray:
@@ -50,11 +51,24 @@ def standardised(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.divide(sums, np.sqrt(variance), out=np.zeros_like(sums), where=variance > 0)
 
 
+def varying(values: np.ndarray) -> np.ndarray:
+    """Tell which columns vary by more than what models in single precision make of identical pictures.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, A), N >= 1
+
+    Returns
+    -------
+    ndarray of bool, shape (A,)
+        False where all values lie within a ten-thousandth of the largest.
+    """
+    return np.ptp(values, axis=0) > 1e-4 * np.abs(values).max(axis=0)
+
+
 def _centred(values: np.ndarray) -> np.ndarray:
-    """Columns less their means; a column that is constant but for rounding becomes exactly 0."""
-    centred = values - values.mean(axis=0)
-    flat = np.ptp(values, axis=0) <= 1e-9 * (1 + np.abs(values).max(axis=0))
-    return np.where(flat, 0.0, centred)
+    """Columns less their means; a column that does not vary becomes exactly 0."""
+    return np.where(varying(values), values - values.mean(axis=0), 0.0)
 
 
 def balanced(z: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
@@ -155,8 +169,9 @@ def two_kinds(values: np.ndarray, rounds: int = 40) -> tuple[np.ndarray, np.ndar
     gap : ndarray of shape (A,)
         Distance of the two means in standard deviations; up to 2 the mixture has a single hump.
     """
-    spread = values.std(axis=0)
-    scaled = np.divide(_centred(values), spread, out=np.zeros(values.shape), where=spread > 0)
+    centred = _centred(values)
+    spread = centred.std(axis=0)
+    scaled = np.divide(centred, spread, out=np.zeros(values.shape), where=spread > 0)
     low, high = np.quantile(scaled, [0.4, 0.93], axis=0)
     variance, share = np.full(len(spread), 0.5), np.full(len(spread), 0.15)
     for _ in range(rounds):

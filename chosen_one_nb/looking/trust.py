@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from chosen_one_nb.looking.statistics import varying
+
 __all__ = ["dubious", "reliability", "true_neighbours", "trust_table"]
 
 COLUMNS = ["k", "trustworthiness", "continuity", "pca_trustworthiness", "pca_continuity"]
@@ -33,7 +35,7 @@ def trust_table(features: np.ndarray, positions: np.ndarray, pca: np.ndarray | N
     from sklearn.manifold import trustworthiness
 
     n = len(features)
-    if n < 4 or np.ptp(features, axis=0).max() < 1e-9:
+    if n < 4 or not varying(features).any():
         return pd.DataFrame(columns=COLUMNS)
     fitting = sorted({min(k, (n - 1) // 2) for k in ks})
     rows = []
