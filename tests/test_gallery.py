@@ -96,6 +96,12 @@ def test_texts_from_outside_never_become_markup(path):
     )
 
 
+@pytest.mark.parametrize("path", sorted(HERE.glob("*.js")), ids=lambda path: path.name)
+def test_nothing_is_awaited_while_a_view_is_set_up(path):
+    """Anywidget gives `initialize` two seconds; a slow one leaves the view deaf to the kernel for good."""
+    assert "async initialize" not in path.read_text("utf-8")
+
+
 @pytest.mark.parametrize("path", sorted(HERE.glob("*.css")), ids=lambda path: path.name)
 def test_colours_follow_the_theme_and_have_a_fallback_outside_lab(path):
     for use in re.findall(r"var\(--jp-[^()]*(?:\([^()]*\))?[^()]*\)", path.read_text("utf-8")):

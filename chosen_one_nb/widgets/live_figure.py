@@ -4,8 +4,8 @@ Two facts about ``plotly.graph_objects.FigureWidget`` (7.1) are worked around he
 
 - what is edited between a figure's making and the end of its loading in the browser never reaches the screen when the
   figure is nested in another widget; a `LiveFigure` is asked for its present state just before it draws;
-- each figure carries the whole of Plotly (5 MB) as a trait; a `LiveFigure` carries a few lines, and Plotly travels
-  once, in `PlotlyBundle`.
+- each figure carries the whole of Plotly (5 MB) as a trait; a `LiveFigure` carries a few lines and asks for Plotly
+  when it is on a page that has none yet: it travels once, in `PlotlyBundle`, after the rest of the screen.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class LiveFigure(go.FigureWidget):
     _esm = SLOT + (HERE / "figure.js").read_text("utf-8")
 
     def __init__(self, traces: list[Any], *, height: int, **layout: Any) -> None:
-        plotly_bundle()
         super().__init__(data=traces, layout={**_ground(height), **layout})
         self._config = {
             "displaylogo": False,
@@ -71,7 +70,9 @@ class LiveFigure(go.FigureWidget):
         self._widget_data = deepcopy(self._data)
 
     def _answer(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
-        if content.get("want") == "fresh":
+        if content.get("want") == "plotly":
+            plotly_bundle()
+        elif content.get("want") == "fresh":
             self.refresh()
             self.send({"fresh": True})
 

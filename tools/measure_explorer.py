@@ -1,0 +1,148 @@
+"""Measure the explorer: ``python tools/measure_explorer.py [--n 32 128 1024] [--no-browser]``.
+
+For each N a run on the bundled models (two sampling steps: the pictures do not matter here) is brought to its first
+choice. Then, in a fresh process: seconds to import everything and to open the explorer, and what it sends to the
+browser at opening, per hover and per step. And, in JupyterLab in Chromium with everything imported: seconds from
+running the explorer's cell until the screen and the map are painted.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+COLUMNS = ["N", "import, s", "open, s", "opening, MB", "pictures, MB", "Plotly, MB", "hover, ms", "hover, kB",
+           "step, kB", "screen, s", "map, s"]  # fmt: skip
+CELLS = ["from chosen_one_nb import Explorer, Run\nrun = Run.open('run', read_only=True)\nrun.current.clusters.k",
+         "Explorer(run, method='pca')"]  # fmt: skip
+WATCH = """(n) => {
+  const begun = performance.now();
+  window.painted = {};
+  const look = () => {
+    const seconds = (performance.now() - begun) / 1000;
+    if (!window.painted.screen && document.querySelector('.chosen-stagebar h2')) window.painted.screen = seconds;
+    const points = document.querySelectorAll('.chosen-map .scatterlayer .point').length;
+    if (!window.painted.map && points >= n) window.painted.map = seconds;
+    if (!window.painted.map) requestAnimationFrame(look);
+  };
+  look();
+  jupyterapp.commands.execute('notebook:run-cell');
+}"""
+
+
+class Counter:
+    """Stands in for the channel to the browser and counts what goes through it."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def install(self) -> None:
+        """Take the channel's place."""
+        import comm
+        from comm.base_comm import BaseComm
+
+        counter = self
+
+        class CountingComm(BaseComm):
+            def publish_msg(self, msg_type, data=None, metadata=None, buffers=None, **keys) -> None:
+                counter.bytes += len(json.dumps(data, default=str)) + sum(len(b) for b in buffers or [])
+
+        comm.create_comm = CountingComm
+
+    def during(self, act) -> int:
+        """Count the bytes that an act sends."""
+        before = self.bytes
+        act()
+        return self.bytes - before
+
+
+def make_run(folder: Path, n: int) -> None:
+    """Bring a run of n pictures to its first choice."""
+    from chosen_one_nb import Run, Settings
+
+    settings = Settings(n_images=n, sampling_steps=2, guidance_scale=1.0, batch_size=32, target_cluster_size=16)
+    with Run.start("a sticker of a fox", folder=folder, settings=settings) as run:
+        while run.next_stage != "choose":
+            run.step()
+
+
+def in_the_kernel(folder: Path) -> dict[str, float]:
+    """Measure in this process, which must be fresh."""
+    counter = Counter()
+    counter.install()
+    begun = time.perf_counter()
+    from test_figures import fire
+
+    from chosen_one_nb import Explorer, Run
+    from chosen_one_nb.steps import cluster  # noqa: F401  what reading a run imports
+    from chosen_one_nb.widgets.live_figure import plotly_bundle
+
+    imported = time.perf_counter()
+    explorer = Explorer(Run.open(folder), method="pca", raise_errors=True)
+    opened = time.perf_counter()
+    found = {"import, s": imported - begun, "open, s": opened - imported, "opening, MB": counter.bytes / 1e6,
+             "Plotly, MB": len(plotly_bundle().source) / 1e6, "pictures, MB": explorer.albums.bytes_sent() / 1e6}
+    explorer.settle(600)
+    times, sizes = [], []
+    for index in range(1, 21):
+        begun = time.perf_counter()
+        sizes.append(counter.during(lambda i=index: fire(explorer.map.figure.widget, "plotly_hover", [i])))
+        times.append(time.perf_counter() - begun)
+    found |= {"hover, ms": 1000 * sorted(times)[10], "hover, kB": sorted(sizes)[10] / 1e3}
+    found["step, kB"] = counter.during(lambda: (explorer.next(), explorer.wait(), explorer.settle(600))) / 1e3
+    return found
+
+
+def in_the_browser(folder: Path, n: int) -> dict[str, float]:
+    """Measure in JupyterLab: from running the cells (imports included) until the screen and the map are there."""
+    import lab
+
+    lab.write_notebook(folder / "measure.ipynb", CELLS)
+    with lab.server(folder) as address, lab.browser() as chromium:
+        notebook = lab.Notebook(chromium, address, "measure.ipynb")
+        notebook.command("notebook:run-cell-and-select-next")
+        notebook.page.wait_for_timeout(1000)
+        notebook.wait_idle()
+        page = notebook.page
+        page.evaluate(WATCH, n)
+        page.wait_for_function("window.painted.map", timeout=300_000)
+        painted = page.evaluate("window.painted")
+    return {"screen, s": painted["screen"], "map, s": painted["map"]}
+
+
+def measure(n: int, browser: bool) -> dict[str, float]:
+    """Measure at one N."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        make_run(place / "run", n)
+        seen = in_the_browser(place, n) if browser else {}
+        command = [sys.executable, __file__, "--kernel", str(place / "run")]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return {"N": n, **json.loads(said.splitlines()[-1]), **seen}
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, nargs="+", default=[32, 128, 1024])
+    parser.add_argument("--no-browser", action="store_true")
+    parser.add_argument("--kernel", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.kernel:
+        print(json.dumps(in_the_kernel(asked.kernel)))
+        return
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
+    for n in asked.n:
+        found = measure(n, not asked.no_browser)
+        cells = [f"{found[name]:.3g}" if name in found else "–" for name in COLUMNS]
+        print("| " + " | ".join([f"{n}", *cells[1:]]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
