@@ -77,8 +77,6 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
     counter = Counter()
     counter.install()
     begun = time.perf_counter()
-    from test_figures import fire
-
     from chosen_one_nb import Explorer, Run
     from chosen_one_nb.steps import cluster  # noqa: F401  what reading a run imports
     from chosen_one_nb.widgets.live_figure import plotly_bundle
@@ -88,6 +86,8 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
     opened = time.perf_counter()
     found = {"import, s": imported - begun, "open, s": opened - imported, "opening, MB": counter.bytes / 1e6,
              "Plotly, MB": len(plotly_bundle().source) / 1e6, "pictures, MB": explorer.albums.bytes_sent() / 1e6}
+    from test_figures import fire
+
     explorer.settle(600)
     times, sizes = [], []
     for index in range(1, 21):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 __all__ = ["auroc", "balanced", "bootstrap_means", "interval", "random_groups", "standardised", "two_kinds",
            "varying"]
@@ -124,6 +123,8 @@ def auroc(values: np.ndarray, members: np.ndarray) -> np.ndarray:
     ndarray of shape (A,)
         In [0, 1]; 0.5 is no difference.
     """
+    from scipy.stats import rankdata  # late: maps need no ranks, and this import alone takes most of a second
+
     inside, outside = int(members.sum()), int((~members).sum())
     ranks = rankdata(values, axis=0)  # mid-ranks, 1..N
     return (ranks[members].sum(axis=0) - inside * (inside + 1) / 2) / (inside * outside)

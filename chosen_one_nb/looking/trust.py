@@ -32,11 +32,11 @@ def trust_table(features: np.ndarray, positions: np.ndarray, pca: np.ndarray | N
         neighbours, `continuity` falls if neighbours have been torn apart; `pca_…` are the same for PCA. Empty
         below four points or where all features are the same.
     """
-    from sklearn.manifold import trustworthiness
-
     n = len(features)
     if n < 4 or not varying(features).any():
         return pd.DataFrame(columns=COLUMNS)
+    from sklearn.manifold import trustworthiness
+
     fitting = sorted({min(k, (n - 1) // 2) for k in ks})
     rows = []
     for k in fitting:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_samples
 
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
@@ -237,11 +235,15 @@ def silhouettes(features: np.ndarray, labels: np.ndarray, settings: Settings) ->
     points, labels = in_space(features, settings), np.asarray(labels)
     if not 2 <= len(np.unique(labels)) < len(points):
         return np.full(len(points), np.nan)
+    from sklearn.metrics import silhouette_samples  # late: what was clustered is read without scikit-learn
+
     return silhouette_samples(points, labels)
 
 
 def _kmeans(points: np.ndarray, k: int, restarts: int, seed: int) -> np.ndarray:
     """K-means++ in a canonical order of the points: (N, D) -> labels (N,)."""
+    from sklearn.cluster import KMeans  # late, as in silhouettes
+
     order = np.lexsort(points.T[::-1])
     k = min(k, len(np.unique(points, axis=0)))
     labels = np.empty(len(points), dtype=int)

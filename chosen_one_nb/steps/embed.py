@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from chosen_one_nb.models import Features, Models
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import CancelledCheck, Progress
 
-__all__ = ["Features", "embed", "in_space", "unit"]
+if TYPE_CHECKING:  # a run that is only looked at must not load torch
+    from chosen_one_nb.models import Features, Models
+
+__all__ = ["embed", "in_space", "unit"]
 
 
 def embed(

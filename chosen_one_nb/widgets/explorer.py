@@ -86,7 +86,8 @@ class Explorer(Actions):
         run.listeners.append(self._heard)
         self.desk.watchers.append(self._watch)
         self.status.say(self._where())
-        self.refresh()
+        with self.later.held():
+            self.refresh()
 
     def _build(self, method: Method) -> None:
         self.bar, self.stepper, self.tree, self.curves = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Hashable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -36,6 +36,19 @@ class Later:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
+        self._held = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Begin with what is asked for inside only afterwards, so that it does not hold up what shows at once."""
+        with self._lock:
+            self._held = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held = False
+                self._begin()
 
     def get(self, key: Hashable, compute: Callable[[], Any], default: Any = None) -> Any:
         """Give the value of `key`, or `default` while it is still being computed or when that failed."""
@@ -45,10 +58,14 @@ class Later:
             self._asked.add(key)
             self._open.add(key)
             self._queue.put((key, compute))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="explorer background", daemon=True)
-                self._thread.start()
+            self._begin()
         return default
+
+    def _begin(self) -> None:
+        """Start the thread when there is something to do (with the lock held)."""
+        if self._thread is None and self._open and not self._held:
+            self._thread = threading.Thread(target=self._run, name="explorer background", daemon=True)
+            self._thread.start()
 
     def error(self, key: Hashable) -> Exception | None:
         """Say why `key` could not be computed, None when it could or is not done yet."""
