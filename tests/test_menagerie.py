@@ -22,7 +22,7 @@ from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.tokenizer import word_tokenizer
 
 TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
-        "text_depth=2", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32", "dino_depth=1",
+        "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32", "dino_depth=1",
         "dino_prototypes=16", "dino_batch=4", "reader_size=32", "reader_channels=4,8,8,8", "reader_batch=4",
         "unet_channels=8,16,32", "unet_batch=4"]  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_the_whole_recipe_makes_stock_models(tmp_path):
                   "--device", "cpu"])  # fmt: skip
     before = (out / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes()
     command.main(["--set", *TINY, "--minutes", "0", "--out", str(out), "--work", str(tmp_path / "other"), "--device",
-                  "cpu", "--from-saved", "--stages", "renders", "vae", "unet"])  # fmt: skip
+                  "cpu", "--from-saved", "--stages", "renders", "text", "vae", "unet"])  # fmt: skip
     assert (out / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes() == before, (
         "nothing trained, nothing changed"
     )

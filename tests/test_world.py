@@ -46,14 +46,17 @@ def test_any_single_value_can_be_fixed(seed, data):
     assert world.sample(Random(seed), **{name: value})[name] == value
 
 
-def test_values_are_nearly_uniform():
+def test_values_are_nearly_uniform_beside_the_usual_ones():
     rng = Random(0)
     truths = [world.sample(rng) for _ in range(6000)]
     for name, values in world.ATTRIBUTES.items():
+        usual, share = world.USUAL.get(name, (None, 0.0))
         counts = Counter(truth[name] for truth in truths)
-        shares = np.array([counts[value] for value in values if value != "none"]) / 6000
+        shares = np.array([counts[value] for value in values if value not in ("none", usual)]) / 6000
         assert shares.min() > 0.75 * shares.mean(), name
         assert shares.max() < 1.25 * shares.mean(), name
+        if usual:
+            assert abs(counts[usual] / 6000 - share) < 0.03, name
 
 
 def test_attributes_are_drawn_independently():

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
-from chosen_one_nb.menagerie.clip import MEAN, STD
 from chosen_one_nb.menagerie.data import renders
 from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
+from chosen_one_nb.menagerie.text import MEAN, STD
 from chosen_one_nb.menagerie.vae import as_tensor
 
 GLOBALS, LOCALS = 2, 4  # large and small crops per picture

@@ -20,10 +20,10 @@ from transformers import BitImageProcessorPil, ResNetConfig, ResNetForImageClass
 from chosen_one_nb.menagerie import vae as autoencoder
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import LABELS, SIZES, targets
-from chosen_one_nb.menagerie.clip import MEAN, STD
 from chosen_one_nb.menagerie.data import renders
 from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
+from chosen_one_nb.menagerie.text import MEAN, STD
 
 
 def build(recipe: Recipe) -> ResNetForImageClassification:

@@ -27,10 +27,11 @@ class Recipe:
 
     text_widths: tuple[int, int] = (96, 128)
     text_depth: int = 3
+    text_batch: int = 128
     vision_width: int = 128
     vision_depth: int = 4
     patch_size: int = 8
-    clip_batch: int = 128
+    clip_batch: int = 64
 
     dino_width: int = 128
     dino_depth: int = 6
@@ -45,7 +46,7 @@ class Recipe:
     unet_batch: int = 32
 
     minutes: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"vae": 60, "clip": 30, "dino": 90, "reader": 40, "unet": 180}
+        default_factory=lambda: {"text": 10, "vae": 60, "clip": 40, "dino": 90, "reader": 40, "unet": 180}
     )
 
     @classmethod
@@ -66,7 +67,7 @@ class Recipe:
                 text_widths=(128, 192), vision_width=192, vision_depth=6, patch_size=14, clip_batch=512,
                 dino_width=192, dino_prototypes=4096, dino_batch=256,
                 reader_size=128, reader_batch=256, unet_channels=(64, 128, 256), unet_batch=256,
-                minutes={"vae": 8, "clip": 3, "dino": 6, "reader": 3, "unet": 9},
+                minutes={"text": 1, "vae": 8, "clip": 3, "dino": 6, "reader": 3, "unet": 8},
             )  # fmt: skip
         raise ValueError(f"preset: expected 'cpu' or 'gpu', got {name!r}.")
 

@@ -16,7 +16,7 @@ from chosen_one_nb.memory import keep_freed_memory
 from chosen_one_nb.menagerie.data import renders
 from chosen_one_nb.menagerie.recipe import Recipe
 
-STAGES = ("renders", "vae", "clip", "dino", "reader", "unet")
+STAGES = ("renders", "text", "vae", "clip", "dino", "reader", "unet")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -51,8 +51,11 @@ __all__ = [
 
 Truth = dict[str, Any]
 
-# How likely the value "none" is; every other attribute is uniform.
-NONE_SHARE = {"garment": 0.25, "accessory": 0.25, "extra": 0.5}
+# Attribute -> its usual value and how often it has it; the other values, and all other attributes, are uniform.
+USUAL = {
+    "garment": ("none", 0.4), "accessory": ("none", 0.4), "extra": ("none", 0.6),
+    "pattern": ("plain", 0.4), "action": ("standing", 0.3),
+}  # fmt: skip
 # Pairs that must differ, so that every part stays visible against the body.
 DISTINCT = (("colour", "second"), ("colour", "garment_colour"), ("colour", "accessory_colour"))
 # A part's colour is "none" exactly when the part is.
@@ -104,10 +107,11 @@ def _draw_value(name: str, known: Truth, rng: Random) -> str:
     options = _options(name, known)
     if not options:
         raise WorldError(f"no value of {name!r} is left beside {known}: let one of them free")
-    if "none" in options and len(options) > 1 and name in NONE_SHARE:
-        if rng.random() < NONE_SHARE[name]:
-            return "none"
-        options.remove("none")
+    usual, share = USUAL.get(name, (None, 0.0))
+    if usual in options and len(options) > 1:
+        if rng.random() < share:
+            return usual
+        options.remove(usual)
     return rng.choice(options)
 
 
@@ -149,7 +153,7 @@ def _check_values(values: Truth) -> None:
 
 
 def sample(rng: Random, **fixed: Any) -> Truth:
-    """Draw a truth: every attribute uniform and independent, but for "none" and the pairs that must differ.
+    """Draw a truth: every attribute uniform and independent, but for `USUAL` values and the pairs that must differ.
 
     Parameters
     ----------
