@@ -11,10 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chosen_one_nb.loading import ModelError, explained, image_processor, is_folder, load, model_type
+from chosen_one_nb.batches import batches
+from chosen_one_nb.hub import Source
+from chosen_one_nb.loading import ModelError, explained, image_processor, load, model_type
+from chosen_one_nb.placement import at_work
 from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
 
 __all__ = ["Clip", "FeatureExtractor", "Features"]
+
+SMALLER = "Not one picture fits: close other programs, take a smaller extractor, or load_models(..., low_memory=True)."
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class FeatureExtractor:
         self.projected = hasattr(model, "visual_projection")
         self.width: int = model.config.projection_dim if self.projected else model.config.hidden_size
         self._skip = 1 + getattr(model.config, "num_register_tokens", 0)
+        self.device: torch.device = model.device
+        """Where it works; it may rest elsewhere."""
 
     @classmethod
     def load(
@@ -77,14 +84,16 @@ class FeatureExtractor:
             "clip": "CLIPVisionModelWithProjection",
             "clip_vision_model": "CLIPVisionModelWithProjection",
         }
-        kind = model_type(source)
+        origin = Source.of(source)
+        folder = origin.fetch()
+        kind = model_type(folder)
         if kind not in classes:
             raise ModelError(
                 f"{source}: expected a feature extractor of type {', '.join(classes)}, got {kind!r}."
             )
         more = {"add_pooling_layer": False} if kind == "vit" else {}
-        model = load(getattr(transformers, classes[kind]), source, device, dtype, **more)
-        return cls(model, image_processor(source), str(source))
+        model = load(getattr(transformers, classes[kind]), folder, device, dtype, **more)
+        return cls(model, image_processor(folder), str(origin.pinned(folder)))
 
     def __call__(
         self,
@@ -112,24 +121,28 @@ class FeatureExtractor:
         Features
         """
         vectors, tokens, grid = [], [], (0, 0)
-        for start in range(0, len(images), batch_size):
-            raise_if_cancelled(cancelled)
-            pixels = _pixels(self.processor, images[start : start + batch_size])
-            vector, token = self._look(pixels)
-            grid = _grid(pixels.shape, self.model.config.patch_size)
-            vectors.append(vector)
-            tokens.append(token.astype(np.float16) if patches else None)
-            report(on_progress, "embed", min(start + batch_size, len(images)), len(images), "images")
+        with at_work(self.device, self.model):
+            for indices, (vector, token, grid) in batches(  # noqa: B007 (the last grid is that of all)
+                len(images), batch_size, lambda part: self._look(images[part.start : part.stop], patches), SMALLER
+            ):
+                raise_if_cancelled(cancelled)
+                vectors.append(vector)
+                tokens.append(token)
+                report(on_progress, "embed", indices.stop, len(images), "images")
         cls = np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
         return Features(cls, np.concatenate(tokens) if patches and tokens else None, grid)
 
     @torch.no_grad()
-    def _look(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """(B, 3, H, W) -> CLS (B, D) and patch tokens (B, P, D'), float32."""
+    def _look(
+        self, images: Sequence[Image.Image], patches: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
+        """Pictures (B) -> CLS (B, D) float32, patch tokens (B, P, D') float16 or None, and their grid."""
+        pixels = _pixels(self.processor, images)
         out = self.model(pixels.to(self.model.device, self.model.dtype))
         sequence = out.last_hidden_state  # (B, 1 + registers + P, D')
         first = out.image_embeds if self.projected else _pooled(out, sequence)
-        return first.float().cpu().numpy(), sequence[:, self._skip :].float().cpu().numpy()
+        tokens = sequence[:, self._skip :].float().cpu().numpy().astype(np.float16) if patches else None
+        return first.float().cpu().numpy(), tokens, _grid(pixels.shape, self.model.config.patch_size)
 
 
 class Clip:
@@ -146,19 +159,23 @@ class Clip:
     def __init__(self, model: Any, processor: Any, tokenizer: Any, name: str) -> None:
         self.model, self.processor, self.tokenizer = model.eval().requires_grad_(False), processor, tokenizer
         self.name, self.width = name, int(model.config.projection_dim)
+        self.device: torch.device = model.device
+        """Where it works; it may rest elsewhere."""
 
     @classmethod
     def load(cls, source: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Clip:
         """Load a CLIPModel with its tokenizer from a folder or the Hub; raises `ModelError` if that fails."""
         from transformers import CLIPModel, CLIPTokenizer
 
-        kind = model_type(source)
+        origin = Source.of(source)
+        folder = origin.fetch()
+        kind = model_type(folder)
         if kind != "clip":
             raise ModelError(f"{source}: expected a CLIP model (model_type 'clip'), got {kind!r}.")
-        model = load(CLIPModel, source, device, dtype)
-        with explained(source, "a tokenizer"):
-            tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=is_folder(source))
-        return cls(model, image_processor(source), tokenizer, str(source))
+        model = load(CLIPModel, folder, device, dtype)
+        with explained(folder, "a tokenizer"):
+            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        return cls(model, image_processor(folder), tokenizer, str(origin.pinned(folder)))
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> np.ndarray:
@@ -186,10 +203,11 @@ class Clip:
         )
 
     def _batches(self, items: Sequence[Any], size: int, look: Callable[[Sequence[Any]], Any]) -> np.ndarray:
-        parts = [look(items[start : start + size]) for start in range(0, len(items), size)]
-        vectors = [
-            torch.nn.functional.normalize(_tensor(part).float(), dim=-1).cpu().numpy() for part in parts
-        ]
+        with at_work(self.device, self.model):
+            parts = batches(len(items), size, lambda part: look(items[part.start : part.stop]), SMALLER)
+            vectors = [
+                torch.nn.functional.normalize(_tensor(part).float(), dim=-1).cpu().numpy() for _, part in parts
+            ]
         return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
 
 

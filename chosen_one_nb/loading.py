@@ -1,9 +1,8 @@
-"""Load stock models from folders or the Hub: safetensors only, with errors that say what to do."""
+"""Load stock models from folders: safetensors only, with errors that say what to do."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,88 +10,73 @@ from typing import Any
 
 import torch
 
-__all__ = [
-    "ModelError",
-    "explained",
-    "image_processor",
-    "is_folder",
-    "is_hub_id",
-    "load",
-    "model_type",
-    "quietly",
-]
+__all__ = ["PICKLES", "ModelError", "convert_line", "explained", "image_processor", "load", "model_type", "quietly"]
+
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+"""File endings that mean Python pickles, which can run code when opened."""
 
 
 class ModelError(Exception):
     """A model that cannot be used: the message says what was looked for, what was found, and what to do."""
 
 
-def is_folder(source: str | Path) -> bool:
-    """Tell a model's folder from a Hub id."""
-    return Path(source).is_dir()
-
-
-def is_hub_id(source: str | Path) -> bool:
-    """Tell `owner/name` from a path."""
-    return isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "~", os.sep))
-
-
-def load(kind: Any, source: str | Path, device: str | None, dtype: torch.dtype | None, **more: Any) -> Any:
-    """Load one transformers model from safetensors; float32 unless told otherwise."""
-    with explained(source, f"a {kind.__name__}"), quietly():
+def load(kind: Any, folder: Path, device: str | torch.device | None, dtype: torch.dtype | None, **more: Any) -> Any:
+    """Load one transformers model from a folder's safetensors; float32 unless told otherwise."""
+    with explained(folder, f"a {kind.__name__}"), quietly():
         model = kind.from_pretrained(
-            source,
-            dtype=dtype or torch.float32,
-            use_safetensors=True,
-            local_files_only=is_folder(source),
-            **more,
+            folder, dtype=dtype or torch.float32, use_safetensors=True, local_files_only=True, **more
         )
     return model.to(device or "cpu")
 
 
-def image_processor(source: str | Path) -> Any:
+def image_processor(folder: Path) -> Any:
     """Load a checkpoint's own preprocessing, by Pillow."""
     from transformers import AutoImageProcessor
 
-    with explained(source, "a preprocessor_config.json"), quietly():
-        return AutoImageProcessor.from_pretrained(source, backend="pil", local_files_only=is_folder(source))
+    with explained(folder, "a preprocessor_config.json"), quietly():
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
 
 
-def model_type(source: str | Path) -> str:
+def model_type(folder: Path) -> str:
     """Read `model_type` of a model's configuration."""
-    if is_folder(source):
-        file = Path(source) / "config.json"
-        if not file.is_file():
-            raise ModelError(
-                f"{source}: expected a model folder with a config.json, found none. Check the path."
-            )
-        with explained(source, "a configuration"):
-            return str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
-    if not is_hub_id(source):
-        raise ModelError(f"{source}: no such folder, and not a Hub id (owner/name).")
-    from transformers import AutoConfig
-
-    with explained(source, "a configuration"), quietly():
-        return str(AutoConfig.from_pretrained(source).model_type)
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{folder}: expected a model folder with a config.json, found none. Check the path.")
+    with explained(folder, "a configuration"):
+        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
 
 
 @contextmanager
-def explained(source: str | Path, what: str) -> Iterator[None]:
+def explained(place: Path, what: str) -> Iterator[None]:
     """Turn whatever the libraries raise while loading into one `ModelError` with a way out."""
     try:
         yield
     except ModelError:
         raise
     except Exception as error:
-        place = (
-            "Check that the folder is complete"
-            if is_folder(source)
-            else ("Check the id and the network; a copy in a folder works without one")
-        )
         raise ModelError(
-            f"{source}: expected {what} in safetensors files, could not load it: {error}\n{place}. "
-            "Weights in pickle files (.bin, .ckpt) are refused because they can run code."
+            f"{place}: expected {what} in safetensors files, could not load it: {error}\n"
+            f"Check that the folder is complete. Weights in pickle files (.bin, .ckpt) are refused because they can "
+            f"run code{_pickles_in(place)}"
         ) from error
+
+
+def convert_line(file: str = "MODEL.bin") -> str:
+    """Return how to turn a pickle into safetensors without running what it holds (`weights_only`)."""
+    new = str(Path(file).with_suffix(".safetensors"))
+    return (
+        "Where you trust it, convert it once, which runs none of its code:\n"
+        "    python -c \"import torch; from safetensors.torch import save_file; "
+        f"d = torch.load({file!r}, map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+        f"save_file({{k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}}, {new!r}, "
+        "{'format': 'pt'})\""
+    )
+
+
+def _pickles_in(place: Path) -> str:
+    """Say how to convert the pickles that are there, if any."""
+    found = sorted(file for file in place.rglob("*") if file.suffix in PICKLES) if place.is_dir() else []
+    return f"; {found[0]} is one. {convert_line(str(found[0]))}" if found else "."
 
 
 @contextmanager

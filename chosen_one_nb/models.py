@@ -1,4 +1,4 @@
-"""The generator and the eyes (feature extractor, CLIP): from data/menagerie, a folder, or a Hub id.
+"""The generator and the eyes (feature extractor, CLIP): bundled, from a folder or file, or from the Hub.
 
 Only safetensors files and stock classes are loaded: no pickles, no code from a model's repository.
 """
@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from chosen_one_nb.eyes import Clip, FeatureExtractor, Features
-from chosen_one_nb.loading import ModelError, explained, is_folder, is_hub_id, quietly
+from chosen_one_nb.hub import Source, offline_mode
+from chosen_one_nb.loading import ModelError
 from chosen_one_nb.memory import keep_freed_memory
+from chosen_one_nb.pipelines import distil, load_pipeline
+from chosen_one_nb.placement import best_device, best_dtype, device_memory
 
 __all__ = [
+    "KNOWN",
     "MENAGERIE",
     "Clip",
     "FeatureExtractor",
@@ -26,22 +30,19 @@ __all__ = [
     "Models",
     "fingerprint",
     "load_models",
+    "weight_bytes",
 ]
 
 MENAGERIE = Path(__file__).parent.parent / "data" / "menagerie"
 """Folder of the bundled miniature."""
 
-KNOWN = {
-    "sdxl": (
-        "stabilityai/stable-diffusion-xl-base-1.0",
-        "facebook/dinov2-large",
-        "openai/clip-vit-large-patch14",
-    )
-}
-"""Short names: (pipeline, extractor, clip) on the Hub."""
+DINOV2 = "facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"
+CLIP_L = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
+KNOWN = {"sdxl": ("stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b", DINOV2, CLIP_L)}
+"""Short names: (pipeline, extractor, clip) on the Hub, at one commit each."""
 
 ENOUGH = 1 << 20  # bytes of a file's beginning and end that tell it from another one
-PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
+ROOM = 2  # device memory that is plenty: this many times the weights
 
 
 @dataclass
@@ -60,6 +61,12 @@ class Models:
     fingerprint : str
         SHA-256 over the configurations and the beginnings and sizes of the weights: a run says which models
         made it.
+    recipe : dict
+        The arguments of `load_models` that give these models again, Hub ids with the commit they were loaded at.
+    device : torch.device
+        Where they work.
+    low_memory : bool
+        Whether they rest on the CPU, and each stage has only its own parts on the device.
     """
 
     pipeline: Any
@@ -67,29 +74,49 @@ class Models:
     clip: Clip | None
     name: str
     fingerprint: str
+    recipe: dict[str, str] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    low_memory: bool = False
 
 
 def load_models(
     name: str | Path = "menagerie",
     *,
-    device: str | None = None,
-    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
     extractor: FeatureExtractor | str | Path | None = None,
     clip: Clip | str | Path | None = None,
+    distilled: str | Path | None = None,
+    config: str | Path | None = None,
+    low_memory: bool | None = None,
+    offline: bool = False,
 ) -> Models:
     """Load a generator, a feature extractor and CLIP.
 
     Parameters
     ----------
     name : str or Path
-        "menagerie" (bundled), "sdxl" (from the Hub), a folder that is a model set (pipeline/, dinov2/,
-        clip/), a diffusers pipeline folder (model_index.json), or a Hub id of one.
+        "menagerie" (bundled), "sdxl" (from the Hub), a folder that is a model set (pipeline/, dinov2/, clip/), a
+        diffusers pipeline folder (model_index.json), a single-file checkpoint (.safetensors), or a Hub id of one,
+        `owner/name@revision` for a certain commit, tag or branch.
     device : str, optional
-        "cpu", "cuda", "mps"; None takes CUDA if there is one, else the CPU.
-    dtype : torch.dtype, optional
-        None is float32 on the CPU, even if the files are half precision, and bfloat16 (or float16) on CUDA.
+        "cpu", "cuda", "mps"; None takes CUDA if there is one, else MPS, else the CPU.
+    dtype : torch.dtype or str, optional
+        None is float32 on the CPU, even if the files are half precision, and bfloat16 (or float16) elsewhere.
     extractor, clip : instance, str or Path, optional
         To replace, or for a bare pipeline to supply, the eyes. Instances may be shared between models.
+    distilled : str or Path, optional
+        A LoRA or UNet distilled to few steps, for `Settings.sampled("flash")`: folder, file or Hub id. It becomes
+        part of the generator, in training too, and changes the distribution that pictures are drawn from.
+    config : str or Path, optional
+        For a single-file checkpoint, which holds no tokenizers: a pipeline whose configuration it goes with; None
+        takes the published one of its kind, from the Hub.
+    low_memory : bool, optional
+        One switch: parts rest on the CPU until their stage comes, pictures are decoded one by one, training
+        recomputes activations and keeps its optimiser in 8 bits where bitsandbytes is installed. None switches it
+        on where the device has less than twice the weights' room.
+    offline : bool
+        Look in folders and the Hub's cache only.
 
     Returns
     -------
@@ -100,54 +127,55 @@ def load_models(
     ModelError
         If something is missing, of the wrong kind, not safetensors, or out of reach.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or _default_dtype(device)
-    if device == "cpu":
+    place = torch.device(device) if device else best_device()
+    kind = _dtype(dtype) or best_dtype(place)
+    if place.type == "cpu":
         keep_freed_memory()
-    sources = _sources(name)
-    eyes = [
-        given if given is not None else found
-        for given, found in zip((extractor, clip), sources[1:], strict=True)
-    ]
-    if eyes[0] is None:
-        raise ModelError(
-            f"{name}: this is a pipeline without a feature extractor. Pass one, for example "
-            "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
-        )
-    pipeline = _load_pipeline(sources[0], device, dtype)
-    loaded = (
-        eyes[0]
-        if isinstance(eyes[0], FeatureExtractor)
-        else FeatureExtractor.load(eyes[0], device=device, dtype=dtype)
-    )
-    texts = (
-        eyes[1]
-        if eyes[1] is None or isinstance(eyes[1], Clip)
-        else Clip.load(eyes[1], device=device, dtype=dtype)
-    )
-    return Models(
-        pipeline, loaded, texts, str(name), fingerprint([sources[0], *(_source(eye) for eye in eyes)])
-    )
+    with offline_mode(offline):
+        source, *eyes = _sources(name)
+        eyes = [given if given is not None else found for given, found in zip((extractor, clip), eyes, strict=True)]
+        if eyes[0] is None:
+            raise ModelError(
+                f"{name}: this is a pipeline without a feature extractor. Pass one, for example "
+                "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
+            )
+        pipeline, made_of = load_pipeline(source, kind, config)
+        if distilled is not None:
+            made_of.append(distil(pipeline, distilled))
+        seeing, reading = _eye(FeatureExtractor, eyes[0], kind), _eye(Clip, eyes[1], kind)
+    low_memory = low_memory if low_memory is not None else _cramped(place, pipeline, seeing, reading)
+    _settle(place, pipeline, seeing, reading, low_memory)
+    recipe = _recipe(name, made_of, extractor and seeing, clip and reading, distilled, config)
+    sources = [*made_of, *(_source(eye) for eye in (seeing, reading))]
+    return Models(pipeline, seeing, reading, str(name), fingerprint(sources), recipe, place, low_memory)
 
 
 def fingerprint(sources: Sequence[str | Path | None]) -> str:
-    """Return a SHA-256 over model folders: name, size, first and last MiB of each file.
+    """Return a SHA-256 over model folders and files: name, size, first and last MiB of each file.
 
-    A Hub id counts by its name and the commit in the local cache.
+    What is on the Hub counts by its id and commit.
     """
     digest = hashlib.sha256()
     for source in sources:
-        if source is None or not is_folder(source):
-            digest.update(f"{source} {_commit(source)}".encode())
+        if source is None or not Path(source).exists():
+            digest.update(f"{source} ".encode())
             continue
-        for file in sorted(Path(source).rglob("*")):
+        place = Path(source)
+        for file in [place] if place.is_file() else sorted(place.rglob("*")):
             if file.suffix in (".json", ".txt", ".safetensors"):
-                digest.update(f"{file.relative_to(source).as_posix()} {file.stat().st_size}".encode())
+                name = file.name if file == place else file.relative_to(place).as_posix()
+                digest.update(f"{name} {file.stat().st_size}".encode())
                 with file.open("rb") as stream:
                     digest.update(stream.read(ENOUGH))
                     stream.seek(max(0, file.stat().st_size - ENOUGH))
                     digest.update(stream.read())
     return digest.hexdigest()
+
+
+def weight_bytes(*modules: Any) -> int:
+    """Return the bytes that modules' parameters and buffers hold; None is skipped."""
+    found = [tensor for module in modules if module is not None for tensor in (*module.parameters(), *module.buffers())]
+    return sum(tensor.numel() * tensor.element_size() for tensor in found)
 
 
 def _sources(name: str | Path) -> tuple[str | Path, str | Path | None, str | Path | None]:
@@ -158,68 +186,70 @@ def _sources(name: str | Path) -> tuple[str | Path, str | Path | None, str | Pat
     if (folder / "pipeline").is_dir():
         eyes = [folder / part if (folder / part).is_dir() else None for part in ("dinov2", "clip")]
         return folder / "pipeline", eyes[0], eyes[1]
-    if (folder / "model_index.json").is_file():
+    if (folder / "model_index.json").is_file() or folder.is_file():
         return folder, None, None
     if folder.exists() or str(name) == "menagerie":
         raise ModelError(
             f"{folder}: expected a model set (folders pipeline/, dinov2/, clip/) or a diffusers pipeline "
             "(model_index.json), found neither. Check the path, or fetch the model again."
         )
-    if not is_hub_id(str(name)):
+    if "/" not in str(name):
         raise ModelError(
-            f"{name}: no such folder, and not a Hub id (owner/name) or one of "
-            f"{', '.join(('menagerie', *KNOWN))}."
+            f"{name}: no such folder, and not a Hub id (owner/name) or one of {', '.join(('menagerie', *KNOWN))}."
         )
+    Source.of(name)
     return str(name), None, None
 
 
-def _load_pipeline(source: str | Path, device: str, dtype: torch.dtype) -> Any:
-    with explained(source, "a diffusers pipeline"), quietly():
-        import diffusers
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ModelError(f"dtype: expected float32, bfloat16 or float16, got {dtype!r}.")
+    return found
 
-        kind = diffusers.DiffusionPipeline.load_config(source, local_files_only=is_folder(source)).get(
-            "_class_name"
-        )
-        if kind not in PIPELINES:
-            raise ModelError(f"{source}: expected a pipeline of class {' or '.join(PIPELINES)}, got {kind}.")
-        more = (
-            {"safety_checker": None, "requires_safety_checker": False}
-            if kind == PIPELINES[1]
-            else {"add_watermarker": False}
-        )
-        pipeline = getattr(diffusers, kind).from_pretrained(
-            source, dtype=dtype, use_safetensors=True, local_files_only=is_folder(source), **more
-        )
-    for part in (
-        pipeline.unet,
-        pipeline.vae,
-        pipeline.text_encoder,
-        getattr(pipeline, "text_encoder_2", None),
-    ):
-        if part is not None:
-            part.eval().requires_grad_(False)
-    if device != "cpu":  # on the CPU it was no quicker: 19 ms against 18 ms per picture and step
+
+def _eye(kind: Any, given: Any, dtype: torch.dtype) -> Any:
+    return given if given is None or isinstance(given, kind) else kind.load(given, dtype=dtype)
+
+
+def _modules(pipeline: Any) -> list[Any]:
+    return [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
+
+
+def _cramped(device: torch.device, pipeline: Any, *eyes: Any) -> bool:
+    """Whether an accelerator has too little memory for everything at once."""
+    there = device_memory(device) if device.type != "cpu" else None
+    return there is not None and there < ROOM * weight_bytes(*_modules(pipeline), *(eye and eye.model for eye in eyes))
+
+
+def _settle(device: torch.device, pipeline: Any, seeing: Any, reading: Any, low_memory: bool) -> None:
+    """Put every part where it rests, in the layout the device likes."""
+    if device.type != "cpu":  # on the CPU it was no quicker: 19 ms against 18 ms per picture and step
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    home = torch.device("cpu") if low_memory else device
+    for module in _modules(pipeline):
+        module.to(home)
+    for eye in (seeing, reading):
+        if eye is not None:
+            eye.model.to(home)
+            eye.device = device
 
 
-def _default_dtype(device: str) -> torch.dtype:
-    if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.float32
+def _recipe(
+    name: Any, made_of: list[str], extractor: Any, clip: Any, distilled: Any, config: Any
+) -> dict[str, str]:
+    """The arguments that load the same models again."""
+    whole = str(name) in KNOWN or Path(made_of[0]).exists()
+    found = {
+        "name": str(name) if whole else made_of[0],
+        "extractor": extractor and extractor.name,
+        "clip": clip and clip.name,
+        "distilled": distilled and made_of[-1],
+        "config": config and str(config),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
-def _source(eye: Any) -> str | Path | None:
-    return eye.name if isinstance(eye, FeatureExtractor | Clip) else eye
-
-
-def _commit(source: str | Path | None) -> str:
-    from huggingface_hub import try_to_load_from_cache
-
-    for file in ("model_index.json", "config.json"):
-        found = try_to_load_from_cache(str(source), file) if source and is_hub_id(str(source)) else None
-        if isinstance(found, str):
-            return Path(found).parent.name
-    return ""
+def _source(eye: FeatureExtractor | Clip | None) -> str | None:
+    return eye and eye.name
