@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from chosen_one_nb import store
 from chosen_one_nb.keeping import choosing, opening
 from chosen_one_nb.keeping.choosing import Change
 from chosen_one_nb.keeping.decision import ChoiceError, Decision, RunError
-from chosen_one_nb.keeping.drawing import CONTEXTS, Calls
+from chosen_one_nb.keeping.drawing import CONTEXTS, Calls, typical
 from chosen_one_nb.keeping.node import SHARED, STAGES, Node
 from chosen_one_nb.keeping.painter import ModelsDiffer, Painter
 from chosen_one_nb.keeping.stages import DO
@@ -166,6 +166,31 @@ class Run(Painter):
         return run
 
     @classmethod
+    def example(cls, folder: str | Path | None = None) -> Run:
+        """Open the bundled finished run: two branches of "a sticker of a fox".
+
+        Parameters
+        ----------
+        folder : str or Path, optional
+            Where to put a copy that can be worked on; one that is there already is opened as it is. None: only
+            look at the bundled one, which writes nothing.
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        StoreError
+            The bundled run is missing: it comes with the repository, in ``data/runs``.
+        """
+        if folder is None:
+            return cls.open(opening.EXAMPLE, read_only=True)
+        if (Path(folder).expanduser() / "run.json").exists():
+            return cls.open(folder)
+        return cls.open(opening.EXAMPLE, read_only=True).copy(folder)
+
+    @classmethod
     def _opened(cls, place: Path, read_only: bool) -> Run:
         keeper = None
         if not read_only and (place / "run.json").exists():
@@ -212,7 +237,9 @@ class Run(Painter):
         opening.check_empty(place)
         leave = shutil.ignore_patterns(".lock", "keeper.json", f"*{store.TEMPORARY}")
         with store.told_of(place):
-            shutil.copytree(self.folder, place, ignore=leave, dirs_exist_ok=True)
+            shutil.copytree(self.folder, place, ignore=leave, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            for part in (place, *(path for path in place.rglob("*") if path.is_dir())):
+                part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written
         return Run.open(place, self._models)
 
     def report(self, path: str | Path | None = None) -> Path:
@@ -222,6 +249,38 @@ class Run(Painter):
         place = Path(path) if path else self.folder / "report.html"
         store.write_bytes(place, page(self).encode())
         return place
+
+    def export(
+        self,
+        folder: str | Path | None = None,
+        node: Node | str | None = None,
+        *,
+        formats: Sequence[str] = ("diffusers", "kohya", "comfyui"),
+        name: str | None = None,
+    ) -> Path:
+        """Write a Θ as files that other programs load, with the best pictures it has drawn; see `Character.export`.
+
+        Parameters
+        ----------
+        folder : str or Path, optional
+            None: ``exports/<prompt>-<node>`` in the run's folder.
+        node : Node or str, optional
+            Whose Θ: its own, else the one its gallery was drawn with. None: the Θ of `character`.
+        formats, name
+            As of `Character.export`.
+
+        Raises
+        ------
+        RunError
+            There is no Θ yet.
+        CharacterError
+            A bad name or format, or a folder that cannot be written.
+        """
+        source = self._source(self.current) if node is None else self._theta_node(self.node(node))
+        if source is None:
+            raise RunError("There is no Θ to export yet: it comes with the first refinement, run.next_iteration().")
+        place = Path(folder).expanduser() if folder else opening.export_folder(self.folder, self.prompt, source.id)
+        return source.theta.export(place, formats, typical(source), name)
 
     def step(
         self,

@@ -23,6 +23,7 @@ from chosen_one_nb.store import Stamp, StoreError
 
 if TYPE_CHECKING:
     from chosen_one_nb.character import Character
+    from chosen_one_nb.keeping.node import Node
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps import CancelledCheck, Progress
     from chosen_one_nb.steps.generate import Gallery, OnImages
@@ -169,8 +170,7 @@ def draw(
     desk = _Desk(drawing, album, models, fingerprint, calls, stage)
     pictures: list[Image.Image] = []
     stamps: dict[str, Stamp] = {}
-    for start in range(0, len(drawing.seeds), drawing.settings.batch_size):
-        block = range(start, min(start + drawing.settings.batch_size, len(drawing.seeds)))
+    for block in blocks(drawing):
         for picture, files in desk.found(block) or desk.drawn(block):
             pictures.append(picture)
             stamps.update(files)
@@ -178,6 +178,48 @@ def draw(
     if album.keep:
         store.flush_all(album.folder, stamps)
     return pictures, stamps
+
+
+def typical(node: Node, n: int = 4) -> list[Image.Image]:
+    """Return the n most typical pictures drawn with a node's Θ: those nearest to the mean of their gallery.
+
+    None where no gallery has been drawn with it; the first n where it has not been embedded.
+    """
+    child = next((child for child in reversed(node.children) if len(child.images)), None)
+    if child is None:
+        return []
+    order = list(range(len(child.images)))
+    if child.features is not None:
+        from chosen_one_nb.steps.embed import in_space
+
+        points = in_space(child.features, child.settings)
+        order.sort(key=lambda i: float(np.linalg.norm(points[i] - points.mean(0))))
+    return [child.image(i) for i in order[:n]]
+
+
+def blocks(drawing: Drawing) -> list[range]:
+    """Part a gallery's indices at the borders of its batches: any of them draws the same pictures alone."""
+    n, size = len(drawing.seeds), drawing.settings.batch_size
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def draw_block(
+    drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, block: range
+) -> None:
+    """Draw one block into an album, unless it is there already; what `draw` finds later."""
+    desk = _Desk(drawing, album, models, fingerprint, Calls(), "generate")
+    done = desk.found(block) or desk.drawn(block)
+    store.flush_all(album.folder, [name for _, files in done for name in files])
+
+
+def missing(drawing: Drawing, album: Album, fingerprint: str) -> list[range]:
+    """Return the blocks that are not on disk, or not as they should be."""
+    desk = _Desk(drawing, album, _no_models, fingerprint, Calls(), "generate")
+    return [block for block in blocks(drawing) if desk.found(block) is None]
+
+
+def _no_models() -> Models:
+    raise AssertionError("nothing is to be drawn here")
 
 
 Done = list[tuple[Image.Image, dict[str, Stamp]]]

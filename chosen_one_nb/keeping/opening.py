@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 RECORDED = ("chosen_one_nb", "torch", "diffusers", "transformers", "peft", "scikit-learn", "numpy", "pillow")
 """Packages whose versions are kept with a run."""
 
+EXAMPLE = Path(__file__).parents[2] / "data" / "runs" / "fox"
+"""The bundled finished run, made by ``python tools/bundled_run.py``."""
+
 OWN = (".lock", "keeper.json", "nodes")
 """What a start that was cut short may have left in a folder."""
 
@@ -60,13 +63,22 @@ def check_empty(folder: Path) -> None:
         raise RunError(f"{folder} is not empty and holds no run. Give a new or empty folder.")
 
 
+def _words(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "run"
+
+
 def free_folder(prompt: str) -> Path:
     """Return a folder for a prompt's run under ``runs/`` that does not exist yet."""
-    name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "run"
+    name = _words(prompt)
     place, n = Path("runs") / name, 2
     while place.exists():
         place, n = Path("runs") / f"{name}-{n}", n + 1
     return place.resolve()
+
+
+def export_folder(folder: Path, prompt: str, node: str) -> Path:
+    """Return the folder that a run's Θ is exported to by default."""
+    return folder / "exports" / f"{_words(prompt)}-{node}"
 
 
 def loaded(models: Models | str | Path) -> Models:

@@ -230,6 +230,22 @@ class Actions:
 
     # --- taking away -----------------------------------------------------------------------------------------------
 
+    @property
+    def place(self) -> Path:
+        """The folder that files are written to: the run's own, or one here where that can only be looked at."""
+        return Path.cwd() / "runs" / self.run.folder.name if self.run.read_only else self.run.folder
+
+    @guarded
+    def export(self, folder: str | Path, formats: Sequence[str], name: str | None = None) -> None:
+        """Write the Θ that the screen shows as files for other programs, in the background."""
+        source = self.strength.source()
+
+        def work(job: Job) -> None:
+            path = self.run.export(folder, source, formats=formats, name=name)
+            job.came_of_it = f"Exported Θ of node {source} to {path}. Its README.md has the lines to copy."
+
+        self.desk.start(work, name="export")
+
     @guarded
     def draw_strength(self, strength: float) -> None:
         """Draw eight fixed seeds at a strength of Θ, in the background."""
@@ -246,13 +262,15 @@ class Actions:
     @guarded
     def save_table(self, folder: str | Path | None = None) -> list[Path]:
         """Write the iteration's table as CSV and Parquet."""
-        paths = save_table(self.run, self.node, folder)
+        paths = save_table(self.run, self.node, folder or self.place / "tables")
         self.status.say(f"Written: {', '.join(map(str, paths))}.", "good")
         return paths
 
     @guarded
     def report(self) -> Path:
         """Write the whole run as one HTML page."""
-        path = self.run.report()
+        if self.run.read_only:
+            self.place.mkdir(parents=True, exist_ok=True)
+        path = self.run.report(self.place / "report.html")
         self.status.say(f"Written: {path}. It opens in any browser.", "good")
         return path

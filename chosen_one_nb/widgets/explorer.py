@@ -326,7 +326,7 @@ class Explorer(Actions):
             self.failed, self._pinned = False, None
             self.status.say(f"At work: {job.name}…")
         elif job.state == "done":
-            self.status.say(self._where(), "good")
+            self.status.say(job.came_of_it or self._where(), "good")
         elif job.state == "cancelled":
             self.status.say(
                 "Cancelled. Finished stages and whole pictures are kept; Next goes on from there.", "warning"

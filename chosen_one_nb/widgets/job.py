@@ -91,6 +91,11 @@ class Job:
     on_change : callable, optional
         Called with the job, on the job's thread, when it starts, progresses and ends.
 
+    Attributes
+    ----------
+    came_of_it : str
+        What the work wants to be said when it is done; empty where the run's own state says it.
+
     Notes
     -----
     The thread is a daemon: it never keeps a kernel alive. What a stage has finished is on disk already.
@@ -108,6 +113,7 @@ class Job:
         self.progress: Progress | None = None
         self.result: Any = None
         self.error: BaseException | None = None
+        self.came_of_it = ""
         self._work = work
         self._on_change = on_change or (lambda job: None)
         self._stop = threading.Event()

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import ipywidgets
 import pandas as pd
 
-from .panel import Panel, button, row
+from chosen_one_nb.keeping.opening import export_folder
+
+from .panel import Panel, button, framed, row
 
 if TYPE_CHECKING:
     from chosen_one_nb.run import Node, Run
@@ -79,6 +81,63 @@ def save_table(run: Run, node: Node, folder: Path | None = None) -> list[Path]:
     return paths
 
 
+FORMATS = (
+    ("diffusers", "diffusers", "A folder for pipeline.load_lora_weights, with the new word's rows"),
+    ("kohya", "A1111, Forge, kohya", "A LoRA file and an embedding file, as sd-scripts, A1111 and Forge read them"),
+    ("comfyui", "ComfyUI", "The same two files, and a workflow that loads them"),
+)
+"""Of each format of `Run.export`: its name there, what it is called here, and what it gives."""
+
+
+class ExportForm:
+    """Which Θ goes where, for which programs, under what name."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self.explorer = explorer
+        self.folder = _text("folder", "Where to put the files; made if need be", "460px")
+        self.name = _text("name", "Name of the files, and the word for the character in A1111 and ComfyUI", "300px")
+        self.name.placeholder = "from the folder's name"
+        self.formats = [
+            ipywidgets.Checkbox(
+                True, description=label, tooltip=tip, indent=False, layout=ipywidgets.Layout(width="auto")
+            )
+            for _, label, tip in FORMATS
+        ]
+        self.go = button(
+            "Export Θ", "Write Θ as files that the ticked programs load", icon="download", kind="export"
+        )
+        self.words = ipywidgets.HTML()
+        self.words.add_class("chosen-trust")
+        self.ui = ipywidgets.VBox(
+            [self.words, row(*self.formats), row(self.folder, self.name, self.go)]
+        )
+        self.go.on_click(lambda _button: self.export())
+        self._offered = ""
+
+    def show(self) -> None:
+        """Name the Θ that would be exported and offer a folder for it."""
+        explorer, source = self.explorer, self.explorer.strength.source()
+        self.go.disabled = source is None or explorer.busy
+        self.words.value = (
+            f"Θ of node {escape(source)}: its LoRA and its word, with the four most typical pictures drawn with it."
+            if source
+            else "There is no Θ to export yet: it comes with the first refinement."
+        )
+        offered = str(export_folder(explorer.place, explorer.run.prompt, source)) if source else ""
+        if self.folder.value == self._offered:  # what a person wrote there stands
+            self.folder.value = offered
+        self._offered = offered
+
+    def export(self) -> None:
+        """Export, or say what is missing."""
+        ticked = [name for (name, _, _), box in zip(FORMATS, self.formats, strict=True) if box.value]
+        if not ticked or not self.folder.value.strip():
+            missing = "a folder" if ticked else "at least one program"
+            self.explorer.status.say(f"Nothing is exported: name {missing} first.", "warning")
+            return
+        self.explorer.export(self.folder.value.strip(), ticked, self.name.value.strip() or None)
+
+
 class TakeawayPanel(Panel):
     """Buttons that write files, and where they were written."""
 
@@ -96,9 +155,16 @@ class TakeawayPanel(Panel):
             icon="file",
             kind="report",
         )
+        self.export = ExportForm(explorer)
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-trust")
-        self.ui = ipywidgets.VBox([row(self.table, self.report), self.words])
+        self.ui = ipywidgets.VBox(
+            [
+                framed("The run as files", ipywidgets.VBox([row(self.table, self.report), self.words])),
+                framed("The character for other programs", self.export.ui),
+            ]
+        )
+        self.ui.add_class("chosen-takeaway")
         self.table.on_click(lambda _button: explorer.save_table())
         self.report.on_click(lambda _button: explorer.report())
 
@@ -107,6 +173,16 @@ class TakeawayPanel(Panel):
         selected = len(self.explorer.selected)
         self.words.value = (
             f"In a cell: <code>explorer.selection</code> ({selected} selected), <code>run.table()</code>, "
-            f"<code>run.curve()</code>, <code>explorer.snapshot()</code>, <code>run.report()</code>. "
-            f"The run lies in <code>{escape(str(self.run.folder))}</code>."
+            f"<code>run.curve()</code>, <code>explorer.snapshot()</code>, <code>run.report()</code>, "
+            f"<code>run.export()</code>. Files go to <code>{escape(str(self.explorer.place))}</code>."
         )
+        self.export.show()
+
+
+def _text(label: str, tip: str, width: str) -> ipywidgets.Text:
+    return ipywidgets.Text(
+        description=label,
+        tooltip=tip,
+        style={"description_width": "auto"},
+        layout=ipywidgets.Layout(width=width, max_width="100%"),
+    )

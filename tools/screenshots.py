@@ -1,0 +1,127 @@
+"""Take the pictures of the explorer for the README: ``python tools/screenshots.py [--out FOLDER] [--every]``.
+
+A copy of the bundled run is opened in JupyterLab in Chromium and used as a person would. With ``--every`` the states
+that the README does not show are kept too, to be looked at.
+"""
+
+import argparse
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import lab  # noqa: E402
+
+CELLS = [
+    "from chosen_one_nb import Explorer, Run\nrun = Run.example('fox')",
+    "explorer = Explorer(run)\nexplorer",
+]
+README = ("explorer", "explorer_dark", "explorer_compare")
+WIDE, NARROW = (1600, 2300), (820, 3200)
+POINT = """(index) => {
+  const traces = [...document.querySelectorAll('.chosen-map .scatterlayer .trace')];
+  const points = traces.map(t => [...t.querySelectorAll('.point')]).sort((a, b) => b.length - a.length)[0];
+  const box = points[index].getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}"""
+
+
+class Camera:
+    """The explorer in a notebook, used and photographed."""
+
+    def __init__(self, notebook: lab.Notebook, out: Path, wanted: tuple[str, ...]) -> None:
+        self.notebook, self.page, self.out, self.wanted = notebook, notebook.page, out, wanted
+
+    def find(self, selector: str):  # noqa: ANN201
+        """Find a part of the explorer."""
+        return self.page.locator(f".chosen-explorer {selector}")
+
+    def settled(self) -> None:
+        """Wait until the UMAP and the resampling of clusters are there and drawn."""
+        self.find(".chosen-trust").filter(has_text="trustworthiness").first.wait_for(timeout=240_000)
+        self.find(".chosen-card").first.filter(has_text="%").wait_for(timeout=240_000)
+        self.page.wait_for_timeout(1500)
+
+    def hover(self, index: int) -> None:
+        """Point at a point of the map."""
+        x, y = self.page.evaluate(POINT, index)
+        self.page.mouse.move(x - 30, y - 30)
+        self.page.mouse.move(x, y)
+        self.find(f".chosen-preview[data-index='{index}']").wait_for(timeout=30_000)
+
+    def tab(self, name: str) -> None:
+        """Turn to a tab."""
+        self.page.get_by_role("tab", name=name, exact=True).click()
+        self.page.wait_for_timeout(800)
+
+    def dark(self, yes: bool) -> None:
+        """Change JupyterLab's theme."""
+        self.notebook.command("apputils:change-theme", theme="JupyterLab Dark" if yes else "JupyterLab Light")
+        self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{'false' if yes else 'true'}'")
+        self.page.wait_for_timeout(800)
+
+    def keep(self, name: str) -> None:
+        """Keep a picture of the explorer."""
+        if name not in self.wanted and self.wanted:
+            return
+        self.page.wait_for_timeout(500)
+        shot = self.page.locator(".chosen-explorer").screenshot()
+        Image.open(io.BytesIO(shot)).convert("RGB").save(self.out / f"{name}.jpg", quality=88, optimize=True)
+        print(self.out / f"{name}.jpg", flush=True)
+
+
+def photograph(camera: Camera) -> None:
+    """Go through the states."""
+    camera.settled()
+    camera.keep("opened")
+    camera.hover(7)
+    camera.keep("explorer")
+    camera.dark(True)
+    camera.keep("explorer_dark")
+    camera.tab("Compare")
+    camera.keep("compare_dark")
+    camera.dark(False)
+    camera.keep("explorer_compare")
+    for name in ("Strength of Θ", "Settings", "Take away"):
+        camera.tab(name)
+        camera.keep(name.split()[0].lower())
+    camera.tab("Gallery")
+    camera.find("button.chosen-step").first.click() if camera.find("button.chosen-step").count() else None
+    camera.page.get_by_label("pictures", exact=True).click()
+    camera.page.wait_for_timeout(1500)
+    camera.keep("pictures_on_points")
+    camera.find(".chosen-node[data-node='1']").click()
+    camera.page.wait_for_timeout(2500)
+    camera.keep("last_iteration")
+    camera.page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
+    camera.find(".chosen-node[data-node='0']").click()
+    camera.page.wait_for_timeout(2500)
+    camera.keep("narrow")
+
+
+def main() -> None:
+    """Open, photograph, close."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "data" / "pictures")
+    parser.add_argument("--every", action="store_true", help="keep the states that the README does not show too")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        lab.write_notebook(place / "explorer.ipynb", CELLS)
+        with lab.server(place) as address, lab.browser() as chromium:
+            notebook = lab.Notebook(chromium, address, "explorer.ipynb", width=WIDE[0], height=WIDE[1])
+            notebook.page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
+            notebook.run_all()
+            camera = Camera(notebook, asked.out, () if asked.every else README)
+            camera.find(".chosen-map .scatterlayer .point").first.wait_for(timeout=60_000)
+            photograph(camera)
+
+
+if __name__ == "__main__":
+    main()
