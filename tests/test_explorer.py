@@ -642,7 +642,7 @@ def test_every_control_has_a_tooltip(explorer):
         and type(w).__name__
         in (
             "Button",
-            "Checkbox",
+            "Switch",
             "Dropdown",
             "IntSlider",
             "FloatSlider",

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from chosen_one_nb import store
 from chosen_one_nb.keeping import opening
 from chosen_one_nb.keeping.decision import RunError
 from chosen_one_nb.keeping.drawing import CONTEXTS, Album, Calls, Drawing, draw
@@ -99,6 +101,19 @@ class Painter(Editor):
         """
         return self._show(self._theta_node(self.node(node)), "", PROBES, "probe", strength, Calls(**calls))
 
+    def drawn_probe(self, node: Node | str | None = None, *, strength: float = 1.0) -> list[Image.Image]:
+        """Return what `probe` has drawn before and kept; empty if it has not, or not with this Θ."""
+        source = self._theta_node(self.node(node))
+        paths = sorted((self._shown_in("probe", source, strength) / opening.slug("")).glob("*.png"))
+        pictures = [store.read_picture(path) for path in paths]
+        digest = source.theta_digest if source else ""
+        whole = len(pictures) == PROBES and all(picture.info.get("theta") == digest for picture in pictures)
+        return pictures if whole else []
+
+    def _shown_in(self, kind: str, source: Node | None, strength: float) -> Path:
+        name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
+        return self.folder / kind / name
+
     def contexts(
         self,
         node: Node | str | None = None,
@@ -143,8 +158,7 @@ class Painter(Editor):
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
         digest = source.theta_digest if source else ""
         drawing = Drawing(text, seeds, settings, theta, digest, strength)
-        name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
-        folder = self.folder / kind / name / opening.slug(context)
+        folder = self._shown_in(kind, source, strength) / opening.slug(context)
         album = Album(folder, self.folder, keep=not self.read_only, about={"context": context})
         try:
             return draw(drawing, album, _not_loaded, self._fingerprint, calls, stage=kind)[0]

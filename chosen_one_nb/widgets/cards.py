@@ -64,7 +64,7 @@ class ClusterPanel(Panel):
 
     def evidence(self) -> Evidence | None:
         """What speaks for the clusters shown; None until it is computed in the background."""
-        node, features, clusters = self.node, self.node.features, self.node.clusters
+        node, features, clusters = self.node, self.node.clustered_on, self.node.clusters
         key = ("evidence", node.id, node.edit.clusters)
         return self.explorer.later.get(key, lambda: evidence(features, clusters, node.settings))
 

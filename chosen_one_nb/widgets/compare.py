@@ -25,7 +25,8 @@ class ComparePanel(Panel):
         super().__init__(explorer)
         self.picks = [_pick("A"), _pick("B")]
         self.table = ipywidgets.HTML()
-        self.table.add_class("chosen-table")
+        for name in ("chosen-table", "chosen-compared"):
+            self.table.add_class(name)
         self.heads = [ipywidgets.HTML(), ipywidgets.HTML()]
         self.views = [
             Gallery(name=f"Gallery {side}", can_exclude=False, size=56, empty="Nothing drawn from it yet.")
@@ -115,16 +116,30 @@ def _said(node: Node) -> str:
     return f"{what}, {len(decision.images)} pictures, by {decision.by}{note}"
 
 
+AFTER = ("next ", "last ")
+"""How the facts about what followed begin in `Run.compare`."""
+
+
 def _as_html(table: pd.DataFrame) -> str:
-    """Write a comparison as a table, everything in it as text."""
+    """Write a comparison as two tables side by side, the choice and what followed, everything in them as text."""
+    after = table.index.str.startswith(AFTER)
+    parts = (("The choice", table[~after]), ("What came of it", table[after]))
+    return "".join(_part(title, part) for title, part in parts if len(part))
+
+
+def _part(title: str, table: pd.DataFrame) -> str:
     head = "".join(f"<th scope='col'>{escape(str(name))}</th>" for name in table.columns)
     rows = "".join(
-        f"<tr><th scope='row'>{escape(str(name))}</th>"
-        + "".join(f"<td>{escape(_cell(v))}</td>" for v in values)
-        + "</tr>"
+        f"<tr><th scope='row'>{escape(str(name))}</th>{_cells([_cell(v) for v in values])}</tr>"
         for name, values in zip(table.index, table.itertuples(index=False), strict=True)
     )
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<table><thead><tr><th>{escape(title)}</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _cells(values: list[str]) -> str:
+    """Write a row's values; bold where they differ."""
+    differ = " class='is-changed'" if len(set(values)) > 1 else ""
+    return "".join(f"<td{differ}>{escape(value)}</td>" for value in values)
 
 
 def _cell(value: Any) -> str:

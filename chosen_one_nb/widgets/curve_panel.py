@@ -23,10 +23,12 @@ class CurvePanel(Panel):
         self.distance, self.loss = CurveFigure(), LossFigure()
         self.verdict = ipywidgets.HTML()
         self.verdict.add_class("chosen-trust")
+        about = ipywidgets.HTML("Grey: each step. Blue: smoothed. It tells that learning runs, not how good Θ is.")
+        about.add_class("chosen-trust")
         self.ui = ipywidgets.HBox(
             [
                 framed("Distance against d_conv", ipywidgets.VBox([self.distance.widget, self.verdict])),
-                framed("Loss of the refinement", self.loss.widget),
+                framed("Loss of the refinement", ipywidgets.VBox([self.loss.widget, about])),
             ]
         )
         self.ui.add_class("chosen-curves")

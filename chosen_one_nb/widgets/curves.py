@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 from .live_figure import LiveFigure
 
 EDGES, NODES, LIMIT, RING = range(4)
+CLOSE = 0.15
+"""Share of the first distance below which two names on the curve would cover each other."""
 STATE_SYMBOLS = {"converged": "star", "collapsed": "x", "not yet": "circle"}
 STATE_COLOURS = {"converged": "#009E73", "collapsed": "#D55E00", "not yet": "#0072B2"}
 
@@ -67,7 +69,8 @@ class CurveFigure:
             edges.x = [x for a, b in joined for x in (a["iteration"], b["iteration"], None)]
             edges.y = [y for a, b in joined for y in (a["distance"], b["distance"], None)]
             nodes.x, nodes.y = [row["iteration"] for row in rows], [row["distance"] for row in rows]
-            nodes.text = [_words(row) for row in rows]
+            nodes.text, nodes.hovertext = [f" {name}" for name in known], [_words(row) for row in rows]
+            nodes.textposition = _beside(rows)
             nodes.marker.symbol = [STATE_SYMBOLS.get(row["state"], "circle") for row in rows]
             nodes.marker.color = [STATE_COLOURS.get(row["state"], "#0072B2") for row in rows]
             limit.x = [-0.3, last + 0.3] if rows else []
@@ -89,11 +92,13 @@ def _curve_traces() -> list[go.Scatter]:
     return [
         go.Scatter(mode="lines", line={"color": "#8A8A8A", "width": 1.5}, name="branches", **quiet),
         go.Scatter(
-            mode="markers",
+            mode="markers+text",
             x=[],
             y=[],
             text=[],
-            hovertemplate="%{text}<extra></extra>",
+            textposition="middle right",
+            textfont={"size": 11},
+            hovertemplate="%{hovertext}<extra></extra>",
             marker={"size": 10},
             name="iterations",
         ),
@@ -107,6 +112,22 @@ def _curve_traces() -> list[go.Scatter]:
             **quiet,
         ),
     ]
+
+
+def _beside(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the names stand: to the right, and where two galleries lie close the upper name above, the lower below."""
+    places = []
+    for row in rows:
+        near = [
+            other["distance"]
+            for other in rows
+            if other is not row
+            and other["iteration"] == row["iteration"]
+            and abs(other["distance"] - row["distance"]) < CLOSE * rows[0]["distance"]
+        ]
+        above = not near or row["distance"] >= max(near)
+        places.append("middle right" if not near else "top right" if above else "bottom right")
+    return places
 
 
 def _words(row: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ class DecidePanel(Panel):
             description="note",
             tooltip="A note that is kept with the next decision, or with this one when you press Enter",
             style={"description_width": "auto"},
-            layout=ipywidgets.Layout(width="340px"),
+            layout=ipywidgets.Layout(width="340px", flex="1 1 340px"),
         )
         self.strip = Gallery(
             name="The chosen pictures", click="exclude", size=56, empty="Nothing is chosen yet."

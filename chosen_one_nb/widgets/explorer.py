@@ -66,15 +66,15 @@ class Explorer(Actions):
 
     Examples
     --------
-    ``Explorer(Run.open("data/example_run"))`` at the end of a cell shows the screen. ``explorer.selection.table`` gives
-    what is selected, ``explorer.snapshot()`` a picture of the present state.
+    ``Explorer(Run.example())`` at the end of a cell shows the screen with the bundled run. ``explorer.selection.table``
+    gives what is selected, ``explorer.snapshot()`` a picture of the present state.
     """
 
     def __init__(self, run: Run, *, method: Method = "umap", raise_errors: bool = False) -> None:
         self.run, self.raise_errors = run, raise_errors
         self.desk = _desks.setdefault(run, Desk())
         self.status, self.later = Status(), Later(self._computed)
-        self.albums = Albums(sha1(str(run.folder).encode()).hexdigest()[:8])
+        self.albums = Albums(sha1(f"{run.folder} {run.manifest['made']}".encode()).hexdigest()[:8])
         self.selected: list[int] = []
         self.failed = False
         self._pinned: str | None = None
@@ -341,7 +341,10 @@ class Explorer(Actions):
         if outcome.state == "no cluster":
             return f"{outcome.reason} Choose pictures yourself, merge clusters or change k."
         if stage is None:
-            return f"Finished, {outcome}"
+            return (
+                f"Finished, {outcome.state}. Choose otherwise at an earlier iteration to begin a branch, compare "
+                "branches below, or go on all the same."
+            )
         if stage == "choose":
             return "Your turn: choose a cluster or pictures, or press Next to take the proposal."
         return f"Done. Next comes {ABOUT[stage][0]}."

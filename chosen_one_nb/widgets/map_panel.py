@@ -14,6 +14,7 @@ from .panel import Panel, button, row
 from .preview import Preview
 from .signs import marks, plain_marks
 from .status import guarded
+from .switch import Switch
 from .variants import variants_html
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ class MapPanel(Panel):
             style={"description_width": "auto"},
             layout=ipywidgets.Layout(width="200px"),
         )
-        self.thumbs = _check("pictures", "Stand the pictures on their points, as many as fit")
-        self.glide = _check("glide", "Let the points glide when the iteration changes")
+        self.thumbs = Switch(
+            description="pictures", tooltip="Stand the pictures on their points, as many as fit"
+        )
+        self.glide = Switch(description="glide", tooltip="Let the points glide when the iteration changes")
         self.steps = ipywidgets.SelectionSlider(
             options=["0"],
             description="iteration",
@@ -166,9 +169,20 @@ class MapPanel(Panel):
             layout.words,
             "distances on the map are not those that cohesion uses: it is measured in all dimensions",
         ]
-        if len(layout.galleries) > 1:
-            said.append("grey dots: the other iterations, laid out together with this one")
-        self.trust.value = escape(" · ".join(said))
+        self.trust.value = (
+            f"<p>{escape(' · '.join(self._legend(layout)))}</p><p>{escape(' · '.join(said))}</p>"
+        )
+
+    def _legend(self, layout: Layout) -> list[str]:
+        """Say what the signs on the map mean, those that are there."""
+        node, clusters = self.node, self.node.clusters
+        said = [] if clusters is None else ["colour and sign: cluster, numbered at its middle"]
+        if clusters is not None and not clusters.kept.all():
+            said.append("○ dropped: its cluster is too small")
+        said += ["large: chosen"] if node.decision else []
+        said += ["× left out"] if node.excluded else []
+        said += ["grey dots: the other iterations, on the same map"] if len(layout.galleries) > 1 else []
+        return said or ["a point is a picture"]
 
     def _fill_slider(self) -> None:
         path = [node.id for node in self.run.path(self.node)]
@@ -251,12 +265,6 @@ class MapPanel(Panel):
             "What stays from map to map is in the data, what changes is not."
             + variants_html(maps, node.clusters)
         )
-
-
-def _check(label: str, tip: str) -> ipywidgets.Checkbox:
-    return ipywidgets.Checkbox(
-        False, description=label, tooltip=tip, indent=False, layout=ipywidgets.Layout(width="auto")
-    )
 
 
 def _centres(clusters: Any, xy: np.ndarray) -> dict[str, tuple[float, float]]:

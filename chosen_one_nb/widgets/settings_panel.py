@@ -38,7 +38,8 @@ class SettingsPanel(Panel):
         rows = "".join(_row(about, values[about["name"]]) for about in settings_help())
         self.ui.value = (
             "<p>Settings belong to an iteration. To try others on the same gallery, begin a branch: "
-            "<code>run.branch(refine_steps=200)</code>.</p>"
+            "<code>run.branch(refine_steps=200)</code>. Values in bold are not the default's. How sure a value is: "
+            f"{', '.join(f'<em>[{escape(tag)}]</em> {escape(words)}' for tag, words in CERTAINTY.items())}.</p>"
             "<table><thead><tr><th>symbol</th><th>setting</th><th>value</th><th>what it does</th><th>source</th></tr>"
             "</thead>"
             f"<tbody>{rows}</tbody></table>"

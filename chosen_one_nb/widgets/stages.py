@@ -10,6 +10,7 @@ import ipywidgets
 from .job import Job
 from .panel import Panel, button, row
 from .status import guarded
+from .switch import Switch
 
 if TYPE_CHECKING:
     from .explorer import Explorer
@@ -61,7 +62,9 @@ class StageBar(Panel):
         """Light the stage that comes next, or that is being done."""
         node, coming = self.node, self.explorer.stage
         items = "".join(_item(stage, node.done(stage), stage == coming) for stage in ABOUT)
-        name, what, formula = ABOUT.get(coming or "", ("Finished", self.run.outcome.reason.capitalize(), ""))
+        outcome = self.run.outcome
+        name, what, formula = ABOUT.get(coming or "", (f"Finished, {outcome.state}", outcome.reason, ""))
+        formula = f" <code>{escape(formula)}</code>" if formula else ""
         where = f"iteration {node.iteration}" + (
             f", branch {node.id}" if node.id != str(node.iteration) else ""
         )
@@ -69,7 +72,7 @@ class StageBar(Panel):
             f'<header><h2 title="The prompt">{escape(self.run.prompt)}</h2>'
             f"<span>{escape(' · '.join(part for part in (self.run.model_name, where) if part))}</span></header>"
             f'<ol aria-label="Stages of an iteration">{items}</ol>'
-            f"<p><strong>{escape(name)}.</strong> {escape(what)} <code>{escape(formula)}</code></p>"
+            f"<p><strong>{escape(name)}.</strong> {escape(what)}{formula}</p>"
         )
 
 
@@ -108,12 +111,8 @@ class Stepper(Panel):
         self.go_on = button(
             "Go on all the same", "Refine once more although the run is finished", kind="goon"
         )
-        self.ask = ipywidgets.Checkbox(
-            False,
-            description="ask me each time",
-            indent=False,
-            tooltip="Stop before every choice, so that you can make it",
-            layout=ipywidgets.Layout(width="auto"),
+        self.ask = Switch(
+            description="ask me each time", tooltip="Stop before every choice, so that you can make it"
         )
         self.bar = ipywidgets.FloatProgress(
             0, min=0, max=1, layout=ipywidgets.Layout(width="200px", height="14px")

@@ -56,6 +56,8 @@ class StrengthPanel(Panel):
         if source is None:
             self.words.value = "There is no Θ yet: it comes with the first refinement."
         key = (source or "", self.slider.value)
+        if source is not None and key not in self._drawn and (kept := self.run.drawn_probe(source, strength=key[1])):
+            self.take(*key, kept)
         drawn = self._drawn.get(key, 0)
         self.draw.disabled = source is None or self.explorer.busy or bool(drawn)
         with self.view.hold_sync():
@@ -66,9 +68,9 @@ class StrengthPanel(Panel):
                 if drawn
                 else []
             )
-            self.view.empty = "Press Draw." if source else ""
+            self.view.empty = "Not drawn at this strength yet: press Draw." if source else ""
         if source is not None:
-            self.words.value = f"Θ of node {source}; the same eight seeds at every strength."
+            self.words.value = f"Θ of node {source}; the same eight seeds at every strength, 0 is the model without it."
 
     def take(self, source: str, strength: float, pictures: list[Image.Image]) -> None:
         """Keep pictures drawn at a strength."""

@@ -13,6 +13,7 @@ import pandas as pd
 from chosen_one_nb.keeping.opening import export_folder
 
 from .panel import Panel, button, framed, row
+from .switch import Switch
 
 if TYPE_CHECKING:
     from chosen_one_nb.run import Node, Run
@@ -97,12 +98,7 @@ class ExportForm:
         self.folder = _text("folder", "Where to put the files; made if need be", "460px")
         self.name = _text("name", "Name of the files, and the word for the character in A1111 and ComfyUI", "300px")
         self.name.placeholder = "from the folder's name"
-        self.formats = [
-            ipywidgets.Checkbox(
-                True, description=label, tooltip=tip, indent=False, layout=ipywidgets.Layout(width="auto")
-            )
-            for _, label, tip in FORMATS
-        ]
+        self.formats = [Switch(value=True, description=label, tooltip=tip) for _, label, tip in FORMATS]
         self.go = button(
             "Export Θ", "Write Θ as files that the ticked programs load", icon="download", kind="export"
         )
