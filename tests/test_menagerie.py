@@ -19,7 +19,9 @@ from chosen_one_nb.menagerie.loop import fit, learning_rate
 from chosen_one_nb.menagerie.measure import entropy, prompts
 from chosen_one_nb.menagerie.reader import Reader
 from chosen_one_nb.menagerie.recipe import Recipe
+from chosen_one_nb.menagerie.text import said
 from chosen_one_nb.menagerie.tokenizer import word_tokenizer
+from chosen_one_nb.menagerie.vae import ANCHOR, anchor_loss
 
 TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
         "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32", "dino_depth=1",
@@ -100,6 +102,27 @@ def test_targets_name_every_attribute():
     assert [values[i] for values, i in zip(world.ATTRIBUTES.values(), row, strict=True)] == [
         truth[name] for name in world.ATTRIBUTES
     ]
+
+
+def test_anchor_is_met_by_the_picture_made_small():
+    pixels = torch.rand(2, 3, 16, 16)
+    small = torch.nn.functional.avg_pool2d(pixels, 4)
+    latents = torch.cat([ANCHOR * small, torch.randn(2, 3, 4, 4)], dim=1)
+    assert anchor_loss(pixels, latents).item() == pytest.approx(0)
+    assert anchor_loss(pixels, latents.flip(1)).item() > 0.1
+
+
+def test_what_a_caption_says_is_read_as_classes():
+    names = list(world.ATTRIBUTES)
+    classes = said({"style": "drawing"})
+    assert classes[names.index("style")] == 2, "one after sticker, which comes after 'open'"
+    assert sum(classes) == 2, "everything else is left open"
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+    fit("line", torch.nn.Linear(2, 1), lambda step, progress: {}, minutes=0, work=tmp_path, rate=0.1)
+    with pytest.raises(ValueError, match="of another recipe; move it away"):
+        fit("line", torch.nn.Linear(3, 1), lambda step, progress: {}, minutes=0, work=tmp_path, rate=0.1)
 
 
 def test_crops_stay_inside_the_picture():

@@ -73,6 +73,11 @@ def fit(
         Draws its own batch; ``dict["loss"]`` is minimised, the other entries are only printed.
     after_step : callable (step, progress), optional
         Called after each optimiser step (a teacher's update, for example).
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint in ``work`` belongs to a model of other sizes.
     """
     optimizer = torch.optim.AdamW(
         parameters or model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay
@@ -81,6 +86,8 @@ def fit(
     path, step, before = work / f"{name}.pt", 0, 0.0
     if path.exists():
         state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+        if {k: v.shape for k, v in state["model"].items()} != {k: v.shape for k, v in model.state_dict().items()}:
+            raise ValueError(f"{path}: expected a checkpoint of this model, got one of another recipe; move it away.")
         model.load_state_dict(state["model"])
         average.model.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])

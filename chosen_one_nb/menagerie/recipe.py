@@ -21,7 +21,7 @@ class Recipe:
     seed: int = 0
     text_length: int = 32
 
-    latent_channels: int = 4
+    latent_channels: int = 6
     vae_channels: tuple[int, ...] = (16, 32, 64)
     vae_batch: int = 8
 

@@ -1,4 +1,9 @@
-"""The autoencoder: pictures to small latents and back, in stock ``AutoencoderKL``."""
+"""The autoencoder: pictures to small latents and back, in stock ``AutoencoderKL``.
+
+Left to itself, an autoencoder fills its latents with what looks like noise, and a diffusion model learns noise
+slowly. Here the first three channels are held to the picture itself, made small, so that they are as smooth as
+pictures are; the other channels carry the details that are missing, and are near zero where none are.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,9 @@ from torch.nn import functional as F
 from chosen_one_nb.menagerie.data import renders
 from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
+
+ANCHOR = 1.5  # pixels in [-1, 1] times this have a spread of about one
+DETAIL = 4e-6  # weight of the divergence from a normal distribution: the price of a detail
 
 
 def as_tensor(images: np.ndarray) -> Tensor:
@@ -55,6 +63,13 @@ def reconstruction_loss(wanted: Tensor, got: Tensor) -> Tensor:
     return 4 * difference.square().mean() + 0.5 * difference.abs().mean() + 0.5 * across
 
 
+def anchor_loss(pixels: Tensor, latents: Tensor) -> Tensor:
+    """Squared distance of the first three latent channels from the picture, made as small as they are."""
+    small = F.adaptive_avg_pool2d(pixels, latents.shape[-2:])
+    n = min(3, latents.shape[1])
+    return F.mse_loss(latents[:, :n], ANCHOR * small[:, :n])
+
+
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the autoencoder, set its scaling factor to 1 / std of its latents, and save it to ``out/pipeline/vae``."""
     _, images = renders(work, recipe.n_renders, recipe.image_size)
@@ -68,9 +83,9 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         pixels = as_tensor(images[np.sort(rng.integers(len(images), size=recipe.vae_batch))]).to(device)
         posterior = vae.encode(pixels).latent_dist
         decoded = vae.decode(posterior.sample()).sample
-        error = reconstruction_loss(pixels, decoded)
+        error = reconstruction_loss(pixels, decoded) + anchor_loss(pixels, posterior.mean)
         mse = F.mse_loss(decoded.detach(), pixels) / 4
-        return {"loss": error + 1e-5 * posterior.kl().mean() / recipe.latent_channels, "mse": mse}
+        return {"loss": error + DETAIL * posterior.kl().mean(), "mse": mse}
 
     best = fit("vae", vae, loss, minutes=recipe.minutes["vae"], work=work, rate=2e-3, decay=0.998, weight_decay=0.0)
     latents = encode(best, images[:1000], device)
