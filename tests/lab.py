@@ -94,13 +94,17 @@ def server(folder: Path) -> Iterator[str]:
         "--LabApp.expose_app_in_browser=True",
     ]
     with open(folder / "lab.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
         try:
             _await(f"http://127.0.0.1:{port}/api/status", process)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(20)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:  # a kernel at work holds the server up
+                process.kill()
+                process.wait(20)
 
 
 def _await(address: str, process: subprocess.Popen, seconds: float = 60) -> None:
@@ -153,11 +157,16 @@ class Notebook:
         self.page = chromium.new_page(viewport={"width": width, "height": height})
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(f"{address}/lab/workspaces/test/tree/{name}?reset")
+        self.page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?reset")
         self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60_000)
         self.page.wait_for_function(KERNEL_READY, timeout=60_000)
         if dark:
             self.command("apputils:change-theme", theme="JupyterLab Dark")
+
+    def close(self) -> None:
+        """Shut the kernel down and close the page."""
+        self.page.evaluate("async () => { await jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
+        self.page.close()
 
     def command(self, name: str, **arguments: Any) -> None:
         """Run one of Lab's commands, such as ``notebook:run-all-cells``."""

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import lab
+import nbformat
 import pytest
 
 pytestmark = [
@@ -18,6 +19,7 @@ pytestmark = [
     pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()),
 ]
 
+LESSON = lab.ROOT / "notebooks" / "00_explorer.ipynb"
 N = 32
 CELLS = [
     "import painted, pytest\n"
@@ -84,15 +86,38 @@ class Screen:
 
 
 @pytest.fixture(scope="module")
-def screen(tmp_path_factory):
+def served(tmp_path_factory):
+    """A folder that JupyterLab serves, its address, and a browser."""
     folder = tmp_path_factory.mktemp("lab")
-    lab.write_notebook(folder / "explorer.ipynb", CELLS)
     with lab.server(folder) as address, lab.browser() as chromium:
-        notebook = lab.Notebook(chromium, address, "explorer.ipynb", height=1900)
-        notebook.run_all()
-        screen = Screen(notebook)
-        screen.find(".chosen-next").wait_for(timeout=60_000)
-        yield screen
+        yield folder, address, chromium
+
+
+@pytest.fixture(scope="module")
+def screen(served):
+    folder, address, chromium = served
+    lab.write_notebook(folder / "explorer.ipynb", CELLS)
+    notebook = lab.Notebook(chromium, address, "explorer.ipynb", height=1900)
+    notebook.run_all()
+    screen = Screen(notebook)
+    screen.find(".chosen-next").wait_for(timeout=60_000)
+    yield screen
+    notebook.close()
+
+
+@pytest.fixture(scope="module")
+def lesson(served):
+    """The notebook 00 as it is in the repository, but for the number of pictures that it draws."""
+    folder, address, chromium = served
+    book = nbformat.read(LESSON, as_version=4)
+    for cell in book.cells:
+        cell.source = cell.source.replace('preset("menagerie").replace(n_images=32)', 'preset("quick")')
+        if cell.cell_type == "code":
+            cell.outputs = []
+    nbformat.write(book, folder / LESSON.name)
+    notebook = lab.Notebook(chromium, address, LESSON.name, height=1900)
+    notebook.command("notebook:run-all-cells")
+    return notebook
 
 
 def test_a_new_run_says_what_to_do(screen):
@@ -288,6 +313,29 @@ def test_reloading_the_page_loses_nothing(screen):
 
 def test_no_script_failed(screen):
     assert screen.notebook.errors == []
+
+
+def test_the_first_notebook_shows_a_finished_run(lesson):
+    """What is seen first, while the cells below are still at work."""
+    page, first = lesson.page, lesson.page.locator(".chosen-explorer").first
+    first.locator(".chosen-card").nth(1).wait_for(timeout=60_000)
+    points = "document.querySelector('.chosen-explorer')?.querySelectorAll('.chosen-map .point').length >= 32"
+    page.wait_for_function(points, timeout=60_000)
+    assert first.locator(".chosen-node").count() == 4
+    assert "0b" in first.locator(".chosen-node.is-shown").inner_text()
+    first.locator(".chosen-node[data-node='1']").click()
+    first.locator(".chosen-stagebar").filter(has_text="iteration 1").wait_for(timeout=60_000)
+
+
+def test_the_first_notebook_runs_to_its_end(lesson):
+    page = lesson.page
+    lesson.wait_idle(240)
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'] pre").count() == 0
+    assert page.locator(".jp-RenderedImage img").count() == 2
+    second = page.locator(".chosen-explorer").nth(1)
+    second.locator(".chosen-status").filter(has_text="Next comes Embed").wait_for(timeout=60_000)
+    assert second.locator(".chosen-gallery[aria-label='Gallery of the iteration'] img").count() == 16
+    assert lesson.errors == []
 
 
 def brightness(colour: str) -> float:

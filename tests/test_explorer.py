@@ -268,6 +268,14 @@ def test_pictures_on_the_points(explorer):
     assert len(explorer.map.figure.widget.layout.images) == 0
 
 
+def test_the_signs_on_the_map_are_explained(explorer):
+    assert "numbered at its middle" in explorer.map.trust.value
+    assert "left out" not in explorer.map.trust.value
+    explorer.choose()
+    explorer.leave_out([explorer.node.decision.images[0]])
+    assert "large: chosen · × left out" in explorer.map.trust.value
+
+
 def test_iterations_share_one_map_and_a_slider(second):
     second.show_node("0")
     assert second.map.steps.options == ("0", "1")
@@ -472,6 +480,20 @@ def test_a_new_choice_at_a_refined_node_begins_a_branch(second):
     assert "chosen by" in explorer.compare.table.value
 
 
+def test_compared_branches_show_their_ways_and_where_they_differ(second):
+    explorer = second
+    explorer.tree.act({"do": "select", "node": "0"})
+    explorer.choose(next(int(c) for c in explorer.node.clusters.order if c != explorer.node.decision.cluster))
+    step(explorer, "iteration")
+    step(explorer)
+    said = explorer.compare.table.value
+    assert said.index("The choice") < said.index("What came of it") < said.index("Mean pairwise distance of 0 and 0b")
+    assert "<td class='is-changed'>0</td><td class='is-changed'>0b</td>" not in said
+    assert said.count("<polyline") == 3  # d_conv, A, B
+    explorer.compare.picks[1].value = "0"
+    assert "two different nodes" in explorer.compare.table.value
+
+
 def test_compared_galleries_point_together(second):
     explorer = second
     explorer.compare.views[0].hovered = 9
@@ -519,6 +541,11 @@ def test_strength_draws_eight_seeds_once(second):
     assert explorer.strength.draw.disabled
     explorer.strength.slider.value = 1.0
     assert explorer.strength.view.sections == []
+    explorer.run.close()
+    again = Explorer(Run.open(explorer.run.folder, read_only=True), method="pca", raise_errors=True)
+    again.show_node("0")
+    again.strength.slider.value = 0.25
+    assert len(again.strength.view.sections[0]["ids"]) == 8
 
 
 def test_looking_closer_sends_the_full_picture(explorer):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import pandas as pd
 
+from .compare_curve import curves_svg
 from .gallery import Gallery
 from .panel import Panel, row
 from .status import guarded
@@ -69,7 +70,10 @@ class ComparePanel(Panel):
             return
         for node, head, view in zip(pair, self.heads, self.views, strict=True):
             self._show_side(node, head, view)
-        self.table.value = _as_html(self.run.compare(*pair)) if pair[0].id != pair[1].id else ""
+        if pair[0].id == pair[1].id:
+            self.table.value = "Take two different nodes to see their decisions and figures side by side."
+        else:
+            self.table.value = _as_html(self.run.compare(*pair)) + _curves(*pair)
 
     def _show_side(self, node: Node, head: ipywidgets.HTML, view: Gallery) -> None:
         shown = next((child for child in reversed(node.children) if len(child.images)), None)
@@ -114,6 +118,11 @@ def _said(node: Node) -> str:
     what = f"cluster {decision.cluster}" if decision.cluster is not None else "by hand"
     note = f", “{decision.note}”" if decision.note else ""
     return f"{what}, {len(decision.images)} pictures, by {decision.by}{note}"
+
+
+def _curves(a: Node, b: Node) -> str:
+    drawn = curves_svg(a, b)
+    return f"<figure><figcaption>Mean pairwise distance against d_conv</figcaption>{drawn}</figure>" if drawn else ""
 
 
 AFTER = ("next ", "last ")
