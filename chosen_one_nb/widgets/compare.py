@@ -139,10 +139,15 @@ def _as_html(table: pd.DataFrame) -> str:
 def _part(title: str, table: pd.DataFrame) -> str:
     head = "".join(f"<th scope='col'>{escape(str(name))}</th>" for name in table.columns)
     rows = "".join(
-        f"<tr><th scope='row'>{escape(str(name))}</th>{_cells([_cell(v) for v in values])}</tr>"
+        f"<tr><th scope='row'>{escape(_fact(str(name)))}</th>{_cells([_cell(v) for v in values])}</tr>"
         for name, values in zip(table.index, table.itertuples(index=False), strict=True)
     )
     return f"<table><thead><tr><th>{escape(title)}</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _fact(name: str) -> str:
+    """Name a fact under its heading, which says already that it followed."""
+    return f"in the end: {name.removeprefix('last ')}" if name.startswith("last ") else name.removeprefix("next ")
 
 
 def _cells(values: list[str]) -> str:

@@ -23,12 +23,12 @@ class CurvePanel(Panel):
         self.distance, self.loss = CurveFigure(), LossFigure()
         self.verdict = ipywidgets.HTML()
         self.verdict.add_class("chosen-trust")
-        about = ipywidgets.HTML("Grey: each step. Blue: smoothed. It tells that learning runs, not how good Θ is.")
-        about.add_class("chosen-trust")
+        self.about = ipywidgets.HTML()
+        self.about.add_class("chosen-trust")
         self.ui = ipywidgets.HBox(
             [
                 framed("Distance against d_conv", ipywidgets.VBox([self.distance.widget, self.verdict])),
-                framed("Loss of the refinement", ipywidgets.VBox([self.loss.widget, about])),
+                framed("Loss of the refinement", ipywidgets.VBox([self.loss.widget, self.about])),
             ]
         )
         self.ui.add_class("chosen-curves")
@@ -62,6 +62,11 @@ class CurvePanel(Panel):
     def draw_loss(self) -> None:
         """Draw the losses so far."""
         self.loss.show(self._losses)
+        self.about.value = (
+            "Grey: each step. Blue: smoothed. It tells that learning runs, not how good Θ is."
+            if self._losses
+            else "Nothing has been learnt from this gallery yet."
+        )
 
     @guarded
     def _click(self, node_id: str) -> None:

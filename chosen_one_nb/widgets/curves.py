@@ -39,7 +39,6 @@ class CurveFigure:
             },
             yaxis={
                 "title": {"text": "distance", "standoff": 4},
-                "rangemode": "tozero",
                 "nticks": 4,
                 "zeroline": False,
                 "gridcolor": "rgba(127,127,127,0.18)",
@@ -69,8 +68,9 @@ class CurveFigure:
             edges.x = [x for a, b in joined for x in (a["iteration"], b["iteration"], None)]
             edges.y = [y for a, b in joined for y in (a["distance"], b["distance"], None)]
             nodes.x, nodes.y = [row["iteration"] for row in rows], [row["distance"] for row in rows]
-            nodes.text, nodes.hovertext = [f" {name}" for name in known], [_words(row) for row in rows]
-            nodes.textposition = _beside(rows)
+            nodes.text, nodes.textposition = _names(rows)
+            nodes.hovertext = [_words(row) for row in rows]
+            self.widget.layout.yaxis.range = [0, 1.35 * max((row["distance"] for row in rows), default=1)]
             nodes.marker.symbol = [STATE_SYMBOLS.get(row["state"], "circle") for row in rows]
             nodes.marker.color = [STATE_COLOURS.get(row["state"], "#0072B2") for row in rows]
             limit.x = [-0.3, last + 0.3] if rows else []
@@ -114,20 +114,17 @@ def _curve_traces() -> list[go.Scatter]:
     ]
 
 
-def _beside(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where the names stand: to the right, and where two galleries lie close the upper name above, the lower below."""
-    places = []
+def _names(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Name each point, once where branches share a gallery; of two that lie close the lower is named below."""
+    names, places = [], []
     for row in rows:
-        near = [
-            other["distance"]
-            for other in rows
-            if other is not row
-            and other["iteration"] == row["iteration"]
-            and abs(other["distance"] - row["distance"]) < CLOSE * rows[0]["distance"]
-        ]
-        above = not near or row["distance"] >= max(near)
-        places.append("middle right" if not near else "top right" if above else "bottom right")
-    return places
+        beside = [other for other in rows if other["iteration"] == row["iteration"]]
+        same = [other["node"] for other in beside if other["distance"] == row["distance"]]
+        close = CLOSE * rows[0]["distance"]
+        above = any(0 < other["distance"] - row["distance"] < close for other in beside)
+        names.append(f" {', '.join(same)}" if same[0] == row["node"] else "")
+        places.append("bottom right" if above else "top right")
+    return names, places
 
 
 def _words(row: Mapping[str, Any]) -> str:

@@ -144,7 +144,8 @@ class DecidePanel(Panel):
     def _sentence(self) -> str:
         node = self.node
         if node.clusters is None:
-            return "<span>Nothing to decide yet: the features have not been clustered.</span>"
+            why = "the method stopped at this gallery" if node.stopped else "the features have not been clustered"
+            return f"<span>Nothing to decide here: {why}.</span>"
         proposed, decision = node.clusters.proposed, node.decision
         rule = (
             f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)

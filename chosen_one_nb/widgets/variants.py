@@ -37,7 +37,8 @@ def _small(made: Map, clusters: Clusters | None) -> str:
     places = made.positions * np.array([1, -1])  # a canvas counts downwards
     if clusters is None:
         return svg(map_chart(places, width=SIDE, height=SIDE))
-    return svg(map_chart(places, clusters.labels, clusters.kept, width=SIDE, height=SIDE))
+    named = np.where(clusters.kept[clusters.labels], clusters.labels, -1)  # dropped ones grey and without a name
+    return svg(map_chart(places, named, width=SIDE, height=SIDE))
 
 
 def _words(made: Map) -> str:
