@@ -16,7 +16,7 @@ from PIL import Image
 from chosen_one_nb.latents import encode, latent_size
 from chosen_one_nb.prompts import Condition, time_ids
 
-__all__ = ["Samples", "denoising_loss", "endless", "snr_weights", "square", "target"]
+__all__ = ["Samples", "denoising_loss", "endless", "place_weights", "snr_weights", "square", "target"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,28 @@ class Samples:
         ]
 
 
+def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> torch.Tensor:
+    """Say how much each place of a latent counts in the loss, for a figure-masked one.
+
+    Parameters
+    ----------
+    masks : ndarray of bool, shape (n, H, W)
+        Where the figure is, at any size.
+    outside : float
+        Weight outside of it, relative to 1 inside.
+    size : (int, int)
+        Of the latents.
+
+    Returns
+    -------
+    Tensor of shape (n, 1, h, w), float32
+        Mean 1 over each picture, so that a small figure counts no less than a large one.
+    """
+    maps = torch.from_numpy(np.where(masks, 1.0, outside)).float()[:, None]
+    fitted = torch.nn.functional.interpolate(maps, size=size, mode="bilinear", antialias=True)
+    return fitted / fitted.mean(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+
+
 def square(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int], tuple[int, int]]:
     """Cut a centred square: (picture, original (height, width), corner (top, left) of the cut)."""
     original = (image.height, image.width)
@@ -136,6 +158,7 @@ def denoising_loss(
     *,
     generator: torch.Generator,
     gamma: float | None = None,
+    weights: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Return the loss of one batch: E || target - unet(z_t, t, text) ||^2 (L_rec of section 3.2).
 
@@ -152,6 +175,8 @@ def denoising_loss(
         On the CPU.
     gamma : float, optional
         Of min-SNR.
+    weights : Tensor of shape (B, 1, h, w), or 1
+        How much each place counts; see `place_weights`.
 
     Returns
     -------
@@ -167,7 +192,8 @@ def denoising_loss(
         else {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": ids.to(text.embeds.dtype)}}
     )
     guess = unet(noisy, times, encoder_hidden_states=text.embeds, return_dict=False, **added)[0]
-    error = (guess.float() - target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))  # (B,)
+    squared = (guess.float() - target(scheduler, latents, noise, times)).square()
+    error = (squared * weights).mean(dim=(1, 2, 3))  # (B,)
     return (error * snr_weights(scheduler, times, gamma)).mean()
 
 

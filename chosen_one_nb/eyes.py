@@ -189,6 +189,36 @@ class Clip:
         )
 
     @torch.no_grad()
+    def patches(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> tuple[np.ndarray, tuple[int, int]]:
+        """See what each patch of pictures says, in the space of the texts.
+
+        CLIP was only ever asked about whole pictures; its patch tokens, taken through the same last norm and
+        projection, are a rough but useful witness of where something is.
+
+        Returns
+        -------
+        ndarray of shape (N, P, D), float32
+            Unit vectors, patches row by row.
+        (int, int)
+            Patches down and across: h * w = P.
+        """
+        pixels = _pixels(self.processor, images[:1] or [Image.new("RGB", (8, 8))])
+        grid = _grid(pixels.shape, self.model.config.vision_config.patch_size)
+        found = self._batches(images, batch_size, self._look_at_patches)
+        return found.reshape(-1, grid[0] * grid[1], self.width), grid
+
+    def _look_at_patches(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Pictures -> patch tokens (B, P, D) through the last norm and the projection, which CLIP gives CLS only."""
+        tower = self.model.vision_model
+        pixels = _pixels(self.processor, images).to(self.model.device, self.model.dtype)
+        return self.model.visual_projection(tower.post_layernorm(tower(pixel_values=pixels).last_hidden_state[:, 1:]))
+
+    @property
+    def sharpness(self) -> float:
+        """The factor on cosines that it was trained with: 100 in OpenAI's models."""
+        return float(self.model.logit_scale.exp())
+
+    @torch.no_grad()
     def texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Return (T, D) float32 unit vectors of texts; what is too long for the model is cut off."""
         limit = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)

@@ -18,7 +18,7 @@ from chosen_one_nb.keeping import choosing, opening
 from chosen_one_nb.keeping.choosing import Change
 from chosen_one_nb.keeping.decision import ChoiceError, Decision, RunError
 from chosen_one_nb.keeping.drawing import CONTEXTS, Calls, typical
-from chosen_one_nb.keeping.node import SHARED, STAGES, Node
+from chosen_one_nb.keeping.node import ASIDE, SHARED, STAGES, Node
 from chosen_one_nb.keeping.painter import ModelsDiffer, Painter
 from chosen_one_nb.keeping.stages import DO
 from chosen_one_nb.keeping.tree import Tree
@@ -319,7 +319,7 @@ class Run(Painter):
             if stage == "choose":
                 self._choose_by_rule(node)
             elif stage == "cluster":
-                self._cluster(node)
+                self._cluster(node, calls)
             else:
                 self._compute(node, stage, calls)
         return stage
@@ -380,20 +380,21 @@ class Run(Painter):
         """
         self._check_writable()
         node = self.node(node)
-        if stage not in (*DO, "cluster") or not (stage == "patches" or node.done(stage)):
+        if stage not in (*DO, "cluster") or not (stage in ASIDE or node.done(stage)):
             raise RunError(f"Expected a finished stage of node {node.id}, got {stage!r}: {node.stages_done}.")
-        keeper = node.home if stage in (*SHARED, "patches") else node
+        keeper = node.home if stage in (*SHARED, *ASIDE) else node
         with self._working(lambda: (keeper, stage)):
             if stage == "cluster":
                 self._recluster(keeper)
             else:
                 self._compute(keeper, stage, Calls())
 
-    def _cluster(self, node: Node) -> None:
+    def _cluster(self, node: Node, calls: Calls) -> None:
         from chosen_one_nb.steps.cluster import cluster
 
         begun = time.monotonic()
-        clusters = cluster(node.features, node.settings)
+        self._part_figures(node, "cluster", calls)
+        clusters = cluster(node.clustered_on, node.settings)
         with self.lock:
             choosing.apply(node, Change("cluster", clusters=clusters))
             node.commit("cluster", {}, time.monotonic() - begun)
@@ -402,7 +403,7 @@ class Run(Painter):
     def _recluster(self, node: Node) -> None:
         from chosen_one_nb.steps.cluster import cluster
 
-        clusters = cluster(node.features, node.settings)
+        clusters = cluster(node.clustered_on, node.settings)
         with self.lock:
             node.mend_clusters(clusters)
             self._changed("stage", node, stage="cluster")

@@ -103,6 +103,12 @@ class Settings:
         certainty="T",
         source="the paper's text says once that similarity is cosine",
     )
+    cluster_on: Literal["picture", "figure"] = setting(
+        "picture",
+        "Compare whole pictures (the paper), or only the figures, cut out by the extractor's patch tokens.",
+        symbol="F(S)",
+        source="this kit; against clusters that share a scene rather than a character",
+    )
     target_cluster_size: int = setting(
         8,
         "Intended pictures per cluster: k = N // this, at least 1.",
@@ -211,6 +217,13 @@ class Settings:
         source="std: diffusers' advanced SDXL script; norm: cloneofsimo/lora",
     )
     max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", check=POSITIVE)
+    scene_weight: float = setting(
+        1.0,
+        "Weight of the scene in the loss: 1 learns whole pictures (the paper), 0 the figures alone.",
+        symbol="M",
+        check=FRACTION,
+        source="this kit; masked losses: Break-A-Scene, arXiv 2305.16311, section 3.2",
+    )
     snr_gamma: float | None = setting(
         None,
         "Min-SNR loss weighting; None weighs all noise levels alike.",

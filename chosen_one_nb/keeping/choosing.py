@@ -79,7 +79,7 @@ def recluster(node: Node, k: int | None) -> Change:
 
     if k is not None and not 1 <= k <= len(node.features):
         raise ChoiceError(f"Expected k from 1 to N = {len(node.features)} clusters, got {k}.")
-    return Change("recluster", node.excluded, None, cluster(node.features, node.settings, k=k))
+    return Change("recluster", node.excluded, None, cluster(node.clustered_on, node.settings, k=k))
 
 
 def merge(node: Node, a: int, b: int) -> Change:
@@ -92,7 +92,7 @@ def merge(node: Node, a: int, b: int) -> Change:
         raise ChoiceError(f"Expected two clusters to merge, got {a} twice.")
     labels = np.where(node.clusters.labels == b, a, node.clusters.labels)
     labels = np.unique(labels, return_inverse=True)[1]
-    return Change("merge", node.excluded, None, clusters_from_labels(node.features, labels, node.settings))
+    return Change("merge", node.excluded, None, clusters_from_labels(node.clustered_on, labels, node.settings))
 
 
 def apply(node: Node, change: Change) -> None:

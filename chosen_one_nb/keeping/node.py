@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from chosen_one_nb import store
-from chosen_one_nb.keeping.decision import Decision, Edit
+from chosen_one_nb.keeping.decision import Decision, Edit, RunError
 from chosen_one_nb.keeping.reading import Advice, Pictures
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.store import Stamp, StoreError
@@ -24,6 +24,7 @@ from chosen_one_nb.store import Stamp, StoreError
 if TYPE_CHECKING:
     from chosen_one_nb.character import Character
     from chosen_one_nb.keeping.tree import Tree
+    from chosen_one_nb.looking.foreground import Foreground, NotAvailable
     from chosen_one_nb.steps.cluster import Clusters
     from chosen_one_nb.steps.converge import Convergence, Health, Look, Verdict
 
@@ -32,6 +33,10 @@ STAGES = ("generate", "embed", "check", "cluster", "choose", "refine")
 
 SHARED = ("generate", "embed")
 """The stages whose files a sibling branch takes from the node whose gallery it shares."""
+
+
+ASIDE = ("patches", "figure")
+"""What is seen of a gallery only when asked for; kept beside it."""
 
 
 class Node:
@@ -182,6 +187,40 @@ class Node:
         return self._array("patches", "patches.npy")
 
     @property
+    def figure(self) -> Foreground | NotAvailable | None:
+        """Figure and scene of each picture, once `Run.figures` has parted them; None before.
+
+        NotAvailable, with the reason, where they cannot be told apart.
+        """
+        return self._kept("figure", self._read_figure) if "figure" in self.home.record["stages"] else None
+
+    def _read_figure(self) -> Foreground | NotAvailable:
+        from chosen_one_nb.looking.foreground import Foreground, NotAvailable
+
+        values = self._read("figure", store.read_json, "figure.json")
+        if "reason" in values:
+            return NotAvailable(values["reason"])
+        arrays = self._read("figure", store.read_arrays, "figure.npz")
+        return Foreground(**values, **{name: arrays[name] for name in ("masks", "heights", "figure", "scene")})
+
+    @property
+    def clip_alone(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """CLIP embeddings of figures and of scenes, each (N, D'), beside `figure`; None without."""
+        if not self.figure:
+            return None
+        arrays = self._kept("clip_alone", lambda: self._read("figure", store.read_arrays, "figure.npz"))
+        return (arrays["clip_figure"], arrays["clip_scene"]) if "clip_figure" in arrays else None
+
+    @property
+    def clustered_on(self) -> np.ndarray | None:
+        """What its clusters are made of, by the setting `cluster_on`: features of pictures, or of figures (N, D)."""
+        if self.settings.cluster_on == "picture" or self.features is None or self.figure is None:
+            return self.features
+        if not self.figure:
+            raise RunError(f"cluster_on: figures cannot be compared. {self.figure.reason} Set it to 'picture'.")
+        return self.figure.figure
+
+    @property
     def look(self) -> Look | None:
         """What the health check needs of the gallery, as arrays."""
         if not self.done("embed"):
@@ -312,7 +351,7 @@ class Node:
         return Advice(stage, self._keeper(stage).id, self._tree.folder)
 
     def _keeper(self, stage: str) -> Node:
-        return self.home if stage in (*SHARED, "patches") else self
+        return self.home if stage in (*SHARED, *ASIDE) else self
 
     def _read(self, stage: str, read: Callable[[Path, Stamp | None], Any], name: str) -> Any:
         keeper = self._keeper(stage)

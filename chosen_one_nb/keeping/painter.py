@@ -19,17 +19,25 @@ from chosen_one_nb.keeping import opening
 from chosen_one_nb.keeping.decision import RunError
 from chosen_one_nb.keeping.drawing import CONTEXTS, Album, Calls, Drawing, draw
 from chosen_one_nb.keeping.editor import Editor
-from chosen_one_nb.keeping.node import SHARED, STAGES, Node
+from chosen_one_nb.keeping.node import ASIDE, SHARED, STAGES, Node
 from chosen_one_nb.keeping.stages import DO, Bench
 from chosen_one_nb.keeping.tree import Tree
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from chosen_one_nb.looking.asked import Answer
+    from chosen_one_nb.looking.foreground import Foreground, NotAvailable
+    from chosen_one_nb.looking.inquiry import Inquiry
+    from chosen_one_nb.looking.persistence import Persistence
+    from chosen_one_nb.looking.vocabulary import Attribute, Vocabulary
     from chosen_one_nb.models import Models
 
 PROBES = 8
 """Pictures drawn with every Θ on the same seeds."""
+
+TEXTS = "texts.npz"
+"""What CLIP makes of the words of an inquiry; beside ``run.json``."""
 
 
 class ModelsDiffer(RunError):
@@ -205,7 +213,170 @@ class Painter(Editor):
                 self._compute(node, "patches", Calls(**calls))
         return node.patches
 
+    def figures(self, node: Node | str | None = None, **calls: Any) -> Foreground | NotAvailable:
+        """Return figure and scene of each picture of a gallery, told apart by patch tokens; made once and kept.
+
+        Raises
+        ------
+        RunError
+            The gallery is not embedded yet, or the run is read-only and has none.
+        """
+        node = self.node(node).home
+        if node.figure is None:
+            if not node.done("embed"):
+                raise RunError(f"Node {node.id} is not embedded yet: run.step().")
+            self._check_writable()
+            with self._working(lambda: (node, "figure")):
+                self._compute(node, "figure", Calls(**calls))
+        return node.figure
+
+    def inquiry(
+        self,
+        node: Node | str | None = None,
+        *,
+        vocabulary: Vocabulary | str | Path | None = None,
+        figures: bool = True,
+        **calls: Any,
+    ) -> Inquiry:
+        """Ask what the pictures of a gallery share, and whether anybody asked for it.
+
+        Parameters
+        ----------
+        node : Node or str, optional
+            None: the current one; it is compared with the galleries before it on its branch.
+        vocabulary : Vocabulary, str or Path, optional
+            The phrases to ask about, or their file. None: ``vocabulary.json`` in the run's folder, else the one
+            that comes with the models, else ``data/attributes.json``.
+        figures : bool
+            Whether to look for the figures, if that has not been done; needs the models.
+        **calls
+            ``on_progress``, ``cancelled`` as in `step`.
+
+        Returns
+        -------
+        Inquiry
+            Tables, sentences and suggestions; see `chosen_one_nb.looking.inquiry`.
+
+        Raises
+        ------
+        RunError
+            The gallery has not been seen through CLIP.
+        VocabularyError
+            The vocabulary cannot be used.
+        """
+        from chosen_one_nb.keeping import inquiring
+
+        node = self.node(node)
+        path, keep = self.folder / TEXTS, not self.read_only
+        words = inquiring.Words(path, self._ready_models, self._fingerprint, keep)
+        chosen = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name)
+        if figures and node.done("embed") and not self.read_only:
+            self.figures(node, **calls)
+        found = inquiring.figure_of(node)
+        return inquiring.inquire(self.prompt, self.path(node), found, words, chosen,
+                                 inquiring.read_corrections(self.folder))  # fmt: skip
+
+    @property
+    def asked_before(self) -> bool:
+        """Whether an inquiry has been made: what CLIP makes of the vocabulary's words is then on disk."""
+        return (self.folder / TEXTS).exists()
+
+    @property
+    def vocabulary_file(self) -> Path:
+        """The file of phrases that an inquiry asks about."""
+        from chosen_one_nb.keeping import inquiring
+
+        return inquiring.vocabulary_file(self.folder, self.model_name)
+
+    @property
+    def corrections(self) -> dict[str, Answer]:
+        """What a person said of attributes, by "group: name"; see `correct`."""
+        from chosen_one_nb.keeping import inquiring
+
+        return inquiring.read_corrections(self.folder)
+
+    def phrase_heat(
+        self, attribute: Attribute, images: Sequence[int], node: Node | str | None = None
+    ) -> np.ndarray | NotAvailable:
+        """Tell which patches of pictures say an attribute, (n, h, w), through CLIP's patch tokens."""
+        from chosen_one_nb.keeping import inquiring
+
+        pictures = [self.node(node).image(i) for i in images]
+        return inquiring.heat_of(self._ready_models(), self.prompt, attribute, pictures)
+
+    def correct(self, attribute: Attribute, answer: Answer | None) -> None:
+        """Say whether an attribute is asked for, identity or incidental; kept with the run. None takes it back."""
+        from chosen_one_nb.keeping import inquiring
+
+        self._check_writable()
+        with self.lock:
+            name = f"{attribute.group}: {attribute.name}"
+            answers = inquiring.corrected(inquiring.read_corrections(self.folder), name, answer)
+            inquiring.write_corrections(self.folder, answers)
+            self._changed("correct", self.current, attribute=name, answer=answer)
+
+    def persistence(
+        self,
+        attributes: Sequence[Attribute],
+        node: Node | str | None = None,
+        seeds: int = PROBES,
+        *,
+        vocabulary: Vocabulary | str | Path | None = None,
+        **calls: Any,
+    ) -> Persistence:
+        """Prove what Θ has baked in: ask for the opposite of attributes, with the base models and with Θ.
+
+        Parameters
+        ----------
+        attributes : sequence of Attribute
+            For example those that `inquiry` flagged; one without an opposite in the vocabulary is skipped.
+        node : Node or str, optional
+            Whose Θ, as in `probe`. None: the Θ of `character`.
+        seeds : int
+            Pictures for each, on the same seeds for base and Θ. What is drawn is kept, so a second call draws
+            nothing, and another Θ only its own side.
+        vocabulary
+            As of `inquiry`.
+        **calls
+            ``on_progress``, ``on_images``, ``cancelled`` as in `step`.
+
+        Returns
+        -------
+        Persistence
+            A table, and the pictures by opposite: (base, Θ).
+
+        Raises
+        ------
+        RunError
+            There is no Θ yet.
+        """
+        from chosen_one_nb.keeping import inquiring
+        from chosen_one_nb.looking.asked import noun_of
+        from chosen_one_nb.looking.persistence import persistence
+
+        source = self._source(self.current) if node is None else self._theta_node(self.node(node))
+        if source is None:
+            raise RunError("There is no Θ to test yet: it comes with the first refinement, run.next_iteration().")
+        words = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name)
+        asked = [attribute for attribute in attributes if attribute.opposite]
+        parts = iter([Calls(**calls).part(i, 2 * len(asked)) for i in range(2 * len(asked))])
+        clip = self._ready_models().clip
+        return persistence(
+            attributes,
+            lambda text: self._show(None, text, seeds, "persistence", 1.0, next(parts)),
+            lambda text: self._show(source, text, seeds, "persistence", 1.0, next(parts)),
+            lambda pictures, texts: clip.images(pictures) @ clip.texts(texts).T,
+            say=inquiring.sentence(words, noun_of(self.prompt)),
+        )
+
+    def _part_figures(self, node: Node, stage: str, calls: Calls) -> None:
+        """Look for figures where the settings want a stage to go by them."""
+        wanted = {"cluster": node.settings.cluster_on == "figure", "refine": node.settings.scene_weight < 1}
+        if wanted.get(stage) and node.figure is None:
+            self._compute(node.home, "figure", calls)
+
     def _compute(self, node: Node, stage: str, calls: Calls) -> None:
+        self._part_figures(node, stage, calls)
         begun = time.monotonic()
         bench = Bench(self.prompt, self.root, self._ready_models, self._fingerprint, calls)
         files = DO[stage](bench, node)
@@ -226,7 +397,7 @@ class Painter(Editor):
             return
         later = STAGES[STAGES.index(stage) + 1 :]
         stages = {
-            name: value for name, value in node.record["stages"].items() if name not in (*later, "patches")
+            name: value for name, value in node.record["stages"].items() if name not in (*later, *ASIDE)
         }
         if stage in ("generate", "embed", "check"):
             node.clear_edits()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from chosen_one_nb import store
 from chosen_one_nb.keeping.decision import RunError
@@ -119,6 +120,33 @@ def patches(bench: Bench, node: Node) -> Files:
     return {"patches.npy": store.write_array(folder / "patches.npy", seen)}
 
 
+def figure(bench: Bench, node: Node) -> Files:
+    """Part the gallery into figures and scenes, and see each alone; no stage of its own, made when asked for."""
+    from chosen_one_nb.looking.foreground import cut_out, find_figure
+    from chosen_one_nb.steps.embed import embed as see
+
+    models, calls, images, folder = bench.models(), bench.calls, list(node.images), node.home.folder
+    looks = [calls.part(i, 3) for i in range(3)]
+    seen = see(models, images, node.settings, patches=True, **_heard_looking(looks[0]))
+    found = find_figure(seen.patches, seen.grid)
+    if not found:
+        return {"figure.json": store.write_json(folder / "figure.json", {"reason": found.reason})}
+    sides = [[Image.fromarray(side) for side in sides] for sides in cut_out(images, found)]
+    alone = [see(models, side, node.settings, **_heard_looking(look)).cls
+             for side, look in zip(sides, looks[1:], strict=True)]  # fmt: skip
+    found = found.seen_alone(*alone)
+    arrays = {name: getattr(found, name) for name in ("masks", "heights", "figure", "scene")}
+    if models.clip is not None:
+        arrays["clip_figure"], arrays["clip_scene"] = (models.clip.images(side) for side in sides)
+    values = {"threshold": float(found.threshold), "clear": float(found.clear)}
+    return {"figure.npz": store.write_arrays(folder / "figure.npz", arrays),
+            "figure.json": store.write_json(folder / "figure.json", values)}  # fmt: skip
+
+
+def _heard_looking(calls: Calls) -> dict[str, Any]:
+    return {"on_progress": calls.on_progress, "cancelled": calls.cancelled}
+
+
 def check(bench: Bench, node: Node) -> Files:
     """Measure the gallery against d_conv and against the first one's health (section 3.3)."""
     from chosen_one_nb.steps import converge
@@ -140,11 +168,21 @@ def refine(bench: Bench, node: Node) -> Files:
         seed=seed_of(settings, node.iteration, 1), latents=node.latents(chosen), prior=_prior(bench,
         settings), character=node.theta_in if settings.carry_over == "warm" else None,
         on_step=_heard(bench.calls, losses), cancelled=bench.calls.cancelled,
-        provenance=_provenance(bench, node),
+        provenance=_provenance(bench, node), masks=_masks(node),
     )  # fmt: skip
     files = {"losses.json": store.write_json(node.folder / "losses.json", losses)}
     files["theta.json"] = store.write_json(node.folder / "theta.json", {"weights": weights_digest(theta)})
     return files | _save_theta(theta, node.folder)
+
+
+def _masks(node: Node) -> np.ndarray | None:
+    """Where the figures of the chosen pictures are, if the scene shall count less than they do."""
+    if node.settings.scene_weight == 1:
+        return None
+    if not node.figure:
+        why = node.figure.reason if node.figure is not None else "The figures have not been looked for."
+        raise RunError(f"scene_weight: {why} Set it to 1 to learn whole pictures.")
+    return node.figure.rows(list(node.decision.images)).at(node.image(0).size[::-1])
 
 
 def weights_digest(theta: Character) -> str:
@@ -208,6 +246,7 @@ DO: dict[str, Callable[[Bench, Node], Files]] = {
     "generate": generate,
     "embed": embed,
     "patches": patches,
+    "figure": figure,
     "check": check,
     "refine": refine,
 }

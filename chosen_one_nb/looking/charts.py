@@ -195,6 +195,67 @@ def map_chart(
     return chart
 
 
+def drift_chart(table: Any, *, width: int = 560, height: int = 240) -> Chart:
+    """Draw how often attributes occur in gallery after gallery, with their bootstrap intervals.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `drift.drift`: ``gallery``, ``attribute``, ``share``, ``low``, ``high``; some of its attributes.
+    width, height : int
+        In points; the names of the attributes take the right third.
+
+    Returns
+    -------
+    Chart
+    """
+    galleries = list(dict.fromkeys(table["gallery"]))
+    lines = [part for _, part in table.dropna(subset="share").groupby("column", sort=False)]
+    said = "; ".join(f"{part['attribute'].iloc[0]}: " + ", ".join(f"{share:.0%}" for share in part["share"])
+                     for part in lines)  # fmt: skip
+    chart = Chart(width, height, f"Share of pictures by gallery: {said}." if lines else "Nothing to draw.")
+    if not lines:
+        return chart
+
+    def place(at: float, share: float) -> tuple[float, float]:
+        return 44 + (width * 0.64 - 44) * at / max(1, len(galleries) - 1), height - 28 - (height - 44) * share
+
+    for share in (0.0, 0.5, 1.0):
+        chart.add("line", place(0, share), place(len(galleries) - 1, share), colour=FAINT, size=1)
+        x, y = place(0, share)
+        chart.add("text", (x - 6, y + 4), text=f"{share:.0%}", size=11, anchor="end")
+    for at, gallery in enumerate(galleries):
+        x, y = place(at, 0)
+        chart.add("text", (x, y + 16), text=gallery, size=11)
+    ends = _apart([place(0, part["share"].iloc[-1])[1] for part in lines], 14)
+    for number, (part, end) in enumerate(zip(lines, ends, strict=True)):
+        _drift_line(chart, part, [place(galleries.index(g) + 0.03 * (number - len(lines) / 2), 0)[0]
+                                  for g in part["gallery"]], place, colour_of(number), end)  # fmt: skip
+    return chart
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Move heights down until each is a gap from the one above."""
+    placed = np.array(heights, dtype=float)
+    order = np.argsort(placed, kind="stable")
+    for above, below in pairwise(order):
+        placed[below] = max(placed[below], placed[above] + gap)
+    return placed.tolist()
+
+
+def _drift_line(chart: Chart, part: Any, x: list[float], place: Any, colour: str, end: float) -> None:
+    """One attribute: its shares, their intervals and its name."""
+    points = [(at, place(0, share)[1]) for at, share in zip(x, part["share"], strict=True)]
+    if len(points) > 1:
+        chart.add("line", *points, colour=colour, size=2)
+    for at, point, (_, row) in zip(x, points, part.iterrows(), strict=True):
+        chart.add("line", (at, place(0, row["low"])[1]), (at, place(0, row["high"])[1]), colour=colour, size=1)
+        chart.add("dot", point, colour=colour, size=4, text=f"{row['attribute']}, {row['gallery']}: {row['share']:.0%}")
+    chart.add("line", points[-1], (points[-1][0] + 14, end), colour=FAINT, size=1)
+    words = f"{part['attribute'].iloc[0]} {part['share'].iloc[-1]:.0%}"
+    chart.add("text", (points[-1][0] + 18, end + 4), text=words, colour=colour, size=12, anchor="start")
+
+
 def loss_chart(losses: Sequence[float], *, width: int = 240, height: int = 60) -> Chart:
     """Draw a loss by step as a line without axes."""
     values = np.asarray([value for value in losses if value is not None], dtype=np.float64)

@@ -24,7 +24,7 @@ Known pitfalls, and where they are met (a test is named after each that is handl
 16  stochastic samplers; batch size changes pictures        deterministic; pictures are kept, not seeds
 17  decoding needs most memory                              `latents.decode`: apart, in small chunks
 18  wrong preprocessing for DINOv2                          the checkpoint's own, `eyes.FeatureExtractor`
-19  features see framing and background                     not here: patch tokens let looking/ show it
+19  features see framing and background                     `cluster_on`, `scene_weight`; looking/ shows it
 20  flips, and captions from generic templates              no flips; the caption is made of the prompt
 21  training tokenises otherwise than sampling              `prompts.condition`: the pipeline's own encoder
 22  library drift                                           public functions, tested on tiny real classes
@@ -46,7 +46,7 @@ from torch import nn
 
 from chosen_one_nb.adapters import fresh_lora, read_lora, wear_lora, wear_tokens
 from chosen_one_nb.character import Character
-from chosen_one_nb.denoising import Samples, denoising_loss, endless
+from chosen_one_nb.denoising import Samples, denoising_loss, endless, place_weights
 from chosen_one_nb.models import Models
 from chosen_one_nb.prompts import Condition, check_prompt, condition, encoders
 from chosen_one_nb.settings import Settings, SettingsError
@@ -73,6 +73,7 @@ def refine(
     character: Character | None = None,
     latents: np.ndarray | None = None,
     prior: Prior | None = None,
+    masks: np.ndarray | None = None,
     on_step: OnStep | None = None,
     cancelled: CancelledCheck | None = None,
     provenance: dict[str, Any] | None = None,
@@ -97,6 +98,8 @@ def refine(
         From the gallery, in the pictures' order; None encodes the pictures.
     prior : (sequence of PIL.Image, ndarray or None), optional
         Pictures of the first gallery and their latents, mixed in at `prior_share` with the plain prompt.
+    masks : ndarray of bool, shape (n, h, w), optional
+        Where the figure is in each picture, at any size: what is outside counts `scene_weight` in the loss.
     on_step : callable, optional
         Given after each step a dict of `step` (from 1), `steps`, `loss`, `ema_loss`, `embedding_norms` (by
         encoder, relative to the vocabulary's mean norm) and `seconds`.
@@ -131,6 +134,11 @@ def refine(
             f"prior_share: {settings.prior_share} of each batch should come from the first gallery, "
             "but none was given. Pass prior, or set prior_share to 0."
         )
+    if settings.scene_weight < 1 and (masks is None or len(masks) != len(images)):
+        raise SettingsError(
+            f"scene_weight: {settings.scene_weight} asks where the figure is in each of {len(images)} pictures, got "
+            f"{'no masks' if masks is None else f'{len(masks)} masks'}. Pass masks, or set scene_weight to 1."
+        )
     pipeline = models.pipeline
     rows = {key: nn.Parameter(row.clone().to(pipeline.device)) for key, row in start.tokens.items()}
     with ExitStack() as stack:
@@ -142,7 +150,7 @@ def refine(
             wear_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
         )
         stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing))
-        batches = _Batches(pipeline, images, latents, prior, settings, seed)
+        batches = _Batches(pipeline, images, latents, prior, masks, settings, seed)
         _train(pipeline, lora, rows, batches, plain, start.caption, settings, on_step, cancelled)
         weights = read_lora(pipeline.unet)
     about = {"prompt": prompt, "model": models.name, "fingerprint": models.fingerprint, "n_images": len(images),
@@ -215,6 +223,7 @@ class _Batches:
         images: Sequence[Image.Image],
         latents: np.ndarray | None,
         prior: Prior | None,
+        masks: np.ndarray | None,
         settings: Settings,
         seed: int,
     ) -> None:
@@ -223,15 +232,25 @@ class _Batches:
         self.pools = [Samples.of(pipeline, images, latents, settings.image_size)]
         if settings.prior_share and prior is not None:
             self.pools.append(Samples.of(pipeline, *prior, settings.image_size))
+        size = self.pools[0].mean.shape[-2:]
+        all_alike = torch.ones(len(images), 1, *size)
+        self.weights = all_alike if masks is None else place_weights(masks, settings.scene_weight, size)
         self.orders = [endless(len(pool.mean), self.generator) for pool in self.pools]
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return latents (B, C, h, w), time ids (B, 6), is_prior (B,) and without_caption (B,)."""
+    def next(self) -> tuple[torch.Tensor, ...]:
+        """Return latents (B, C, h, w), time ids (B, 6), weights (B, 1, h, w), is_prior (B,), without_caption (B,)."""
         chance = torch.rand(2, self.settings.refine_batch_size, generator=self.generator)
         is_prior = chance[0] < (self.settings.prior_share if len(self.pools) > 1 else 0)
-        drawn = [self.pools[pool].draw([next(self.orders[pool])], self.generator) for pool in is_prior.int().tolist()]
-        latents, ids = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        return (latents, ids, is_prior.to(self.device), (chance[1] < self.settings.caption_dropout).to(self.device))
+        drawn = [self._draw(pool) for pool in is_prior.int().tolist()]
+        latents, ids, weights = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        without = chance[1] < self.settings.caption_dropout
+        return latents, ids, weights.to(self.device), is_prior.to(self.device), without.to(self.device)
+
+    def _draw(self, pool: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One picture of a pool; those of the prior count as a whole."""
+        number = next(self.orders[pool])
+        weights = torch.ones_like(self.weights[:1]) if pool else self.weights[number : number + 1]
+        return *self.pools[pool].draw([number], self.generator), weights
 
 
 def _train(
@@ -260,11 +279,12 @@ def _train(
     vocabulary, diary = Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
     for _ in range(settings.refine_steps):
         raise_if_cancelled(cancelled)
-        latents, ids, is_prior, without = batches.next()
+        latents, ids, weights, is_prior, without = batches.next()
         text = _texts(condition(pipeline, caption)[0], fixed, is_prior, without)
         loss = denoising_loss(
-            pipeline.unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma
-        )
+            pipeline.unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma,
+            weights=weights,
+        )  # fmt: skip
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)

@@ -116,6 +116,11 @@ class Actions:
         with self._deciding():
             self.run.choose(cluster, note=self.note)
 
+    def choose_because(self, reason: str, **choice: Any) -> None:
+        """Choose, with a reason that something found; takes what `Run.choose` takes."""
+        with self._deciding():
+            self.run.choose(**choice, note=reason)
+
     @guarded
     def choose_selection(self) -> None:
         """Choose the selected pictures."""

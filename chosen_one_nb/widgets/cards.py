@@ -80,6 +80,7 @@ class ClusterPanel(Panel):
         shown = cards(
             node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None
         )
+        shown = [card | self.explorer.attributes.on_card(card["cluster"], card["warning"]) for card in shown]
         with self.view.hold_sync():
             self.view.album = self.explorer.albums.key(node.gallery_of)
             self.view.labels, self.view.excluded = self.explorer.labels(), list(node.excluded)

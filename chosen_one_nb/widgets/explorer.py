@@ -16,6 +16,7 @@ import ipywidgets
 import numpy as np
 
 from .actions import Actions
+from .attribute_panel import AttributePanel
 from .cards import ClusterPanel
 from .compare import ComparePanel
 from .curve_panel import CurvePanel
@@ -97,6 +98,7 @@ class Explorer(Actions):
             CurvePanel(self),
         )
         self.map, self.clusters, self.decide = MapPanel(self, method), ClusterPanel(self), DecidePanel(self)
+        self.attributes = AttributePanel(self)
         self.gallery, self.compare, self.strength = (
             GalleryPanel(self),
             ComparePanel(self),
@@ -112,15 +114,16 @@ class Explorer(Actions):
             self.clusters,
             self.decide,
             self.gallery,
+            self.attributes,
             self.compare,
             self.strength,
             self.settings,
             self.takeaway,
         ]
         self.tabs = ipywidgets.Tab(
-            [p.ui for p in (self.gallery, self.compare, self.strength, self.settings, self.takeaway)]
+            [p.ui for p in (self.gallery, self.attributes, self.compare, self.strength, self.settings, self.takeaway)]
         )
-        self.tabs.titles = ("Gallery", "Compare", "Strength of Θ", "Settings", "Take away")
+        self.tabs.titles = ("Gallery", "What it shares", "Compare", "Strength of Θ", "Settings", "Take away")
         self.ui = ipywidgets.VBox(
             [
                 ipywidgets.HTML(f"<style>{(HERE / 'explorer.css').read_text('utf-8')}</style>"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import numpy as np
 
+from .attribute_panel import most_first
 from .gallery import Gallery
 from .judge import ranked_members
 from .panel import Panel, row
@@ -92,6 +93,9 @@ class GalleryPanel(Panel):
         if not len(node.images):
             drawn = self.explorer.drawn()
             return [_section(f"{len(drawn)} of {len(node.seeds)} drawn", drawn)] if drawn else []
+        tint = self.explorer.attributes.tint()
+        if clusters is not None and tint is not None:
+            return [_section(f"“{tint[0]}”, surest first", most_first(tint[1]))]
         if clusters is None or self.order.value == "seed":
             return [_section("", list(range(len(node.seeds))))]
         if self.order.value == "odd":

@@ -67,6 +67,10 @@ class Later:
             self._thread = threading.Thread(target=self._run, name="explorer background", daemon=True)
             self._thread.start()
 
+    def asked(self, key: Hashable) -> bool:
+        """Whether `key` has been asked for, or is known."""
+        return key in self._asked
+
     def error(self, key: Hashable) -> Exception | None:
         """Say why `key` could not be computed, None when it could or is not done yet."""
         return self._errors.get(key)

@@ -12,7 +12,7 @@ from .figures import MapFigure
 from .layouts import Layout, Layouts, Method, points
 from .panel import Panel, button, row
 from .preview import Preview
-from .signs import marks, plain_marks
+from .signs import Marks, marks, plain_marks, tinted_marks
 from .status import guarded
 from .switch import Switch
 from .variants import variants_html
@@ -118,6 +118,7 @@ class MapPanel(Panel):
             layout.method,
             layout.galleries,
             self.thumbs.value,
+            self.explorer.attributes.view.lit,
         )
         if key != self._drawn:
             self._draw(layout, key)
@@ -136,7 +137,7 @@ class MapPanel(Panel):
         moved = self.glide.value and self._drawn[:1] != key[:1] and self._drawn[5:7] == key[5:7]
         self.figure.show(
             xy,
-            marks(clusters, self.colour.value) if clusters else plain_marks(len(xy)),
+            self._marks(len(xy)),
             [str(i) for i in range(len(xy))],
             chosen=node.decision.images if node.decision else (),
             excluded=node.excluded,
@@ -149,6 +150,13 @@ class MapPanel(Panel):
         self.figure.thumbnails(node.images if self.thumbs.value else (), first)
         self.figure.select(self.explorer.selected)
         self._drawn = key
+
+    def _marks(self, n: int) -> Marks:
+        """Colour and symbol of the points: by the attribute that is lit, if one is."""
+        clusters, tint = self.node.clusters, self.explorer.attributes.tint()
+        if clusters is None:
+            return plain_marks(n)
+        return marks(clusters, self.colour.value) if tint is None else tinted_marks(clusters, *tint)
 
     def _show_nothing(self) -> None:
         """Before a gallery is embedded: the iterations before it, faintly."""

@@ -8,6 +8,7 @@ ones are light and open.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Literal, Protocol
 
 import numpy as np
@@ -106,3 +107,8 @@ def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster") -> Marks:
     if colour_by == "kept":
         return Marks([HUES[0] if clusters.kept[label] else DROPPED for label in clusters.labels], symbols)
     raise ValueError(f"Expected colour_by to be 'cluster', 'distance', 'order' or 'kept', got {colour_by!r}.")
+
+
+def tinted_marks(clusters: ClustersLike, name: str, values: list[float]) -> Marks:
+    """Give marks coloured by how surely each picture has something; the symbol stays with the cluster."""
+    return Marks(values, marks(clusters).symbol, escape(name))

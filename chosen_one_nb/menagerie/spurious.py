@@ -1,0 +1,284 @@
+"""Score the search for spurious attributes by the truth: ``python -m chosen_one_nb.menagerie.spurious``.
+
+The world knows what every render shows, so groups of pictures can be planted that share one thing, and it can be
+counted how often that thing is found. Prints one row per figure, and one per attribute, since CLIP need not read
+all of them equally well. ``--parts prompts`` takes runs on the prompts of the evaluation as well (minutes each).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.stats import fisher_exact
+
+from chosen_one_nb.looking.attributes import contrast
+from chosen_one_nb.looking.drift import drift, rise
+from chosen_one_nb.looking.evidence import held_by
+from chosen_one_nb.looking.foreground import Foreground, cut_out, find_figure
+from chosen_one_nb.looking.heat import cosegment
+from chosen_one_nb.looking.presence import Presence, presence
+from chosen_one_nb.looking.vocabulary import Attribute, Vocabulary, load_vocabulary
+from chosen_one_nb.menagerie import world
+from chosen_one_nb.menagerie.data import HELD_OUT
+from chosen_one_nb.menagerie.reader import Reader
+from chosen_one_nb.models import Models, load_models
+from chosen_one_nb.run import Run
+from chosen_one_nb.settings import Settings
+
+GALLERY = 128  # pictures
+SIZES = (10, 20)  # pictures of a planted group, from and up to
+SHARES = (1.0, 0.8, 0.6)  # of a planted group that have its attribute
+NAMES = {
+    "belly colour": "second", "eye colour": "eyes", "surroundings": "extra",
+    "garment colour": "garment_colour", "accessory colour": "accessory_colour",
+}  # fmt: skip
+"""Groups of the vocabulary whose attribute the world calls otherwise."""
+
+Rows = list[tuple[str, str, float]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Renders that galleries are put together from.
+
+    Attributes
+    ----------
+    truths : DataFrame
+        A row per render, a column per attribute of the world.
+    found : Presence
+        What CLIP says of them.
+    meanings : list of tuple
+        (attribute of the world, value) that each attribute of the vocabulary stands for.
+    """
+
+    truths: pd.DataFrame
+    found: Presence
+    meanings: list[tuple[str, str]]
+
+
+def meaning(attribute: Attribute, sentence: str) -> tuple[str, str]:
+    """What an attribute of the vocabulary is called in the world: (attribute, value)."""
+    name = NAMES.get(attribute.group, attribute.group)
+    return name, world.named_in(sentence).get(name, "")
+
+
+def make_pool(models: Models, vocabulary: Vocabulary, n: int) -> Pool:
+    """Render ``n`` characters that no training saw, and look at them through CLIP."""
+    rng = Random(HELD_OUT + 11)
+    truths = [world.sample(rng) for _ in range(n)]
+    vectors = models.clip.images([world.render(truth).image for truth in truths])
+    sentences = vocabulary.texts()
+    found = presence(vectors, models.clip.texts(sentences), vocabulary, sharpness=models.clip.sharpness)
+    meanings = [meaning(attribute, sentences[attribute.columns[0]]) for attribute in found.attributes]
+    return Pool(pd.DataFrame(truths), found, meanings)
+
+
+def planted(pool: Pool, name: str, share: float, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
+    """Put a gallery together whose first pictures share a value of an attribute: pictures, how many, the value."""
+    size = int(rng.integers(SIZES[0], SIZES[1] + 1))
+    values = [v for v in world.ATTRIBUTES[name] if not (name.endswith("_colour") and v == "none")]
+    value = str(rng.choice(values))
+    has_it = (pool.truths[name] == value).to_numpy()
+    count = round(share * size)
+    group = np.r_[rng.choice(np.flatnonzero(has_it), count, replace=False),
+                  rng.choice(np.flatnonzero(~has_it), size - count, replace=False)]  # fmt: skip
+    rest = rng.choice(np.setdiff1d(np.arange(len(has_it)), group), GALLERY - size, replace=False)
+    return np.r_[group, rest], size, value
+
+
+def planted_rows(pool: Pool, trials: int) -> Rows:
+    """Recall and precision of the first finding, by share and by attribute; false findings where nothing is."""
+    rng, names, seen = np.random.default_rng(0), list(world.ATTRIBUTES), []
+    for share in SHARES:
+        for trial in range(trials):
+            name = names[trial % len(names)]
+            pictures, size, value = planted(pool, name, share, rng)
+            first = contrast(pool.found.rows(pictures), range(size)).iloc[0]
+            right = bool(first.finding) and pool.meanings[first.name] == (name, value)
+            seen.append((share, name, bool(first.finding), right))
+    table = pd.DataFrame(seen, columns=["share", "name", "said", "right"])
+    rows: Rows = []
+    for share, part in table.groupby("share", sort=False):
+        rows += [("planted", f"recall of the first finding, {share:.0%} have it", float(part.right.mean())),
+                 ("planted", f"precision of the first finding, {share:.0%} have it", _precision(part))]  # fmt: skip
+    strong = table[table.share >= 0.8]
+    rows += [("planted", "recall at 80 % and above", float(strong.right.mean())),
+             ("planted", "precision at 80 % and above", _precision(strong))]  # fmt: skip
+    for name, part in strong.groupby("name", sort=False):
+        rows.append(("planted", f"  {name}: recall at 80 % and above (n={len(part)})", float(part.right.mean())))
+    return [*rows, ("nothing", f"groups with a finding at the level of 5 % (n={3 * trials})", _false(pool, 3 * trials))]
+
+
+def _precision(part: pd.DataFrame) -> float:
+    return float(part.right.sum() / max(part.said.sum(), 1))
+
+
+def _false(pool: Pool, trials: int) -> float:
+    """Share of random groups in which anything is found."""
+    rng, said = np.random.default_rng(1), 0
+    for _ in range(trials):
+        pictures = rng.choice(len(pool.truths), GALLERY, replace=False)
+        size = int(rng.integers(SIZES[0], SIZES[1] + 1))
+        said += bool(contrast(pool.found.rows(pictures), range(size)).finding.any())
+    return said / trials
+
+
+def look(models: Models, images: list[Image.Image]) -> tuple[Foreground, np.ndarray]:
+    """Figures and scenes of pictures, each seen alone, and the patch tokens."""
+    seen = models.extractor(images, patches=True)
+    found = find_figure(seen.patches, seen.grid)
+    figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(images, found))
+    return found.seen_alone(models.extractor(figures).cls, models.extractor(scenes).cls), seen.patches
+
+
+def figure_rows(models: Models, groups: int, size: int = 12) -> Rows:
+    """IoU of the figure mask, and how often planted groups are told apart by what holds them together."""
+    rng = Random(HELD_OUT + 12)
+    truths = [world.sample(rng) for _ in range(GALLERY - size)]
+    for _ in range(groups):
+        shared = world.sample(rng)
+        truths += [world.sample(rng, **{name: shared[name] for name in ("place", "style", "extra")})
+                   for _ in range(size)]  # fmt: skip
+    for _ in range(groups):
+        shared = world.sample(rng)
+        truths += [world.new_scene(shared, rng) for _ in range(size)]
+    renders = [world.render(truth) for truth in truths]
+    found, _ = look(models, [render.image for render in renders])
+    true = np.stack([render.mask for render in renders])
+    masks = found.at(true.shape[1:])
+    overlap = (masks & true).sum((1, 2)) / (masks | true).sum((1, 2))
+    rest = np.arange(GALLERY - size)
+    answers = [held_by(found.rows(np.r_[len(rest) + at * size + np.arange(size), rest]), range(size)).answer
+               for at in range(2 * groups)]  # fmt: skip
+    by_scene = np.array([answer == "scene" for answer in answers[:groups]])
+    by_figure = np.array([answer == "figure" for answer in answers[groups:]])
+    return [("figure", f"mask against the true one, mean IoU on {len(true)} renders", float(overlap.mean())),
+            ("held by", f"planted by scene, called so (n={groups})", float(by_scene.mean())),
+            ("held by", f"planted by figure, called so (n={groups})", float(by_figure.mean())),
+            ("held by", "told right, both", float(np.r_[by_scene, by_figure].mean()))]  # fmt: skip
+
+
+def time_rows(models: Models, vocabulary: Vocabulary) -> Rows:
+    """Seconds for everything the screen shows of a gallery of 128 in eight clusters, embeddings given."""
+    rng = Random(HELD_OUT + 13)
+    images = [world.render(world.sample(rng)).image for _ in range(GALLERY)]
+    found, patches = look(models, images)
+    vectors, texts = models.clip.images(images), models.clip.texts(vocabulary.texts())
+    grid = found.masks.shape[1:]
+    start = time.perf_counter()
+    seen = presence(vectors, texts, vocabulary, sharpness=models.clip.sharpness)
+    again = find_figure(patches, grid).seen_alone(found.figure, found.scene)
+    for cluster in range(8):
+        members = np.arange(GALLERY) % 8 == cluster
+        contrast(seen, members)
+        held_by(again, members)
+    cosegment(patches, again, np.arange(GALLERY) % 8 == 0)
+    drift({"base": seen, "iteration 1": seen})
+    rise(seen, seen)
+    return [("time", "seconds for a gallery of 128 in 8 clusters, embeddings given", time.perf_counter() - start)]
+
+
+# --- on whole runs -------------------------------------------------------------------------------------------------
+
+
+def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
+    """For each attribute the prompt leaves open: flagged before refining or not, and does Θ hold on to it.
+
+    Flagged: a finding in what was chosen at the first gallery. It persists if the reader finds it in more of Θ's
+    pictures than of the base model's, on the same seeds and contexts (Fisher's exact test, 1 %).
+    """
+    if not run.root.refined:
+        run.select(run.root)
+        run.next_iteration()
+    sentences = vocabulary.texts()
+    findings = run.inquiry(run.root, vocabulary=vocabulary).findings()
+    flagged = {meaning(vocabulary.attributes[column], sentences[vocabulary.attributes[column].columns[0]])
+               for column in findings.index[findings.finding & (findings.answer != "asked")]}  # fmt: skip
+    texts = [text for text, _ in world.CONTEXTS]
+    base, drawn = (reader([image for text in texts for image in run.contexts(*source, texts, base=not source[0])[text]])
+                   for source in ((None,), (run.root,)))  # fmt: skip
+    asked = set(world.named_in(run.prompt)) | {name for _, wanted in world.CONTEXTS for name in wanted}
+    rows = []
+    for name, value in {meaning(a, sentences[a.columns[0]]) for a in vocabulary.attributes}:
+        if name not in asked and value not in ("", "none"):
+            counts = [(int((read[name] == value).sum()), int((read[name] != value).sum())) for read in (drawn, base)]
+            persists = fisher_exact(counts, alternative="greater").pvalue < 0.01
+            rows.append((run.prompt, name, value, (name, value) in flagged, bool(persists)))
+    return pd.DataFrame(rows, columns=["prompt", "name", "value", "flagged", "persists"])
+
+
+def odds_ratio(table: pd.DataFrame) -> float:
+    """Odds of persisting where flagged, over those where not; half a case is added to each count."""
+    a, b, c, d = (((table.flagged == flagged) & (table.persists == persists)).sum() + 0.5
+                  for flagged, persists in ((True, True), (True, False), (False, True), (False, False)))  # fmt: skip
+    return float(a * d / (b * c))
+
+
+def odds_rows(table: pd.DataFrame, repeats: int = 1000) -> Rows:
+    """The odds ratio with its 95 % interval, resampling prompts."""
+    by_prompt = [part for _, part in table.groupby("prompt", sort=False)]
+    rng = np.random.default_rng(0)
+    drawn = [odds_ratio(pd.concat([by_prompt[at] for at in rng.integers(len(by_prompt), size=len(by_prompt))]))
+             for _ in range(repeats)]  # fmt: skip
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    flagged = table[table.flagged]
+    return [("prompts", f"flagged attributes that persist (n={len(flagged)})", float(flagged.persists.mean())),
+            ("prompts", "other attributes that persist", float(table[~table.flagged].persists.mean())),
+            ("prompts", f"odds ratio over {len(by_prompt)} prompts", odds_ratio(table)),
+            ("prompts", "  its interval, low", float(low)),
+            ("prompts", "  its interval, high", float(high))]  # fmt: skip
+
+
+def prompt_rows(models: Models, vocabulary: Vocabulary, reader: Reader, given: argparse.Namespace) -> Rows:
+    """The odds ratio on the prompts of the evaluation; takes its runs where they are there, and makes the others."""
+    prompts, tables = json.loads(given.prompts.read_text())["prompts"], []
+    for i in given.only or range(len(prompts)):
+        place = given.runs / f"{i:02d}" / "run"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        known = (place / "run.json").exists()
+        with Run.open(place, models) if known else Run.start(prompts[i], models, Settings(), place) as run:
+            tables.append(run_table(run, vocabulary, reader))
+    table = pd.concat(tables, ignore_index=True)
+    table.to_csv(given.runs / "spurious.csv", index=False)
+    return odds_rows(table)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Score the chosen parts and print the table; ``--json`` also writes it."""
+    parts = ("planted", "figure", "time", "prompts")
+    parser = argparse.ArgumentParser(prog="python -m chosen_one_nb.menagerie.spurious", description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:-1])
+    parser.add_argument("--models", default="menagerie")
+    parser.add_argument("--vocabulary", type=Path, default=Path("data/attributes_menagerie.json"))
+    parser.add_argument("--trials", type=int, default=105, help="planted groups for each share")
+    parser.add_argument("--pool", type=int, default=1500, help="renders that galleries are put together from")
+    parser.add_argument("--groups", type=int, default=25, help="groups held by scene, and as many by figure")
+    parser.add_argument("--prompts", type=Path, default=Path("data/prompts.json"))
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the prompts to take, from 0")
+    parser.add_argument("--runs", type=Path, default=Path("runs/evaluation"), help="as of menagerie.evaluate")
+    parser.add_argument("--reader", type=Path, default=Path("data/menagerie/reader"))
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args(argv)
+    models, vocabulary = load_models(given.models), load_vocabulary(given.vocabulary)
+    measures = {
+        "planted": lambda: planted_rows(make_pool(models, vocabulary, given.pool), given.trials),
+        "figure": lambda: figure_rows(models, given.groups),
+        "time": lambda: time_rows(models, vocabulary),
+        "prompts": lambda: prompt_rows(models, vocabulary, Reader(given.reader), given),
+    }
+    table = pd.DataFrame([row for part in given.parts for row in measures[part]()], columns=["part", "figure", "value"])
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    if given.json:
+        given.json.write_text(table.to_json(orient="records", indent=1))
+
+
+if __name__ == "__main__":
+    main()

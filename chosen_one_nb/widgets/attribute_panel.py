@@ -1,0 +1,274 @@
+"""What a cluster shares that nobody asked for: seen before it is learnt, while one can still choose otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import ipywidgets
+import numpy as np
+import traitlets
+
+from chosen_one_nb.keeping.decision import RunError
+
+from .attribute_rows import Shared, rows, shared, strips, words_of
+from .job import Job
+from .judge import ranked_members
+from .panel import Panel, button, row
+from .pictures import HERE, script
+from .status import guarded
+
+if TYPE_CHECKING:
+    from chosen_one_nb.looking.inquiry import Inquiry
+
+    from .explorer import Explorer
+
+Tint = tuple[str, list[float]]
+NOT_ASKED = (
+    "Press Ask to look for what the pictures of a cluster share although the prompt does not say it. "
+    "It takes seconds, and is kept with the run."
+)
+
+
+class Attributes(anywidget.AnyWidget):
+    """The table of attributes in the browser.
+
+    Parameters
+    ----------
+    album, labels : str, list of str
+        Where the pictures are, and their alt texts.
+    words : list of (str, str)
+        Sentences above the table: kind ("plain", "quiet", "warning") and text.
+    rows : list of dict
+        What `chosen_one_nb.widgets.attribute_rows.rows` gives.
+    strips : list of dict
+        Pictures with something laid over them: ``title``, ``note``, ``pictures`` (``data`` as WebP, ``text``).
+    lit : int
+        Column of the attribute that map and gallery follow; -1 for none.
+    can_choose, can_answer : bool
+        Whether the choice, or the answers, can be changed.
+    """
+
+    _esm = script("attributes.js")
+    _css = HERE / "attributes.css"
+    album = traitlets.Unicode().tag(sync=True)
+    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    words = traitlets.List().tag(sync=True)
+    rows = traitlets.List(traitlets.Dict()).tag(sync=True)
+    strips = traitlets.List(traitlets.Dict()).tag(sync=True)
+    lit = traitlets.Int(-1).tag(sync=True)
+    can_choose = traitlets.Bool(True).tag(sync=True)
+    can_answer = traitlets.Bool(True).tag(sync=True)
+
+
+class AttributePanel(Panel):
+    """The attributes of one cluster, and what is done about them."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        super().__init__(explorer)
+        self.cluster = ipywidgets.Dropdown(
+            options=[("–", -1)], value=-1, description="cluster", tooltip="Whose attributes are shown",
+            style={"description_width": "auto"}, layout=ipywidgets.Layout(width="220px"),
+        )  # fmt: skip
+        tip = "Find figures and scenes, and ask CLIP about every phrase of the vocabulary"
+        self.ask = button("Ask", tip, kind="ask")
+        self.about = ipywidgets.HTML()
+        self.about.add_class("chosen-trust")
+        self.view = Attributes()
+        self.drift = ipywidgets.HTML()
+        self.drift.add_class("chosen-drift")
+        self.ui = ipywidgets.VBox([row(self.cluster, self.ask, self.about), self.view, self.drift])
+        self._shown: tuple[Any, ...] = ()
+        self._kept: tuple[Any, Inquiry] | None = None
+        self.cluster.observe(self._turn, "value")
+        self.ask.on_click(lambda _button: self.inquire())
+        self.view.on_msg(lambda _view, content, _buffers: self.act(content))
+
+    # --- what is known ---------------------------------------------------------------------------------------------
+
+    def _key(self) -> tuple[Any, ...]:
+        path = tuple(node.gallery_of for node in self.run.path(self.node))
+        return ("inquiry", path, self.node.figure is not None)
+
+    def inquiry(self) -> Inquiry | None:
+        """Give what is known of the gallery shown; None before it has been asked, or while that is computed."""
+        node, key = self.node, self._key()
+        if node.clusters is None or not (self.explorer.later.asked(key) or self.run.asked_before):
+            return None
+        found = self.explorer.later.get(key, lambda: self.run.inquiry(node, figures=False))
+        if found is None:
+            return None
+        corrections = self.run.corrections
+        mine = (key, tuple(sorted(corrections.items())), id(found))
+        if self._kept is None or self._kept[0] != mine:
+            self._kept = (mine, dataclasses.replace(found, corrections=corrections))
+        return self._kept[1]
+
+    def shared(self) -> dict[int, Shared]:
+        """Give what each cluster shares; empty until it is computed in the background."""
+        inquiry, node = self.inquiry(), self.node
+        if inquiry is None:
+            return {}
+        key = ("shared", *self._key()[1:], node.id, node.edit.clusters)
+        return self.explorer.later.get(key, lambda: shared(inquiry, node.clusters), {})
+
+    def on_card(self, cluster: int, warning: str) -> dict[str, str]:
+        """Say on a cluster's card what it shares, and whether its scene holds it together."""
+        found = self.shared().get(cluster)
+        return found.on_card(self.inquiry(), warning) if found else {}
+
+    def tint(self) -> Tint | None:
+        """Give the attribute that map and gallery follow: its name, and how surely each picture has it."""
+        inquiry, column = self.inquiry(), self.view.lit
+        if inquiry is None or not 0 <= column < len(inquiry.attributes):
+            return None
+        return inquiry.attributes[column].name, inquiry.found.values[:, column].tolist()
+
+    # --- showing ---------------------------------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Show the attributes of a cluster of the iteration shown."""
+        node = self.node
+        self.ask.disabled = node.clusters is None or self.explorer.busy
+        self._fill_clusters()
+        inquiry, shared = self.inquiry(), self.shared()
+        error = self.explorer.later.error(self._key())
+        if inquiry is None or not shared:
+            waiting = self.explorer.later.asked(self._key()) and error is None
+            self._show_nothing("Asking…" if waiting and node.clusters is not None else NOT_ASKED, error)
+            return
+        self.ask.description = "Ask again"
+        cluster = self.cluster.value
+        if cluster not in shared:
+            return
+        with self.view.hold_sync():
+            self.view.album, self.view.labels = self.explorer.albums.key(node.gallery_of), self.explorer.labels()
+            self.view.can_choose = not self.explorer.busy and not self.run.read_only
+            self.view.can_answer = not self.run.read_only
+            self.view.words = words_of(inquiry, shared[cluster])
+            self.view.rows = rows(inquiry, shared[cluster], ranked_members(node.clusters, cluster))
+            self.view.strips = self._strips(inquiry, cluster)
+        self._tell(inquiry)
+
+    def _show_nothing(self, text: str, error: Exception | None) -> None:
+        with self.view.hold_sync():
+            self.view.words = [["warning", str(error)]] if error else [["quiet", text]]
+            self.view.rows, self.view.strips, self.view.lit = [], [], -1
+        self.drift.value = self.about.value = ""
+
+    def _fill_clusters(self) -> None:
+        clusters, decision = self.node.clusters, self.node.decision
+        with self.filling():
+            if clusters is None:
+                self.cluster.options, self.cluster.value = [("–", -1)], -1
+                return
+            marks = {clusters.proposed: ", proposed"} | ({decision.cluster: ", chosen"} if decision else {})
+            options = [(f"{c} ({clusters.sizes[c]} pictures{marks.get(int(c), '')})", int(c)) for c in clusters.order]
+            first = decision.cluster if decision and decision.cluster is not None else clusters.proposed
+            now = (self.node.id, self.node.edit.clusters, first)
+            before = self.cluster.value
+            if self.cluster.options != tuple(options):
+                self.cluster.options = options
+            fresh = now != self._shown or before not in range(len(clusters.sizes))
+            self.cluster.value = (options[0][1] if first is None else int(first)) if fresh else before
+            self._shown = now
+
+    def _tell(self, inquiry: Inquiry) -> None:
+        from chosen_one_nb.looking.charts import drift_chart, svg
+
+        groups = len({attribute.group for attribute in inquiry.attributes})
+        self.about.value = escape(
+            f"{len(inquiry.attributes)} attributes in {groups} groups, from {self.run.vocabulary_file.name}: edit it, "
+            "or put a vocabulary.json into the run's folder, and ask again"
+        )
+        chart = drift_chart(inquiry.drift())
+        said = f"<h3>Drift over the iterations</h3><p>{escape(inquiry.headline)}</p>"
+        self.drift.value = said + (svg(chart) if chart.shapes else "")
+
+    def _strips(self, inquiry: Inquiry, cluster: int) -> list[dict[str, Any]]:
+        """Where in the pictures: what the lit attribute shows in, what makes the cluster cohesive, common parts."""
+        node, column = self.node, self.view.lit
+        members = ranked_members(node.clusters, cluster)
+        look = self.explorer.later.get(
+            ("strips", *self._key()[1:], node.id, node.edit.clusters, cluster, node.patches is not None),
+            lambda: strips(node, inquiry, members), [])  # fmt: skip
+        if column < 0:
+            return look
+        key = ("heat", node.gallery_of, cluster, column)
+        heat = self.explorer.later.get(key, lambda: self._phrase_strip(inquiry, column, members), None)
+        if (error := self.explorer.later.error(key)) is not None:
+            heat = {"title": "Where it shows:", "note": str(error), "pictures": []}
+        return [*([heat] if heat else []), *look]
+
+    def _phrase_strip(self, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
+        from .attribute_rows import phrase_strip
+
+        return phrase_strip(self.run, self.node, inquiry, column, members)
+
+    # --- doing -----------------------------------------------------------------------------------------------------
+
+    @guarded
+    def inquire(self) -> None:
+        """Look for figures and ask about every phrase, in the background."""
+        node = self.node
+
+        def work(job: Job) -> None:
+            if not self.run.read_only:
+                with suppress(RunError):  # an extractor without patches: the rest is shown, and says so
+                    self.run.patch_tokens(node, on_progress=job.report, cancelled=job.cancelled)
+            found = self.run.inquiry(node, on_progress=job.report, cancelled=job.cancelled)
+            self.explorer.later.put(self._key(), found)
+            job.came_of_it = "Asked: see what it shares below, and on the cards."
+
+        self.explorer.desk.start(work, name="asking what the pictures share")
+
+    @guarded
+    def act(self, content: dict[str, Any]) -> None:
+        """Do what was pressed: ``{"do": "light" | "answer" | "leave_out" | "prefer_least" | "look", ...}``."""
+        do, column = content.get("do"), int(content.get("column", -1))
+        if do == "look":
+            self.explorer.look(int(content["index"]))
+        elif do == "light":
+            self.light(column)
+        elif do == "answer":
+            self.run.correct(self.inquiry().attributes[column], content["answer"])
+        elif do == "leave_out":
+            self.leave_out(column)
+        elif do == "prefer_least":
+            self.prefer_least(column)
+
+    @guarded
+    def light(self, column: int) -> None:
+        """Colour the map by an attribute and sort the gallery by it; -1 goes back to clusters."""
+        self.view.lit = column
+        self.explorer.refresh()
+
+    @guarded
+    def leave_out(self, column: int) -> None:
+        """Choose the cluster shown without its pictures that have an attribute."""
+        cluster = self.cluster.value
+        found = self.inquiry().leave_out(column, self.node.clusters.members(cluster))
+        if not found.exclude:
+            self.status.say(f"{found.reason[0].upper()}{found.reason[1:]}.", "warning")
+            return
+        self.explorer.choose_because(found.reason, cluster=cluster, exclude=found.exclude)
+
+    @guarded
+    def prefer_least(self, column: int) -> None:
+        """Choose the cluster that has an attribute least."""
+        clusters = self.node.clusters
+        found = self.inquiry().prefer_least(column, clusters.labels, clusters.kept, self.cluster.value)
+        self.explorer.choose_because(found.reason, cluster=found.cluster)
+
+    @guarded
+    def _turn(self, _change: Any) -> None:
+        if not self.is_filling:
+            self.show()
+
+
+def most_first(values: list[float]) -> list[int]:
+    """Numbers of the pictures, surest first."""
+    return [int(i) for i in np.argsort(-np.asarray(values), kind="stable")]

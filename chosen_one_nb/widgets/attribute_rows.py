@@ -1,0 +1,161 @@
+"""What the attribute panel shows, as plain values: sentences, rows of the table, pictures with heat over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .pictures import webp
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from chosen_one_nb.looking.evidence import HeldBy
+    from chosen_one_nb.looking.foreground import NotAvailable
+    from chosen_one_nb.looking.inquiry import Inquiry
+    from chosen_one_nb.run import Node, Run
+    from chosen_one_nb.steps.cluster import Clusters
+
+MOST_ROWS, REST = 14, 5
+FACES = 3
+STRIP = 8  # pictures
+ON_CARD = 4  # attributes named
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What one cluster shares.
+
+    Attributes
+    ----------
+    table : DataFrame or None
+        Of `attributes.contrast`; None where there is nothing to compare with.
+    held : HeldBy or NotAvailable
+    """
+
+    table: pd.DataFrame | None
+    held: HeldBy | NotAvailable
+
+    def flagged(self, inquiry: Inquiry) -> list[str]:
+        """Names of what it shares although nobody asked for it, each said once."""
+        if self.table is None:
+            return []
+        free = [c for c in self.table.index if inquiry.answers.answer[c] != "asked"]
+        table = self.table.loc[free]
+        return table[table.finding & (table.same_as < 0)].attribute.tolist()
+
+    def on_card(self, inquiry: Inquiry, warning: str) -> dict[str, str]:
+        """Give the lines of a card; `warning` is what stands there already."""
+        names = self.flagged(inquiry)
+        more = f" and {len(names) - ON_CARD} more" if len(names) > ON_CARD else ""
+        lines = {"shares": f"Shares, though not asked for: {', '.join(names[:ON_CARD])}{more}." if names else ""}
+        if self.held and self.held.answer == "scene":
+            lines["warning"] = f"{warning} {self.held.sentence}".strip()
+        elif self.held:
+            lines["shares_tip"] = self.held.sentence
+        return lines
+
+
+def shared(inquiry: Inquiry, clusters: Clusters) -> dict[int, Shared]:
+    """Ask what each cluster shares, and what holds it together."""
+    from chosen_one_nb.looking.attributes import contrast
+
+    found = {}
+    for cluster in range(len(clusters.sizes)):
+        members = clusters.members(cluster)
+        alone = not 0 < len(members) < len(clusters.labels)
+        found[cluster] = Shared(None if alone else contrast(inquiry.found, members), inquiry.held_by(members))
+    return found
+
+
+def words_of(inquiry: Inquiry, found: Shared) -> list[list[str]]:
+    """Say in sentences what a cluster shares and what holds it together, what is not available too."""
+    said = []
+    if found.table is None:
+        said.append(["quiet", "This cluster is the whole gallery: there is nothing to compare it with."])
+    elif not (names := found.flagged(inquiry)):
+        said.append(["plain", "Nothing that the prompt leaves open stands out here beyond chance (5 %)."])
+    else:
+        said.append(["plain", f"Shared although nobody asked for it, beyond chance (5 %): {', '.join(names)}."])
+    if not found.held:
+        return [*said, ["quiet", found.held.reason]]
+    return [*said, ["warning" if found.held.answer == "scene" else "plain", found.held.sentence]]
+
+
+def rows(inquiry: Inquiry, found: Shared, members: list[int]) -> list[dict[str, Any]]:
+    """Give the rows of the table: findings first, then a few that come next."""
+    from chosen_one_nb.looking.suggest import most_and_least
+
+    if found.table is None:
+        return []
+    findings = int(found.table.finding.sum())
+    columns = found.table.index[: min(MOST_ROWS, findings + REST)]
+    pictures = {c: most_and_least(inquiry.found.values[:, c], members, FACES) for c in columns}
+    return [_row(inquiry, found.table.loc[c], int(c), *pictures[c]) for c in columns]
+
+
+def _row(inquiry: Inquiry, line: Any, column: int, most: list[int], least: list[int]) -> dict[str, Any]:
+    told = not np.isnan(line.share_in)
+    shares = f"{line.share_in:.0%} here, {line.share_out:.0%} elsewhere" if told else "more surely here than elsewhere"
+    same = inquiry.attributes[line.same_as].name if line.same_as >= 0 else ""
+    return {
+        "column": column, "name": line.attribute, "finding": bool(line.finding), "auroc": float(line.auroc),
+        "note": f"{line.group}" + (f", as “{same}”" if same else ""),
+        "share_in": float(line.share_in) if told else None, "share_out": float(line.share_out) if told else None,
+        "text": f"{shares} · p {_p(line.p)}", "says": f"{shares[0].upper()}{shares[1:]}.",
+        "answer": inquiry.answers.answer[column], "why": inquiry.answers.why[column], "most": most, "least": least,
+    }  # fmt: skip
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p <= 0.001 else f"= {p:.2g}"
+
+
+def strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, Any]]:
+    """Show which patches make a cluster cohesive, and the common parts of its figures."""
+    from chosen_one_nb.looking.heat import cohesion_heat, cosegment, scaled
+    from chosen_one_nb.looking.overlays import heat_over, parts_over
+
+    if node.patches is None or not inquiry.figure:
+        return []
+    made, order, first = [], sorted(members), members[:STRIP]
+    heat = cohesion_heat(node.patches, order, inquiry.figure.masks.shape[1:])
+    if not isinstance(heat, np.ndarray):
+        return [{"title": "Where it holds together:", "note": heat.reason, "pictures": []}]
+    warm = dict(zip(order, scaled(heat), strict=True))
+    made.append(_strip("What makes this cluster hold together:", "bright patches recur in it and not outside",
+                       [(i, heat_over(node.images[i], warm[i])) for i in first]))  # fmt: skip
+    parts = cosegment(node.patches, inquiry.figure, order)
+    if parts:
+        where = {picture: at for at, picture in enumerate(order)}
+        missing = {i: len(parts.missing[where[i]]) for i in first}
+        made.append(_strip("The same part in the same colour:", "a colour that is missing is a part that is not there",
+                           [(i, parts_over(node.images[i], parts.labels[where[i]])) for i in first],
+                           missing))  # fmt: skip
+    return made
+
+
+def phrase_strip(run: Run, node: Node, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
+    """Show which patches say an attribute, in the pictures that have it most and least."""
+    from chosen_one_nb.looking.heat import scaled
+    from chosen_one_nb.looking.overlays import heat_over
+    from chosen_one_nb.looking.suggest import most_and_least
+
+    most, least = most_and_least(inquiry.found.values[:, column], members, STRIP // 2)
+    heat = scaled(run.phrase_heat(inquiry.attributes[column], [*most, *least], node))
+    name = inquiry.attributes[column].name
+    return _strip(f"Where “{name}” shows:", f"{len(most)} pictures that have it most, then those that have it least",
+                  [(i, heat_over(node.images[i], h)) for i, h in zip([*most, *least], heat, strict=True)])  # fmt: skip
+
+
+def _strip(
+    title: str, note: str, pictures: list[tuple[int, Any]], missing: dict[int, int] | None = None
+) -> dict[str, Any]:
+    def text(i: int) -> str:
+        gone = (missing or {}).get(i, 0)
+        return f"picture {i}" + (f", {gone} common {'part is' if gone == 1 else 'parts are'} missing" if gone else "")
+
+    return {"title": title, "note": note,
+            "pictures": [{"data": webp(image, None), "text": text(i)} for i, image in pictures]}  # fmt: skip

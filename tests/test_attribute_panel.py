@@ -1,0 +1,281 @@
+"""The panel of what a cluster shares, driven by events, on painted runs whose CLIP knows colours."""
+
+import json
+import shutil
+
+import numpy as np
+import painted
+import pytest
+
+from chosen_one_nb.models import Features
+from chosen_one_nb.run import Run
+from chosen_one_nb.widgets.attribute_rows import Shared, words_of
+from chosen_one_nb.widgets.explorer import Explorer
+from chosen_one_nb.widgets.figures import POINTS
+
+COLOURS = ["orange", "blue", "grey", "green"]
+WORDS = {"groups": {
+    "fur": {"kind": "identity", "one_of": True, "template": "a {} {noun}", "phrases": COLOURS},
+    "place": {"kind": "incidental", "phrases": [{"text": "<b>snow</b>", "opposite": "beach"}, "beach"]}}}  # fmt: skip
+
+
+class SeeingClip:
+    """Pictures are their truth's colour; texts the colour they name."""
+
+    sharpness = 20.0
+
+    def images(self, images, **_):
+        truths = [painted.truth_of(int(image.info["seed"]), None) if "seed" in image.info else None for image in images]
+        return np.stack([self._vector(truth["colour"] if truth else "") for truth in truths])
+
+    def texts(self, texts, **_):
+        return np.stack([self._vector(next((colour for colour in COLOURS if colour in text), "")) for text in texts])
+
+    def patches(self, images, **_):
+        return np.tile(self.images(images)[:, None], (1, 16, 1)), (4, 4)
+
+    @staticmethod
+    def _vector(colour):
+        vector = np.array([float(colour == each) for each in COLOURS] + [0.5], np.float32)
+        return vector / np.linalg.norm(vector)
+
+
+def look(models, images, settings, *, patches=False, **more):
+    """The painted features, and patch tokens that know the middle from the rim."""
+    cls = np.stack([painted._pixels(image) for image in images])
+    tokens = None
+    if patches:
+        middle = np.zeros((4, 4, 1), np.float32)
+        middle[1:, 1:3] = 1
+        colour = np.stack([np.asarray(image.convert("RGB").resize((4, 4)), np.float32) / 255 for image in images])
+        where = np.tile(np.concatenate([middle, 1 - middle], -1), (len(images), 1, 1, 1))
+        tokens = np.concatenate([colour, where], -1)
+        tokens = tokens.reshape(len(images), 16, 5).astype(np.float16)
+    return Features(painted.unit(cls - 0.5), tokens, (4, 4))
+
+
+@pytest.fixture(autouse=True)
+def quick_steps(monkeypatch):
+    painted.paint(monkeypatch)
+    monkeypatch.setattr("chosen_one_nb.steps.embed.embed", look)
+    monkeypatch.setattr(painted, "pause", 0.0)
+    monkeypatch.setattr(painted.MODELS, "clip", SeeingClip())
+    monkeypatch.setattr("chosen_one_nb.widgets.judge.RESAMPLES", 5)
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        painted.paint(patch)
+        patch.setattr("chosen_one_nb.steps.embed.embed", look)
+        patch.setattr(painted.MODELS, "clip", SeeingClip())
+        run = painted.start(tmp_path_factory.mktemp("painted") / "run", prompt="a sticker of a fox", n_images=32)
+        (run.folder / "vocabulary.json").write_text(json.dumps(WORDS))
+        while run.next_stage != "choose":
+            run.step()
+        run.close()
+        return run.folder
+
+
+@pytest.fixture
+def explorer(waiting, tmp_path):
+    place = shutil.copytree(waiting, tmp_path / "run")
+    return Explorer(Run.open(place, painted.MODELS), method="pca", raise_errors=True)
+
+
+@pytest.fixture
+def asked(explorer):
+    """An explorer that has asked, and shows the answer."""
+    return ask(explorer)
+
+
+def ask(explorer):
+    explorer.attributes.ask.click()
+    explorer.wait(60)
+    explorer.settle()
+    return explorer
+
+
+def line(explorer, name):
+    return next(row for row in explorer.attributes.view.rows if row["name"] == name)
+
+
+def press(explorer, do, **more):
+    explorer.attributes.act({"do": do, **more})
+
+
+def test_nothing_is_asked_before_a_person_asks(explorer, monkeypatch):
+    monkeypatch.setattr(Run, "inquiry", lambda *_, **__: pytest.fail("asked unasked"))
+    explorer.refresh()
+    explorer.settle()
+    assert "Press Ask" in explorer.attributes.view.words[0][1]
+    assert explorer.attributes.view.rows == []
+
+
+def test_the_table_of_the_proposed_cluster(asked):
+    panel, view = asked.attributes, asked.attributes.view
+    assert panel.cluster.value == asked.node.clusters.proposed
+    members = set(asked.node.clusters.members(panel.cluster.value).tolist())
+    best = view.rows[0]
+    assert best["name"] in COLOURS
+    assert best["finding"]
+    assert best["share_in"] > best["share_out"]
+    assert 1 <= len(best["most"]) <= 3
+    assert set(best["most"]) | set(best["least"]) <= members
+    assert best["name"] in view.words[0][1]
+    assert any("held together" in text or "than by chance" in text for _, text in view.words)
+    assert "6 attributes in 2 groups, from vocabulary.json" in panel.about.value
+
+
+def test_another_cluster_is_a_turn_of_the_dropdown(asked):
+    other = next(value for _, value in asked.attributes.cluster.options if value != asked.attributes.cluster.value)
+    before = [row["most"] for row in asked.attributes.view.rows]
+    asked.attributes.cluster.value = other
+    asked.settle()
+    assert [row["most"] for row in asked.attributes.view.rows] != before
+
+
+def test_cards_say_what_is_shared(asked):
+    lines = [card.get("shares", "") for card in asked.clusters.view.cards]
+    assert any(text.startswith("Shares, though not asked for:") for text in lines)
+
+
+def test_a_click_colours_the_map_and_sorts_the_gallery_and_another_takes_it_back(asked):
+    best = asked.attributes.view.rows[0]
+    press(asked, "light", column=best["column"])
+    asked.settle()
+    values = asked.attributes.inquiry().found.values[:, best["column"]]
+    (section,) = asked.gallery.view.sections
+    assert section["title"] == f"“{best['name']}”, surest first"
+    assert section["ids"][0] in np.flatnonzero(values == values.max())
+    assert list(asked.map.figure.widget.data[POINTS].marker.color) == pytest.approx(values.tolist())
+    assert asked.attributes.view.strips[0]["title"] == f"Where “{best['name']}” shows:"
+    press(asked, "light", column=-1)
+    assert len(asked.gallery.view.sections) > 1
+
+
+def test_strips_of_what_holds_it_together_and_of_common_parts(asked):
+    titles = [strip["title"] for strip in asked.attributes.view.strips]
+    assert titles == ["What makes this cluster hold together:", "The same part in the same colour:"]
+    assert all(each["data"][8:12] == b"WEBP" for strip in asked.attributes.view.strips for each in strip["pictures"])
+
+
+def test_leaving_out_is_a_decision_with_its_reason(asked):
+    panel = asked.attributes
+    found, column = panel.inquiry().found, None
+    members = asked.node.clusters.members(panel.cluster.value)
+    for row in panel.view.rows:
+        if 0 < found.has_it[members, row["column"]].sum() < len(members):
+            column = row["column"]
+    if column is None:  # every picture of the cluster has it
+        column = panel.view.rows[0]["column"]
+    press(asked, "leave_out", column=column)
+    decision = asked.node.decision
+    assert decision.note.startswith(f"left out {len(decision.excluded)} of {len(members)} pictures")
+    assert decision.by == "person"
+    assert decision.cluster == panel.cluster.value
+    assert asked.status.text.startswith("Chosen: cluster")
+    asked.decide.undo.click()
+    assert asked.node.decision is None
+
+
+def test_nothing_to_leave_out_decides_nothing(asked):
+    absent = next(row for row in asked.attributes.view.rows if row["share_in"] == 0)
+    press(asked, "leave_out", column=absent["column"])
+    assert "nothing to leave out" in asked.status.text
+    assert asked.node.decision is None
+
+
+def test_preferring_the_least_takes_another_cluster_and_says_why(asked):
+    best, before = asked.attributes.view.rows[0], asked.attributes.cluster.value
+    press(asked, "prefer_least", column=best["column"])
+    decision = asked.node.decision
+    assert decision.cluster != before
+    assert f'has "{best["name"]}" least' in decision.note
+    assert f"cluster {before}:" in decision.note
+    assert Run.open(asked.run.folder).history().action.iloc[-1] == "choose"
+
+
+def test_a_correction_is_kept_and_changes_what_is_flagged(asked):
+    best = asked.attributes.view.rows[0]
+    press(asked, "answer", column=best["column"], answer="asked")
+    assert line(asked, best["name"])["why"] == "you said so"
+    assert best["name"] not in asked.attributes.view.words[0][1]
+    assert json.loads((asked.run.folder / "corrections.json").read_text()) == {f"fur: {best['name']}": "asked"}
+
+
+def test_asked_once_it_is_there_on_opening_and_a_second_gallery_shows_drift(asked, tmp_path):
+    asked.run.choose()
+    asked.run.step()
+    while asked.run.next_stage != "choose":
+        asked.run.step()
+    asked.close()
+    again = Explorer(asked.run, method="pca", raise_errors=True)
+    again.settle()
+    assert again.attributes.view.rows
+    assert "<h3>Drift over the iterations</h3>" in again.attributes.drift.value
+    assert list(again.attributes.inquiry().galleries) == ["base", "iteration 1"]
+
+
+def test_markup_in_a_phrase_is_shown_not_obeyed(asked):
+    column = [a.name for a in asked.attributes.inquiry().attributes].index("<b>snow</b>")
+    press(asked, "light", column=column)
+    assert asked.map.figure.widget.data[POINTS].marker.colorbar.title.text == "&lt;b&gt;snow&lt;/b&gt;"
+    assert "<b>snow" not in asked.attributes.drift.value + asked.attributes.about.value
+
+
+def test_a_cluster_of_one_and_one_of_all(asked):
+    asked.run.recluster(1)
+    asked.settle()
+    assert "nothing to compare it with" in asked.attributes.view.words[0][1]
+    asked.run.recluster(len(asked.node.seeds))
+    asked.settle()
+    assert asked.attributes.view.words
+    inquiry = asked.attributes.inquiry()
+    assert words_of(inquiry, Shared(None, inquiry.held_by([0])))[1][0] == "quiet"
+
+
+def test_a_broken_vocabulary_is_told_in_the_status_line(explorer):
+    (explorer.run.folder / "vocabulary.json").write_text('{"groups": []}')
+    explorer.raise_errors = False
+    ask(explorer)
+    assert "vocabulary.json" in explorer.status.text
+    assert explorer.status.kind == "error"
+
+
+def test_thousands_of_phrases_show_a_table_that_people_read(explorer):
+    many = {"groups": {"many": {"phrases": [f"thing {i}" for i in range(3000)] + ["orange", "orange"]}, "none": []}}
+    (explorer.run.folder / "vocabulary.json").write_text(json.dumps(many))
+    ask(explorer)
+    assert len(explorer.attributes.view.rows) <= 14
+
+
+def test_a_gallery_of_one_picture_many_times_finds_nothing(waiting, tmp_path, monkeypatch):
+    monkeypatch.setattr(SeeingClip, "images", lambda self, images, **_: np.tile(self._vector("blue"), (len(images), 1)))
+    place = shutil.copytree(waiting, tmp_path / "run")
+    run = Run.open(place, painted.MODELS)
+    run.redo_stage("embed")
+    while run.next_stage != "choose":
+        run.step()
+    explorer = ask(Explorer(run, method="pca", raise_errors=True))
+    assert explorer.attributes.view.words[0][1].startswith("Nothing that the prompt leaves open")
+
+
+def test_an_extractor_without_patches_shows_the_rest_and_says_so(waiting, tmp_path, monkeypatch):
+    blind = lambda *args, **more: Features(look(*args, **more).cls, None, (0, 0))  # noqa: E731
+    monkeypatch.setattr("chosen_one_nb.steps.embed.embed", blind)
+    place = shutil.copytree(waiting, tmp_path / "run")
+    explorer = ask(Explorer(Run.open(place, painted.MODELS), method="pca", raise_errors=True))
+    assert explorer.attributes.view.rows
+    assert any("no patch tokens" in text for _, text in explorer.attributes.view.words)
+    assert explorer.attributes.view.strips == []
+
+
+def test_a_read_only_run_can_be_asked_but_not_changed(waiting, tmp_path):
+    place = shutil.copytree(waiting, tmp_path / "run")
+    run = Run.open(place, painted.MODELS, read_only=True)
+    explorer = ask(Explorer(run, method="pca", raise_errors=True))
+    assert explorer.attributes.view.rows
+    assert not explorer.attributes.view.can_choose
+    assert not explorer.attributes.view.can_answer
+    assert not (place / "texts.npz").exists()

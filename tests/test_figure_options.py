@@ -1,0 +1,130 @@
+"""Clustering on figures and a loss that looks at figures: settings that are off unless asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+from chosen_one_nb.denoising import denoising_loss, place_weights
+from chosen_one_nb.run import Run, RunError
+from chosen_one_nb.settings import Settings, SettingsError, settings_help
+from chosen_one_nb.steps.refine import refine
+
+PROMPT = "a sticker of a fox"
+
+
+def test_both_are_off_in_every_preset_and_explained():
+    for name in ("menagerie", "paper", "quick"):
+        settings = Settings.preset(name)
+        assert (settings.cluster_on, settings.scene_weight) == ("picture", 1.0)
+    told = {row["name"]: row for row in settings_help()}
+    assert told["cluster_on"]["allowed"] == ("picture", "figure")
+    assert told["scene_weight"]["symbol"] == "M"
+    assert all(told[name]["source"] for name in ("cluster_on", "scene_weight"))
+
+
+def test_weights_of_places_have_mean_one_and_follow_the_mask():
+    left = np.zeros((1, 4, 4), bool)
+    left[:, :, :2] = True
+    assert place_weights(left, 0.0, (2, 2)).tolist() == [[[[2, 0], [2, 0]]]]
+    assert place_weights(left, 1.0, (2, 2)).tolist() == [[[[1, 1], [1, 1]]]]
+    assert place_weights(left, 0.5, (4, 4))[0, 0, 0].tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])
+    assert torch.isfinite(place_weights(np.zeros((1, 4, 4), bool), 0.0, (2, 2))).all()
+
+
+def test_what_is_masked_out_does_not_count(models):
+    from diffusers import DDPMScheduler
+
+    from chosen_one_nb.prompts import condition
+
+    scheduler = DDPMScheduler.from_config(models.pipeline.scheduler.config)
+    text, _ = condition(models.pipeline, PROMPT)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    inside = torch.zeros(1, 1, 8, 8)
+    inside[..., :4] = 2.0
+
+    def loss(weights):
+        return denoising_loss(models.pipeline.unet, scheduler, latents, text, torch.tensor([[32, 32, 0, 0, 32, 32]]),
+                              generator=torch.Generator().manual_seed(2), weights=weights)
+
+    with torch.no_grad():
+        whole, figure, scene = loss(1.0), loss(inside), loss(2.0 - inside)
+    assert whole.item() == pytest.approx((figure.item() + scene.item()) / 2)
+    assert figure.item() != pytest.approx(scene.item(), rel=1e-3)
+
+
+def test_a_masked_character_is_another_one_and_a_mask_of_everything_the_same(models, pictures, quick):
+    left = np.zeros((2, 32, 32), bool)
+    left[:, :, :16] = True
+    masked = quick.replace(scene_weight=0.0)
+    plain = refine(models, pictures[:2], quick, prompt=PROMPT)
+    every = refine(models, pictures[:2], masked, prompt=PROMPT, masks=np.ones_like(left))
+    half = refine(models, pictures[:2], masked, prompt=PROMPT, masks=left)
+    name = next(name for name in plain.lora if "lora_B" in name)
+    assert torch.equal(plain.lora[name], every.lora[name])
+    assert not torch.allclose(plain.lora[name], half.lora[name])
+
+
+@pytest.mark.parametrize("masks", [None, np.ones((1, 4, 4), bool)])
+def test_a_masked_loss_needs_a_mask_for_each_picture(models, pictures, quick, masks):
+    with pytest.raises(SettingsError, match=r"in each of 2 pictures, got (no masks|1 masks)"):
+        refine(models, pictures[:2], quick.replace(scene_weight=0.5), prompt=PROMPT, masks=masks)
+
+
+@pytest.fixture
+def run(models, quick, tmp_path):
+    with Run.start(PROMPT, models, quick.replace(n_images=6), tmp_path / "run") as run:
+        while run.next_stage != "choose":
+            run.step()
+        yield run
+
+
+def test_a_branch_clusters_the_same_gallery_on_its_figures(run):
+    assert run.current.figure is None  # nobody asked
+    branch = run.branch("0", cluster_on="figure")
+    while run.next_stage != "choose":
+        run.step()
+    assert branch.gallery_of == "0"
+    assert branch.figure.masks.shape[0] == 6
+    assert np.array_equal(branch.clustered_on, branch.figure.figure)
+    assert np.array_equal(run.node("0").clustered_on, run.node("0").features)
+    assert len(run.recluster(2).sizes) == 2
+    assert branch.clip_alone[0].shape == run.root.clip.shape
+
+
+@pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
+def test_a_branch_refines_on_figures_alone(run):
+    run.choose(images=[0, 1])
+    run.step()
+    plain = run.current.theta
+    run.branch("0", scene_weight=0.0)
+    while run.next_stage != "choose":
+        run.step()
+    run.choose(images=[0, 1])
+    run.step()
+    name = next(name for name in plain.lora if "lora_B" in name)
+    assert not torch.equal(run.current.theta.lora[name], plain.lora[name])
+
+
+def test_figures_are_kept_and_read_back(run, models):
+    made = run.figures("0")
+    run.close()
+    again = Run.open(run.folder, models, read_only=True).root.figure
+    assert np.array_equal(made.masks, again.masks)
+    assert np.array_equal(made.figure, again.figure)
+    assert made.threshold == again.threshold
+
+
+def test_an_extractor_without_patches_says_so(run, models, monkeypatch):
+    from chosen_one_nb.models import Features
+
+    class Blind:
+        def __call__(self, images, **more):
+            return Features(run.root.features, None, (0, 0))
+
+    monkeypatch.setattr(models, "extractor", Blind())
+    assert "gives no patch tokens" in run.figures().reason
+    assert "gives no patch tokens" in Run.open(run.folder).root.figure.reason
+    run.branch("0", cluster_on="figure")
+    run.step()
+    with pytest.raises(RunError, match="Set it to 'picture'"):
+        run.step()

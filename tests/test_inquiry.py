@@ -1,0 +1,162 @@
+"""From a run on disk to what its clusters share: asked, answered, corrected, proved."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chosen_one_nb.keeping.inquiring import Words, vocabulary_file
+from chosen_one_nb.looking.foreground import NO_PATCHES
+from chosen_one_nb.looking.inquiry import Inquiry
+from chosen_one_nb.looking.presence import Presence
+from chosen_one_nb.looking.vocabulary import VocabularyError, read_vocabulary
+from chosen_one_nb.run import Run, RunError
+
+PROMPT = "a sticker of a fox"
+WORDS = {"groups": {
+    "place": {"kind": "incidental", "one_of": True, "template": "a {noun} {}",
+              "phrases": [{"text": "in snow", "opposite": "on the beach"},
+                          {"text": "on the beach", "opposite": "in snow"}]},
+    "style": {"kind": "incidental", "one_of": True, "template": "{} of a {noun}", "phrases": ["a sticker", "a photo"]},
+    "wear": {"kind": "identity", "template": "a {noun} with {}", "phrases": ["a red hat", "a blue hat"]}}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def waiting(models, tmp_path_factory):
+    """The folder of a run of six pictures that waits for a choice."""
+    from chosen_one_nb.settings import Settings
+
+    settings = Settings.preset("quick", n_images=6, target_cluster_size=3, min_cluster_size=1, sampling_steps=2,
+                               refine_steps=2, refine_batch_size=2, lora_rank=2, max_iterations=2, convergence=0.01)
+    with Run.start(PROMPT, models, settings, tmp_path_factory.mktemp("asked") / "run") as run:
+        while run.next_stage != "choose":
+            run.step()
+        return run.folder
+
+
+@pytest.fixture
+def run(waiting, models, tmp_path):
+    with Run.open(waiting, models, read_only=True).copy(tmp_path / "run") as run:
+        (run.folder / "vocabulary.json").write_text(json.dumps(WORDS))
+        yield run
+
+
+def toy(shares):
+    """Pictures of which the first have snow (or not), as a presence of one attribute."""
+    attribute = read_vocabulary({"place": {"kind": "incidental", "phrases": ["snow"]}}).attributes
+    return {name: Presence(np.array([[1.0]] * count + [[0.0]] * (40 - count)), attribute, np.ones(1, bool))
+            for name, count in shares.items()}
+
+
+def test_the_headline_names_what_rose_and_how_often_it_was_there():
+    asked = Inquiry("a fox", toy({"base": 8, "iteration 1": 38}))
+    assert asked.headline.startswith('"snow" rose from 20% to 95% of the pictures')
+    assert asked.drift()["share"].tolist() == [0.2, 0.95]
+    assert Inquiry("a fox in the snow", toy({"base": 8, "iteration 1": 38})).headline.startswith("Nothing")
+    assert "from the second gallery on" in Inquiry("a fox", toy({"base": 8})).headline
+    assert Inquiry("a fox", toy({"base": 8})).drift().empty
+
+
+def test_what_is_asked_for_is_not_flagged_and_a_correction_decides():
+    galleries = toy({"base": 8})
+    assert Inquiry("a fox", galleries).flagged(range(8)).attribute.tolist() == ["snow"]
+    assert Inquiry("a fox in the snow", galleries).flagged(range(8)).empty
+    assert Inquiry("a fox", galleries, corrections={"place: snow": "asked"}).flagged(range(8)).empty
+    with pytest.raises(ValueError, match="none has been chosen yet"):
+        Inquiry("a fox", galleries).findings()
+
+
+def test_an_inquiry_of_a_run(run):
+    asked = run.inquiry()
+    assert list(asked.galleries) == ["base"]
+    table = asked.findings([0, 1, 2])
+    assert set(table.attribute) == {"in snow", "on the beach", "a sticker", "a photo", "a red hat", "a blue hat"}
+    assert table.set_index("attribute").answer["a sticker"] == "asked"
+    assert asked.held_by([0, 1, 2]).answer in ("figure", "scene", "neither")
+    assert run.root.figure.masks.shape == (6, 4, 4)
+
+
+def test_what_was_asked_once_needs_no_models_again(run, monkeypatch):
+    first = run.inquiry().findings([0, 1, 2])
+    run.close()
+    again = Run.open(run.folder, read_only=True)
+    monkeypatch.setattr(Run, "models", property(lambda self: pytest.fail("models are not needed")))
+    assert again.inquiry().findings([0, 1, 2]).equals(first)
+
+
+def test_before_figures_are_looked_for_the_rest_is_shown(run):
+    asked = run.inquiry(figures=False)
+    assert asked.figure is NO_PATCHES or not asked.figure
+    assert len(asked.findings([0, 1])) == 6
+
+
+def test_a_correction_is_kept_logged_and_taken_back(run):
+    heard = []
+    run.listeners.append(heard.append)
+    before = run.inquiry(figures=False)
+    snow = before.attributes[0]
+    run.correct(snow, "identity")
+    assert heard[-1]["kind"] == "correct"
+    assert run.inquiry(figures=False).answers.answer[0] == "identity"
+    assert Run.open(run.folder).inquiry(figures=False).answers.why[0] == "you said so"
+    run.correct(snow, None)
+    assert run.inquiry(figures=False).answers.equals(before.answers)
+    with pytest.raises(RunError, match="Expected one of asked, identity, incidental"):
+        run.correct(snow, "maybe")
+
+
+@pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
+def test_persistence_draws_once_and_keeps_the_pictures(run, monkeypatch):
+    attributes = run.inquiry(figures=False).attributes
+    with pytest.raises(RunError, match="no Θ to test yet"):
+        run.persistence(attributes)
+    run.choose(images=[0, 1, 2])
+    run.step()
+    made = run.persistence(attributes, seeds=2)
+    assert made.table.asked_for.tolist() == ["on the beach", "in snow"]
+    assert [len(side) for side in made.pictures["in snow"]] == [2, 2]
+    assert "a red hat" in made.skipped
+    monkeypatch.setattr("chosen_one_nb.steps.generate.generate", lambda *_, **__: pytest.fail("drawn again"))
+    again = run.persistence(attributes, seeds=2)
+    assert again.table.equals(made.table)
+
+
+def test_the_second_gallery_is_compared_with_the_first(run):
+    run.step()
+    run.step()
+    while run.next_stage != "choose":
+        run.step()
+    asked = run.inquiry(figures=False)
+    assert list(asked.galleries) == ["base", "iteration 1"]
+    assert set(asked.drift([0])["gallery"]) == {"base", "iteration 1"}
+    assert isinstance(asked.headline, str)
+
+
+def test_which_vocabulary_goes_with_a_run(tmp_path):
+    assert vocabulary_file(tmp_path, "somewhere/menagerie").name == "attributes_menagerie.json"
+    assert vocabulary_file(tmp_path, "stabilityai/sdxl").name == "attributes.json"
+    (tmp_path / "vocabulary.json").write_text("{}")
+    assert vocabulary_file(tmp_path, "menagerie") == tmp_path / "vocabulary.json"
+
+
+def test_a_vocabulary_that_cannot_be_used_is_named(run):
+    (run.folder / "vocabulary.json").write_text('{"groups": {}}')
+    with pytest.raises(VocabularyError, match=r"vocabulary\.json: expected at least one phrase"):
+        run.inquiry(figures=False)
+
+
+def test_words_of_other_models_and_a_damaged_file_are_asked_anew(tmp_path, models):
+    path = tmp_path / "texts.npz"
+    first = Words(path, lambda: models, "a", True)(["a fox", "a cat"])
+    assert np.array_equal(Words(path, lambda: pytest.fail("known"), "a", True)(["a cat"])[0], first[1])
+    asked = []
+    Words(path, lambda: asked.append(1) or models, "b", False)(["a fox"])
+    assert asked
+    path.write_bytes(b"no archive")
+    assert np.allclose(Words(path, lambda: models, "a", True)(["a fox"])[0], first[0])
+
+
+def test_a_run_without_clip_says_so(run, models, monkeypatch):
+    monkeypatch.setattr(models, "clip", None)
+    with pytest.raises(RunError, match="without CLIP"):
+        run.inquiry(figures=False)
