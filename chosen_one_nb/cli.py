@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chosen_one_nb.sweeping import command as sweeping
+
 if TYPE_CHECKING:
     from chosen_one_nb.run import Outcome, Run
     from chosen_one_nb.settings import Settings
@@ -36,6 +38,7 @@ EXAMPLES = """examples:
   python -m chosen_one_nb run --folder runs/fox --node 0 --choose 2  (a branch: another cluster at node 0)
   python -m chosen_one_nb run "a cat" --folder runs/cat --preset quick --set seed=3 --ask
   python -m chosen_one_nb show runs/fox
+  python -m chosen_one_nb sweep plan.json --workers 2                (goes on after a stop)
 """
 
 
@@ -87,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_run(_command(commands, "run", "begin a run, or go on with the one in the folder", run_command))
     _add_show(_command(commands, "show", "write a run as pictures and one HTML page", show_command))
+    sweeping.add_arguments(_command(
+        commands, "sweep", "carry out a plan: prompts x settings x seeds, on several workers", sweeping.sweep_command
+    ))  # fmt: skip
     return top
 
 
