@@ -39,6 +39,8 @@ KERNEL_READY = """() => {
   return kernel?.connectionStatus === "connected" && kernel.status === "idle";
 }"""
 ROOT = Path(__file__).parent.parent
+PATIENCE = 300
+"""Seconds that anything may take: a busy machine is no failure. What is awaited mostly comes within one."""
 
 
 def why_not() -> str:
@@ -107,7 +109,7 @@ def server(folder: Path) -> Iterator[str]:
                 process.wait(20)
 
 
-def _await(address: str, process: subprocess.Popen, seconds: float = 60) -> None:
+def _await(address: str, process: subprocess.Popen, seconds: float = PATIENCE) -> None:
     for _ in range(int(seconds * 4)):
         try:
             urllib.request.urlopen(address, timeout=2).close()
@@ -116,7 +118,7 @@ def _await(address: str, process: subprocess.Popen, seconds: float = 60) -> None
             if process.poll() is not None:
                 raise RuntimeError("JupyterLab ended at once; see lab.log") from None
             time.sleep(0.25)
-    raise TimeoutError("JupyterLab did not answer within a minute")
+    raise TimeoutError(f"JupyterLab did not answer within {seconds} seconds")
 
 
 @contextmanager
@@ -155,11 +157,12 @@ class Notebook:
         height: int = 1200,
     ) -> None:
         self.page = chromium.new_page(viewport={"width": width, "height": height})
+        self.page.set_default_timeout(1000 * PATIENCE)
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?reset")
-        self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60_000)
-        self.page.wait_for_function(KERNEL_READY, timeout=60_000)
+        self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
+        self.page.wait_for_function(KERNEL_READY)
         if dark:
             self.command("apputils:change-theme", theme="JupyterLab Dark")
 
@@ -174,13 +177,22 @@ class Notebook:
             "([name, args]) => { jupyterapp.commands.execute(name, args); }", [name, arguments]
         )
 
-    def run_all(self, seconds: float = 120) -> None:
-        """Run all cells and wait until no cell is running."""
-        self.command("notebook:run-all-cells")
-        self.page.wait_for_timeout(700)
-        self.wait_idle(seconds)
+    def do(self, name: str) -> None:
+        """Run one of Lab's commands and wait until it is done."""
+        self.page.evaluate("async (name) => { await jupyterapp.commands.execute(name); }", name)
 
-    def wait_idle(self, seconds: float = 120) -> None:
+    def run_all(self) -> None:
+        """Run all cells and wait until the last is done."""
+        self.do("notebook:run-all-cells")
+
+    def restart(self) -> None:
+        """Restart the kernel and wait until it is there again."""
+        self.page.evaluate(
+            "async () => { await jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }"
+        )
+        self.page.wait_for_function(KERNEL_READY)
+
+    def wait_idle(self, seconds: float = PATIENCE) -> None:
         """Wait until no cell is running."""
         self.page.wait_for_function(
             "() => ![...document.querySelectorAll('.jp-InputArea-prompt')].some(p => p.textContent.includes('[*]'))",

@@ -60,11 +60,11 @@ class Screen:
 
     def press(self, kind: str) -> None:
         """Press a button of the explorer by its class."""
-        self.find(f".chosen-{kind}:not([disabled])").first.click(timeout=60_000)
+        self.find(f".chosen-{kind}:not([disabled])").first.click()
 
-    def says(self, text: str, seconds: float = 60) -> None:
+    def says(self, text: str) -> None:
         """Wait until the status line says something."""
-        self.find(".chosen-status").filter(has_text=text).wait_for(timeout=seconds * 1000)
+        self.find(".chosen-status").filter(has_text=text).wait_for()
 
     def point(self, index: int) -> list[float]:
         return self.page.evaluate(POINT, [index, N])
@@ -100,7 +100,7 @@ def screen(served):
     notebook = lab.Notebook(chromium, address, "explorer.ipynb", height=1900)
     notebook.run_all()
     screen = Screen(notebook)
-    screen.find(".chosen-next").wait_for(timeout=60_000)
+    screen.find(".chosen-next").wait_for()
     yield screen
     notebook.close()
 
@@ -144,7 +144,7 @@ def test_the_map_is_drawn_after_embedding(screen):
     """Nested figures used to show what they held when they were made: nothing."""
     screen.step("Next comes Check")
     screen.page.wait_for_function(
-        f"document.querySelectorAll('.chosen-map .point').length >= {N}", timeout=30_000
+        f"document.querySelectorAll('.chosen-map .point').length >= {N}"
     )
 
 
@@ -153,7 +153,7 @@ def test_cards_and_curve_follow(screen):
     screen.step("Your turn")
     assert screen.find(".chosen-card").count() == 4
     screen.find(".chosen-badge").filter(has_text="proposed").wait_for()
-    screen.find(".chosen-card").first.filter(has_text="picked").filter(has_text="%").wait_for(timeout=60_000)
+    screen.find(".chosen-card").first.filter(has_text="picked").filter(has_text="%").wait_for()
     screen.keep("clusters")
 
 
@@ -163,11 +163,11 @@ def test_hovering_a_point_shows_its_picture(screen, index):
     screen.page.mouse.move(x - 40, y - 40)
     screen.page.mouse.move(x, y)
     shown = screen.find(f".chosen-preview[data-index='{index}']")
-    shown.wait_for(timeout=20_000)
+    shown.wait_for()
     assert shown.locator("> img").get_attribute("data-picture").endswith(f"0/{index}")
     assert f"Picture {index}" in shown.inner_text()
     assert shown.locator(".chosen-near img").count() == 5
-    screen.find(f".chosen-tile.is-hovered[data-index='{index}']").wait_for(timeout=10_000)
+    screen.find(f".chosen-tile.is-hovered[data-index='{index}']").wait_for()
     screen.keep(f"hover-{index}")
 
 
@@ -246,25 +246,20 @@ def test_cancel_and_go_on(screen):
     screen.says("Chosen")
     screen.python("painted.pause = 2.0")
     screen.press("next")
-    screen.find(".chosen-words-now").filter(has_text="steps").wait_for(timeout=20_000)
+    screen.find(".chosen-words-now").filter(has_text="steps").wait_for()
     screen.keep("refining")
     screen.press("cancel")
-    screen.says("Cancelled", seconds=20)
+    screen.says("Cancelled")
     screen.python("painted.pause = 0.0")
     screen.step("Next comes Generate")
 
 
 def test_the_same_state_after_a_kernel_restart(screen):
     before = screen.find(".chosen-decision").inner_text()
-    screen.notebook.command("kernelmenu:restart")
-    accept = screen.page.locator(".jp-Dialog .jp-mod-accept")
-    accept.wait_for()
-    accept.click()
-    screen.page.wait_for_timeout(2000)
-    screen.page.wait_for_function(lab.KERNEL_READY, timeout=60_000)
+    screen.notebook.restart()
     screen.notebook.run_all()
     screen.page.wait_for_function(
-        f"document.querySelectorAll('.chosen-map .point').length >= {N}", timeout=60_000
+        f"document.querySelectorAll('.chosen-map .point').length >= {N}"
     )
     assert screen.find(".chosen-decision").inner_text() == before
     assert screen.find(".chosen-node").count() == 2
@@ -299,11 +294,10 @@ def test_in_the_dark(screen):
 
 
 def test_reloading_the_page_loses_nothing(screen):
-    screen.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    screen.page.wait_for_timeout(1500)
+    screen.notebook.do("docmanager:save")
     screen.page.reload()
     screen.page.wait_for_function(
-        f"document.querySelectorAll('.chosen-gallery img').length >= {N}", timeout=60_000
+        f"document.querySelectorAll('.chosen-gallery img').length >= {N}"
     )
     screen.page.wait_for_function(
         "[...document.querySelectorAll('.chosen-gallery img')].every(i => i.complete && i.naturalWidth > 0)"
@@ -318,22 +312,22 @@ def test_no_script_failed(screen):
 def test_the_first_notebook_shows_a_finished_run(lesson):
     """What is seen first, while the cells below are still at work."""
     page, first = lesson.page, lesson.page.locator(".chosen-explorer").first
-    first.locator(".chosen-card").nth(1).wait_for(timeout=60_000)
+    first.locator(".chosen-card").nth(1).wait_for()
     points = "document.querySelector('.chosen-explorer')?.querySelectorAll('.chosen-map .point').length >= 32"
-    page.wait_for_function(points, timeout=60_000)
+    page.wait_for_function(points)
     assert first.locator(".chosen-node").count() == 4
     assert "0b" in first.locator(".chosen-node.is-shown").inner_text()
     first.locator(".chosen-node[data-node='1']").click()
-    first.locator(".chosen-stagebar").filter(has_text="iteration 1").wait_for(timeout=60_000)
+    first.locator(".chosen-stagebar").filter(has_text="iteration 1").wait_for()
 
 
 def test_the_first_notebook_runs_to_its_end(lesson):
     page = lesson.page
-    lesson.wait_idle(240)
+    lesson.wait_idle()
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'] pre").count() == 0
     assert page.locator(".jp-RenderedImage img").count() == 2
     second = page.locator(".chosen-explorer").nth(1)
-    second.locator(".chosen-status").filter(has_text="Next comes Embed").wait_for(timeout=60_000)
+    second.locator(".chosen-status").filter(has_text="Next comes Embed").wait_for()
     assert second.locator(".chosen-gallery[aria-label='Gallery of the iteration'] img").count() == 16
     assert lesson.errors == []
 

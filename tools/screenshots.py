@@ -22,6 +22,7 @@ CELLS = [
     "explorer = Explorer(run)\nexplorer",
 ]
 README = ("explorer", "explorer_dark", "explorer_compare")
+MARGIN = 8
 WIDE, NARROW = (1600, 2300), (820, 3200)
 POINT = """(index) => {
   const traces = [...document.querySelectorAll('.chosen-map .scatterlayer .trace')];
@@ -43,8 +44,8 @@ class Camera:
 
     def settled(self) -> None:
         """Wait until the UMAP and the resampling of clusters are there and drawn."""
-        self.find(".chosen-trust").filter(has_text="trustworthiness").first.wait_for(timeout=240_000)
-        self.find(".chosen-card").first.filter(has_text="%").wait_for(timeout=240_000)
+        self.find(".chosen-trust").filter(has_text="trustworthiness").first.wait_for()
+        self.find(".chosen-card").first.filter(has_text="%").wait_for()
         self.page.wait_for_timeout(1500)
 
     def hover(self, index: int) -> None:
@@ -52,7 +53,7 @@ class Camera:
         x, y = self.page.evaluate(POINT, index)
         self.page.mouse.move(x - 30, y - 30)
         self.page.mouse.move(x, y)
-        self.find(f".chosen-preview[data-index='{index}']").wait_for(timeout=30_000)
+        self.find(f".chosen-preview[data-index='{index}']").wait_for()
 
     def tab(self, name: str) -> None:
         """Turn to a tab."""
@@ -65,13 +66,18 @@ class Camera:
         self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{'false' if yes else 'true'}'")
         self.page.wait_for_timeout(800)
 
-    def keep(self, name: str) -> None:
-        """Keep a picture of the explorer."""
+    def keep(self, name: str, first: str = "", last: str = "") -> None:
+        """Keep a picture of the explorer, or of what stands between two parts of it, both included."""
         if name not in self.wanted and self.wanted:
             return
         self.page.wait_for_timeout(500)
-        shot = self.page.locator(".chosen-explorer").screenshot()
-        Image.open(io.BytesIO(shot)).convert("RGB").save(self.out / f"{name}.jpg", quality=88, optimize=True)
+        whole = self.page.locator(".chosen-explorer").bounding_box()
+        top = self.find(first).first.bounding_box()["y"] if first else whole["y"]
+        end = self.find(last).first.bounding_box() if last else whole
+        clip = {"x": whole["x"] - MARGIN, "y": top - MARGIN, "width": whole["width"] + 2 * MARGIN,
+                "height": end["y"] + end["height"] - top + 2 * MARGIN}  # fmt: skip
+        shot = self.page.screenshot(clip=clip)
+        Image.open(io.BytesIO(shot)).convert("RGB").save(self.out / f"{name}.jpg", quality=85, optimize=True)
         print(self.out / f"{name}.jpg", flush=True)
 
 
@@ -80,19 +86,19 @@ def photograph(camera: Camera) -> None:
     camera.settled()
     camera.keep("opened")
     camera.hover(7)
-    camera.keep("explorer")
+    camera.keep("explorer", last=".chosen-choice")
     camera.dark(True)
-    camera.keep("explorer_dark")
+    camera.keep("explorer_dark", last=".chosen-choice")
     camera.tab("Compare")
     camera.keep("compare_dark")
     camera.dark(False)
-    camera.keep("explorer_compare")
+    camera.keep("explorer_compare", first=".widget-tab, .jupyter-widget-tab")
     for name in ("Strength of Θ", "Settings", "Take away"):
         camera.tab(name)
         camera.keep(name.split()[0].lower())
     camera.tab("Gallery")
     camera.find(".chosen-map .chosen-button").filter(has_text="other maps").click()
-    camera.find(".chosen-variants").wait_for(timeout=240_000)
+    camera.find(".chosen-variants").wait_for()
     camera.keep("other_maps")
     camera.find(".chosen-map .chosen-button").filter(has_text="other maps").click()
     camera.tab("Gallery")
@@ -123,7 +129,7 @@ def main() -> None:
             notebook.page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
             notebook.run_all()
             camera = Camera(notebook, asked.out, () if asked.every else README)
-            camera.find(".chosen-map .scatterlayer .point").first.wait_for(timeout=60_000)
+            camera.find(".chosen-map .scatterlayer .point").first.wait_for()
             photograph(camera)
 
 

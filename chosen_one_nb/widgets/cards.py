@@ -74,7 +74,11 @@ class ClusterPanel(Panel):
         if node.clusters is None:
             with self.view.hold_sync():
                 self.view.cards, self.view.ticked = [], []
-                self.view.empty = "Clusters appear here once the features have been clustered."
+                self.view.empty = (
+                    "This gallery was not clustered: the method stopped here. “Go on all the same” clusters it."
+                    if node.stopped
+                    else "Clusters appear here once the features have been clustered."
+                )
             return
         decision = node.decision
         shown = cards(

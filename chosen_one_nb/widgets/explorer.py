@@ -287,7 +287,7 @@ class Explorer(Actions):
 
     # --- hearing ---------------------------------------------------------------------------------------------------
 
-    def settle(self, timeout: float | None = 60.0) -> None:
+    def settle(self, timeout: float | None = 600.0) -> None:
         """Wait until what is computed in the background (UMAP, resampling) is there and shown."""
         self.later.settle(timeout)
 

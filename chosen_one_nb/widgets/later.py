@@ -85,7 +85,7 @@ class Later:
             self._asked.add(key)
             self._values[key] = value
 
-    def settle(self, timeout: float | None = 60.0) -> None:
+    def settle(self, timeout: float | None = 600.0) -> None:
         """Wait until everything asked for is there (for scripts and tests).
 
         Raises

@@ -86,7 +86,7 @@ class MapPanel(Panel):
         self.ui.add_class("chosen-map")
         self._listen()
         self._drawn: tuple[Any, ...] = ()
-        self._varied = ""
+        self._varied = self._previewed = ""
 
     def _listen(self) -> None:
         for control in (self.method, self.colour, self.thumbs):
@@ -105,6 +105,8 @@ class MapPanel(Panel):
         node = self.node
         self._fill_slider()
         self._show_variants()
+        if node.gallery_of != self._previewed:
+            self._previewed, self.preview.index = node.gallery_of, -1
         layout = self.layout_now()
         if layout is None:
             self._show_nothing()
