@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from chosen_one_nb.adapters import TARGETS, AdapterError, wear_lora, wear_tokens
+from chosen_one_nb.prompts import encoders
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -104,10 +105,11 @@ class Character:
             yield pipeline
 
     def _rows(self, pipeline: Any, strength: float) -> dict[str, torch.Tensor]:
-        """Token rows (n, D) at a strength, on the pipeline's device."""
+        """Token rows (n, D) at a strength, each where its text encoder is."""
         start = {key: self.initial.get(key, rows) for key, rows in self.tokens.items()}
+        places = {key: getattr(pipeline, name).device for key, name, _ in encoders(pipeline)}
         return {
-            key: torch.lerp(start[key], rows, strength).to(pipeline.device)
+            key: torch.lerp(start[key], rows, strength).to(places.get(key, "cpu"))
             for key, rows in self.tokens.items()
         }
 

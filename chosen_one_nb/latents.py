@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from PIL import Image
 
-__all__ = ["decode", "encode", "in_float32", "latent_size"]
+from chosen_one_nb.batches import OutOfMemory, batches
+from chosen_one_nb.placement import at_work
+
+__all__ = ["CHUNK", "decode", "encode", "in_float32", "latent_size"]
+
+CHUNK = 4
+"""Pictures decoded or encoded at once."""
+
+SMALLER = "Not even one picture can be decoded or encoded: lower image_size, or load_models(..., low_memory=True)."
 
 
 def latent_size(pipeline: Any, image_size: int | None) -> tuple[int, int]:
@@ -50,39 +58,74 @@ def _shift_and_scale(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | flo
 
 
 @torch.no_grad()
-def decode(pipeline: Any, latents: torch.Tensor, *, chunk: int = 4) -> list[Image.Image]:
-    """Turn latents (N, C, h, w) into N pictures, `chunk` at a time because this needs most memory."""
-    images: list[Image.Image] = []
-    with in_float32(pipeline.vae) as vae:
-        mean, factor = _shift_and_scale(vae)
-        for part in latents.to(vae.device).float().split(chunk):
-            pixels = vae.decode((part / factor + mean).to(vae.dtype), return_dict=False)[0]
-            images += pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
-    return images
+def decode(
+    pipeline: Any, latents: torch.Tensor, *, chunk: int = CHUNK, device: torch.device | None = None
+) -> list[Image.Image]:
+    """Turn latents (N, C, h, w) into N pictures, `chunk` at a time because this needs most memory.
+
+    Where memory runs out fewer are decoded at a time, and at last one in tiles, whose tones may differ a little.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+    latents : Tensor of shape (N, C, h, w)
+    chunk : int
+    device : torch.device, optional
+        Where the VAE works; None is where it is.
+    """
+    vae = pipeline.vae
+    with at_work(device or vae.device, vae), in_float32(vae):
+        try:
+            return _decoded(pipeline, latents, chunk)
+        except OutOfMemory:
+            if getattr(vae, "use_tiling", True):
+                raise
+        with _tiled(vae):
+            return _decoded(pipeline, latents, 1)
+
+
+def _decoded(pipeline: Any, latents: torch.Tensor, chunk: int) -> list[Image.Image]:
+    vae = pipeline.vae
+    mean, factor = _shift_and_scale(vae)
+
+    def some(indices: range) -> list[Image.Image]:
+        part = latents[indices.start : indices.stop].to(vae.device).float()
+        pixels = vae.decode((part / factor + mean).to(vae.dtype), return_dict=False)[0]
+        return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+
+    return [image for _, images in batches(len(latents), chunk, some, SMALLER) for image in images]
+
+
+@contextmanager
+def _tiled(vae: Any) -> Iterator[None]:
+    vae.enable_tiling()
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
 
 
 @torch.no_grad()
 def encode(
-    pipeline: Any, images: Sequence[Image.Image], size: int, *, chunk: int = 4
+    pipeline: Any, images: Sequence[Image.Image], size: int, *, chunk: int = CHUNK, device: torch.device | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn pictures into mean and spread of their latents, each (N, C, h, w), scaled for the UNet.
 
     The pair, not one sample of it, is what may be kept: each training step draws anew (pitfall 9). A VAE
-    without a distribution (AutoencoderTiny) has a spread of zero. Encoded in float32 (pitfall 8).
+    without a distribution (AutoencoderTiny) has a spread of zero. Encoded in float32 (pitfall 8). `chunk` and
+    `device` as in `decode`.
     """
-    means, spreads = [], []
-    with in_float32(pipeline.vae) as vae:
+    vae = pipeline.vae
+    with at_work(device or vae.device, vae), in_float32(vae):
         shift, factor = _shift_and_scale(vae)
-        for start in range(0, len(images), chunk):
-            pixels = pipeline.image_processor.preprocess(
-                list(images[start : start + chunk]), height=size, width=size
-            )
+
+        def some(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
+            part = list(images[indices.start : indices.stop])
+            pixels = pipeline.image_processor.preprocess(part, height=size, width=size)
             code = vae.encode(pixels.to(vae.device, vae.dtype))
-            mean, std = (
-                (code.latent_dist.mean, code.latent_dist.std)
-                if hasattr(code, "latent_dist")
-                else (code.latents, torch.zeros_like(code.latents))
-            )
-            means.append((mean.float() - shift) * factor)
-            spreads.append(std.float() * factor)
+            if not hasattr(code, "latent_dist"):
+                return (code.latents.float() - shift) * factor, torch.zeros_like(code.latents).float()
+            return (code.latent_dist.mean.float() - shift) * factor, code.latent_dist.std.float() * factor
+
+        means, spreads = zip(*(pair for _, pair in batches(len(images), chunk, some, SMALLER)), strict=True)
     return torch.cat(means), torch.cat(spreads)

@@ -30,6 +30,7 @@ __all__ = [
     "Models",
     "fingerprint",
     "load_models",
+    "settle",
     "weight_bytes",
 ]
 
@@ -144,7 +145,7 @@ def load_models(
             made_of.append(distil(pipeline, distilled))
         seeing, reading = _eye(FeatureExtractor, eyes[0], kind), _eye(Clip, eyes[1], kind)
     low_memory = low_memory if low_memory is not None else _cramped(place, pipeline, seeing, reading)
-    _settle(place, pipeline, seeing, reading, low_memory)
+    settle(place, pipeline, seeing, reading, low_memory)
     recipe = _recipe(name, made_of, extractor and seeing, clip and reading, distilled, config)
     sources = [*made_of, *(_source(eye) for eye in (seeing, reading))]
     return Models(pipeline, seeing, reading, str(name), fingerprint(sources), recipe, place, low_memory)
@@ -222,7 +223,7 @@ def _cramped(device: torch.device, pipeline: Any, *eyes: Any) -> bool:
     return there is not None and there < ROOM * weight_bytes(*_modules(pipeline), *(eye and eye.model for eye in eyes))
 
 
-def _settle(device: torch.device, pipeline: Any, seeing: Any, reading: Any, low_memory: bool) -> None:
+def settle(device: torch.device, pipeline: Any, seeing: Any, reading: Any, low_memory: bool) -> None:
     """Put every part where it rests, in the layout the device likes."""
     if device.type != "cpu":  # on the CPU it was no quicker: 19 ms against 18 ms per picture and step
         pipeline.unet.to(memory_format=torch.channels_last)

@@ -115,7 +115,7 @@ def condition(
     """
     encoded = pipeline.encode_prompt(
         prompt=prompt,
-        device=pipeline.device,
+        device=getattr(pipeline, encoders(pipeline)[0][1]).device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=guided,
         negative_prompt=negative,

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from chosen_one_nb.batches import batches
 from chosen_one_nb.character import Character
-from chosen_one_nb.latents import decode, latent_size
+from chosen_one_nb.latents import CHUNK, decode, latent_size
 from chosen_one_nb.models import Models
-from chosen_one_nb.prompts import Condition, check_prompt, condition
+from chosen_one_nb.placement import at_work
+from chosen_one_nb.prompts import Condition, check_prompt, condition, encoders
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
 
@@ -33,6 +35,8 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
 }
 """Class of diffusers, and what it must not take over: another scheduler's noise, or clipping made for pixels."""
+
+SMALLER = "Not one picture fits: lower image_size, or load_models(..., low_memory=True)."
 
 PROBE = 2**31 - 1  # the "iteration" of the seeds that every iteration is compared by
 
@@ -145,11 +149,11 @@ def generate(
     seeds = np.asarray(seeds, dtype=np.int64)
     with torch.no_grad(), character.on(models.pipeline, strength) if character else nullcontext():
         prompt = check_prompt(models.pipeline, prompt, forbidden=None if character else settings.token)
-        job = _Job(models.pipeline, prompt, negative, seeds, settings, on_progress, cancelled)
+        job = _Job(models, prompt, negative, seeds, settings, on_progress, cancelled)
         images: list[Image.Image] = []
         latents: list[np.ndarray] = []
-        for indices, batch in _batches(job, settings.batch_size):
-            pictures = decode(models.pipeline, batch)
+        for indices, batch in batches(len(seeds), settings.batch_size, job.draw, SMALLER):
+            pictures = decode(models.pipeline, batch, device=models.device, chunk=1 if models.low_memory else CHUNK)
             images += pictures
             latents.append(batch.float().cpu().numpy())
             if on_images is not None:
@@ -172,7 +176,7 @@ class _Job:
 
     def __init__(
         self,
-        pipeline: Any,
+        models: Models,
         prompt: str,
         negative: str | None,
         seeds: np.ndarray,
@@ -180,25 +184,27 @@ class _Job:
         on_progress: Progress | None,
         cancelled: CancelledCheck | None,
     ) -> None:
+        pipeline = models.pipeline
         try:
             self.pixels, side = latent_size(pipeline, settings.image_size)
         except ValueError as error:
             raise SettingsError(str(error)) from error
-        self.pipeline, self.seeds, self.settings = pipeline, seeds, settings
+        self.pipeline, self.device, self.seeds, self.settings = pipeline, models.device, seeds, settings
         self.on_progress, self.cancelled = on_progress, cancelled
         self.shape = (pipeline.unet.config.in_channels, side, side)
-        self.text, self.opposite = condition(pipeline, prompt, negative, guided=settings.guidance_scale > 1)
+        with at_work(self.device, *(getattr(pipeline, name) for _, name, _ in encoders(pipeline))):
+            self.text, self.opposite = condition(pipeline, prompt, negative, guided=settings.guidance_scale > 1)
 
     def draw(self, indices: range) -> torch.Tensor:
         """Denoise one batch by the stock pipeline: indices -> latents (B, C, h, w)."""
         raise_if_cancelled(self.cancelled)
-        with _scheduled(self.pipeline, self.settings.sampler):
+        with at_work(self.device, self.pipeline.unet), _scheduled(self.pipeline, self.settings.sampler):
             start = noise(self.seeds[indices.start : indices.stop], self.shape)
             return self.pipeline(
                 **_arguments(self.text, self.opposite, len(indices)),
                 height=self.pixels,
                 width=self.pixels,
-                latents=start.to(self.pipeline.device, self.pipeline.unet.dtype),
+                latents=start.to(self.device, self.pipeline.unet.dtype),
                 output_type="latent",
                 num_inference_steps=self.settings.sampling_steps,
                 guidance_scale=self.settings.guidance_scale,
@@ -245,29 +251,3 @@ def _scheduled(pipeline: Any, name: str) -> Iterator[None]:
         yield
     finally:
         pipeline.scheduler = own
-
-
-def _batches(job: _Job, size: int) -> Iterator[tuple[range, torch.Tensor]]:
-    """Denoise batch by batch; when memory runs out, go on with batches of half the size."""
-    start = 0
-    while start < len(job.seeds):
-        indices = range(start, min(start + size, len(job.seeds)))
-        try:
-            latents = job.draw(indices)
-        except (RuntimeError, MemoryError) as error:
-            if len(indices) == 1 or not _out_of_memory(error):
-                raise
-            size = len(indices) // 2
-            continue
-        yield indices, latents
-        start = indices.stop
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Recognise CUDA's and MPS's errors and the CPU allocator's."""
-    text = str(error).lower()
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "out of memory" in text
-        or "allocate memory" in text
-    )
