@@ -21,7 +21,7 @@ from chosen_one_nb.menagerie.reader import Reader
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.text import said
 from chosen_one_nb.menagerie.tokenizer import word_tokenizer
-from chosen_one_nb.menagerie.vae import ANCHOR, anchor_loss
+from chosen_one_nb.menagerie.vae import ANCHOR, FAINT, anchor_loss, build, decode, encode, rescale
 
 TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
         "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32", "dino_depth=1",
@@ -110,6 +110,17 @@ def test_anchor_is_met_by_the_picture_made_small():
     latents = torch.cat([ANCHOR * small, torch.randn(2, 3, 4, 4)], dim=1)
     assert anchor_loss(pixels, latents).item() == pytest.approx(0)
     assert anchor_loss(pixels, latents.flip(1)).item() > 0.1
+
+
+def test_rescaled_latents_decode_as_before():
+    vae = build(Recipe(vae_channels=(4, 8), latent_channels=4)).eval()
+    images = np.random.default_rng(0).integers(256, size=(6, 16, 16, 3), dtype=np.uint8)
+    before = decode(vae, encode(vae, images, "cpu"), "cpu")
+    rescale(vae, encode(vae, images, "cpu"))
+    latents = encode(vae, images, "cpu")
+    assert latents.mean((0, 2, 3)).abs().max() < 1e-4
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.tensor([1.0, 1.0, 1.0, FAINT]))
+    assert np.abs(decode(vae, latents, "cpu").astype(int) - before).max() <= 1
 
 
 def test_what_a_caption_says_is_read_as_classes():

@@ -2,7 +2,8 @@
 
 Left to itself, an autoencoder fills its latents with what looks like noise, and a diffusion model learns noise
 slowly. Here the first three channels are held to the picture itself, made small, so that they are as smooth as
-pictures are; the other channels carry the details that are missing, and are near zero where none are.
+pictures are; the other channels carry the details that are missing. In the end all channels are centred and the
+details made fainter than the small picture: noise drowns them first, so a sampler draws them last.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 
 ANCHOR = 1.5  # pixels in [-1, 1] times this have a spread of about one
+FAINT = 0.4  # spread of the detail channels in the end, beside 1 of the small picture
 DETAIL = 4e-6  # weight of the divergence from a normal distribution: the price of a detail
 
 
@@ -70,8 +72,27 @@ def anchor_loss(pixels: Tensor, latents: Tensor) -> Tensor:
     return F.mse_loss(latents[:, :n], ANCHOR * small[:, :n])
 
 
+@torch.no_grad()
+def rescale(vae: AutoencoderKL, latents: Tensor) -> None:
+    """Centre the latents and set their spread, 1 for the small picture and ``FAINT`` for details, within ``vae``.
+
+    Only the two 1 x 1 convolutions next to the latents change, one undoing the other, so that every picture is
+    decoded as before. ``latents`` (N, C, h, w) are a sample, unscaled.
+    """
+    channels = latents.shape[1]
+    spread = torch.tensor([1.0] * min(3, channels) + [FAINT] * max(0, channels - 3))
+    mean, factor = latents.mean((0, 2, 3)), spread / latents.std((0, 2, 3))
+    mean, factor = (x.to(vae.quant_conv.weight) for x in (mean, factor))
+    after, before = vae.quant_conv, vae.post_quant_conv
+    before.bias += before.weight[:, :, 0, 0] @ mean
+    before.weight /= factor[None, :, None, None]
+    after.weight[:channels] *= factor[:, None, None, None]
+    after.bias[:channels] = (after.bias[:channels] - mean) * factor
+    after.bias[channels:] += 2 * factor.log()
+
+
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
-    """Train the autoencoder, set its scaling factor to 1 / std of its latents, and save it to ``out/pipeline/vae``."""
+    """Train the autoencoder, bring its latents to the spread that the UNet expects, save it to ``out/pipeline/vae``."""
     _, images = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
@@ -88,8 +109,8 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         return {"loss": error + DETAIL * posterior.kl().mean(), "mse": mse}
 
     best = fit("vae", vae, loss, minutes=recipe.minutes["vae"], work=work, rate=2e-3, decay=0.998, weight_decay=0.0)
-    latents = encode(best, images[:1000], device)
-    best.register_to_config(scaling_factor=float(1 / latents.std()))
+    rescale(best, encode(best, images[:1000], device))
+    best.register_to_config(scaling_factor=1.0)
     best.half().save_pretrained(out / "pipeline" / "vae")
 
 
