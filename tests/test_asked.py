@@ -44,6 +44,15 @@ def test_words_close_in_meaning_count_too_if_there_is_an_encoder():
     assert "orange fur" not in said("a sticker of a ginger cat")
 
 
+def test_words_that_say_what_they_mean_stand_for_nothing_else():
+    asked_for = asked(WORDS, "leaves around it", encode=lambda texts: np.ones((len(texts), 1)), threshold=0.5)
+    assert [name for name, reason in zip(NAMES, asked_for, strict=True) if reason] == ["leaves around it"]
+
+
+def test_an_encoder_to_which_all_texts_are_the_same_says_nothing():
+    assert not any(asked(WORDS, "a ginger tiger", encode=lambda texts: np.ones((len(texts), 1)), threshold=0.5))
+
+
 def test_pieces_do_not_reach_over_a_gap():
     assert pieces("a red hat, no leaves, a fox") == ["red", "red hat", "hat", "fox"]
 

@@ -100,7 +100,9 @@ def asked(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None
 
     First by words: the telling words of one of the attribute's phrases stand in the prompt, side by side and
     in order ("red hat" is not in "a red scarf and a blue hat"), and not after "without" or "no". Then by
-    meaning: a phrase is as good as the same as some run of the prompt's words.
+    meaning, for what the vocabulary says otherwise: of all phrases, one is closest to some run of the prompt's words,
+    and close enough. Runs whose words are all in the vocabulary as they stand have said what they mean: "cat" is
+    close to "kitten", but asks for a cat.
 
     Parameters
     ----------
@@ -116,27 +118,31 @@ def asked(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None
     list of str, length A
         Why it counts as asked for, "" where it does not.
     """
-    reasons = [_said(attribute, prompt) for attribute in attributes]
-    runs = pieces(prompt)
+    said = [_said(attribute, prompt) for attribute in attributes]
+    reasons = [words and f'the prompt says "{words}"' for words in said]
+    clear = {word for words in said for word in words.split()}
+    runs = [run for run in pieces(prompt) if not clear.issuperset(run.split())]
     open_phrases = [(at, " ".join(_wished(phrase))) for at, attribute in enumerate(attributes)
                     if not reasons[at] for phrase in attribute.phrases]
     open_phrases = [(at, phrase) for at, phrase in open_phrases if phrase.strip("| ")]
     if encode is None or not runs or not open_phrases:
         return reasons
     cosines = encode([phrase for _, phrase in open_phrases]) @ encode(runs).T  # (phrases, runs)
-    for (at, _), row in zip(open_phrases, cosines, strict=True):
-        if row.max() >= threshold and not reasons[at]:
-            reasons[at] = f'close to "{runs[int(row.argmax())]}" in the prompt (cosine {row.max():.2f})'
+    for run, column in zip(runs, cosines.T, strict=True):
+        nearest = {open_phrases[place][0] for place in np.flatnonzero(column >= column.max() - 1e-6)}
+        if column.max() >= threshold and len(nearest) == 1:
+            at = nearest.pop()
+            reasons[at] = reasons[at] or f'close to "{run}" in the prompt (cosine {column.max():.2f})'
     return reasons
 
 
 def _said(attribute: Attribute, prompt: str) -> str:
-    """Name the attribute's phrase that a prompt holds word by word, as a reason, or give ""."""
+    """Give the words of the attribute's phrase that a prompt holds word by word, or ""."""
     line = f" {' '.join(_wished(prompt))} "
     for phrase in (attribute.name, *attribute.phrases):
         telling = " ".join(_wished(phrase))
         if telling.strip("| ") and f" {telling} " in line:
-            return f'the prompt says "{telling}"'
+            return telling
     return ""
 
 
