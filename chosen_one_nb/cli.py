@@ -12,9 +12,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chosen_one_nb import commands as more
 from chosen_one_nb.sweeping import command as sweeping
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ EXAMPLES = """examples:
   python -m chosen_one_nb run "a cat" --folder runs/cat --preset quick --set seed=3 --ask
   python -m chosen_one_nb show runs/fox
   python -m chosen_one_nb sweep plan.json --workers 2                (goes on after a stop)
+  python -m chosen_one_nb export runs/fox --to fox --formats diffusers,kohya
+  python -m chosen_one_nb bench                                      (how fast, against straight use)
+  python -m chosen_one_nb bench --random sdxl --preset paper --plan  (what SDXL takes, without its weights)
 """
 
 
@@ -93,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
     sweeping.add_arguments(_command(
         commands, "sweep", "carry out a plan: prompts x settings x seeds, on several workers", sweeping.sweep_command
     ))  # fmt: skip
+    more.add_export(_command(commands, "export", "write a character for other programs", more.export_command))
+    more.add_bench(_command(commands, "bench", "measure speed and memory, and plan them", more.bench_command))
     return top
 
 
@@ -121,6 +128,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="iterations at most; more than before goes on past the limit",
     )
+    add("--workers", type=int, metavar="N", help="processes that share the drawing of each gallery")
     add("--ask", action="store_true", help="stop at each choice and ask")
     add("--node", help="go on from this node of the tree instead of the latest")
     add("--choose", type=int, metavar="CLUSTER", help="take this cluster; at a refined node: as a new branch")
@@ -129,6 +137,8 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     add("--note", default="", help="why, kept with the choice")
     add("--allow-other-models", action="store_true", help="go on with models the run was not made with")
     add("--quiet", action="store_true", help="say nothing but the outcome")
+    add("--sampling", help="sampling on top of the preset: paper, standard, fast or flash (another distribution each)")
+    more.add_machine(command)
 
 
 def _add_show(command: argparse.ArgumentParser) -> None:
@@ -173,7 +183,10 @@ def _begun(given: argparse.Namespace) -> Run:
     from chosen_one_nb.run import Run, RunError
 
     if given.folder and (given.folder / "run.json").exists():
-        run = Run.open(given.folder, given.models, allow_other_models=given.allow_other_models)
+        named = given.models or any((given.device, given.dtype, given.low_memory, given.offline, given.distilled))
+        stored = _stored_name(given.folder) if named and not given.models else None
+        models = more.models_of(given, stored) if named else None
+        run = Run.open(given.folder, models, allow_other_models=given.allow_other_models)
         try:
             _check_same(run, given)
         except Exception:
@@ -182,7 +195,14 @@ def _begun(given: argparse.Namespace) -> Run:
         return run
     if not given.prompt:
         raise RunError("Expected a prompt, or --folder of a run to go on with.")
-    return Run.start(given.prompt, given.models or "menagerie", _settings(given), given.folder)
+    return Run.start(given.prompt, more.models_of(given), _settings(given), given.folder)
+
+
+def _stored_name(folder: Path) -> str:
+    """Name of the models that a run was made with."""
+    from chosen_one_nb.store import read_json
+
+    return str(read_json(folder / "run.json")["models"]["name"])
 
 
 def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Settings:
@@ -190,13 +210,14 @@ def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Sett
     from chosen_one_nb.settings import Settings
 
     start = Settings.preset(given.preset) if given.preset else stored or Settings()
-    changes = dict(_assignment(text) for text in given.set)
+    start = start.sampled(given.sampling) if given.sampling else start
+    changes = dict(assignment(text) for text in given.set)
     if given.iterations is not None:
         changes["max_iterations"] = stored.max_iterations if stored else given.iterations
     return start.replace(**changes)
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str) -> tuple[str, Any]:
     """Read "name=value"; the value as JSON where it is JSON, else as text."""
     from chosen_one_nb.settings import SettingsError
 
@@ -221,7 +242,7 @@ def _check_same(run: Run, given: argparse.Namespace) -> None:
     different = [
         f"{name}={stored[name]!r} (asked: {asked[name]!r})" for name in stored if stored[name] != asked[name]
     ]
-    if different and (given.preset or given.set):
+    if different and (given.preset or given.set or given.sampling):
         raise RunError(
             f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another."
         )
@@ -250,16 +271,24 @@ def _decide(run: Run, given: argparse.Namespace, **choice: Any) -> None:
 def _to_the_end(run: Run, given: argparse.Namespace) -> Outcome:
     from chosen_one_nb.bars import Bars
 
-    bars = Bars(run, quiet=given.quiet)
+    bars, workers = Bars(run, quiet=given.quiet), _workers(given)
     try:
         while True:
-            outcome = run.until_converged(ask=given.ask, on_progress=bars)
+            with workers() as crew:
+                outcome = run.until_converged(ask=given.ask, on_progress=bars, crew=crew)
             if outcome.state == "limit" and given.iterations and run.current.iteration < given.iterations:
                 run.go_on()
             elif outcome.finished or not (given.ask and sys.stdin.isatty() and _asked(run, given)):
                 return outcome
     finally:
         bars.close()
+
+
+def _workers(given: argparse.Namespace) -> Callable[[], Any]:
+    """What gives the workers asked for, or none."""
+    from chosen_one_nb.sweeping.crew import Crew
+
+    return nullcontext if given.workers is None else lambda: Crew(given.workers)
 
 
 def _asked(run: Run, given: argparse.Namespace) -> bool:

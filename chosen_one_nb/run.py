@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps import CancelledCheck, Progress
     from chosen_one_nb.steps.generate import OnImages
+    from chosen_one_nb.sweeping.crew import Crew
 
 __all__ = [
     "CONTEXTS",
@@ -289,12 +290,13 @@ class Run(Painter):
         on_images: OnImages | None = None,
         on_step: Callable[[dict[str, Any]], None] | None = None,
         cancelled: CancelledCheck | None = None,
+        crew: Crew | None = None,
     ) -> str:
         """Do the next stage of the present branch and put it on disk.
 
         Parameters
         ----------
-        on_progress, on_images, on_step, cancelled : callable, optional
+        on_progress, on_images, on_step, cancelled, crew : optional
             See `chosen_one_nb.keeping.drawing.Calls`.
 
         Returns
@@ -314,7 +316,7 @@ class Run(Painter):
             ``cancelled`` said so; nothing but whole pictures was kept.
         """
         self._check_writable()
-        calls = Calls(on_progress, on_images, on_step, cancelled)
+        calls = Calls(on_progress, on_images, on_step, cancelled, crew)
         with self._working(self._advance) as (node, stage):
             if stage == "choose":
                 self._choose_by_rule(node)

@@ -201,6 +201,18 @@ def test_whole_runs_go_to_their_end_and_on(faked: Any, tmp_path: Path):
     assert faked.drawn == []
 
 
+def test_a_run_with_workers_is_the_run_without(faked: Any, tmp_path: Path):
+    settings = Plan(**FOX).jobs()[0].settings
+    with Crew(1) as crew:
+        for folder, more in (("alone", {}), ("crew", {"crew": crew})):
+            with Run.start("a fox", faked, settings, tmp_path / folder) as run:
+                run.until_converged(**more)
+    pictures = [{path.relative_to(tmp_path / folder): path.read_bytes() for path in (tmp_path / folder).rglob("*.png")}
+                for folder in ("alone", "crew")]  # fmt: skip
+    assert pictures[0] == pictures[1]
+    assert len(pictures[0]) == 16
+
+
 def test_the_command_prints_the_table(faked: Any, tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "plan.json").write_text(json.dumps(FOX))
     arguments = ["sweep", str(tmp_path / "plan.json"), "--folder", str(tmp_path / "out")]
@@ -309,7 +321,7 @@ def test_two_workers_draw_what_one_process_draws(gallery: Any, models: Any):
         answers = [answer for _, answer in crew.do(tasks_)]
         assert [answer.error for answer in answers] == [""] * 5
         heard: list[dict[str, Any]] = []
-        crew.draw(drawing, split, models.name, models.fingerprint, Calls(on_progress=heard.append))
+        crew.draw(drawing, split, lambda: models, models.fingerprint, Calls(on_progress=heard.append))
     assert said == ["Worker 0 was ended (killed, or out of memory?). Its task goes to a fresh one."] or len(said) == 1
     assert heard == []  # nothing was left to draw
     assert contents(split) == contents(album("whole"))

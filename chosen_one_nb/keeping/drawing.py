@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps import CancelledCheck, Progress
     from chosen_one_nb.steps.generate import Gallery, OnImages
+    from chosen_one_nb.sweeping.crew import Crew
 
 CONTEXTS = (
     "at the beach",
@@ -60,12 +62,15 @@ class Calls:
         Called with a dict at each refinement step.
     cancelled : callable
         Asked at each sampler or training step; True stops.
+    crew : Crew
+        Workers to draw the pictures that are missing, see `chosen_one_nb.sweeping.crew`.
     """
 
     on_progress: Progress | None = None
     on_images: OnImages | None = None
     on_step: Callable[[dict[str, Any]], None] | None = None
     cancelled: CancelledCheck | None = None
+    crew: Crew | None = None
 
     def part(self, i: int, n: int) -> Calls:
         """Return the calls for the i-th of n equal parts: progress counts over all of them."""
@@ -167,14 +172,21 @@ def draw(
     stamps : dict
         File name in the folder -> stamp; those drawn without keeping them have none.
     """
+    if calls.crew and album.keep:
+        calls.crew.draw(drawing, album, models, fingerprint, calls)
     desk = _Desk(drawing, album, models, fingerprint, calls, stage)
-    pictures: list[Image.Image] = []
-    stamps: dict[str, Stamp] = {}
-    for block in blocks(drawing):
-        for picture, files in desk.found(block) or desk.drawn(block):
-            pictures.append(picture)
-            stamps.update(files)
-        desk.report(block.stop)
+    done: Done = []
+    written: Callable[[], Done] = list
+    with ThreadPoolExecutor(max_workers=1) as writer:  # a block is written while the next one is drawn
+        for block in blocks(drawing):
+            found = desk.found(block)
+            ready = (lambda found=found: found) if found else desk.drawn(block, writer)
+            done += written()
+            written = ready
+            desk.report(block.stop)
+        done += written()
+    pictures = [picture for picture, _ in done]
+    stamps = {name: stamp for _, files in done for name, stamp in files.items()}
     if album.keep:
         store.flush_all(album.folder, stamps)
     return pictures, stamps
@@ -208,7 +220,8 @@ def draw_block(
 ) -> None:
     """Draw one block into an album, unless it is there already; what `draw` finds later."""
     desk = _Desk(drawing, album, models, fingerprint, Calls(), "generate")
-    done = desk.found(block) or desk.drawn(block)
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        done = desk.found(block) or desk.drawn(block, writer)()
     store.flush_all(album.folder, [name for _, files in done for name in files])
 
 
@@ -265,8 +278,8 @@ class _Desk:
             raise StoreError(f"{path} is damaged.", path)
         return {path.name: stamp}
 
-    def drawn(self, block: range) -> Done:
-        """Draw a block and write it."""
+    def drawn(self, block: range, writer: ThreadPoolExecutor) -> Callable[[], Done]:
+        """Draw a block and have it written; what is returned waits for that and says what was written."""
         from chosen_one_nb.steps.generate import generate
 
         drawing, start = self.drawing, block.start
@@ -277,9 +290,9 @@ class _Desk:
             on_images=self._shifted(start),
         )  # fmt: skip
         if not self.album.keep:
-            return [(picture, {}) for picture in gallery.images]
+            return lambda: [(picture, {}) for picture in gallery.images]
         store.make_folder(self.album.folder, within=self.album.within)
-        return [self._write(start + i, gallery, i) for i in range(len(block))]
+        return writer.submit(lambda: [self._write(start + i, gallery, i) for i in range(len(block))]).result
 
     def _shifted(self, start: int) -> OnImages | None:
         on_images = self.calls.on_images

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel, delayed
 from joblib.parallel import LokyBackend, get_active_backend
@@ -18,6 +18,9 @@ from chosen_one_nb.keeping.drawing import Album, Calls, Drawing, missing
 from chosen_one_nb.steps import raise_if_cancelled
 from chosen_one_nb.sweeping.pool import WorkerDied, Workers, visible_devices
 from chosen_one_nb.sweeping.tasks import Done, Shard, attempt
+
+if TYPE_CHECKING:
+    from chosen_one_nb.models import Models
 
 __all__ = ["Crew", "SweepError"]
 
@@ -98,8 +101,10 @@ class Crew:
         )  # fmt: skip
         yield from parallel(delayed(numbered)(i, task, self.threads) for i, task in list(tasks.items()))
 
-    def draw(self, drawing: Drawing, album: Album, models: str, fingerprint: str, calls: Calls) -> None:
-        """Draw the blocks of a gallery that are not on disk yet.
+    def draw(
+        self, drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, calls: Calls
+    ) -> None:
+        """Draw the blocks of a gallery that are not on disk yet; takes what `keeping.drawing.draw` takes.
 
         Raises
         ------
@@ -108,8 +113,8 @@ class Crew:
         """
         wanted = missing(drawing, album, fingerprint)
         total = len(drawing.seeds)
-        done = total - sum(map(len, wanted))
-        for _, answer in self.do([Shard(drawing, album, models, fingerprint, block) for block in wanted]):
+        done, name = total - sum(map(len, wanted)), models().name if wanted else ""
+        for _, answer in self.do([Shard(drawing, album, name, fingerprint, block) for block in wanted]):
             if answer.error:
                 raise SweepError(answer.error)
             done += answer.value
