@@ -1,0 +1,90 @@
+"""How well workers share a gallery: ``python tools/measure_sweep.py``. To be read on an otherwise idle machine.
+
+Prints the seconds and the processor seconds of one worker and of several, and, as what the cores allow, of plain
+processes that draw the same pictures with no crew, no shards and no files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from chosen_one_nb import store
+from chosen_one_nb.keeping.drawing import Album, Drawing, blocks
+from chosen_one_nb.models import load_models
+from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps.generate import generate
+from chosen_one_nb.sweeping.crew import Crew
+from chosen_one_nb.sweeping.tasks import Prepare, Shard
+
+PROMPT = "a sticker of a fox"
+
+
+def plain(seeds: np.ndarray, settings: Settings, ready, times) -> None:
+    """Draw in a process of its own, once all are ready; put (seconds, processor seconds) into times."""
+    torch.set_num_threads(1)
+    models = load_models()
+    generate(models, PROMPT, seeds[:1], settings)
+    ready.wait()
+    begun, cpu = time.perf_counter(), time.process_time()
+    generate(models, PROMPT, seeds, settings)
+    times.put((time.perf_counter() - begun, time.process_time() - cpu))
+
+
+def plain_processes(n: int, settings: Settings) -> tuple[float, float]:
+    """Seconds until the last of n processes is done, and processor seconds of all."""
+    context = multiprocessing.get_context("spawn")
+    ready, times = context.Barrier(n), context.Queue()
+    parts = np.array_split(np.arange(settings.n_images), n)
+    running = [context.Process(target=plain, args=(part, settings, ready, times)) for part in parts]
+    for process in running:
+        process.start()
+    found = np.array([times.get() for _ in running])
+    for process in running:
+        process.join()
+    return float(found[:, 0].max()), float(found[:, 1].sum())
+
+
+def crew_of(n: int, settings: Settings) -> tuple[float, float]:
+    """The same by n workers and their shards, from the first to the last one, models loaded."""
+    with tempfile.TemporaryDirectory() as folder, Crew(n) as crew:
+        warm = settings.replace(n_images=max(2, n), batch_size=1, min_cluster_size=0, target_cluster_size=1)
+        [(_, prepared), *_] = crew.do([Prepare("menagerie", ((PROMPT, settings),))])
+        place = Path(folder)
+        for name, chosen in (("warm", warm), ("measured", settings)):
+            album = Album(store.make_folder(place / name) / "gallery", place / name)
+            drawing = Drawing(PROMPT, np.arange(chosen.n_images), chosen)
+            begun = time.perf_counter()
+            shards = [Shard(drawing, album, "menagerie", prepared.value, block) for block in blocks(drawing)]
+            done = [answer for _, answer in crew.do(shards)]
+            seconds = time.perf_counter() - begun
+    return seconds, sum(answer.cpu for answer in done)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--n", type=int, default=128, help="pictures")
+    parser.add_argument("--batch", type=int, default=8, help="pictures of a shard")
+    parser.add_argument("--steps", type=int, default=15)
+    given = parser.parse_args()
+    settings = Settings(n_images=given.n, batch_size=given.batch, sampling_steps=given.steps)
+    n = given.workers
+    found = {"1 worker": crew_of(1, settings), f"{n} workers": crew_of(n, settings),
+             f"{n} plain processes": plain_processes(n, settings)}  # fmt: skip
+    for name, (seconds, cpu) in found.items():
+        print(f"{name:<20} {seconds:7.1f} s  {cpu:7.1f} s of processor")
+    (alone, alone_cpu), (shared, shared_cpu), (bare, _) = found.values()
+    print(f"speed-up {alone / shared:.2f}, efficiency {alone / shared / n:.2f}; of what {n} plain processes reach: "
+          f"{bare / shared:.2f}; processor time {shared_cpu / alone_cpu:.2f} of one worker's")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
