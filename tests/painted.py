@@ -54,6 +54,7 @@ MODELS = SimpleNamespace(
     clip=PaintedClip(),
     name="painted",
     fingerprint="painted",
+    recipe={"name": "painted"},
 )
 
 
