@@ -13,7 +13,7 @@ from chosen_one_nb.menagerie import train as command
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.data import captions, draw, renders
-from chosen_one_nb.menagerie.dino import crops, crowding, other_surroundings
+from chosen_one_nb.menagerie.dino import crops, crowding, other_medium, other_surroundings
 from chosen_one_nb.menagerie.evaluate import agreement, context_present, interval, table
 from chosen_one_nb.menagerie.loop import fit, learning_rate
 from chosen_one_nb.menagerie.measure import entropy, prompts
@@ -150,6 +150,14 @@ def test_other_surroundings_keep_the_middle():
     assert torch.allclose(mixed[:, :, 8, 8], pixels[:, :, 8, 8], atol=0.01)
     changed = (mixed[:, 0, 0, 0] - pixels[:, 0, 0, 0]).abs() > 0.01
     assert 4 < changed.sum() < 28, "about half of them"
+
+
+def test_another_medium_only_fades_or_blurs():
+    pixels = torch.zeros(64, 3, 8, 8)
+    pixels[:, :, :, 4:] = 0.5
+    changed = other_medium(pixels)
+    assert ((changed >= pixels - 0.2) & (changed <= 1)).all()
+    assert 5 < (changed == pixels).flatten(1).all(1).sum() < 60, "some stay as they are"
 
 
 def test_crowding_falls_as_features_spread():

@@ -2,7 +2,7 @@
 
 DINO (arXiv 2104.14294): a student sees large and small crops of a picture and predicts what a slowly moving
 average of itself, the teacher, says of the large ones; iBOT (arXiv 2111.07832): it also predicts the teacher's
-patches where its own are masked. The augmentations leave colour alone, since colour is identity in this world.
+patches where its own are masked. The augmentations leave hue alone, since colour is identity in this world.
 """
 
 from __future__ import annotations
@@ -96,6 +96,18 @@ def other_surroundings(pixels: Tensor) -> Tensor:
     return inside * pixels + (1 - inside) * pixels.roll(1, 0)
 
 
+def other_medium(pixels: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) as if on paper or out of focus: some fade towards white, some are blurred.
+
+    Hues stay. A picture's medium is no part of what it is of, and this says so without a label.
+    """
+    n = len(pixels)
+    fade = 0.5 * torch.rand(n, 1, 1, 1, device=pixels.device) * (torch.rand(n, 1, 1, 1, device=pixels.device) < 0.4)
+    faded = pixels + fade * (1 - pixels)
+    blurred = F.avg_pool2d(F.pad(faded, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return torch.where(torch.rand(n, 1, 1, 1, device=pixels.device) < 0.3, blurred, faded)
+
+
 class Distillation:
     """The teacher, its centres, and the loss that the student minimises."""
 
@@ -120,8 +132,8 @@ class Distillation:
 
     def loss(self, pixels: Tensor, size: int, progress: float) -> dict[str, Tensor]:
         """Cross-entropies of student and teacher over crops, and over masked patches."""
-        large = torch.cat([crops(other_surroundings(pixels), size, 0.4, 1.0) for _ in range(GLOBALS)])
-        small = torch.cat([crops(pixels, size // 2, 0.1, 0.4) for _ in range(LOCALS)])
+        large = torch.cat([crops(other_medium(other_surroundings(pixels)), size, 0.4, 1.0) for _ in range(GLOBALS)])
+        small = torch.cat([crops(other_medium(pixels), size // 2, 0.1, 0.4) for _ in range(LOCALS)])
         patches = (size // self.student.backbone.config.patch_size) ** 2
         masked = torch.rand(len(large), patches, device=large.device) < MASKED
         with torch.no_grad():
