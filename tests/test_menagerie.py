@@ -24,9 +24,9 @@ from chosen_one_nb.menagerie.tokenizer import word_tokenizer
 from chosen_one_nb.menagerie.vae import ANCHOR, FAINT, anchor_loss, build, decode, encode, rescale
 
 TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
-        "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32", "dino_depth=1",
-        "dino_prototypes=16", "dino_batch=4", "reader_size=32", "reader_channels=4,8,8,8", "reader_batch=4",
-        "unet_channels=8,16,32", "unet_batch=4"]  # fmt: skip
+        "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32",
+        "dino_depth=1", "dino_prototypes=16", "dino_batch=4", "reader_size=32", "reader_channels=4,8,8,8",
+        "reader_batch=4", "unet_channels=8,16,32", "unet_batch=4"]  # fmt: skip
 
 
 def test_tokenizer_knows_its_words_and_survives_others():
