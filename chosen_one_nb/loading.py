@@ -41,7 +41,10 @@ def model_type(folder: Path) -> str:
     """Read `model_type` of a model's configuration."""
     file = folder / "config.json"
     if not file.is_file():
-        raise ModelError(f"{folder}: expected a model folder with a config.json, found none. Check the path.")
+        own = (folder / "open_clip_config.json").is_file()
+        advice = "It holds OpenCLIP's own form: take a repository that has the transformers form too." if own else (
+            "Check the path.")  # fmt: skip
+        raise ModelError(f"{folder}: expected a model folder with a config.json, found none. {advice}")
     with explained(folder, "a configuration"):
         return str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
 

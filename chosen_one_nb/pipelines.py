@@ -94,8 +94,10 @@ def distil(pipeline: Any, place: str | Path) -> str:
     file = _file_of(fetched)
     with explained(fetched, "a distilled LoRA or UNet of the same base"), quietly():
         weights = load_file(file)
-        if any("lora" in key for key in weights):
-            pipeline.load_lora_weights(weights)
+        if any("lora" in key for key in weights):  # by its path: alpha stands in the file's metadata
+            pipeline.load_lora_weights(
+                str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True
+            )
             pipeline.fuse_lora(components=["unet"])
             pipeline.unload_lora_weights()
         else:

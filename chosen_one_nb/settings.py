@@ -27,7 +27,7 @@ from chosen_one_nb.fields import (
     type_name,
 )
 
-__all__ = ["PRESETS", "Settings", "SettingsError", "settings_help"]
+__all__ = ["PRESETS", "SAMPLING", "Settings", "SettingsError", "settings_help"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Settings:
         certainty="S",
         source="128 in a summary of the paper and in both reimplementations; fewer here, for a CPU",
     )
-    sampler: Literal["dpm++", "ddim", "euler"] = setting(
+    sampler: Literal["dpm++", "ddim", "euler", "euler trailing"] = setting(
         "dpm++", "Deterministic sampler, built from the pipeline's own noise schedule.", certainty="X"
     )
     sampling_steps: int = setting(
@@ -309,6 +309,24 @@ class Settings:
             raise SettingsError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}.")
         return cls().replace(**{**PRESETS[name], **changes})
 
+    def sampled(self, name: str) -> Settings:
+        """Return a copy that draws by a sampling preset; `SAMPLING` says what each does.
+
+        Parameters
+        ----------
+        name : {"paper", "standard", "fast", "flash"}
+            50 steps; 30; 8; or 4 with distilled weights: `load_models(..., distilled=...)`. Fewer steps are another
+            distribution: pictures of the same seed differ, and so may what clusters share.
+
+        Raises
+        ------
+        SettingsError
+            For an unknown name.
+        """
+        if name not in SAMPLING:
+            raise SettingsError(f"sampling: expected one of {', '.join(SAMPLING)}, got {name!r}.")
+        return self.replace(**{key: value for key, value in SAMPLING[name].items() if key != "note"})
+
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with the named fields changed and everything validated again."""
         _check_names(changes)
@@ -384,6 +402,35 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_iterations": 2,
     },
 }
+
+
+SAMPLING: dict[str, dict[str, Any]] = {
+    "paper": {
+        "sampler": "euler",
+        "sampling_steps": 50,
+        "guidance_scale": 7.5,
+        "note": "SDXL's own sampler at its usual 50 steps with guidance; the paper's sampler is not found in it",
+    },
+    "standard": {
+        "sampler": "dpm++",
+        "sampling_steps": 30,
+        "guidance_scale": 7.5,
+        "note": "a second-order solver in 30 steps; nearly the same distribution, other pictures for a seed",
+    },
+    "fast": {
+        "sampler": "dpm++",
+        "sampling_steps": 8,
+        "guidance_scale": 5.0,
+        "note": "8 steps: another distribution, with less detail and less variety; for a first look",
+    },
+    "flash": {
+        "sampler": "euler trailing",
+        "sampling_steps": 4,
+        "guidance_scale": 0.0,
+        "note": "4 steps without guidance, for a distilled LoRA or UNet only: another model's distribution",
+    },
+}
+"""Ways to draw, by name: settings, and a note on how they change the distribution that pictures are drawn from."""
 
 
 def settings_help() -> list[dict[str, Any]]:

@@ -137,7 +137,8 @@ def plan(models: Models, settings: Settings) -> Plan:
     stages = (shell.encode(), shell.denoise(), shell.decode(), shell.embed(), shell.refine())
     kind = str(models.pipeline.unet.dtype).removeprefix("torch.")
     mode = ", low memory" if models.low_memory else ""
-    title = f"{models.name}: {kind} on {models.device}{mode}; pictures of {shell.pixels} x {shell.pixels}"
+    where = "counted without weights" if models.device == META else f"on {models.device}"
+    title = f"{models.name}: {kind}, {where}{mode}; pictures of {shell.pixels} x {shell.pixels}"
     return Plan(stages, title, None if models.device == META else device_memory(models.device), models.low_memory)
 
 

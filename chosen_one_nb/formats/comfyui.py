@@ -20,6 +20,7 @@ SAMPLERS = {
     "dpm++": ("dpmpp_2m", "normal"),
     "ddim": ("ddim", "ddim_uniform"),
     "euler": ("euler", "normal"),
+    "euler trailing": ("euler", "sgm_uniform"),
 }
 """This kit's samplers as ComfyUI's nearest (sampler_name, scheduler)."""
 

@@ -16,7 +16,8 @@ from chosen_one_nb.steps.generate import SAMPLERS
 
 __all__ = ["diffusers_lines", "readme"]
 
-A1111_SAMPLERS = {"dpm++": "DPM++ 2M", "ddim": "DDIM", "euler": "Euler"}
+A1111_SAMPLERS = {"dpm++": "DPM++ 2M", "ddim": "DDIM", "euler": "Euler",
+                  "euler trailing": "Euler with schedule type SGM Uniform"}  # fmt: skip
 """This kit's samplers by their nearest names in A1111 and Forge."""
 
 

@@ -90,12 +90,19 @@ def loaded(models: Models | str | Path) -> Models:
     return models
 
 
+def reloaded(recorded: dict[str, Any]) -> Models:
+    """Load the models that a manifest records, Hub ids at the commit they were loaded at."""
+    from chosen_one_nb.models import load_models
+
+    return load_models(**(recorded.get("load") or {"name": recorded["name"]}))
+
+
 def manifest(prompt: str, models: Models, settings: Settings) -> dict[str, Any]:
     """Return the contents of ``run.json``: what the run is and with what it is made."""
     return {
         "format": FORMAT,
         "prompt": prompt,
-        "models": {"name": str(models.name), "fingerprint": models.fingerprint},
+        "models": {"name": str(models.name), "fingerprint": models.fingerprint, "load": models.recipe},
         "settings": settings.to_dict(),
         "versions": {"python": platform.python_version(), "system": platform.platform()} | _versions(),
         "made": store.now(),

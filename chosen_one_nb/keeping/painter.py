@@ -63,7 +63,7 @@ class Painter(Editor):
     def models(self) -> Models:
         """The models, loaded by name when first asked for."""
         if self._models is None:
-            self._models = opening.loaded(self._tree.manifest["models"]["name"])
+            self._models = opening.reloaded(self._tree.manifest["models"])
         return self._models
 
     @property

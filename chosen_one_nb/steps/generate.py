@@ -33,6 +33,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "euler": ("EulerDiscreteScheduler", {}),
+    "euler trailing": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
 """Class of diffusers, and what it must not take over: another scheduler's noise, or clipping made for pixels."""
 
