@@ -21,7 +21,7 @@ from chosen_one_nb.steps.converge import Health, Sign
 def rows(sound: list[float], collapsed: list[float]) -> pd.DataFrame:
     """Galleries that differ in one sign only; the others are as sound as can be."""
     found = [
-        {"number": i % 4, "recipe": kind, "meant": kind, "is": kind, "strange": 1.0, "kept": 1.0, "frozen": 0.0,
+        {"number": i % 4, "recipe": kind, "meant": kind, "is": kind, "strange": 1.0, "lost": 0.0, "frozen": 0.0,
          "statistic_limit": value, "prompt_limit": 0.0, "drift_limit": 1.0, "variety_floor": 1.0}
         for kind, values in (("sound", sound), ("collapsed", collapsed)) for i, value in enumerate(values)
     ]  # fmt: skip
@@ -74,8 +74,9 @@ def test_the_judge_by_hand():
     assert frozen(same, {}) == 1
     other = {name: np.eye(len(values))[[0, 1, 2]] for name, values in world.ATTRIBUTES.items()}
     assert frozen(other, {"place": "snow"}) == 0
-    assert not Judged(strange=1.0, kept=1.0, frozen=0.3).collapsed
-    assert all(Judged(*found).collapsed for found in ((3.0, 1.0, 0.3), (1.0, 0.0, 0.3), (1.0, 1.0, 1.0)))
+    assert Judged(strange=0.2, lost=0.1, frozen=0.3).state == "sound"
+    assert {Judged(*found).state for found in ((3, 0, 0), (0, 0.9, 0), (0, 0, 1.0))} == {"collapsed"}
+    assert Judged(strange=0.8, lost=0.1, frozen=0.3).state == "unclear"
 
 
 def pictures(n: int) -> list[Image.Image]:

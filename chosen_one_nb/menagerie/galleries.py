@@ -27,6 +27,8 @@ from chosen_one_nb.steps.generate import Gallery, generate, image_seeds
 from chosen_one_nb.steps.refine import refine
 
 ACROSS = 6  # tiles in a row of a sheet
+LIMITS = ("statistic_limit", "prompt_limit", "drift_limit", "variety_floor")
+"""The settings of the health check, which no picture depends on."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ class Shelf:
     def _kept(self, name: str, made_by: Any, make: Callable[[], list[Image.Image]]) -> list[Image.Image]:
         """Read a sheet back if prompt, settings and recipe are still the same; else make it."""
         path = self.folder / f"{name}.png"
-        about = {"prompt": self.prompt, "settings": store.digest(repr((self.settings, made_by)))}
+        settings = {key: value for key, value in self.settings.to_dict().items() if key not in LIMITS}
+        made = store.digest(repr((sorted(settings.items()), made_by)))
+        about = {"prompt": self.prompt, "made": made, "models": self.models.fingerprint}
         if path.exists():
             found = store.read_picture(path)
             if all(found.info.get(key) == value for key, value in about.items()):

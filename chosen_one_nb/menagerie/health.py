@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from chosen_one_nb.menagerie.galleries import RECIPES, Shelf, gallery_settings, sheet
+from chosen_one_nb.menagerie.galleries import LIMITS, RECIPES, Shelf, gallery_settings, sheet
 from chosen_one_nb.menagerie.judge import Judge, load_judge
 from chosen_one_nb.models import MENAGERIE, load_models
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import Health, health
 
-SIGNS = ("statistic_limit", "prompt_limit", "drift_limit", "variety_floor")
 USUAL = 0.95  # share of sound galleries that a sign's unit covers
 LEAST = {"statistic_limit": 0.5, "prompt_limit": 0.5, "drift_limit": 1.0, "variety_floor": 1.0}
 """Smallest unit of each sign: a few sound galleries alike are no strict judge."""
@@ -47,7 +46,7 @@ def extremes(found: Health) -> dict[str, float]:
 
 def limits_of(settings: Settings) -> pd.Series:
     """The settings' limits, in the form that `extremes` compares with."""
-    limits = {name: getattr(settings, name) for name in SIGNS}
+    limits = {name: getattr(settings, name) for name in LIMITS}
     return pd.Series({**limits, "variety_floor": 1 / max(limits["variety_floor"], 1e-6)})
 
 
@@ -68,15 +67,15 @@ def calibrate(sound: pd.DataFrame, collapsed: pd.DataFrame) -> pd.Series:
     Series
         One number per limit.
     """
-    unit = np.maximum(sound[list(SIGNS)].quantile(USUAL), pd.Series(LEAST))
-    low, high = (scores.quantile(share) for scores, share in
-                 (((sound[list(SIGNS)] / unit).max(axis=1), 0.95), ((collapsed[list(SIGNS)] / unit).max(axis=1), 0.05)))
-    return unit * max(float(np.sqrt(low * high)), 1.0)
+    unit = np.maximum(sound[list(LIMITS)].quantile(USUAL), pd.Series(LEAST))
+    scores = [(rows[list(LIMITS)] / unit).max(axis=1) for rows in (sound, collapsed)]
+    between = np.sqrt(scores[0].quantile(USUAL) * scores[1].quantile(1 - USUAL))
+    return unit * max(float(between), 1.0)
 
 
 def called(rows: pd.DataFrame, limits: pd.Series) -> pd.Series:
     """Whether each gallery is called collapsed under the limits."""
-    return (rows[list(SIGNS)] > limits[list(SIGNS)]).any(axis=1)
+    return (rows[list(LIMITS)] > limits[list(LIMITS)]).any(axis=1)
 
 
 def share(hits: pd.Series) -> tuple[float, float, float]:
@@ -101,7 +100,7 @@ def measure(shelf: Shelf, number: int, judge: Judge) -> list[dict[str, object]]:
         judged = judge(images, first, shelf.prompt)
         found = health(shelf.look(images), shelf.look(first), shelf.settings)
         row = {"number": number, "recipe": recipe.name, "meant": recipe.meant, "strange": judged.strange,
-               "kept": judged.kept, "frozen": judged.frozen, "is": "collapsed" if judged.collapsed else "sound",
+               "lost": judged.lost, "frozen": judged.frozen, "is": judged.state,
                **extremes(found)}  # fmt: skip
         rows.append(row)
         sheets |= {"first": first} if not recipe.first else {}
@@ -153,7 +152,7 @@ def report(rows: pd.DataFrame, settings: Settings) -> str:
     made = rows.assign(dropped=rows["is"] != rows["meant"], called=called(rows, limits_of(settings)))
     by_recipe = made.groupby("recipe", sort=False).agg(
         meant=("meant", "first"), galleries=("meant", "size"), dropped=("dropped", "sum"), called=("called", "sum"),
-        strange=("strange", "median"), kept=("kept", "median"), frozen=("frozen", "median"),
+        strange=("strange", "median"), lost=("lost", "median"), frozen=("frozen", "median"),
     )  # fmt: skip
     table = [rates(fits, "limits as they stand", called(fits, limits_of(settings)))]
     if min(len(part) for part in parted(fits)) and fits["number"].nunique() > 1:

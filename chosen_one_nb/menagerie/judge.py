@@ -1,8 +1,8 @@
 """The truth about a gallery: did it collapse? Told by the reader, which the method and its health check never see.
 
-A gallery has collapsed when its pictures are strange to the world (the reader's features of them lie farther from
-any render than the first gallery's do), when what the prompt asks for is gone, or when everything that the prompt
-leaves open in the scene is the same in all of them.
+A gallery has collapsed when its pictures are strange to the world (their features in the reader lie off the cloud of
+renders, farther than the first gallery's), when what the prompt asks for is gone, or when everything that the prompt
+leaves open in the scene is the same in all of them. Between collapsed and sound there are galleries that are neither.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scipy.spatial.distance import cdist
+from sklearn.covariance import LedoitWolf
 
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.data import held_out
 from chosen_one_nb.menagerie.reader import Reader
 
-STRANGE = 1.35  # times the first gallery's distance from the nearest renders
-LOST = 0.5  # of the first gallery's probability of what is asked
-FROZEN = 0.9  # chance that two pictures agree in what the prompt leaves open in the scene
-NEAREST = 5  # renders that a picture is compared with
+SOUND = {"strange": 0.7, "lost": 0.35, "frozen": 0.8}
+COLLAPSED = {"strange": 1.0, "lost": 0.5, "frozen": 0.9}
+"""Up to the first limits a gallery is sound, from any of the second on it has collapsed; set by eye on sheets."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,24 @@ class Judged:
     Attributes
     ----------
     strange : float
-        Mean distance from the nearest renders, over the first gallery's.
-    kept : float
-        Mean probability of what the prompt asks for, over the first gallery's; 1 if it asks for nothing.
+        How much farther from the renders its pictures lie on average (Mahalanobis), in standard deviations of the
+        first gallery's pictures.
+    lost : float
+        Share of the first gallery's probability of what the prompt asks for that is gone; 0 if it asks for nothing.
     frozen : float
         Mean over open scene attributes of the chance that two pictures agree.
     """
 
     strange: float
-    kept: float
+    lost: float
     frozen: float
 
     @property
-    def collapsed(self) -> bool:
-        """Whether any of the three says so."""
-        return self.strange > STRANGE or self.kept < LOST or self.frozen > FROZEN
+    def state(self) -> str:
+        """One of "collapsed", "sound" or "unclear"."""
+        if any(getattr(self, name) >= limit for name, limit in COLLAPSED.items()):
+            return "collapsed"
+        return "sound" if all(getattr(self, name) <= limit for name, limit in SOUND.items()) else "unclear"
 
 
 class Judge:
@@ -65,7 +67,8 @@ class Judge:
     def __init__(self, reader: Reader, size: int, *, n: int = 400) -> None:
         self.reader = reader
         _, images, _ = held_out(n, size)
-        self.renders = self.features([Image.fromarray(image) for image in images])
+        renders = self.features([Image.fromarray(image) for image in images])
+        self.cloud = LedoitWolf().fit(renders)
 
     @torch.inference_mode()
     def features(self, images: list[Image.Image]) -> np.ndarray:
@@ -77,11 +80,12 @@ class Judge:
         """Judge a gallery of a prompt against its first one."""
         asked = world.named_in(prompt)
         now, then = (self.reader.probabilities(gallery) for gallery in (images, first))
-        kept = 1.0 if not asked else present(now, asked) / max(present(then, asked), 1e-6)
-        return Judged(self._distance(images) / self._distance(first), kept, frozen(now, asked))
+        lost = 0.0 if not asked else 1 - present(now, asked) / max(present(then, asked), 1e-6)
+        far, usual = self._distances(images), self._distances(first)
+        return Judged(float((far.mean() - usual.mean()) / usual.std()), lost, frozen(now, asked))
 
-    def _distance(self, images: list[Image.Image]) -> float:
-        return float(np.sort(cdist(self.features(images), self.renders), axis=1)[:, :NEAREST].mean())
+    def _distances(self, images: list[Image.Image]) -> np.ndarray:
+        return np.sqrt(self.cloud.mahalanobis(self.features(images)))
 
 
 def present(probabilities: dict[str, np.ndarray], asked: dict[str, str]) -> float:
