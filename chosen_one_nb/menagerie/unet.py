@@ -24,6 +24,7 @@ from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.vae import encode
 
 TIME_WIDTH = 8  # numbers per micro-condition (original size, crop, target size: six of them)
+NOISIER = 0.65  # below 1: more of the noisy steps, where the caption decides and shapes are made
 UNCONDITIONAL = 0.1  # share of captions dropped, for classifier-free guidance
 NOISE = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
@@ -97,7 +98,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         keep = torch.from_numpy(rng.random(len(chosen)) >= UNCONDITIONAL).to(device)
         clean = latents[chosen].to(device)
         noise = torch.randn_like(clean)
-        t = torch.randint(0, 1000, (len(chosen),), device=device)
+        t = (1000 * torch.rand(len(chosen), device=device) ** NOISIER).long()
         noisy = noise_scheduler.add_noise(clean, noise, t).contiguous(memory_format=torch.channels_last)
         conditions = {"text_embeds": pooled * keep[:, None], "time_ids": size.expand(len(chosen), -1).to(device)}
         got = unet(noisy, t, context * keep[:, None, None], added_cond_kwargs=conditions).sample
