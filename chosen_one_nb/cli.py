@@ -183,7 +183,7 @@ def _begun(given: argparse.Namespace) -> Run:
     from chosen_one_nb.run import Run, RunError
 
     if given.folder and (given.folder / "run.json").exists():
-        named = given.models or any((given.device, given.dtype, given.low_memory, given.offline, given.distilled))
+        named = given.models or any(getattr(given, key) for key in more.MACHINE)
         stored = _stored_name(given.folder) if named and not given.models else None
         models = more.models_of(given, stored) if named else None
         run = Run.open(given.folder, models, allow_other_models=given.allow_other_models)

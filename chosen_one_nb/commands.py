@@ -17,6 +17,9 @@ __all__ = ["add_bench", "add_export", "add_machine", "bench_command", "export_co
 PATIENCE = 600.0
 """Seconds: what is expected to take longer is only counted, unless asked for with --anyway."""
 
+MACHINE = ("device", "dtype", "low_memory", "offline", "extractor", "clip", "distilled")
+"""Arguments of `load_models` that the command line may say."""
+
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -27,6 +30,8 @@ def add_machine(command: argparse.ArgumentParser) -> None:
     add("--dtype", choices=PRECISIONS, help="precision (default: float32 on the CPU, half precision elsewhere)")
     add("--low-memory", action="store_true", default=None, help="one switch: fit into as little memory as possible")
     add("--offline", action="store_true", help="take models from folders and the Hub's cache only")
+    add("--extractor", help="feature extractor by folder or Hub id; with --random: dinov2-small, -base, -large, -giant")
+    add("--clip", help="CLIP by folder or Hub id")
     add("--distilled", help="LoRA or UNet distilled to few steps: folder, file or Hub id (for --sampling flash)")
 
 
@@ -35,8 +40,7 @@ def models_of(given: argparse.Namespace, name: str | None = None) -> Models | st
     from chosen_one_nb.models import load_models
 
     name = name or given.models or "menagerie"
-    said = {key: getattr(given, key) for key in ("device", "dtype", "low_memory", "offline", "distilled")}
-    said = {key: value for key, value in said.items() if value}
+    said = {key: getattr(given, key) for key in MACHINE if getattr(given, key)}
     return load_models(name, **said) if said else name
 
 
@@ -45,7 +49,6 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add_machine(command)
     add("--random", metavar="NAME", help="random weights of full size, without a download: sdxl or sd15")
-    add("--extractor", default="dinov2-large", help="with --random: dinov2-small, -base, -large or -giant")
     add("--preset", default="menagerie", help="settings: menagerie, paper or quick (default: menagerie)")
     add("--sampling", help="sampling on top of the preset: paper, standard, fast or flash")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated")
@@ -121,7 +124,7 @@ def _counted(given: argparse.Namespace, settings: Settings) -> Models:
     from chosen_one_nb.random_models import random_models
 
     device, dtype = _place(given)
-    bare = random_models(given.random, extractor=given.extractor, device="meta", dtype=dtype)
+    bare = random_models(given.random, extractor=given.extractor or "dinov2-large", device="meta", dtype=dtype)
     return dataclasses.replace(bare, device=device, low_memory=bool(given.low_memory))
 
 
@@ -132,9 +135,8 @@ def _whole(given: argparse.Namespace) -> Models:
         from chosen_one_nb.random_models import random_models
 
         device, dtype = _place(given)
-        return random_models(
-            given.random, extractor=given.extractor, device=device, dtype=dtype, low_memory=bool(given.low_memory)
-        )
+        eyes, low = given.extractor or "dinov2-large", bool(given.low_memory)
+        return random_models(given.random, extractor=eyes, device=device, dtype=dtype, low_memory=low)
     models = models_of(given)
     return load_models(models) if isinstance(models, str) else models
 

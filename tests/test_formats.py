@@ -529,6 +529,20 @@ def test_pictures_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_p
         character.export(tmp_path / "out", pictures=[tmp_path / "none.png"])
 
 
+def test_bases_of_every_kind(full_size: Character) -> None:
+    from chosen_one_nb.formats.base import Base
+    from chosen_one_nb.models import KNOWN
+
+    pinned = {"model": KNOWN["sdxl"][0], "distilled": "owner/lightning/lora.safetensors@abc"}
+    hub = Character(full_size.lora, full_size.tokens, "<v>", "a <v>", 1, 1.0, provenance=pinned)
+    assert Base.of(hub).licence.startswith("CreativeML Open RAIL++-M")
+    assert Base.of(hub).checkpoint == "sd_xl_base_1.0.safetensors"
+    assert "Distilled to few steps with owner/lightning" in readme(hub, NAME, ("diffusers",))
+    file = Character(full_size.lora, full_size.tokens, "<v>", "a <v>", 1, 1.0, provenance={"model": "x/my.safetensors"})
+    assert Base.of(file).checkpoint == "my.safetensors"
+    assert "from_single_file(base, dtype=dtype" in readme(file, NAME, ("diffusers",))
+
+
 NASTY = "a *fox* | <img src=x> ```\n# (big) [one] {or} \"two\" 'three' \\ `x` _<v>_, $1$"
 
 

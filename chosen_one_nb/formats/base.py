@@ -56,6 +56,8 @@ class Base:
         """Read it from a character's provenance and rows."""
         sdxl = len(character.tokens) > 1
         recorded = character.provenance.get("model")
+        if recorded and not Path(recorded).exists():
+            recorded = str(recorded).split("@")[0]  # a Hub id at a commit
         name = _SDXL if recorded == "sdxl" else str(recorded or (_SDXL if sdxl else _SD1))
         standard = all(rows.shape[-1] == _STANDARD.get(key) for key, rows in character.tokens.items())
         return cls(name, bool(recorded), sdxl, standard)
@@ -69,6 +71,11 @@ class Base:
         return str(inside) if inside.is_dir() else self.name
 
     @property
+    def single_file(self) -> bool:
+        """Whether diffusers loads it by `from_single_file`."""
+        return self.name.endswith(".safetensors")
+
+    @property
     def pipeline_class(self) -> str:
         """The diffusers class that loads it."""
         return "StableDiffusionXLPipeline" if self.sdxl else "StableDiffusionPipeline"
@@ -76,7 +83,7 @@ class Base:
     @property
     def checkpoint(self) -> str:
         """The single file that ComfyUI and A1111 load, by its usual name."""
-        return _CHECKPOINTS.get(self.name, f"{Path(self.name).name}.safetensors")
+        return _CHECKPOINTS.get(self.name, f"{Path(self.name).name.removesuffix('.safetensors')}.safetensors")
 
     @property
     def licence(self) -> str | None:

@@ -60,6 +60,11 @@ def _about(character: Character) -> str:
         f"- Word: {escape(character.token)}, {_rows(character)}\n"
         f"- LoRA: rank {character.rank}, alpha {character.alpha:g}, UNet attention only",
     ]
+    if about.get("distilled"):
+        lines[-1] += (
+            f"\n- Distilled to few steps with {escape(about['distilled'])}, which is no part of these files: put it on "
+            "the base model first (in diffusers, `load_lora_weights` and `fuse_lora` before the lines below)."
+        )
     if not base.standard:
         lines.append(
             "> The base's text encoders are not as wide as those of the published SDXL or SD 1.x, so A1111 "
@@ -117,12 +122,13 @@ def diffusers_lines(character: Character, pictures: Sequence[Drawn] = ()) -> str
     rescale = f", guidance_rescale={how.rescale!r}" if how.rescale else ""
     scheduler, forced = SAMPLERS[how.sampler]
     options = "".join(f", {key}={value!r}" for key, value in forced.items())
+    load = "from_single_file(base" if base.single_file else "from_pretrained(base, use_safetensors=True"
     return f"""\
 import torch
 from diffusers import {scheduler}, {base.pipeline_class}
 {_load_line(base)}base = {base.pipeline!r}
 device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {base.pipeline_class}.from_pretrained(base, dtype=dtype, use_safetensors=True{watermark})
+pipe = {base.pipeline_class}.{load}, dtype=dtype{watermark})
 pipe.to(device)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{options})
 

@@ -1,0 +1,196 @@
+"""Models from the Hub's cache, from single files, distilled, of other eyes; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from single_file import checkpoint
+
+from chosen_one_nb.hub import Source, wanted
+from chosen_one_nb.models import KNOWN, FeatureExtractor, ModelError, fingerprint, load_models
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def cache(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hub cache that holds owner/pipe and owner/eyes at one commit each."""
+    from huggingface_hub import constants
+
+    for name, part in (("pipe", "pipeline"), ("eyes", "dinov2")):
+        place = tmp_path / f"models--owner--{name}"
+        shutil.copytree(model_folder / part, place / "snapshots" / COMMIT)
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_hub_id_is_pinned_to_the_commit_that_was_loaded(cache: Path) -> None:
+    models = load_models("owner/pipe", extractor="owner/eyes", offline=True)
+    assert models.recipe == {"name": f"owner/pipe@{COMMIT}", "extractor": f"owner/eyes@{COMMIT}"}
+    again = load_models(**models.recipe)
+    assert again.fingerprint == models.fingerprint
+    assert again.recipe == models.recipe
+    assert (models.name, models.extractor.name) == ("owner/pipe", f"owner/eyes@{COMMIT}")
+
+
+def test_what_is_not_there_comes_with_the_line_that_fetches_it(cache: Path) -> None:
+    with pytest.raises(ModelError, match=r'hf download owner/pipe --include "\*\.json" .* --revision b{40}'):
+        load_models(f"owner/pipe@{OTHER}", extractor="owner/eyes")
+    place = re.escape(KNOWN["sdxl"][0].split("@")[0])
+    with pytest.raises(ModelError, match=rf"hf download {place} .*--revision [0-9a-f]{{40}}"):
+        load_models("sdxl")
+    with pytest.raises(ModelError, match=r"hf download owner/pipe distilled.safetensors"):
+        Source.of("owner/pipe/distilled.safetensors").fetch()
+
+
+def test_only_what_is_needed_is_fetched() -> None:
+    names = ["model_index.json", "sd_xl_base_1.0.safetensors", "unet/diffusion_pytorch_model.safetensors",
+             "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.safetensors",
+             "unet/model.onnx", "text_encoder/openvino_model.bin", "tokenizer/merges.txt"]  # fmt: skip
+    assert wanted(names) == [names[0], names[2], names[4], names[7]]
+    assert wanted(names, half=True) == [names[0], names[3], names[4], names[7]]
+    assert wanted(["open_clip_model.safetensors", "model.safetensors"]) == ["model.safetensors"]
+    with pytest.raises(ModelError, match="pickle files only"):
+        wanted(["config.json", "pytorch_model.bin"])
+
+
+def test_only_half_precision_files(model_folder: Path, models: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(model_folder / "pipeline", tmp_path / "half")
+    for file in folder.rglob("*.safetensors"):
+        half = file.with_name(file.name.replace(".safetensors", ".fp16.safetensors"))
+        save_file(load_file(file), half, {"format": "pt"})
+        file.unlink()
+    loaded = load_models(folder, extractor=models.extractor)
+    assert torch.equal(loaded.pipeline.unet.conv_in.weight, models.pipeline.unet.conv_in.weight)
+
+
+def test_code_of_a_repository_is_never_run(model_folder: Path, models: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(model_folder / "pipeline", tmp_path / "strange")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"unet": ["my_unet", "MyUNet"]}))
+    with pytest.raises(ModelError, match=r"diffusers and transformers only, got unet: my_unet.MyUNet"):
+        load_models(folder, extractor=models.extractor)
+
+
+# --- single files
+
+
+def test_a_single_file_checkpoint(sd_models: Any, tmp_path: Path) -> None:
+    pipeline = sd_models.pipeline
+    pipeline.save_pretrained(tmp_path / "folder")
+    save_file(checkpoint(pipeline), tmp_path / "model.safetensors", {"format": "pt"})
+    loaded = load_models(tmp_path / "model.safetensors", config=tmp_path / "folder", extractor=sd_models.extractor)
+    assert type(loaded.pipeline) is type(pipeline)
+    for name in ("unet", "vae", "text_encoder"):
+        ours, theirs = (getattr(which, name).state_dict() for which in (loaded.pipeline, pipeline))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert loaded.recipe["config"] == str(tmp_path / "folder")
+    assert loaded.fingerprint != sd_models.fingerprint
+
+
+def test_single_files_that_are_none(sd_models: Any, model_folder: Path, tmp_path: Path) -> None:
+    state = checkpoint(sd_models.pipeline)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"hf download stable-diffusion-v1-5/stable-diffusion-v1-5"):
+        load_models(tmp_path / "model.safetensors", extractor=sd_models.extractor)
+    with pytest.raises(ModelError, match=r"checkpoint of StableDiffusionPipeline's shape"):
+        load_models(tmp_path / "model.safetensors", config=model_folder / "pipeline", extractor=sd_models.extractor)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"cut.safetensors: expected a whole checkpoint"):
+        load_models(tmp_path / "cut.safetensors", extractor=sd_models.extractor)
+    save_file({"lora.down": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    with pytest.raises(ModelError, match=r"got tensors lora.down. A LoRA is loaded by Character.load"):
+        load_models(tmp_path / "lora.safetensors", extractor=sd_models.extractor)
+
+
+def test_a_pickle_is_refused_and_the_line_given_converts_it(sd_models: Any, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.ones(2), "step": 3}}, tmp_path / "model.ckpt")
+    with pytest.raises(ModelError, match="refused because they can run code") as told:
+        load_models(tmp_path / "model.ckpt", extractor=sd_models.extractor)
+    exec(re.search(r'python -c "(.*)"', str(told.value))[1], {})
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["a"], torch.ones(2))
+
+
+# --- distilled
+
+
+def test_a_distilled_lora_becomes_part_of_the_unet(models: Any, model_folder: Path, tmp_path: Path) -> None:
+    from chosen_one_nb.adapters import fresh_lora
+    from chosen_one_nb.character import Character
+
+    g = torch.Generator().manual_seed(0)
+    lora = {key: torch.randn(w.shape, generator=g) * 0.1 for key, w in fresh_lora(models.pipeline.unet, 2, g).items()}
+    Character(lora, {"clip_l": torch.zeros(1, 16)}, "<v>", "<v>", 2, 1.0).save(tmp_path / "lora")
+    loaded = load_models(model_folder, distilled=tmp_path / "lora")
+    name = next(iter(lora)).removesuffix(".lora_A.weight")
+    before, after = (which.pipeline.unet.get_submodule(name).weight for which in (models, loaded))
+    added = lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"] / 2
+    torch.testing.assert_close(after, before + added)
+    assert not getattr(loaded.pipeline.unet, "peft_config", None)
+    assert loaded.recipe["distilled"] == str(tmp_path / "lora")
+    assert loaded.fingerprint != models.fingerprint
+
+
+def test_a_distilled_unet_and_what_is_none(models: Any, model_folder: Path, sd_models: Any, tmp_path: Path) -> None:
+    unet = {key: tensor + 1 for key, tensor in models.pipeline.unet.state_dict().items()}
+    save_file(unet, tmp_path / "unet.safetensors")
+    loaded = load_models(model_folder, distilled=tmp_path / "unet.safetensors")
+    assert torch.equal(loaded.pipeline.unet.conv_in.bias, unet["conv_in.bias"])
+    save_file(sd_models.pipeline.unet.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="expected a distilled LoRA or UNet of the same base"):
+        load_models(model_folder, distilled=tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match=r"expected pytorch_lora_weights.safetensors \(a LoRA\)"):
+        load_models(model_folder, distilled=model_folder)
+
+
+# --- eyes of every kind
+
+
+@pytest.mark.parametrize("kind", ["giant", "registers", "v1"])
+def test_other_eyes(kind: str, model_folder: Path, pictures: Any, tmp_path: Path) -> None:
+    import transformers as t
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
+    made = {
+        "giant": lambda: t.Dinov2Model(t.Dinov2Config(use_swiglu_ffn=True, **small)),
+        "registers": lambda: t.Dinov2WithRegistersModel(t.Dinov2WithRegistersConfig(num_register_tokens=4, **small)),
+        "v1": lambda: t.ViTModel(t.ViTConfig(intermediate_size=32, **small), add_pooling_layer=False),
+    }[kind]()
+    made.save_pretrained(tmp_path)
+    shutil.copy(model_folder / "dinov2" / "preprocessor_config.json", tmp_path)
+    seen = FeatureExtractor.load(tmp_path)(pictures[:2], patches=True)
+    assert seen.cls.shape == (2, 16)
+    assert seen.patches.shape == (2, 16, 16)
+    assert seen.grid == (4, 4)
+
+
+def test_device_and_precision(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from chosen_one_nb import placement
+
+    assert load_models(model_folder, dtype="bfloat16").pipeline.unet.dtype == torch.bfloat16
+    with pytest.raises(ModelError, match="dtype: expected float32, bfloat16 or float16, got 'int8'"):
+        load_models(model_folder, dtype="int8")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: False)
+    if not torch.cuda.is_available():
+        assert placement.best_device() == torch.device("mps")
+    assert placement.best_dtype(torch.device("mps")) == torch.float16
+    assert placement.best_dtype(torch.device("cpu")) == torch.float32
+
+
+def test_a_file_has_a_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"1")
+    first = fingerprint([tmp_path / "a.safetensors"])
+    (tmp_path / "a.safetensors").write_bytes(b"2")
+    assert fingerprint([tmp_path / "a.safetensors"]) != first
