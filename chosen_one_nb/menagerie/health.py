@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from chosen_one_nb.menagerie.galleries import LIMITS, RECIPES, Shelf, gallery_settings, sheet
+from chosen_one_nb.menagerie.galleries import LIMITS, RECIPES, Recipe, Shelf, gallery_settings, sheet
 from chosen_one_nb.menagerie.judge import Judge, load_judge
 from chosen_one_nb.models import MENAGERIE, load_models
 from chosen_one_nb.settings import Settings
@@ -92,10 +92,12 @@ def share(hits: pd.Series) -> tuple[float, float, float]:
     return p, float((middle - half) / (1 + z**2 / n)), float((middle + half) / (1 + z**2 / n))
 
 
-def measure(shelf: Shelf, number: int, judge: Judge) -> list[dict[str, object]]:
+def measure(
+    shelf: Shelf, number: int, judge: Judge, recipes: Sequence[Recipe] = RECIPES
+) -> list[dict[str, object]]:
     """Make or read one prompt's galleries; one row each, and one picture of all of them to look at."""
     rows, sheets = [], {}
-    for recipe in RECIPES:
+    for recipe in recipes:
         first, images = shelf.first(recipe), shelf.gallery(recipe)
         judged = judge(images, first, shelf.prompt)
         found = health(shelf.look(images), shelf.look(first), shelf.settings)
@@ -172,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m chosen_one_nb.menagerie.health", description=__doc__)
     parser.add_argument("--prompts", type=Path, default=Path("data/prompts.json"))
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the prompts to take, from 0")
+    names = [recipe.name for recipe in RECIPES]
+    parser.add_argument("--recipes", nargs="+", choices=names, default=names, help="galleries to make of each prompt")
     parser.add_argument("--models", type=Path, default=MENAGERIE)
     parser.add_argument("--reader", type=Path, help="default: reader/ beside the models")
     parser.add_argument("--folder", type=Path, default=Path("work/health"), help="where galleries are kept")
@@ -183,7 +187,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, rows = given.folder / models.fingerprint[:8], []
     for number in given.only or range(len(prompts)):
         settings = gallery_settings(seed=number, **changes)
-        rows += measure(Shelf(prompts[number], models, settings, folder / f"{number:02d}"), number, judge)
+        shelf = Shelf(prompts[number], models, settings, folder / f"{number:02d}")
+        rows += measure(shelf, number, judge, [recipe for recipe in RECIPES if recipe.name in given.recipes])
     table = pd.DataFrame(rows)
     table.to_csv(folder / "galleries.csv", index=False)
     print(report(table, gallery_settings(**changes)))
