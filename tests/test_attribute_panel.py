@@ -180,8 +180,8 @@ def test_leaving_out_is_a_decision_with_its_reason(asked):
 
 
 def test_nothing_to_leave_out_decides_nothing(asked):
-    absent = next(row for row in asked.attributes.view.rows if row["share_in"] == 0)
-    press(asked, "leave_out", column=absent["column"])
+    has_it = asked.attributes.inquiry().found.has_it[asked.node.clusters.members(asked.attributes.cluster.value)]
+    press(asked, "leave_out", column=int(np.flatnonzero(~has_it.any(axis=0))[0]))
     assert "nothing to leave out" in asked.status.text
     assert asked.node.decision is None
 
@@ -276,6 +276,7 @@ def test_a_read_only_run_can_be_asked_but_not_changed(waiting, tmp_path):
     run = Run.open(place, painted.MODELS, read_only=True)
     explorer = ask(Explorer(run, method="pca", raise_errors=True))
     assert explorer.attributes.view.rows
+    assert explorer.attributes.inquiry().figure
     assert not explorer.attributes.view.can_choose
     assert not explorer.attributes.view.can_answer
     assert not (place / "texts.npz").exists()

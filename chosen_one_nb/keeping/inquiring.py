@@ -14,7 +14,7 @@ from chosen_one_nb import store
 from chosen_one_nb.keeping.decision import RunError
 from chosen_one_nb.looking.asked import ANSWERS, noun_of
 from chosen_one_nb.looking.evidence import shown_by
-from chosen_one_nb.looking.foreground import NO_PATCHES, NotAvailable
+from chosen_one_nb.looking.foreground import Foreground, NotAvailable
 from chosen_one_nb.looking.heat import phrase_heat
 from chosen_one_nb.looking.inquiry import Inquiry
 from chosen_one_nb.looking.presence import presence
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[2] / "data"
 OWN, CORRECTIONS = "vocabulary.json", "corrections.json"
 """A run's own vocabulary (put there by hand), and a person's answers."""
+
+Figures = tuple[Foreground | NotAvailable, tuple[np.ndarray, ...] | None]
+NOT_LOOKED = NotAvailable("Figure and scene of this gallery have not been told apart yet: run.figures().")
 
 
 def vocabulary_file(folder: Path, model_name: str) -> Path:
@@ -101,7 +104,7 @@ def _clip(models: Models) -> Any:
     return models.clip
 
 
-def inquire(prompt: str, nodes: list[Node], figure: NotAvailable | Any, words: Words, vocabulary: Vocabulary,
+def inquire(prompt: str, nodes: list[Node], figures: Figures, words: Words, vocabulary: Vocabulary,
             corrections: dict[str, Any]) -> Inquiry:  # fmt: skip
     """Put an inquiry together from the galleries up to the one in question.
 
@@ -110,8 +113,8 @@ def inquire(prompt: str, nodes: list[Node], figure: NotAvailable | Any, words: W
     prompt : str
     nodes : list of Node
         From the root to the one in question.
-    figure : Foreground or NotAvailable
-        Of the last.
+    figures : (Foreground or NotAvailable, (ndarray, ndarray) or None)
+        Of the last, and what CLIP sees of its figures and scenes alone.
     words : Words
     vocabulary : Vocabulary
     corrections : dict
@@ -120,7 +123,7 @@ def inquire(prompt: str, nodes: list[Node], figure: NotAvailable | Any, words: W
     if not seen or seen[-1] is not nodes[-1]:
         raise RunError(f"Node {nodes[-1].id} has not been seen through CLIP yet: run.step(), with models that have it.")
     last = seen[-1]
-    alone = last.clip_alone if figure else None
+    figure, alone = figures
     parts = [node.clip for node in seen] + list(alone or ())
     texts = words(vocabulary.texts(noun_of(prompt)))
     every = presence(np.concatenate(parts), texts, vocabulary, sharpness=words.sharpness)
@@ -135,9 +138,9 @@ def _name(node: Node) -> str:
     return f"iteration {node.iteration}" if node.iteration else "base"
 
 
-def figure_of(node: Node) -> Any:
+def figures_of(node: Node) -> Figures:
     """What is known of the figures without looking for them."""
-    return NO_PATCHES if node.figure is None else node.figure
+    return (NOT_LOOKED, None) if node.figure is None else (node.figure, node.clip_alone)
 
 
 def sentence(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], str]:

@@ -26,6 +26,7 @@ from chosen_one_nb.keeping.tree import Tree
 if TYPE_CHECKING:
     import pandas as pd
 
+    from chosen_one_nb.keeping import inquiring
     from chosen_one_nb.looking.asked import Answer
     from chosen_one_nb.looking.foreground import Foreground, NotAvailable
     from chosen_one_nb.looking.inquiry import Inquiry
@@ -270,11 +271,21 @@ class Painter(Editor):
         path, keep = self.folder / TEXTS, not self.read_only
         words = inquiring.Words(path, self._ready_models, self._fingerprint, keep)
         chosen = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name)
-        if figures and node.done("embed") and not self.read_only:
-            self.figures(node, **calls)
-        found = inquiring.figure_of(node)
-        return inquiring.inquire(self.prompt, self.path(node), found, words, chosen,
-                                 inquiring.read_corrections(self.folder))  # fmt: skip
+        found = inquiring.figures_of(node)
+        if figures and node.figure is None and node.done("embed"):
+            found = self._figures_now(node, Calls(**calls))
+        return inquiring.inquire(self.prompt, self.path(node), found, words, chosen, self.corrections)
+
+    def _figures_now(self, node: Node, calls: Calls) -> inquiring.Figures:
+        """Look for the figures, and keep them unless the run can only be looked at."""
+        from chosen_one_nb.keeping.inquiring import figures_of
+        from chosen_one_nb.keeping.stages import parted
+
+        if self.read_only:
+            return parted(self._ready_models(), node, calls)
+        with self._working(lambda: (node.home, "figure")):
+            self._compute(node.home, "figure", calls)
+        return figures_of(node)
 
     @property
     def asked_before(self) -> bool:

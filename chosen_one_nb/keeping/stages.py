@@ -25,10 +25,12 @@ from chosen_one_nb.store import Stamp
 
 if TYPE_CHECKING:
     from chosen_one_nb.character import Character
+    from chosen_one_nb.looking.foreground import Foreground, NotAvailable
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps.converge import Look
 
 Files = dict[str, Stamp]
+Alone = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -122,25 +124,33 @@ def patches(bench: Bench, node: Node) -> Files:
 
 def figure(bench: Bench, node: Node) -> Files:
     """Part the gallery into figures and scenes, and see each alone; no stage of its own, made when asked for."""
+    folder = node.home.folder
+    found, clip = parted(bench.models(), node, bench.calls)
+    if not found:
+        return {"figure.json": store.write_json(folder / "figure.json", {"reason": found.reason})}
+    arrays = {name: getattr(found, name) for name in ("masks", "heights", "figure", "scene")}
+    arrays |= dict(zip(("clip_figure", "clip_scene"), clip or (), strict=False))
+    values = {"threshold": float(found.threshold), "clear": float(found.clear)}
+    return {"figure.npz": store.write_arrays(folder / "figure.npz", arrays),
+            "figure.json": store.write_json(folder / "figure.json", values)}  # fmt: skip
+
+
+def parted(models: Models, node: Node, calls: Calls) -> tuple[Foreground | NotAvailable, Alone | None]:
+    """Part a gallery into figures and scenes; with CLIP also what it sees of each alone."""
     from chosen_one_nb.looking.foreground import cut_out, find_figure
     from chosen_one_nb.steps.embed import embed as see
 
-    models, calls, images, folder = bench.models(), bench.calls, list(node.images), node.home.folder
+    images = list(node.images)
     looks = [calls.part(i, 3) for i in range(3)]
     seen = see(models, images, node.settings, patches=True, **_heard_looking(looks[0]))
     found = find_figure(seen.patches, seen.grid)
     if not found:
-        return {"figure.json": store.write_json(folder / "figure.json", {"reason": found.reason})}
+        return found, None
     sides = [[Image.fromarray(side) for side in sides] for sides in cut_out(images, found)]
     alone = [see(models, side, node.settings, **_heard_looking(look)).cls
              for side, look in zip(sides, looks[1:], strict=True)]  # fmt: skip
-    found = found.seen_alone(*alone)
-    arrays = {name: getattr(found, name) for name in ("masks", "heights", "figure", "scene")}
-    if models.clip is not None:
-        arrays["clip_figure"], arrays["clip_scene"] = (models.clip.images(side) for side in sides)
-    values = {"threshold": float(found.threshold), "clear": float(found.clear)}
-    return {"figure.npz": store.write_arrays(folder / "figure.npz", arrays),
-            "figure.json": store.write_json(folder / "figure.json", values)}  # fmt: skip
+    clip = tuple(models.clip.images(side) for side in sides) if models.clip is not None else None
+    return found.seen_alone(*alone), clip
 
 
 def _heard_looking(calls: Calls) -> dict[str, Any]:

@@ -195,6 +195,36 @@ def map_chart(
     return chart
 
 
+def attribute_chart(table: Any, *, width: int = 560) -> Chart:
+    """Draw how often pictures of a group have attributes (blue) and how often the others do (grey).
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of `Inquiry.findings`: ``attribute``, ``answer``, ``share_in``, ``share_out``, ``p``.
+    width : int
+        In points; the height follows from the number of rows.
+
+    Returns
+    -------
+    Chart
+    """
+    said = "; ".join(f"{row.attribute}: {row.share_in:.0%} here, {row.share_out:.0%} elsewhere"
+                     for row in table.itertuples())  # fmt: skip
+    chart = Chart(width, 26 * len(table) + 12, f"{said}." if said else "Nothing to draw.")
+    left, length = 0.3 * width, 0.4 * width
+    for at, row in enumerate(table.itertuples()):
+        y = 20 + 26 * at
+        chart.add("text", (left - 8, y + 3), text=row.attribute, size=12, anchor="end")
+        for share, drop, colour in ((row.share_in, -3, PALETTE[0]), (row.share_out, 4, GREY)):
+            if np.isfinite(share):
+                chart.add("line", (left, y + drop), (left + max(1.0, length * share), y + drop), colour=colour, size=6)
+        told = f"{row.share_in:.0%} here, {row.share_out:.0%} elsewhere" if np.isfinite(row.share_in) else "more surely"
+        words = f"{told} · {row.answer}"
+        chart.add("text", (left + length + 8, y + 3), text=words, size=11, anchor="start")
+    return chart
+
+
 def drift_chart(table: Any, *, width: int = 560, height: int = 240) -> Chart:
     """Draw how often attributes occur in gallery after gallery, with their bootstrap intervals.
 

@@ -90,10 +90,35 @@ class Inquiry:
         table = contrast(self.found, self._group(members), level=level)
         return table.join(self.answers[["answer", "why"]])
 
-    def flagged(self, members: Members | None = None) -> pd.DataFrame:
+    def flagged(self, members: Members | None = None, *, level: float = 0.05) -> pd.DataFrame:
         """What a group shares although nobody asked for it: the findings that are not asked for, each said once."""
-        table = self.findings(members)
+        table = self.findings(members, level=level)
         return table[table.finding & (table.answer != "asked") & (table.same_as < 0)]
+
+    def suspects(self, labels: np.ndarray, *, level: float = 0.05) -> pd.DataFrame:
+        """What each cluster shares although nobody asked for it: `flagged` of all of them, strongest first.
+
+        Parameters
+        ----------
+        labels : ndarray of int, shape (N,)
+            Cluster of each picture; negative is none.
+        level : float
+            Of each cluster's findings; 1 takes all attributes, findings or not.
+
+        Returns
+        -------
+        DataFrame
+            As of `flagged`, by rows from 0, and `cluster`, `column` and `opposite`, what to ask for to have a picture
+            without it (None where the vocabulary knows nothing).
+        """
+        labels = np.asarray(labels)
+        parts = [self.flagged(labels == c, level=level).reset_index(names="column").assign(cluster=int(c))
+                 for c in np.unique(labels[labels >= 0]) if 0 < (labels == c).sum() < len(labels)]
+        if not parts:
+            return self.flagged(np.arange(len(labels)) == 0).iloc[:0].assign(cluster=0, column=0, opposite=None)
+        table = pd.concat(parts, ignore_index=True)
+        table["opposite"] = [self.attributes[column].opposite for column in table["column"]]
+        return table.sort_values("z", ascending=False, kind="stable", ignore_index=True)
 
     def held_by(self, members: Members | None = None) -> HeldBy | NotAvailable:
         """Tell whether figure or scene holds a group together (None: the chosen pictures)."""

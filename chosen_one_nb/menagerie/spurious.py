@@ -30,7 +30,7 @@ from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.data import HELD_OUT
 from chosen_one_nb.menagerie.reader import Reader
 from chosen_one_nb.models import Models, load_models
-from chosen_one_nb.run import Run
+from chosen_one_nb.run import Node, Run
 from chosen_one_nb.settings import Settings
 
 GALLERY = 128  # pictures
@@ -193,7 +193,8 @@ def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
     """For each attribute the prompt leaves open: flagged before refining or not, and does Θ hold on to it.
 
     Flagged: a finding in what was chosen at the first gallery. It persists if the reader finds it in more of Θ's
-    pictures than of the base model's, on the same seeds and contexts (Fisher's exact test, 1 %).
+    pictures than of the base model's, on the same seeds, in contexts that ask for nothing of its kind (Fisher's exact
+    test, 1 %).
     """
     if not run.root.refined:
         run.select(run.root)
@@ -202,17 +203,24 @@ def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
     findings = run.inquiry(run.root, vocabulary=vocabulary).findings()
     flagged = {meaning(vocabulary.attributes[column], sentences[vocabulary.attributes[column].columns[0]])
                for column in findings.index[findings.finding & (findings.answer != "asked")]}  # fmt: skip
-    texts = [text for text, _ in world.CONTEXTS]
-    base, drawn = (reader([image for text in texts for image in run.contexts(*source, texts, base=not source[0])[text]])
-                   for source in ((None,), (run.root,)))  # fmt: skip
-    asked = set(world.named_in(run.prompt)) | {name for _, wanted in world.CONTEXTS for name in wanted}
-    rows = []
-    for name, value in {meaning(a, sentences[a.columns[0]]) for a in vocabulary.attributes}:
+    base, drawn = in_contexts(run, None, reader), in_contexts(run, run.root, reader)
+    asked, rows = world.named_in(run.prompt), []
+    for name, value in sorted({meaning(a, sentences[a.columns[0]]) for a in vocabulary.attributes}):
         if name not in asked and value not in ("", "none"):
-            counts = [(int((read[name] == value).sum()), int((read[name] != value).sum())) for read in (drawn, base)]
+            free = [at for at, (_, wanted) in enumerate(world.CONTEXTS) if name not in wanted]
+            shown = [read[name][read["context"].isin(free)] == value for read in (drawn, base)]
+            counts = [(int(side.sum()), int((~side).sum())) for side in shown]
             persists = fisher_exact(counts, alternative="greater").pvalue < 0.01
             rows.append((run.prompt, name, value, (name, value) in flagged, bool(persists)))
     return pd.DataFrame(rows, columns=["prompt", "name", "value", "flagged", "persists"])
+
+
+def in_contexts(run: Run, node: Node | None, reader: Reader) -> pd.DataFrame:
+    """What the reader sees in the contexts, drawn with the Θ of a node or (None) by the base model."""
+    texts = [text for text, _ in world.CONTEXTS]
+    drawn = run.contexts(node, texts, base=node is None)
+    read = reader([image for text in texts for image in drawn[text]])
+    return read.assign(context=[at for at, text in enumerate(texts) for _ in drawn[text]])
 
 
 def odds_ratio(table: pd.DataFrame) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.run import Node, Run
     from chosen_one_nb.steps.cluster import Clusters
 
-MOST_ROWS, REST = 14, 5
+MOST_ROWS, REST = 14, 3
 FACES = 3
 STRIP = 8  # pictures
 ON_CARD = 4  # attributes named
