@@ -79,11 +79,11 @@ RECIPES = (
     Recipe("refined", "sound", "one refinement at the preset's rates", (rates(1, 60),)),
     Recipe("twice", "sound", "two refinements at half the preset's rates", (rates(1 / 2, 50),) * 2),
     Recipe("rate", "collapsed", "a hundred times the preset's learning rates", (rates(100, 60),)),
-    Recipe("long", "collapsed", "thirty times the rates, twice the steps", (rates(30, 120),)),
+    Recipe("long", "collapsed", "sixty times the rates, twice the steps", (rates(60, 120),)),
     Recipe("guidance", "collapsed", "the base model at guidance 25", drawing=WILD),
     Recipe("guided", "collapsed", "two refinements at guidance 6, first gallery too", (rates(2, 50),) * 2,
            STRONG, STRONG),
-    Recipe("tiny", "collapsed", "two pictures only, thirty times the rates", (rates(30, 80),), pick="pair"),
+    Recipe("tiny", "collapsed", "two pictures only, sixty times the rates", (rates(60, 80),), pick="pair"),
 )  # fmt: skip
 
 
