@@ -77,10 +77,11 @@ def main() -> None:
     given = parser.parse_args()
     settings = Settings(n_images=given.n, batch_size=given.batch, sampling_steps=given.steps)
     n = given.workers
-    found = {"1 worker": crew_of(1, settings), f"{n} workers": crew_of(n, settings),
-             f"{n} plain processes": plain_processes(n, settings)}  # fmt: skip
-    for name, (seconds, cpu) in found.items():
-        print(f"{name:<20} {seconds:7.1f} s  {cpu:7.1f} s of processor")
+    found = {}
+    for name, measured, k in (("1 worker", crew_of, 1), (f"{n} workers", crew_of, n),
+                              (f"{n} plain processes", plain_processes, n)):  # fmt: skip
+        found[name] = seconds, cpu = measured(k, settings)
+        print(f"{name:<20} {seconds:7.1f} s  {cpu:7.1f} s of processor", flush=True)
     (alone, alone_cpu), (shared, shared_cpu), (bare, _) = found.values()
     print(f"speed-up {alone / shared:.2f}, efficiency {alone / shared / n:.2f}; of what {n} plain processes reach: "
           f"{bare / shared:.2f}; processor time {shared_cpu / alone_cpu:.2f} of one worker's")  # fmt: skip
