@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import distributed, nn
 
 
 def learning_rate(peak: float, progress: float, step: int, *, warmup: int = 100) -> float:
@@ -43,6 +43,23 @@ def start_from(model: nn.Module, folder: Path) -> None:
     model.load_state_dict(load_file(file))
 
 
+def share_gradients(model: nn.Module) -> None:
+    """Replace every gradient by its mean over all processes."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view(gradient.shape))
+
+
+def _same_for_all(seconds: float) -> float:
+    """The first process's clock, so that all of them stop at the same step."""
+    shared = torch.tensor([seconds], dtype=torch.float64)
+    distributed.broadcast(shared, 0)
+    return shared.item()
+
+
 def _duration(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
@@ -66,6 +83,8 @@ def fit(
     The schedule follows time spent, not steps, so that a budget means the same thing on every machine. The
     state is saved to ``work/name.pt`` every ``save_every`` seconds; a later call goes on from there, and with a
     larger budget it trains longer.
+
+    Under ``torchrun`` every process draws its own batches and they share their gradients; the first one saves.
 
     Parameters
     ----------
@@ -100,15 +119,26 @@ def fit(
         path.with_suffix(".tmp").replace(path)
 
     budget, start = minutes * 60, time.monotonic()
+    together = distributed.is_initialized()
+    if together:
+        for values in model.state_dict().values():
+            distributed.broadcast(values, 0)
+    first = not together or distributed.get_rank() == 0
     saved = said = start
     smooth: dict[str, float] = {}
-    while (spent := before + time.monotonic() - start) < budget:
+    while True:
+        spent = before + time.monotonic() - start
+        spent = _same_for_all(spent) if together else spent
+        if spent >= budget:
+            break
         progress = spent / budget
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(rate, progress, step)
         values = loss(step, progress)
         optimizer.zero_grad(set_to_none=True)
         values["loss"].backward()
+        if together:
+            share_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.update(model, step)
@@ -117,12 +147,13 @@ def fit(
         step += 1
         for key, value in values.items():
             smooth[key] = 0.98 * smooth.get(key, now := value.detach().item()) + 0.02 * now
-        if time.monotonic() - said > 20:
+        if first and time.monotonic() - said > 20:
             said = time.monotonic()
             shown = " ".join(f"{key} {value:.4f}" for key, value in smooth.items())
             print(f"{name}: step {step} {shown}, {_duration(budget - spent)} left", flush=True)
-        if time.monotonic() - saved > save_every:
+        if first and time.monotonic() - saved > save_every:
             saved = time.monotonic()
             save()
-    save()
+    if first:
+        save()
     return average.model

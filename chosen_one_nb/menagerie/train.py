@@ -2,15 +2,21 @@
 
 Each stage reads what the earlier ones left in the output folder, so stages can be run one by one, on two
 machines, or again. A stage that was stopped goes on from its checkpoint in the work folder.
+
+Two processes of one thread learn faster than one of two threads (after ``--stages renders``):
+``torchrun --nproc-per-node 2 -m chosen_one_nb.menagerie.train --stages unet --threads 1``.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import shutil
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from chosen_one_nb.memory import keep_freed_memory
 from chosen_one_nb.menagerie.data import renders
@@ -36,17 +42,29 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
+def join_processes() -> int:
+    """Meet the other processes that ``torchrun`` started, if it did; this one's number, 0 for the first."""
+    if "WORLD_SIZE" not in os.environ:
+        return 0
+    distributed.init_process_group("gloo")
+    return distributed.get_rank()
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the chosen stages in order."""
     given = parser().parse_args(argv)
     keep_freed_memory()
+    rank = join_processes()
     recipe = Recipe.preset(given.preset).with_words(given.set)
+    recipe = recipe.replace(seed=recipe.seed + rank)
     if given.minutes is not None:
         recipe = recipe.replace(minutes=dict.fromkeys(recipe.minutes, given.minutes))
     if given.threads:
         torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     given.out.mkdir(parents=True, exist_ok=True)
+    if rank:  # only the first process saves what ships
+        given.out = shutil.copytree(given.out, given.work / f"process{rank}", dirs_exist_ok=True)
     recipe.save(given.out / "recipe.json")
     for stage in STAGES:
         if stage not in given.stages:

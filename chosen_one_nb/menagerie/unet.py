@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,9 @@ def cached_latents(folder: Path, images: np.ndarray, work: Path, device: str) ->
     file = work / f"latents_{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}_{len(images)}.npy"
     if not file.exists():
         vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(device)
-        np.save(file, (encode(vae, images, device) * vae.config.scaling_factor).numpy())
+        mine = file.with_suffix(f".{os.getpid()}.npy")  # another process may be encoding too
+        np.save(mine, (encode(vae, images, device) * vae.config.scaling_factor).numpy())
+        mine.replace(file)
     return torch.from_numpy(np.load(file))
 
 
