@@ -578,6 +578,14 @@ def test_snapshots_at_every_stage(new):
 # --- the run, other screens, trouble ---------------------------------------------------------------------------------
 
 
+def test_what_the_figures_need_is_sent_with_the_screen(explorer, monkeypatch):
+    """A kernel that runs the cells below would not hear a figure that asks."""
+    sent = []
+    monkeypatch.setattr("chosen_one_nb.widgets.explorer.show_figures", sent.extend)
+    explorer._repr_mimebundle_()
+    assert {id(figure) for figure in sent} >= {id(explorer.map.figure.widget), id(explorer.curves.loss.widget)}
+
+
 def test_two_explorers_on_one_run_agree(explorer):
     other = Explorer(explorer.run, method="pca", raise_errors=True)
     explorer.choose(1)

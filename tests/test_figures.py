@@ -7,7 +7,7 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
 from chosen_one_nb.widgets.curves import CurveFigure, LossFigure
 from chosen_one_nb.widgets.figures import LINES, NUMBERS, POINTS, RINGS, MapFigure
-from chosen_one_nb.widgets.live_figure import LiveFigure, plotly_bundle
+from chosen_one_nb.widgets.live_figure import LiveFigure, plotly_bundle, show_figures
 from chosen_one_nb.widgets.signs import DROPPED, GREY, HUES, marks, plain_marks, sign_of
 
 
@@ -219,23 +219,28 @@ def test_an_empty_map_can_be_shown():
 def test_what_is_edited_before_the_first_drawing_is_drawn(map_figure, found):
     """Plotly copies a figure's data for the browser when it is made, and edits of a nested figure never get there.
 
-    A LiveFigure's script asks for the present state just before it draws; this is the answer.
+    So it is copied when the screen is shown, and a LiveFigure's script asks once more after its first drawing.
     """
     features, clusters = found
     figure, sent = map_figure.widget, []
     assert "fresh" in figure._esm
     map_figure.show(features + 100, marks(clusters), ["x"] * 11)
-    figure.send = sent.append
-    figure._handle_custom_msg({"want": "fresh"}, [])
+    show_figures([figure])
     np.testing.assert_allclose(figure._widget_data[POINTS]["x"], features[:, 0] + 100)
     np.testing.assert_allclose(figure._widget_layout["xaxis"]["range"], figure.layout.xaxis.range)
-    assert sent == [{"fresh": True}]
+    figure.send = sent.append
+    figure._handle_custom_msg({"want": "fresh"}, [])
+    map_figure.show(features + 200, marks(clusters), ["x"] * 11)  # while the browser was drawing
+    figure._handle_custom_msg({"want": "fresh"}, [])
+    np.testing.assert_allclose(figure._widget_data[POINTS]["x"], features[:, 0] + 200)
+    assert sent == [{"fresh": True, "changed": False}, {"fresh": True, "changed": True}]
 
 
 def test_plotly_travels_once_for_all_figures():
     figures = [MapFigure().widget, CurveFigure().widget, LossFigure().widget]
     assert all(isinstance(figure, LiveFigure) and len(figure._esm) < 5_000 for figure in figures)
     plotly_bundle.cache_clear()
+    show_figures(figures)
     for figure in figures:
         figure._handle_custom_msg({"want": "plotly"}, [])
     assert plotly_bundle.cache_info().misses == 1

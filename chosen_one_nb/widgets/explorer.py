@@ -24,6 +24,7 @@ from .decide import DecidePanel
 from .gallery_panel import GalleryPanel
 from .job import Desk, Job
 from .later import Later
+from .live_figure import show_figures
 from .map_panel import MapPanel
 from .panel import Panel, framed
 from .pictures import HERE, Albums
@@ -143,6 +144,7 @@ class Explorer(Actions):
         self.ui.add_class("chosen-explorer")
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
+        show_figures([self.map.figure.widget, self.curves.distance.widget, self.curves.loss.widget])
         return self.ui._repr_mimebundle_(**options)
 
     def __repr__(self) -> str:

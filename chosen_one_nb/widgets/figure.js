@@ -1,23 +1,15 @@
-// A Plotly figure that asks the kernel for its present state before it is drawn. Without this the first drawing shows
-// what the figure held when it was made: what was sent since then is only read after that drawing.
+// A Plotly figure that is never stale. It is drawn at once, from what the kernel copied when the screen was shown; then
+// the kernel is asked whether anything has changed since, and if so it is drawn again: what a kernel sends before the
+// first drawing would otherwise never be seen. The answer may take long, for a kernel that runs a cell reads nothing.
 // Nothing slow may happen in `initialize`: anywidget gives it two seconds, then the model is deaf for good.
-const PATIENCE = 20000; // ms to wait for a kernel that does not answer; then what is there is drawn
 
 export default () => {
   let lasting; // the model as it outlives any one view
   let figure;
 
-  function fresh(model) {
-    return new Promise((done) => {
-      model.on("msg:custom", (message) => message.fresh && done());
-      model.send({ want: "fresh" });
-      setTimeout(done, PATIENCE);
-    });
-  }
-
   async function ready() {
     if (!plotly().loaded) lasting.send({ want: "plotly" }); // five megabytes, only where a page has none yet
-    const module = await plotly().promise;
+    const module = await plotlyModule();
     if (!figure) {
       figure = module.default();
       figure.initialize({ model: lasting });
@@ -30,9 +22,20 @@ export default () => {
     },
     async render({ model, el, signal }) {
       await ready();
-      await fresh(model);
       if (signal?.aborted) return undefined;
-      const stop = figure.render({ model, el });
+      let stop = figure.render({ model, el });
+
+      function answered(message) {
+        if (!message.fresh) return;
+        model.off("msg:custom", answered);
+        if (!message.changed || signal?.aborted) return;
+        stop?.();
+        el.replaceChildren();
+        stop = figure.render({ model, el });
+      }
+
+      model.on("msg:custom", answered);
+      model.send({ want: "fresh" });
       const watcher = new ResizeObserver(() => el._responsiveChartHandler?.());
       watcher.observe(el);
       return () => {

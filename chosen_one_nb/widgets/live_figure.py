@@ -3,13 +3,15 @@
 Two facts about ``plotly.graph_objects.FigureWidget`` (7.1) are worked around here:
 
 - what is edited between a figure's making and the end of its loading in the browser never reaches the screen when the
-  figure is nested in another widget; a `LiveFigure` is asked for its present state just before it draws;
-- each figure carries the whole of Plotly (5 MB) as a trait; a `LiveFigure` carries a few lines and asks for Plotly
-  when it is on a page that has none yet: it travels once, in `PlotlyBundle`, after the rest of the screen.
+  figure is nested in another widget; `show_figures` copies the present state just before the screen is shown, and a
+  `LiveFigure` asks after its first drawing whether it must be drawn again;
+- each figure carries the whole of Plotly (5 MB) as a trait; here it travels once, in `PlotlyBundle`. It is sent with
+  the screen, unasked: a kernel that runs the cells below would not hear a figure that asks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from functools import cache
 from importlib.resources import files
@@ -62,19 +64,30 @@ class LiveFigure(go.FigureWidget):
             "scrollZoom": False,
             "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"],
         }
+        self._copied: tuple[int, int] | None = None
         self.on_msg(self._answer)
 
-    def refresh(self) -> None:
-        """Copy the present state into what a browser reads when it draws the figure."""
-        self._widget_layout = deepcopy(self._layout_obj._props)
-        self._widget_data = deepcopy(self._data)
+    def refresh(self) -> bool:
+        """Copy the present state into what a browser reads when it draws the figure; say whether it had changed."""
+        now = (self._last_layout_edit_id, self._last_trace_edit_id)
+        changed, self._copied = now != self._copied, now
+        if changed:
+            self._widget_layout = deepcopy(self._layout_obj._props)
+            self._widget_data = deepcopy(self._data)
+        return changed
 
     def _answer(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         if content.get("want") == "plotly":
             plotly_bundle()
         elif content.get("want") == "fresh":
-            self.refresh()
-            self.send({"fresh": True})
+            self.send({"fresh": True, "changed": self.refresh()})
+
+
+def show_figures(figures: Iterable[LiveFigure]) -> None:
+    """Send what figures need to be drawn: call it when the screen that holds them is about to be shown."""
+    plotly_bundle()
+    for figure in figures:
+        figure.refresh()
 
 
 def _ground(height: int) -> dict[str, Any]:
