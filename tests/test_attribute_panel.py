@@ -217,6 +217,19 @@ def test_asked_once_it_is_there_on_opening_and_a_second_gallery_shows_drift(aske
     assert list(again.attributes.inquiry().galleries) == ["base", "iteration 1"]
 
 
+def test_a_last_gallery_without_clusters_shows_its_drift(asked):
+    asked.run.choose()
+    asked.run.step()
+    asked.run.step()
+    asked.run.step()
+    assert asked.node.clusters is None
+    asked.settle()
+    assert "has no clusters" in asked.attributes.view.words[0][1]
+    assert "<svg" in asked.attributes.drift.value
+    press(asked, "light", column=0)
+    assert asked.gallery.view.sections[0]["title"] == f"“{COLOURS[0]}”, surest first"
+
+
 def test_markup_in_a_phrase_is_shown_not_obeyed(asked):
     column = [a.name for a in asked.attributes.inquiry().attributes].index("<b>snow</b>")
     press(asked, "light", column=column)

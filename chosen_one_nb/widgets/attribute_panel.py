@@ -96,7 +96,7 @@ class AttributePanel(Panel):
     def inquiry(self) -> Inquiry | None:
         """Give what is known of the gallery shown; None before it has been asked, or while that is computed."""
         node, key = self.node, self._key()
-        if node.clusters is None or not (self.explorer.later.asked(key) or self.run.asked_before):
+        if node.clip is None or not (self.explorer.later.asked(key) or self.run.asked_before):
             return None
         found = self.explorer.later.get(key, lambda: self.run.inquiry(node, figures=False))
         if found is None:
@@ -110,7 +110,7 @@ class AttributePanel(Panel):
     def shared(self) -> dict[int, Shared]:
         """Give what each cluster shares; empty until it is computed in the background."""
         inquiry, node = self.inquiry(), self.node
-        if inquiry is None:
+        if inquiry is None or node.clusters is None:
             return {}
         key = ("shared", *self._key()[1:], node.id, node.edit.clusters)
         return self.explorer.later.get(key, lambda: shared(inquiry, node.clusters), {})
@@ -132,17 +132,14 @@ class AttributePanel(Panel):
     def show(self) -> None:
         """Show the attributes of a cluster of the iteration shown."""
         node = self.node
-        self.ask.disabled = node.clusters is None or self.explorer.busy
+        self.ask.disabled = node.clip is None or self.explorer.busy
         self._fill_clusters()
-        inquiry, shared = self.inquiry(), self.shared()
-        error = self.explorer.later.error(self._key())
-        if inquiry is None or not shared:
-            waiting = self.explorer.later.asked(self._key()) and error is None
-            self._show_nothing("Asking…" if waiting and node.clusters is not None else NOT_ASKED, error)
-            return
-        self.ask.description = "Ask again"
-        cluster = self.cluster.value
-        if cluster not in shared:
+        inquiry, shared, cluster = self.inquiry(), self.shared(), self.cluster.value
+        if inquiry is not None:
+            self.ask.description = "Ask again"
+            self._tell(inquiry)
+        if inquiry is None or cluster not in shared:
+            self._show_nothing(inquiry)
             return
         with self.view.hold_sync():
             self.view.album, self.view.labels = self.explorer.albums.key(node.gallery_of), self.explorer.labels()
@@ -151,13 +148,18 @@ class AttributePanel(Panel):
             self.view.words = words_of(inquiry, shared[cluster])
             self.view.rows = rows(inquiry, shared[cluster], ranked_members(node.clusters, cluster))
             self.view.strips = self._strips(inquiry, cluster)
-        self._tell(inquiry)
 
-    def _show_nothing(self, text: str, error: Exception | None) -> None:
+    def _show_nothing(self, inquiry: Inquiry | None) -> None:
+        """Say why there is no table: not asked, not there yet, no clusters, or something went wrong."""
+        error = self.explorer.later.error(self._key())
+        text = "Asking…" if self.explorer.later.asked(self._key()) else NOT_ASKED
+        if inquiry is not None and self.node.clusters is None:
+            text = "This gallery has no clusters to compare. How often attributes occur in it stands below."
         with self.view.hold_sync():
             self.view.words = [["warning", str(error)]] if error else [["quiet", text]]
-            self.view.rows, self.view.strips, self.view.lit = [], [], -1
-        self.drift.value = self.about.value = ""
+            self.view.rows, self.view.strips = [], []
+        if inquiry is None:
+            self.drift.value = self.about.value = ""
 
     def _fill_clusters(self) -> None:
         clusters, decision = self.node.clusters, self.node.decision

@@ -94,7 +94,7 @@ class GalleryPanel(Panel):
             drawn = self.explorer.drawn()
             return [_section(f"{len(drawn)} of {len(node.seeds)} drawn", drawn)] if drawn else []
         tint = self.explorer.attributes.tint()
-        if clusters is not None and tint is not None:
+        if tint is not None:
             return [_section(f"“{tint[0]}”, surest first", most_first(tint[1]))]
         if clusters is None or self.order.value == "seed":
             return [_section("", list(range(len(node.seeds))))]

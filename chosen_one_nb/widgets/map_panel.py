@@ -156,9 +156,8 @@ class MapPanel(Panel):
     def _marks(self, n: int) -> Marks:
         """Colour and symbol of the points: by the attribute that is lit, if one is."""
         clusters, tint = self.node.clusters, self.explorer.attributes.tint()
-        if clusters is None:
-            return plain_marks(n)
-        return marks(clusters, self.colour.value) if tint is None else tinted_marks(clusters, *tint)
+        plain = plain_marks(n) if clusters is None else marks(clusters, self.colour.value)
+        return plain if tint is None else tinted_marks(plain, *tint)
 
     def _show_nothing(self) -> None:
         """Before a gallery is embedded: the iterations before it, faintly."""

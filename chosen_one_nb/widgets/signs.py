@@ -109,6 +109,6 @@ def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster") -> Marks:
     raise ValueError(f"Expected colour_by to be 'cluster', 'distance', 'order' or 'kept', got {colour_by!r}.")
 
 
-def tinted_marks(clusters: ClustersLike, name: str, values: list[float]) -> Marks:
-    """Give marks coloured by how surely each picture has something; the symbol stays with the cluster."""
-    return Marks(values, marks(clusters).symbol, escape(name))
+def tinted_marks(plain: Marks, name: str, values: list[float]) -> Marks:
+    """Give the same marks coloured by how surely each picture has something; the symbol stays with the cluster."""
+    return Marks(values, plain.symbol, escape(name))
