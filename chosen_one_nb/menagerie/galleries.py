@@ -78,6 +78,7 @@ RECIPES = (
     Recipe("gentle", "sound", "one refinement at a third of the preset's rates", (rates(1 / 3, 60),)),
     Recipe("refined", "sound", "one refinement at the preset's rates", (rates(1, 60),)),
     Recipe("twice", "sound", "two refinements at half the preset's rates", (rates(1 / 2, 50),) * 2),
+    Recipe("converged", "sound", "one long refinement at three times the preset's rates", (rates(3, 120),)),
     Recipe("rate", "collapsed", "a hundred times the preset's learning rates", (rates(100, 60),)),
     Recipe("long", "collapsed", "sixty times the rates, twice the steps", (rates(60, 120),)),
     Recipe("guidance", "collapsed", "the base model at guidance 25", drawing=WILD),
