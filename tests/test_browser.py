@@ -107,13 +107,15 @@ def screen(served):
 
 @pytest.fixture(scope="module")
 def lesson(served):
-    """The notebook 00 as it is in the repository, but for the number of pictures that it draws."""
+    """The notebook 00 as it is in the repository, with fewer pictures, and a cell that waits below the explorer."""
     folder, address, chromium = served
     book = nbformat.read(LESSON, as_version=4)
     for cell in book.cells:
         cell.source = cell.source.replace('preset("menagerie").replace(n_images=32)', 'preset("quick")')
         if cell.cell_type == "code":
             cell.outputs = []
+    waiting = "from pathlib import Path\nimport time\nwhile not Path('go-on').exists():\n    time.sleep(0.1)"
+    book.cells.insert(3, nbformat.v4.new_code_cell(waiting))
     nbformat.write(book, folder / LESSON.name)
     notebook = lab.Notebook(chromium, address, LESSON.name, height=1900)
     notebook.command("notebook:run-all-cells")
@@ -309,14 +311,15 @@ def test_no_script_failed(screen):
     assert screen.notebook.errors == []
 
 
-def test_the_first_notebook_shows_a_finished_run(lesson):
-    """What is seen first, while the cells below are still at work."""
+def test_the_first_notebook_shows_a_finished_run(lesson, served):
+    """What is seen first, map and all, while a cell below is still at work and the kernel hears nobody."""
     page, first = lesson.page, lesson.page.locator(".chosen-explorer").first
     first.locator(".chosen-card").nth(1).wait_for()
     points = "document.querySelector('.chosen-explorer')?.querySelectorAll('.chosen-map .point').length >= 32"
     page.wait_for_function(points)
     assert first.locator(".chosen-node").count() == 4
     assert "0b" in first.locator(".chosen-node.is-shown").inner_text()
+    (served[0] / "go-on").touch()
     first.locator(".chosen-node[data-node='1']").click()
     first.locator(".chosen-stagebar").filter(has_text="iteration 1").wait_for()
 
