@@ -195,7 +195,7 @@ def map_chart(
     return chart
 
 
-def attribute_chart(table: Any, *, width: int = 560) -> Chart:
+def attribute_chart(table: Any, *, width: int = 640) -> Chart:
     """Draw how often pictures of a group have attributes (blue) and how often the others do (grey).
 
     Parameters
@@ -212,7 +212,7 @@ def attribute_chart(table: Any, *, width: int = 560) -> Chart:
     said = "; ".join(f"{row.attribute}: {row.share_in:.0%} here, {row.share_out:.0%} elsewhere"
                      for row in table.itertuples())  # fmt: skip
     chart = Chart(width, 26 * len(table) + 12, f"{said}." if said else "Nothing to draw.")
-    left, length = 0.3 * width, 0.4 * width
+    left, length = 0.26 * width, 0.32 * width
     for at, row in enumerate(table.itertuples()):
         y = 20 + 26 * at
         chart.add("text", (left - 8, y + 3), text=row.attribute, size=12, anchor="end")
@@ -248,19 +248,20 @@ def drift_chart(table: Any, *, width: int = 560, height: int = 240) -> Chart:
         return chart
 
     def place(at: float, share: float) -> tuple[float, float]:
-        return 44 + (width * 0.64 - 44) * at / max(1, len(galleries) - 1), height - 28 - (height - 44) * share
+        return 64 + (width * 0.62 - 64) * at / max(1, len(galleries) - 1), height - 28 - (height - 44) * share
 
     for share in (0.0, 0.5, 1.0):
         chart.add("line", place(0, share), place(len(galleries) - 1, share), colour=FAINT, size=1)
         x, y = place(0, share)
-        chart.add("text", (x - 6, y + 4), text=f"{share:.0%}", size=11, anchor="end")
+        chart.add("text", (x - 24, y + 4), text=f"{share:.0%}", size=11, anchor="end")
     for at, gallery in enumerate(galleries):
         x, y = place(at, 0)
         chart.add("text", (x, y + 16), text=gallery, size=11)
     ends = _apart([place(0, part["share"].iloc[-1])[1] for part in lines], 14)
     for number, (part, end) in enumerate(zip(lines, ends, strict=True)):
-        _drift_line(chart, part, [place(galleries.index(g) + 0.03 * (number - len(lines) / 2), 0)[0]
-                                  for g in part["gallery"]], place, colour_of(number), end)  # fmt: skip
+        aside = 8 * (number - (len(lines) - 1) / 2)  # so that intervals stand beside each other
+        x = [place(galleries.index(gallery), 0)[0] + aside for gallery in part["gallery"]]
+        _drift_line(chart, part, x, place, colour_of(number), (width * 0.62 + 44, end))
     return chart
 
 
@@ -273,7 +274,9 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     return placed.tolist()
 
 
-def _drift_line(chart: Chart, part: Any, x: list[float], place: Any, colour: str, end: float) -> None:
+def _drift_line(
+    chart: Chart, part: Any, x: list[float], place: Any, colour: str, end: tuple[float, float]
+) -> None:
     """One attribute: its shares, their intervals and its name."""
     points = [(at, place(0, share)[1]) for at, share in zip(x, part["share"], strict=True)]
     if len(points) > 1:
@@ -281,9 +284,9 @@ def _drift_line(chart: Chart, part: Any, x: list[float], place: Any, colour: str
     for at, point, (_, row) in zip(x, points, part.iterrows(), strict=True):
         chart.add("line", (at, place(0, row["low"])[1]), (at, place(0, row["high"])[1]), colour=colour, size=1)
         chart.add("dot", point, colour=colour, size=4, text=f"{row['attribute']}, {row['gallery']}: {row['share']:.0%}")
-    chart.add("line", points[-1], (points[-1][0] + 14, end), colour=FAINT, size=1)
+    chart.add("line", points[-1], (end[0] - 4, end[1]), colour=FAINT, size=1)
     words = f"{part['attribute'].iloc[0]} {part['share'].iloc[-1]:.0%}"
-    chart.add("text", (points[-1][0] + 18, end + 4), text=words, colour=colour, size=12, anchor="start")
+    chart.add("text", (end[0], end[1] + 4), text=words, colour=colour, size=12, anchor="start")
 
 
 def loss_chart(losses: Sequence[float], *, width: int = 240, height: int = 60) -> Chart:
