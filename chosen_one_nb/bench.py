@@ -137,7 +137,8 @@ def bench(models: Models, settings: Settings, *, straight: int = 4, say: Callabl
     tell("matrix product")
     yardstick = matmul_speed(models.device, models.pipeline.unet.dtype)
     seeds = image_seeds(settings, 0)
-    generate(models, PROMPT, seeds[:2], settings.replace(sampling_steps=1))  # what only the first call takes
+    first = generate(models, PROMPT, seeds[:2], settings.replace(sampling_steps=1))  # what only first calls take
+    refine(models, first.images, settings.replace(refine_steps=1), prompt=PROMPT, latents=first.latents)
     rows: list[Row] = []
 
     def row(stage: str, work: str, flops: float, do: Callable[[], Any]) -> Any:

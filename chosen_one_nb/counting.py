@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -35,7 +36,7 @@ class Meter:
         self._stack = ExitStack()
 
     def __enter__(self) -> Meter:
-        self._stack.enter_context(_FusedAttention(self))
+        self._stack.enter_context(_fused_attention(self))
         self._stack.enter_context(_Watch(self))
         return self
 
@@ -80,18 +81,21 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Stands in for scaled_dot_product_attention on "meta": shapes and operations only."""
+@contextmanager
+def _fused_attention(meter: Meter) -> Iterator[None]:
+    """Stand in for scaled_dot_product_attention on "meta": shapes and operations only, also where it is recomputed."""
+    real = functional.scaled_dot_product_attention
 
-    def __init__(self, meter: Meter) -> None:
-        super().__init__()
-        self.meter = meter
+    def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        if query.device.type != "meta":
+            return real(query, key, value, *args, **more)
+        return _Attention.apply(query, key, value, meter)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = dict(zip(("query", "key", "value"), args, strict=False)) | (kwargs or {})
-        if func is torch.nn.functional.scaled_dot_product_attention and named["query"].device.type == "meta":
-            return _Attention.apply(named["query"], named["key"], named["value"], self.meter)
-        return func(*args, **(kwargs or {}))
+    functional.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = real
 
 
 class _Attention(torch.autograd.Function):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chosen_one_nb.latents import encode, latent_size
+from chosen_one_nb.latents import CHUNK, encode, latent_size
 from chosen_one_nb.prompts import Condition, time_ids
 
 __all__ = ["Samples", "denoising_loss", "endless", "place_weights", "snr_weights", "square", "target"]
@@ -37,7 +37,14 @@ class Samples:
 
     @classmethod
     def of(
-        cls, pipeline: Any, images: Sequence[Image.Image], latents: np.ndarray | None, image_size: int | None
+        cls,
+        pipeline: Any,
+        images: Sequence[Image.Image],
+        latents: np.ndarray | None,
+        image_size: int | None,
+        *,
+        device: torch.device | None = None,
+        chunk: int = CHUNK,
     ) -> Samples:
         """Encode pictures once, or take over the latents that they were decoded from.
 
@@ -50,6 +57,10 @@ class Samples:
             From `generate`, in the pictures' order.
         image_size : int, optional
             Training size in pixels; None is the model's own. Not used with latents.
+        device : torch.device, optional
+            Where to encode, and to keep them; None is where the pipeline is.
+        chunk : int
+            Pictures encoded at once.
 
         Raises
         ------
@@ -65,14 +76,15 @@ class Samples:
             if latents is None
             else (latents.shape[-1] * pipeline.vae_scale_factor)
         )
+        device = device or pipeline.device
         cut = [square(image, size) for image in images]
         ids = torch.tensor([time_ids(original, corner, (size, size)) for _, original, corner in cut])
         if latents is None:
-            mean, spread = encode(pipeline, [image for image, _, _ in cut], size)
+            mean, spread = encode(pipeline, [image for image, _, _ in cut], size, device=device, chunk=chunk)
         else:
-            mean = torch.as_tensor(np.asarray(latents), dtype=torch.float32, device=pipeline.device)
+            mean = torch.as_tensor(np.asarray(latents), dtype=torch.float32, device=device)
             spread = torch.zeros_like(mean)
-        return cls(mean, spread, ids.to(pipeline.device))
+        return cls(mean, spread, ids.to(device))
 
     def draw(self, ids: Sequence[int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw the latents (B, C, h, w) and time ids (B, 6) of pictures by their numbers."""
@@ -100,7 +112,7 @@ def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> t
         Mean 1 over each picture, so that a small figure counts no less than a large one.
     """
     maps = torch.from_numpy(np.where(masks, 1.0, outside)).float()[:, None]
-    fitted = torch.nn.functional.interpolate(maps, size=size, mode="bilinear", antialias=True)
+    fitted = torch.nn.functional.interpolate(maps, size=size, mode="area")
     return fitted / fitted.mean(dim=(2, 3), keepdim=True).clamp(min=1e-6)
 
 

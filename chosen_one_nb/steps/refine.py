@@ -34,6 +34,7 @@ Known pitfalls, and where they are met (a test is named after each that is handl
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,15 +46,20 @@ from PIL import Image
 from torch import nn
 
 from chosen_one_nb.adapters import fresh_lora, read_lora, wear_lora, wear_tokens
+from chosen_one_nb.batches import advised
 from chosen_one_nb.character import Character
 from chosen_one_nb.denoising import Samples, denoising_loss, endless, place_weights
+from chosen_one_nb.latents import CHUNK
 from chosen_one_nb.models import Models
+from chosen_one_nb.placement import at_work
 from chosen_one_nb.prompts import Condition, check_prompt, condition, encoders
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, raise_if_cancelled
 from chosen_one_nb.vocabulary import Vocabulary, initial_rows
 
 __all__ = ["RefineError", "refine"]
+
+SMALLER = "Lower refine_batch_size, set gradient_checkpointing, or load_models(..., low_memory=True)."
 
 Prior = tuple[Sequence[Image.Image], np.ndarray | None]
 OnStep = Callable[[dict[str, Any]], None]
@@ -140,21 +146,24 @@ def refine(
             f"{'no masks' if masks is None else f'{len(masks)} masks'}. Pass masks, or set scene_weight to 1."
         )
     pipeline = models.pipeline
-    rows = {key: nn.Parameter(row.clone().to(pipeline.device)) for key, row in start.tokens.items()}
+    rows = {key: nn.Parameter(row.clone().to(models.device)) for key, row in start.tokens.items()}
     with ExitStack() as stack:
+        stack.enter_context(advised(SMALLER))
         stack.enter_context(_frozen(pipeline))
+        batches = _Batches(models, images, latents, prior, masks, settings, seed)
+        stack.enter_context(at_work(models.device, pipeline.unet, *_text_encoders(pipeline)))
         plain = _fixed(pipeline, prompt)
         stack.enter_context(wear_tokens(pipeline, start.token, rows))
         check_prompt(pipeline, start.caption)
         lora = stack.enter_context(
             wear_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
         )
-        stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing))
-        batches = _Batches(pipeline, images, latents, prior, masks, settings, seed)
-        _train(pipeline, lora, rows, batches, plain, start.caption, settings, on_step, cancelled)
+        stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing or models.low_memory))
+        _train(models, lora, rows, batches, plain, start.caption, settings, on_step, cancelled)
         weights = read_lora(pipeline.unet)
     about = {"prompt": prompt, "model": models.name, "fingerprint": models.fingerprint, "n_images": len(images),
              "seed": seed, "settings": settings.to_dict()}  # fmt: skip
+    about |= {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
     return dataclasses.replace(start, lora=weights, tokens=tokens, provenance=about | (provenance or {}))
 
@@ -185,10 +194,14 @@ def _fixed(pipeline: Any, prompt: str) -> tuple[Condition, Condition]:
     return plain, empty
 
 
+def _text_encoders(pipeline: Any) -> list[nn.Module]:
+    return [getattr(pipeline, name) for _, name, _ in encoders(pipeline)]
+
+
 @contextmanager
 def _frozen(pipeline: Any) -> Iterator[None]:
     """Ask no gradients of the base model meanwhile."""
-    parts = [pipeline.unet, pipeline.vae, *(getattr(pipeline, name) for _, name, _ in encoders(pipeline))]
+    parts = [pipeline.unet, pipeline.vae, *_text_encoders(pipeline)]
     flags = [(parameter, parameter.requires_grad) for part in parts for parameter in part.parameters()]
     try:
         for parameter, _ in flags:
@@ -219,7 +232,7 @@ class _Batches:
 
     def __init__(
         self,
-        pipeline: Any,
+        models: Models,
         images: Sequence[Image.Image],
         latents: np.ndarray | None,
         prior: Prior | None,
@@ -228,10 +241,12 @@ class _Batches:
         seed: int,
     ) -> None:
         self.settings, self.generator = settings, torch.Generator().manual_seed(seed + 1)
-        self.device = pipeline.device
-        self.pools = [Samples.of(pipeline, images, latents, settings.image_size)]
-        if settings.prior_share and prior is not None:
-            self.pools.append(Samples.of(pipeline, *prior, settings.image_size))
+        self.device = models.device
+        given = [(images, latents), prior] if settings.prior_share and prior is not None else [(images, latents)]
+        chunk = 1 if models.low_memory else CHUNK
+        self.pools = [
+            Samples.of(models.pipeline, *pool, settings.image_size, device=self.device, chunk=chunk) for pool in given
+        ]
         size = self.pools[0].mean.shape[-2:]
         all_alike = torch.ones(len(images), 1, *size)
         self.weights = all_alike if masks is None else place_weights(masks, settings.scene_weight, size)
@@ -253,8 +268,17 @@ class _Batches:
         return *self.pools[pool].draw([number], self.generator), weights
 
 
+def _optimizer(groups: list[dict[str, Any]], models: Models) -> torch.optim.Optimizer:
+    """AdamW; in low-memory mode with its state in 8 bits, where bitsandbytes is installed."""
+    if models.low_memory and models.device.type == "cuda" and importlib.util.find_spec("bitsandbytes"):
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups)
+    return torch.optim.AdamW(groups)
+
+
 def _train(
-    pipeline: Any,
+    models: Models,
     lora: list[nn.Parameter],
     rows: dict[str, nn.Parameter],
     batches: _Batches,
@@ -267,15 +291,17 @@ def _train(
     """The joint loop: theta and tau move together."""
     from diffusers import DDPMScheduler
 
+    pipeline = models.pipeline
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     trained = [*lora, *rows.values()]
-    optimizer = torch.optim.AdamW(
+    optimizer = _optimizer(
         [
             {"params": lora, "lr": settings.lora_learning_rate, "weight_decay": settings.weight_decay},
             {"params": list(rows.values()), "lr": settings.token_learning_rate, "weight_decay": 0.0},
-        ]
+        ],
+        models,
     )
-    scaler = torch.amp.GradScaler(pipeline.device.type, enabled=pipeline.unet.dtype == torch.float16)
+    scaler = torch.amp.GradScaler(models.device.type, enabled=pipeline.unet.dtype == torch.float16)
     vocabulary, diary = Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
     for _ in range(settings.refine_steps):
         raise_if_cancelled(cancelled)

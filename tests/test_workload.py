@@ -1,0 +1,241 @@
+"""What is counted, planned and measured; memory that runs short; models that are lent to the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from chosen_one_nb.batches import OutOfMemory, batches
+from chosen_one_nb.bench import arithmetic, bench
+from chosen_one_nb.counting import Meter
+from chosen_one_nb.latents import decode
+from chosen_one_nb.placement import at_work
+from chosen_one_nb.random_models import random_models
+from chosen_one_nb.settings import SAMPLING, Settings, SettingsError
+from chosen_one_nb.steps import generate as generating
+from chosen_one_nb.steps.embed import embed
+from chosen_one_nb.steps.generate import generate
+from chosen_one_nb.steps.refine import refine
+from chosen_one_nb.workload import plan
+
+# --- counting
+
+
+def test_a_product_by_hand() -> None:
+    a, b = torch.empty(2, 3, device="meta"), torch.empty(3, 4, device="meta")
+    with Meter() as meter:
+        c = a @ b
+        d = c + 1
+        del d
+        kept = c.view(8)  # no new memory
+    assert meter.flops == 2 * 2 * 3 * 4
+    assert meter.peak == 2 * 4 * 2 * 4
+    assert kept.shape == (8,)
+
+
+def test_counts_are_those_of_the_real_thing(models: Any, quick: Any) -> None:
+    s = quick.replace(n_images=2, batch_size=2, sampling_steps=2, target_cluster_size=1)
+    with FlopCounterMode(display=False) as real, sdpa_kernel(SDPBackend.MATH):
+        gallery = generate(models, "a fox", [1, 2], s)
+    costs = plan(models, s)
+    ours = costs["denoise"].flops + costs["decode"].flops
+    assert 0 <= real.get_total_flops() - ours < 0.2 * ours  # the prompt is longer or shorter
+    with FlopCounterMode(display=False) as real, sdpa_kernel(SDPBackend.MATH):
+        embed(models, gallery.images, s)
+    assert real.get_total_flops() == costs["embed"].flops
+
+
+@pytest.fixture(scope="module")
+def full_size() -> Any:
+    """SDXL without weights, and what the paper's gallery takes."""
+    models = random_models("sdxl", device="meta", dtype=torch.bfloat16)
+    return models, plan(models, Settings.preset("paper").sampled("paper"))
+
+
+def test_full_size_counts(full_size: Any) -> None:
+    """SDXL at 1024 x 1024, as published or counted elsewhere."""
+    _, costs = full_size
+    assert costs["denoise"].flops / (128 * 50 * 2) == pytest.approx(6.76e12, rel=0.005)
+    assert costs["decode"].flops / 128 == pytest.approx(10.47e12, rel=0.01)
+    assert costs["refine"].flops / 500 == pytest.approx(14.34e12, rel=0.03)
+    assert costs["embed"].flops / 128 == pytest.approx(0.162e12, rel=0.01)
+    assert costs["denoise"].weights == pytest.approx(8.4e9, rel=0.05)
+
+
+def test_low_memory_needs_less(full_size: Any) -> None:
+    models, costs = full_size
+    low = plan(dataclasses.replace(models, low_memory=True), Settings.preset("paper", batch_size=1).sampled("paper"))
+    assert low["embed"].weights < 0.1 * costs["embed"].weights
+    assert low["decode"].peak < 12e9
+    assert low["denoise"].peak < 12e9
+    assert low["refine"].peak < 12e9 < costs["refine"].peak
+    assert low["refine"].flops > 1.3 * costs["refine"].flops  # activations are computed twice
+
+
+def test_a_plan_says_what_to_lower(full_size: Any) -> None:
+    _, costs = full_size
+    tight = dataclasses.replace(costs, room=int(16e9))
+    assert "refine needs most. Lower refine_batch_size or image_size, or switch low memory on" in str(tight)
+    assert str(dataclasses.replace(costs, room=int(80e9))).endswith("memory there: 80.00 GB. It fits.")
+    assert "at 250 TFLOP/s (half of it): gallery 3" in arithmetic(costs, {"half of it": 250e12})
+
+
+# --- measuring
+
+
+def test_a_bench_of_tiny_models(models: Any, quick: Any) -> None:
+    before = {key: value.clone() for key, value in models.pipeline.text_encoder.state_dict().items()}
+    found = bench(models, quick.replace(refine_steps=2, sampling_steps=2), straight=1)
+    assert [row.stage for row in found.rows] == [
+        "gallery", "  decode", "embed", "refine", "straight gallery", "straight refine",
+    ]  # fmt: skip
+    assert all(row.busy > 0 and row.flops > 0 and row.peak for row in found.rows)
+    assert found.gain("gallery") > 1
+    assert "times FLOPs / peak" in str(found)
+    after = models.pipeline.text_encoder.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert not any(parameter.requires_grad for parameter in models.pipeline.text_encoder.parameters())
+
+
+# --- memory that runs short
+
+
+def short(limit: int, inner: Any, sizes: list[int]) -> Any:
+    """A forward that has room for `limit` pictures."""
+
+    def forward(first: Any, *args: Any, **more: Any) -> Any:
+        sizes.append(len(first))
+        if len(first) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return inner(first, *args, **more)
+
+    return forward
+
+
+def test_batches_shrink_and_nothing_is_done_twice() -> None:
+    done: list[int] = []
+
+    def do(indices: range) -> int:
+        if len(indices) > 2:
+            raise MemoryError
+        done.extend(indices)
+        return len(indices)
+
+    assert [n for _, n in batches(7, 5, do, "")] == [2, 2, 2, 1]
+    assert done == list(range(7))
+
+
+def test_embedding_goes_on_in_smaller_batches(models: Any, pictures: Any, quick: Any, monkeypatch: Any) -> None:
+    whole, sizes = embed(models, pictures, quick).cls, []
+    model = models.extractor.model
+    monkeypatch.setattr(model, "forward", short(2, model.forward, sizes))
+    np.testing.assert_allclose(embed(models, pictures, quick.replace(batch_size=8)).cls, whole, atol=1e-5)
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    monkeypatch.setattr(model, "forward", short(0, model.forward, sizes))
+    with pytest.raises(OutOfMemory, match=r"take a smaller extractor, or load_models\(..., low_memory=True\)"):
+        embed(models, pictures, quick)
+
+
+def test_decoding_ends_in_tiles(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    vae, tiled = models.pipeline.vae, []
+    inner = vae.decode
+
+    def small(z: torch.Tensor, **more: Any) -> Any:
+        tiled.append(vae.use_tiling)
+        if not vae.use_tiling:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return inner(z, **more)
+
+    monkeypatch.setattr(vae, "decode", small)
+    assert len(decode(models.pipeline, torch.randn(2, 4, 8, 8))) == 2
+    assert tiled == [False, False, True, True]
+    assert not vae.use_tiling
+
+
+def test_drawing_and_learning_say_what_to_lower(models: Any, quick: Any, pictures: Any, monkeypatch: Any) -> None:
+    unet = models.pipeline.unet
+    monkeypatch.setattr(unet, "forward", short(0, unet.forward, []))
+    with pytest.raises(OutOfMemory, match=r"lower image_size, or load_models\(..., low_memory=True\)"):
+        generate(models, "a fox", [1, 2], quick)
+    with pytest.raises(OutOfMemory, match=r"Lower refine_batch_size, set gradient_checkpointing"):
+        refine(models, pictures[:2], quick, prompt="a fox")
+
+
+# --- lent to the device
+
+
+class Part:
+    """What `at_work` needs of a module, remembering where it has been."""
+
+    def __init__(self) -> None:
+        self.been = [torch.device("cpu")]
+
+    @property
+    def device(self) -> torch.device:
+        return self.been[-1]
+
+    def to(self, device: torch.device) -> None:
+        self.been.append(device)
+
+
+def test_parts_are_lent_and_come_back_whatever_happens() -> None:
+    there, away, home = torch.device("meta"), Part(), Part()
+    home.been = [there]
+    with pytest.raises(ZeroDivisionError), at_work(there, away, None, home):
+        print(1 / (away.device != there))
+    assert [str(place) for place in away.been] == ["cpu", "meta", "cpu"]
+    assert home.been == [there]
+
+
+def test_each_stage_has_its_own_parts_only(models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    names = {id(part): name for name, part in models.pipeline.components.items() if isinstance(part, nn.Module)}
+
+    def lent(device: Any, *parts: Any) -> Any:
+        seen.append([names[id(part)] for part in parts])
+        return at_work(device, *parts)
+
+    monkeypatch.setattr(generating, "at_work", lent)
+    monkeypatch.setattr("chosen_one_nb.latents.at_work", lent)
+    generate(models, "a fox", [1, 2, 3], quick.replace(batch_size=2))
+    assert seen == [["text_encoder", "text_encoder_2"], ["unet"], ["vae"], ["unet"], ["vae"]]
+
+
+def test_low_memory_draws_and_learns_the_same(models: Any, quick: Any) -> None:
+    low = dataclasses.replace(models, low_memory=True)
+    pairs = [generate(which, "a fox", [1, 2], quick) for which in (models, low)]
+    np.testing.assert_allclose(pairs[0].latents, pairs[1].latents, atol=1e-5)
+    learnt = [refine(which, pairs[0].images, quick.replace(refine_steps=2), prompt="a fox") for which in (models, low)]
+    for key, weight in learnt[0].lora.items():
+        torch.testing.assert_close(learnt[1].lora[key], weight, atol=1e-5, rtol=1e-3)
+
+
+def test_iterations_leave_nothing_behind(models: Any, quick: Any) -> None:
+    s, character, counts = quick.replace(refine_steps=1, sampling_steps=1), None, []
+    for _ in range(4):
+        prompt = character.prompt() if character else "a fox"
+        gallery = generate(models, prompt, [1, 2], s, character=character)
+        embed(models, gallery.images, s)
+        character = refine(models, gallery.images, s, prompt="a fox", character=character)
+        gc.collect()
+        counts.append(sum(1 for thing in gc.get_objects() if isinstance(thing, torch.Tensor)))
+    assert counts[1] == counts[2] == counts[3]
+
+
+# --- ways to sample
+
+
+def test_sampling_presets() -> None:
+    assert [Settings().sampled(name).sampling_steps for name in SAMPLING] == [50, 30, 8, 4]
+    assert Settings().sampled("flash").guidance_scale == 0
+    assert all("distribution" in way["note"] or "sampler" in way["note"] for way in SAMPLING.values())
+    with pytest.raises(SettingsError, match="sampling: expected one of paper, standard, fast, flash, got 'slow'"):
+        Settings().sampled("slow")
