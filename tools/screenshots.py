@@ -22,8 +22,8 @@ CELLS = [
     "explorer = Explorer(run)\nexplorer",
 ]
 README = ("explorer", "explorer_dark", "explorer_compare")
-MARGIN = 8
-WIDE, NARROW = (1600, 2300), (820, 3200)
+MARGIN = 4
+WIDE, NARROW = (1600, 2700), (820, 3200)
 POINT = """(index) => {
   const traces = [...document.querySelectorAll('.chosen-map .scatterlayer .trace')];
   const points = traces.map(t => [...t.querySelectorAll('.point')]).sort((a, b) => b.length - a.length)[0];

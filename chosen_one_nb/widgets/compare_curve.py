@@ -55,7 +55,8 @@ def curves_svg(a: Node, b: Node) -> str:
         spots = [at(node.iteration, node.convergence.distance) for node in nodes]
         parts.append(_line(spots, colour, dashes))
         parts += [_text(x, y, sign, colour=colour, anchor="middle", dy=4) for x, y in spots]
-        parts.append(_text(*spots[-1], f"{name} · {nodes[-1].id}", dx=9, dy=4 if name == "A" else 16))
+        lower = nodes[-1].convergence.distance < max(other[-1].convergence.distance for other in ways)
+        parts.append(_text(*spots[-1], f"{name} · {nodes[-1].id}", dx=9, dy=13 if lower else 0))
     said = escape(f"Mean pairwise distance of {a.id} and {b.id} by iteration against d_conv {limit:.3f}", quote=True)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{said}">'
