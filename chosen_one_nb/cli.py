@@ -11,8 +11,8 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,12 +171,29 @@ def run_command(given: argparse.Namespace) -> int:
     """Begin a run or go on with it, to its end or to the next choice."""
     with _begun(given) as run:
         _choose(run, given)
-        outcome = _to_the_end(run, given)
+        with _memory(run, quiet=given.quiet):
+            outcome = _to_the_end(run, given)
         print(f"{outcome}\n{run.folder}")
     if outcome.finished:
         return COLLAPSED if outcome.state == "collapsed" else DONE
     print("Choose: --choose CLUSTER, --choose-images I,J,... or open the run in the explorer.")
     return WAITING
+
+
+@contextmanager
+def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
+    """Print the memory plan before a run's work, and the peak measured after it."""
+    if quiet or run.next_stage is None:
+        yield
+        return
+    from chosen_one_nb import workload
+    from chosen_one_nb.peak import Peak
+
+    print(workload.plan(run.models, run.root.settings), file=sys.stderr)
+    with Peak(run.models.device) as peak:
+        yield
+    if peak.bytes:
+        print(f"peak measured: {workload.gigabytes(peak.bytes)}", file=sys.stderr)
 
 
 def _begun(given: argparse.Namespace) -> Run:

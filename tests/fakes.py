@@ -96,7 +96,8 @@ def fake_models(name: str = "fake", fingerprint: str = "f" * 64) -> Any:
     """Models that draw nothing but remember what was asked of them in `drawn` and `refined`."""
     pipeline, extractor = SimpleNamespace(), SimpleNamespace(name="colours", width=6, patch_tokens=True)
     return SimpleNamespace(pipeline=pipeline, extractor=extractor, clip=FakeClip(), name=name,
-                           fingerprint=fingerprint, recipe={"name": name}, drawn=[], refined=[])
+                           fingerprint=fingerprint, recipe={"name": name}, device=torch.device("cpu"),
+                           drawn=[], refined=[])
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,10 @@ SMALL = ["--preset", "quick", "--set", "n_images=9", "--set", "target_cluster_si
 def models(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The fakes, however the models are named; opened runs are closed between commands as processes would."""
     import chosen_one_nb.models
+    import chosen_one_nb.workload
 
     fakes.install(monkeypatch)
+    monkeypatch.setattr(chosen_one_nb.workload, "plan", lambda models, settings: f"plan of {settings.n_images}")
     found = fakes.fake_models()
     monkeypatch.setattr(chosen_one_nb.models, "load_models", lambda name: found)
     return found
@@ -49,6 +51,14 @@ def test_a_run_goes_to_its_end_and_says_so(folder: Path, capsys: pytest.CaptureF
     assert "limit: all 1 iterations (d_iter) are used up." in said
     assert said.rstrip().endswith(str(folder))
     assert list(nodes(folder)) == ["0", "1"]
+
+
+def test_the_memory_plan_is_said_before_and_the_peak_after(folder: Path, capsys: pytest.CaptureFixture):
+    begin(folder)
+    said = capsys.readouterr().err
+    assert said.index("plan of 9") < said.index("peak measured:")
+    begin(folder)
+    assert "plan of" not in capsys.readouterr().err, "nothing is left to do"
 
 
 def test_quiet_says_only_the_outcome(folder: Path, capsys: pytest.CaptureFixture):

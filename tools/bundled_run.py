@@ -41,6 +41,9 @@ def make(folder: Path) -> None:
         print(run.until_converged())
         for strength in STRENGTHS:
             run.probe(branch, strength=strength)
+        for node in run.nodes:  # so that "What it shares" is answered at once, heat maps included
+            run.patch_tokens(node)
+            run.inquiry(node)
         run.select(branch)
 
 
