@@ -121,7 +121,7 @@ def test_every_setting_is_explained() -> None:
     symbols = {row["symbol"] for row in rows}
     assert {"N", "d_size-c", "d_min-c", "d_conv", "d_iter", "theta", "tau"} <= symbols
     sampler = next(row for row in rows if row["name"] == "sampler")
-    assert (sampler["type"], sampler["allowed"]) == ("choice", ("dpm++", "ddim", "euler"))
+    assert (sampler["type"], sampler["allowed"]) == ("choice", ("dpm++", "ddim", "euler", "euler trailing"))
 
 
 def test_clusters_and_caption() -> None:
