@@ -70,7 +70,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"lora_learning_rate": float("inf")}, "lora_learning_rate: expected float"),
         ({"convergence": 0}, "convergence: expected a number above 0, got 0"),
         ({"caption_dropout": 1.0}, "caption_dropout: expected 0 or more and below 1, got 1.0"),
-        ({"sampler": "ancestral"}, "sampler: expected one of 'dpm\\+\\+', 'ddim', 'euler', got 'ancestral'"),
+        ({"sampler": "ancestral"}, "sampler: expected one of 'dpm\\+\\+', 'ddim', .*, got 'ancestral'"),
         ({"feature_space": None}, "feature_space: expected one of 'unit', 'raw', got None"),
         ({"snr_gamma": -5.0}, "snr_gamma: expected a number above 0, got -5.0"),
         ({"caption_template": "{prompt}"}, "caption_template: .* Without {token}"),
