@@ -74,7 +74,7 @@ class Settings:
         source="not found in the paper; ZichengDuan/TheChosenOne uses 35 on SDXL",
     )
     guidance_scale: float = setting(
-        2.0,
+        3.0,
         "Classifier-free guidance; 1 or less switches it off. High values compound over iterations.",
         check=NOT_NEGATIVE,
         certainty="X",
@@ -143,7 +143,7 @@ class Settings:
         source="not found in the paper; ZichengDuan/TheChosenOne uses 4",
     )
     lora_learning_rate: float = setting(
-        3e-4,
+        1e-4,
         "Learning rate of the LoRA.",
         symbol="theta",
         check=NOT_NEGATIVE,
