@@ -36,7 +36,9 @@ __all__ = [
     "verdict",
 ]
 
-SMALLEST_SPREAD = 0.02  # of a statistic in [0, 1]: a first gallery alike in it is not a strict judge
+SMALLEST_SPREAD = {"picture": 0.04, "prompt": 0.02}
+"""Of a statistic in [0, 1]: a first gallery alike in it is not a strict judge. A few per cent more of white paper, say,
+come with a character's colour, however alike the first gallery was."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def verdict(convergence: Convergence, health: Health) -> Verdict:
 
 
 def _statistic_sign(name: str, now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
-    shift = float((now.mean() - first.mean()) / max(first.std(), SMALLEST_SPREAD))
+    shift = float((now.mean() - first.mean()) / max(first.std(), SMALLEST_SPREAD["picture"]))
     way = "rose" if shift > 0 else "fell"
     return Sign(
         name,
@@ -259,7 +261,7 @@ def _statistic_sign(name: str, now: np.ndarray, first: np.ndarray, limit: float)
 
 
 def _prompt_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
-    fall = float((first.mean() - now.mean()) / max(first.std(), SMALLEST_SPREAD))
+    fall = float((first.mean() - now.mean()) / max(first.std(), SMALLEST_SPREAD["prompt"]))
     return Sign(
         "prompt",
         fall,
