@@ -332,6 +332,19 @@ def _wanted(truth: dict[str, Any], rng: Random) -> set[str]:
     return wanted
 
 
+def caption_of_one(attribute: str, value: str, rng: Random) -> str:
+    """Say one thing alone: "a creature wearing a scarf".
+
+    Parameters
+    ----------
+    attribute, value : str
+        Of `ATTRIBUTES`; the colours of garments and accessories cannot be said alone.
+    rng : random.Random
+        Source of chance: phrase and noun.
+    """
+    return _Writer({"pattern": "plain", attribute: value}, {attribute}, rng).text()
+
+
 def caption(truth: dict[str, Any], rng: Random) -> Caption:
     """Say a random part of a truth in varied words.
 

@@ -2,11 +2,15 @@
 
 Locked text (as in LiT, arXiv 2111.07991, the other way round): the text side has learned to read already, and the
 pipeline's UNet is trained on it, so only the picture's side moves.
+
+Captions teach small things slowly: among a batch's captions a picture is found by its kind and place, seldom by its
+hat. So each picture is also held against captions that name one attribute alone and differ only in its value.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
@@ -14,12 +18,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
+from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.data import captions, renders
 from chosen_one_nb.menagerie.loop import fit
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.text import save_clip
 from chosen_one_nb.menagerie.vae import as_tensor
+
+SAYINGS = 16  # captions of one attribute alone that are averaged for each of its values
+ALONE = [name for name in world.ATTRIBUTES if name not in world.COLOUR_OF]
+PLACES = [list(world.ATTRIBUTES).index(name) for name in ALONE]
+
+
+@torch.no_grad()
+def text_features(clip: CLIPModel, tokens: Tensor) -> Tensor:
+    """Unit text features (B, D) of token ids (B, length)."""
+    return F.normalize(clip.text_projection(clip.text_model(input_ids=tokens).pooler_output), dim=-1)
+
+
+def sayings(clip: CLIPModel, tokenizer: CLIPTokenizer, rng: Random) -> list[Tensor]:
+    """For each attribute of ``ALONE`` the mean text feature of captions that say just one value: (values, D)."""
+    groups = []
+    for name in ALONE:
+        texts = [world.caption_of_one(name, value, rng) for value in world.ATTRIBUTES[name] for _ in range(SAYINGS)]
+        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        found = text_features(clip, tokens.to(clip.device)).view(-1, SAYINGS, clip.config.projection_dim)
+        groups.append(F.normalize(found.mean(1), dim=-1))
+    return groups
 
 
 class Eyes(nn.Module):
@@ -33,16 +59,25 @@ class Eyes(nn.Module):
         super().__init__()
         self.vision, self.projection, self.logit_scale = clip.vision_model, clip.visual_projection, clip.logit_scale
         self.read_out = nn.Linear(clip.config.vision_config.hidden_size, sum(SIZES))
+        self.alone_scale = nn.Parameter(torch.tensor(3.0))
 
-    def loss(self, pixels: Tensor, texts: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Contrastive loss against unit text features (B, D), plus the read-out's; the share of captions found."""
+    def loss(self, pixels: Tensor, texts: Tensor, groups: list[Tensor], truth: Tensor) -> dict[str, Tensor]:
+        """Three losses and the share of captions found.
+
+        Contrast against unit text features (B, D) of the pictures' captions; against ``groups``, the features of each
+        attribute's values said alone; and the read-out's cross-entropy against truth (B, attributes).
+        """
         seen = self.vision(pixel_values=pixels).pooler_output
-        logits = self.logit_scale.exp() * texts @ F.normalize(self.projection(seen), dim=-1).T
+        features = F.normalize(self.projection(seen), dim=-1)
+        logits = self.logit_scale.exp() * texts @ features.T
         pairs = torch.arange(len(logits), device=logits.device)
         parts = self.read_out(seen).split(SIZES, dim=1)
         read = torch.stack([F.cross_entropy(part, truth[:, i]) for i, part in enumerate(parts)]).mean()
+        scores = [self.alone_scale.exp() * features @ group.T for group in groups]
+        alone = torch.stack([F.cross_entropy(x, truth[:, i]) for i, x in zip(PLACES, scores, strict=True)]).mean()
         contrast = F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)
-        return {"loss": contrast + 2 * read, "read": read, "right": (logits.argmax(0) == pairs).float().mean()}
+        right = (logits.argmax(0) == pairs).float().mean()
+        return {"loss": contrast + 2 * read + 2 * alone, "read": read, "alone": alone, "right": right}
 
 
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
@@ -57,15 +92,14 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     clip = CLIPModel.from_pretrained(out / "clip", dtype=torch.float32).to(device)
     clip.text_model.eval().requires_grad_(False)
     eyes = Eyes(clip)
+    groups = sayings(clip, tokenizer, Random(recipe.seed))
     wanted, said = targets(truths), captions(work, truths, tokenizer, recipe.n_captions)
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         chosen = np.sort(rng.choice(len(images), size=recipe.clip_batch, replace=False))
         tokens = torch.from_numpy(said[chosen, rng.integers(recipe.n_captions, size=len(chosen))]).long()
-        with torch.no_grad():
-            texts = clip.text_projection(clip.text_model(input_ids=tokens.to(device)).pooler_output)
-        pixels = as_tensor(images[chosen]).to(device)
-        return eyes.loss(pixels, F.normalize(texts, dim=-1), wanted[chosen].to(device))
+        texts, pixels = text_features(clip, tokens.to(device)), as_tensor(images[chosen]).to(device)
+        return eyes.loss(pixels, texts, groups, wanted[chosen].to(device))
 
     best = fit("clip", eyes, loss, minutes=recipe.minutes["clip"], work=work, rate=7e-4, decay=0.998)
     for mine, trained in zip((clip.vision_model, clip.visual_projection), (best.vision, best.projection), strict=True):

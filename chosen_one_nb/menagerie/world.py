@@ -23,6 +23,7 @@ from chosen_one_nb.menagerie.captions import (
     CONTEXTS,
     Caption,
     caption,
+    caption_of_one,
     named_in,
     vocabulary,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Render",
     "WorldError",
     "caption",
+    "caption_of_one",
     "check",
     "named_in",
     "new_scene",
