@@ -36,6 +36,10 @@ class Condition:
         pooled = None if self.pooled is None else self.pooled.expand(n, -1)
         return Condition(self.embeds.expand(n, -1, -1), pooled)
 
+    def rows(self, numbers: list[int]) -> Condition:
+        """Take texts by their numbers, repeats allowed."""
+        return Condition(self.embeds[numbers], None if self.pooled is None else self.pooled[numbers])
+
     def where(self, choose: torch.Tensor, other: Condition) -> Condition:
         """Take this condition for the rows where `choose` (B,) is True, and the other one elsewhere."""
         embeds = torch.where(choose[:, None, None], self.embeds, other.embeds)
@@ -92,9 +96,9 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
 
 
 def condition(
-    pipeline: Any, prompt: str, negative: str | None = None, *, guided: bool = False
+    pipeline: Any, prompt: str | list[str], negative: str | None = None, *, guided: bool = False
 ) -> tuple[Condition, Condition | None]:
-    """Encode one prompt as the pipeline itself does, and if `guided` what guidance contrasts it with.
+    """Encode a prompt, or B of them, as the pipeline itself does, and if `guided` what guidance contrasts it with.
 
     Using the pipeline's own `encode_prompt`, in training too, keeps token ids, the layer taken and the
     pooling equal to sampling (pitfall 21). Gradients flow unless the caller forbids them.
@@ -102,7 +106,7 @@ def condition(
     Parameters
     ----------
     pipeline : StableDiffusionXLPipeline or StableDiffusionPipeline
-    prompt : str
+    prompt : str or list of str
     negative : str, optional
         What to steer away from; None is the model's own unconditional input (zeros in SDXL).
     guided : bool
@@ -111,7 +115,7 @@ def condition(
     Returns
     -------
     (Condition, Condition or None)
-        Each of one text (B = 1).
+        Each of as many texts as prompts (B = 1 for a single one).
     """
     encoded = pipeline.encode_prompt(
         prompt=prompt,

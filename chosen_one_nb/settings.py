@@ -224,6 +224,12 @@ class Settings:
         check=FRACTION,
         source="this kit; masked losses: Break-A-Scene, arXiv 2305.16311, section 3.2",
     )
+    describe_scene: bool = setting(
+        False,
+        "Add to each training caption what CLIP sees of that picture's place, pose and surroundings, so that the "
+        "words, not the token, take them up.",
+        source="this kit; captions that name what shall not be learnt are common in LoRA training",
+    )
     snr_gamma: float | None = setting(
         None,
         "Min-SNR loss weighting; None weighs all noise levels alike.",

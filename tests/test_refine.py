@@ -18,7 +18,7 @@ from chosen_one_nb.prompts import Condition, PromptError, condition
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.generate import Gallery, generate
-from chosen_one_nb.steps.refine import RefineError, _texts, refine
+from chosen_one_nb.steps.refine import RefineError, _captions, _each, _texts, refine
 from chosen_one_nb.vocabulary import Vocabulary, initial_rows
 
 PROMPT = "a red fox"
@@ -259,6 +259,35 @@ def test_prior_pictures_get_the_plain_prompt_and_dropped_ones_nothing() -> None:
     )
     assert text.embeds[:, 0, 0].tolist() == [1, 2, 0, 0]
     assert text.pooled[:, 0].tolist() == [1, 2, 0, 0]
+
+
+def test_captions_take_as_many_descriptions_as_the_tokenizers_do(models: Any) -> None:
+    tokenizer = models.pipeline.tokenizer
+    room = tokenizer.model_max_length - len(tokenizer(PROMPT).input_ids)
+    each = len(tokenizer(f"{PROMPT} snow").input_ids) - len(tokenizer(PROMPT).input_ids)
+    captions = _captions(models.pipeline, PROMPT, [(), ["snow"], ["snow"] * 99])
+    assert captions == [PROMPT, f"{PROMPT} snow", PROMPT + " snow" * (room // each)]
+
+
+def test_each_caption_of_a_batch_is_encoded_once_and_in_its_place(models: Any) -> None:
+    captions = ["a red fox", "a red fox snow", "a red fox"]
+    together = _each(models.pipeline, captions)
+    for row, caption in enumerate(captions):
+        alone = condition(models.pipeline, caption)[0]
+        torch.testing.assert_close(together.embeds[row], alone.embeds[0])
+        torch.testing.assert_close(together.pooled[row], alone.pooled[0])
+
+
+def test_descriptions_go_into_the_captions_of_their_pictures(models: Any, gallery: Gallery, quick: Any) -> None:
+    words = [["snow"], ["snow"], [], [], [], []]
+    plain, empty, told = (
+        refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents, descriptions=given)
+        for given in (None, [[]] * 6, words)
+    )
+    assert same(plain.lora, empty.lora)
+    assert not same(plain.lora, told.lora)
+    assert told.provenance["captions"] == ["a red fox <v> snow"] * 2 + ["a red fox <v>"] * 4
+    assert told.caption == "a red fox <v>"
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(models: Any, gallery: Gallery, quick: Any) -> None:

@@ -389,7 +389,7 @@ class Painter(Editor):
     def _compute(self, node: Node, stage: str, calls: Calls) -> None:
         self._part_figures(node, stage, calls)
         begun = time.monotonic()
-        bench = Bench(self.prompt, self.root, self._ready_models, self._fingerprint, calls)
+        bench = Bench(self.prompt, self.root, self.folder, self._ready_models, self._fingerprint, calls)
         files = DO[stage](bench, node)
         keeper = node.home if stage in SHARED else node
         before = keeper.record["stages"].get(stage)

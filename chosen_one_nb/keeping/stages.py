@@ -43,6 +43,8 @@ class Bench:
         The run's prompt.
     root : Node
         Where the first gallery lies.
+    folder : Path
+        Of the run, where it may keep a vocabulary of its own.
     models : callable
         Gives the models, loading them when first asked.
     fingerprint : str
@@ -53,6 +55,7 @@ class Bench:
 
     prompt: str
     root: Node
+    folder: Path
     models: Callable[[], Models]
     fingerprint: str
     calls: Calls
@@ -178,7 +181,7 @@ def refine(bench: Bench, node: Node) -> Files:
         seed=seed_of(settings, node.iteration, 1), latents=node.latents(chosen), prior=_prior(bench,
         settings), character=node.theta_in if settings.carry_over == "warm" else None,
         on_step=_heard(bench.calls, losses), cancelled=bench.calls.cancelled,
-        provenance=_provenance(bench, node), masks=_masks(node),
+        provenance=_provenance(bench, node), masks=_masks(node), descriptions=_descriptions(bench, node),
     )  # fmt: skip
     files = {"losses.json": store.write_json(node.folder / "losses.json", losses)}
     files["theta.json"] = store.write_json(node.folder / "theta.json", {"weights": weights_digest(theta)})
@@ -193,6 +196,25 @@ def _masks(node: Node) -> np.ndarray | None:
         why = node.figure.reason if node.figure is not None else "The figures have not been looked for."
         raise RunError(f"scene_weight: {why} Set it to 1 to learn whole pictures.")
     return node.figure.rows(list(node.decision.images)).at(node.image(0).size[::-1])
+
+
+def _descriptions(bench: Bench, node: Node) -> list[list[str]] | None:
+    """What the chosen pictures show beside the character, by CLIP, if captions shall say it."""
+    if not node.settings.describe_scene:
+        return None
+    if node.clip is None:
+        raise RunError("describe_scene: expected models with CLIP. Load them with clip=..., or set it to False.")
+    from chosen_one_nb.keeping.inquiring import vocabulary_of
+    from chosen_one_nb.looking.asked import noun_of
+    from chosen_one_nb.looking.described import descriptions
+    from chosen_one_nb.looking.presence import presence
+
+    models = bench.models()
+    vocabulary = vocabulary_of(None, bench.folder, models.name)
+    texts = models.clip.texts(vocabulary.texts(noun_of(bench.prompt)))
+    chosen = node.clip[list(node.decision.images)]
+    found = presence(chosen, texts, vocabulary, sharpness=models.clip.sharpness)
+    return descriptions(found, vocabulary, bench.prompt)
 
 
 def weights_digest(theta: Character) -> str:

@@ -52,7 +52,7 @@ from chosen_one_nb.denoising import Samples, denoising_loss, endless, place_weig
 from chosen_one_nb.latents import CHUNK
 from chosen_one_nb.models import Models
 from chosen_one_nb.placement import at_work
-from chosen_one_nb.prompts import Condition, check_prompt, condition, encoders
+from chosen_one_nb.prompts import Condition, PromptError, check_prompt, condition, encoders
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, raise_if_cancelled
 from chosen_one_nb.vocabulary import Vocabulary, initial_rows
@@ -80,6 +80,7 @@ def refine(
     latents: np.ndarray | None = None,
     prior: Prior | None = None,
     masks: np.ndarray | None = None,
+    descriptions: Sequence[Sequence[str]] | None = None,
     on_step: OnStep | None = None,
     cancelled: CancelledCheck | None = None,
     provenance: dict[str, Any] | None = None,
@@ -106,6 +107,8 @@ def refine(
         Pictures of the first gallery and their latents, mixed in at `prior_share` with the plain prompt.
     masks : ndarray of bool, shape (n, h, w), optional
         Where the figure is in each picture, at any size: what is outside counts `scene_weight` in the loss.
+    descriptions : sequence of sequence of str, length n, optional
+        What to add to each picture's caption, the surest first ("in the snow"); what no longer fits is left out.
     on_step : callable, optional
         Given after each step a dict of `step` (from 1), `steps`, `loss`, `ema_loss`, `embedding_norms` (by
         encoder, relative to the vocabulary's mean norm) and `seconds`.
@@ -155,14 +158,15 @@ def refine(
         plain = _fixed(pipeline, prompt)
         stack.enter_context(wear_tokens(pipeline, start.token, rows))
         check_prompt(pipeline, start.caption)
+        captions = _captions(pipeline, start.caption, descriptions or [()] * len(images))
         lora = stack.enter_context(
             wear_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
         )
         stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing or models.low_memory))
-        _train(models, lora, rows, batches, plain, start.caption, settings, on_step, cancelled)
+        _train(models, lora, rows, batches, plain, captions, settings, on_step, cancelled)
         weights = read_lora(pipeline.unet)
     about = {"prompt": prompt, "model": models.name, "fingerprint": models.fingerprint, "n_images": len(images),
-             "seed": seed, "settings": settings.to_dict()}  # fmt: skip
+             "seed": seed, "settings": settings.to_dict(), "captions": captions}  # fmt: skip
     about |= {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
     return dataclasses.replace(start, lora=weights, tokens=tokens, provenance=about | (provenance or {}))
@@ -184,6 +188,20 @@ def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character:
             "with the same ones; set carry_over to 'reinit' to change them."
         )
     return dataclasses.replace(character, caption=caption)
+
+
+def _captions(pipeline: Any, caption: str, descriptions: Sequence[Sequence[str]]) -> list[str]:
+    """Add to the caption, for each picture, as many of its descriptions as the tokenizers take."""
+    captions = []
+    for phrases in descriptions:
+        longest = caption
+        for phrase in phrases:
+            try:
+                longest = check_prompt(pipeline, f"{longest} {phrase}")
+            except PromptError:
+                break
+        captions.append(longest)
+    return captions
 
 
 def _fixed(pipeline: Any, prompt: str) -> tuple[Condition, Condition]:
@@ -253,19 +271,22 @@ class _Batches:
         self.orders = [endless(len(pool.mean), self.generator) for pool in self.pools]
 
     def next(self) -> tuple[torch.Tensor, ...]:
-        """Return latents (B, C, h, w), time ids (B, 6), weights (B, 1, h, w), is_prior (B,), without_caption (B,)."""
+        """Return latents (B, C, h, w), time ids (B, 6), weights (B, 1, h, w), and by picture (B,) three facts.
+
+        These are its number in its pool, whether it is prior, and whether it goes without caption.
+        """
         chance = torch.rand(2, self.settings.refine_batch_size, generator=self.generator)
         is_prior = chance[0] < (self.settings.prior_share if len(self.pools) > 1 else 0)
         drawn = [self._draw(pool) for pool in is_prior.int().tolist()]
-        latents, ids, weights = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        latents, ids, weights, numbers = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         without = chance[1] < self.settings.caption_dropout
-        return latents, ids, weights.to(self.device), is_prior.to(self.device), without.to(self.device)
+        return latents, ids, weights.to(self.device), numbers, is_prior.to(self.device), without.to(self.device)
 
-    def _draw(self, pool: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _draw(self, pool: int) -> tuple[torch.Tensor, ...]:
         """One picture of a pool; those of the prior count as a whole."""
         number = next(self.orders[pool])
         weights = torch.ones_like(self.weights[:1]) if pool else self.weights[number : number + 1]
-        return *self.pools[pool].draw([number], self.generator), weights
+        return *self.pools[pool].draw([number], self.generator), weights, torch.tensor([number])
 
 
 def _optimizer(groups: list[dict[str, Any]], models: Models) -> torch.optim.Optimizer:
@@ -283,7 +304,7 @@ def _train(
     rows: dict[str, nn.Parameter],
     batches: _Batches,
     fixed: tuple[Condition, Condition],
-    caption: str,
+    captions: list[str],
     settings: Settings,
     on_step: OnStep | None,
     cancelled: CancelledCheck | None,
@@ -305,8 +326,9 @@ def _train(
     vocabulary, diary = Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
     for _ in range(settings.refine_steps):
         raise_if_cancelled(cancelled)
-        latents, ids, weights, is_prior, without = batches.next()
-        text = _texts(condition(pipeline, caption)[0], fixed, is_prior, without)
+        latents, ids, weights, numbers, is_prior, without = batches.next()
+        wanted = [captions[0 if prior else number] for number, prior in zip(numbers, is_prior, strict=True)]
+        text = _texts(_each(pipeline, wanted), fixed, is_prior, without)
         loss = denoising_loss(
             pipeline.unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma,
             weights=weights,
@@ -321,13 +343,19 @@ def _train(
         diary.write(loss.item(), vocabulary.norms(rows))
 
 
+def _each(pipeline: Any, captions: list[str]) -> Condition:
+    """Encode the captions of a batch (B texts), each different one once."""
+    different = list(dict.fromkeys(captions))
+    return condition(pipeline, different)[0].rows([different.index(caption) for caption in captions])
+
+
 def _texts(
-    caption: Condition, fixed: tuple[Condition, Condition], is_prior: torch.Tensor, without: torch.Tensor
+    captions: Condition, fixed: tuple[Condition, Condition], is_prior: torch.Tensor, without: torch.Tensor
 ) -> Condition:
-    """Give each picture its text: the caption, the plain prompt for prior, nothing where dropped."""
+    """Give each picture its text: its caption, the plain prompt for prior, nothing where dropped."""
     n = len(is_prior)
     plain, empty = (part.expand(n) for part in fixed)
-    return empty.where(without, plain.where(is_prior, caption.expand(n)))
+    return empty.where(without, plain.where(is_prior, captions))
 
 
 class _Diary:
