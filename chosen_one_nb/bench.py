@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.adapters import fresh_lora, wear_lora
+from chosen_one_nb.compiling import uncompiled
 from chosen_one_nb.latents import CHUNK, decode
 from chosen_one_nb.models import Models
 from chosen_one_nb.peak import Peak
@@ -137,8 +138,9 @@ def bench(models: Models, settings: Settings, *, straight: int = 4, say: Callabl
     tell("matrix product")
     yardstick = matmul_speed(models.device, models.pipeline.unet.dtype)
     seeds = image_seeds(settings, 0)
-    first = generate(models, PROMPT, seeds[:2], settings.replace(sampling_steps=1))  # what only first calls take
-    refine(models, first.images, settings.replace(refine_steps=1), prompt=PROMPT, latents=first.latents)
+    batch = max(2, settings.batch_size)
+    first = generate(models, PROMPT, seeds[:batch], settings.replace(sampling_steps=1))  # what only first calls take
+    refine(models, first.images[:2], settings.replace(refine_steps=1), prompt=PROMPT, latents=first.latents[:2])
     rows: list[Row] = []
 
     def row(stage: str, work: str, flops: float, do: Callable[[], Any]) -> Any:
@@ -218,6 +220,7 @@ def _straight(
     s, pictures, steps = settings, min(n, settings.n_images), min(n, settings.refine_steps)
     home = models.device
     with ExitStack() as stack:
+        stack.enter_context(uncompiled())
         if models.low_memory:
             parts = [part for part in models.pipeline.components.values() if isinstance(part, torch.nn.Module)]
             stack.enter_context(at_work(home, *parts))

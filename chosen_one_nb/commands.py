@@ -17,7 +17,7 @@ __all__ = ["add_bench", "add_export", "add_machine", "bench_command", "export_co
 PATIENCE = 600.0
 """Seconds: what is expected to take longer is only counted, unless asked for with --anyway."""
 
-MACHINE = ("device", "dtype", "low_memory", "offline", "extractor", "clip", "distilled")
+MACHINE = ("device", "dtype", "low_memory", "compile", "offline", "extractor", "clip", "distilled")
 """Arguments of `load_models` that the command line may say."""
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -29,6 +29,7 @@ def add_machine(command: argparse.ArgumentParser) -> None:
     add("--device", help="cpu, cuda or mps (default: the best there is)")
     add("--dtype", choices=PRECISIONS, help="precision (default: float32 on the CPU, half precision elsewhere)")
     add("--low-memory", action="store_true", default=None, help="one switch: fit into as little memory as possible")
+    add("--compile", action="store_true", help="compile the UNet's transformer blocks when they first draw")
     add("--offline", action="store_true", help="take models from folders and the Hub's cache only")
     add("--extractor", help="feature extractor by folder or Hub id; with --random: dinov2-small, -base, -large, -giant")
     add("--clip", help="CLIP by folder or Hub id")
@@ -136,7 +137,9 @@ def _whole(given: argparse.Namespace) -> Models:
 
         device, dtype = _place(given)
         eyes, low = given.extractor or "dinov2-large", bool(given.low_memory)
-        return random_models(given.random, extractor=eyes, device=device, dtype=dtype, low_memory=low)
+        return random_models(
+            given.random, extractor=eyes, device=device, dtype=dtype, low_memory=low, compile=given.compile
+        )
     models = models_of(given)
     return load_models(models) if isinstance(models, str) else models
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from chosen_one_nb.compiling import compile_blocks
 from chosen_one_nb.eyes import Clip, FeatureExtractor
 from chosen_one_nb.loading import ModelError
 from chosen_one_nb.models import Models, settle
@@ -65,6 +66,7 @@ def random_models(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     low_memory: bool = False,
+    compile: bool | str = False,
 ) -> Models:
     """Build a generator with its eyes from configurations, with random weights.
 
@@ -74,7 +76,7 @@ def random_models(
     extractor : {"dinov2-small", "dinov2-base", "dinov2-large", "dinov2-giant"}
     device, dtype : optional
         As in `load_models`; "meta" has no weights at all.
-    low_memory : bool
+    low_memory, compile : optional
         As in `load_models`.
 
     Raises
@@ -95,6 +97,7 @@ def random_models(
     finally:
         torch.set_default_dtype(before)
     settle(place, pipeline, seeing, reading, low_memory)
+    compile_blocks(pipeline.unet, place, compile)
     return Models(pipeline, seeing, reading, f"random {name}", "", {}, place, low_memory)
 
 

@@ -48,6 +48,7 @@ from torch import nn
 from chosen_one_nb.adapters import fresh_lora, read_lora, wear_lora, wear_tokens
 from chosen_one_nb.batches import advised
 from chosen_one_nb.character import Character
+from chosen_one_nb.compiling import uncompiled
 from chosen_one_nb.denoising import Samples, denoising_loss, endless, place_weights
 from chosen_one_nb.latents import CHUNK
 from chosen_one_nb.models import Models
@@ -153,6 +154,7 @@ def refine(
     with ExitStack() as stack:
         stack.enter_context(advised(SMALLER))
         stack.enter_context(_frozen(pipeline))
+        stack.enter_context(uncompiled())
         batches = _Batches(models, images, latents, prior, masks, settings, seed)
         stack.enter_context(at_work(models.device, pipeline.unet, *_text_encoders(pipeline)))
         plain = _fixed(pipeline, prompt)
