@@ -1,7 +1,5 @@
 """The score of the search for spurious attributes, on pools whose CLIP sees everything or nothing."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,8 @@ import pytest
 from chosen_one_nb.looking.presence import Presence
 from chosen_one_nb.looking.vocabulary import Attribute, load_vocabulary
 from chosen_one_nb.menagerie import spurious, world
-from chosen_one_nb.menagerie.spurious import Pool, in_contexts, meaning, odds_ratio, odds_rows, planted, planted_rows
+from chosen_one_nb.menagerie.persisting import meaning
+from chosen_one_nb.menagerie.spurious import Pool, planted, planted_rows
 
 
 @pytest.fixture(scope="module")
@@ -58,34 +57,3 @@ def test_every_attribute_of_the_vocabulary_means_something_in_the_world(request)
     unknown = [(name, value) for name, value in meant if value not in world.ATTRIBUTES.get(name, ())]
     assert unknown == [("garment_colour", ""), ("accessory_colour", "")]  # nothing there to have a colour
     assert {name for name, _ in meant} == set(world.ATTRIBUTES)
-
-
-def cases(a, b, c, d):
-    """Flagged and persisting, flagged only, persisting only, neither."""
-    kinds = [(True, True)] * a + [(True, False)] * b + [(False, True)] * c + [(False, False)] * d
-    return pd.DataFrame(kinds, columns=["flagged", "persists"])
-
-
-def test_the_odds_ratio_by_hand():
-    assert odds_ratio(cases(9, 1, 2, 8)) == pytest.approx(9.5 * 8.5 / (1.5 * 2.5))
-    assert odds_ratio(cases(5, 5, 5, 5)) == 1
-
-
-def test_its_interval_is_over_prompts():
-    table = pd.concat([cases(3, 1, 2, 30).assign(prompt=str(i)) for i in range(6)])
-    rows = odds_rows(table, repeats=50)
-    assert [value for _, figure, value in rows if "interval" in figure] == pytest.approx([odds_ratio(table)] * 2)
-
-
-def test_a_context_is_remembered_with_what_the_reader_sees():
-    asked = []
-
-    def contexts(node, texts, base):
-        asked.append(base)
-        return {text: [text, text] for text in texts}
-
-    run = SimpleNamespace(contexts=contexts)
-    read = in_contexts(run, None, lambda images: pd.DataFrame({"place": images}))
-    assert asked == [True]
-    texts = [text for text, _ in world.CONTEXTS]
-    assert [texts[at] for at in read["context"]] == read["place"].tolist()

@@ -2,7 +2,8 @@
 
 The world knows what every render shows, so groups of pictures can be planted that share one thing, and it can be
 counted how often that thing is found. Prints one row per figure, and one per attribute, since CLIP need not read
-all of them equally well. ``--parts prompts`` takes runs on the prompts of the evaluation as well (minutes each).
+all of them equally well. ``--parts prompts`` asks whether what is flagged persists in Θ, on the runs that
+``menagerie.evaluate`` left (seconds each, if they are there; minutes if not).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from random import Random
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.stats import fisher_exact
 
 from chosen_one_nb.looking.attributes import contrast
 from chosen_one_nb.looking.drift import drift, rise
@@ -25,24 +25,19 @@ from chosen_one_nb.looking.evidence import held_by
 from chosen_one_nb.looking.foreground import Foreground, cut_out, find_figure
 from chosen_one_nb.looking.heat import cosegment
 from chosen_one_nb.looking.presence import Presence, presence
-from chosen_one_nb.looking.vocabulary import Attribute, Vocabulary, load_vocabulary
+from chosen_one_nb.looking.vocabulary import Vocabulary, load_vocabulary
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.data import HELD_OUT
+from chosen_one_nb.menagerie.persisting import Rows, meaning, odds_rows, timed
 from chosen_one_nb.menagerie.reader import Reader
+from chosen_one_nb.menagerie.silhouettes import best_constant, overlap, read_drawn
 from chosen_one_nb.models import Models, load_models
-from chosen_one_nb.run import Node, Run
+from chosen_one_nb.run import Run
 from chosen_one_nb.settings import Settings
 
 GALLERY = 128  # pictures
 SIZES = (10, 20)  # pictures of a planted group, from and up to
 SHARES = (1.0, 0.8, 0.6)  # of a planted group that have its attribute
-NAMES = {
-    "belly colour": "second", "eye colour": "eyes", "surroundings": "extra",
-    "garment colour": "garment_colour", "accessory colour": "accessory_colour",
-}  # fmt: skip
-"""Groups of the vocabulary whose attribute the world calls otherwise."""
-
-Rows = list[tuple[str, str, float]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +57,6 @@ class Pool:
     truths: pd.DataFrame
     found: Presence
     meanings: list[tuple[str, str]]
-
-
-def meaning(attribute: Attribute, sentence: str) -> tuple[str, str]:
-    """What an attribute of the vocabulary is called in the world: (attribute, value)."""
-    name = NAMES.get(attribute.group, attribute.group)
-    return name, world.named_in(sentence).get(name, "")
 
 
 def make_pool(models: Models, vocabulary: Vocabulary, n: int) -> Pool:
@@ -153,17 +142,29 @@ def figure_rows(models: Models, groups: int, size: int = 12) -> Rows:
     renders = [world.render(truth) for truth in truths]
     found, _ = look(models, [render.image for render in renders])
     true = np.stack([render.mask for render in renders])
-    masks = found.at(true.shape[1:])
-    overlap = (masks & true).sum((1, 2)) / (masks | true).sum((1, 2))
     rest = np.arange(GALLERY - size)
     answers = [held_by(found.rows(np.r_[len(rest) + at * size + np.arange(size), rest]), range(size)).answer
                for at in range(2 * groups)]  # fmt: skip
     by_scene = np.array([answer == "scene" for answer in answers[:groups]])
     by_figure = np.array([answer == "figure" for answer in answers[groups:]])
-    return [("figure", f"mask against the true one, mean IoU on {len(true)} renders", float(overlap.mean())),
+    return [*mask_rows(found, true, f"{len(true)} renders"),
             ("held by", f"planted by scene, called so (n={groups})", float(by_scene.mean())),
             ("held by", f"planted by figure, called so (n={groups})", float(by_figure.mean())),
             ("held by", "told right, both", float(np.r_[by_scene, by_figure].mean()))]  # fmt: skip
+
+
+def mask_rows(found: Foreground, true: np.ndarray, where: str) -> Rows:
+    """Mean IoU of the figure masks against the true ones (N, H, W), and of the best mask that never looks."""
+    return [("figure", f"mask against the true one, mean IoU on {where}",
+             float(overlap(found.at(true.shape[1:]), true).mean())),
+            ("figure", "  one silhouette for all, the best there is", best_constant(true))]  # fmt: skip
+
+
+def drawn_rows(models: Models, folder: Path) -> Rows:
+    """IoU of the figure mask on generated pictures, against outlines drawn by hand."""
+    drawn = read_drawn(folder)
+    seen = models.extractor(drawn.images, patches=True)
+    return mask_rows(find_figure(seen.patches, seen.grid), drawn.masks, f"{len(drawn.images)} generated, by hand")
 
 
 def time_rows(models: Models, vocabulary: Vocabulary) -> Rows:
@@ -186,65 +187,6 @@ def time_rows(models: Models, vocabulary: Vocabulary) -> Rows:
     return [("time", "seconds for a gallery of 128 in 8 clusters, embeddings given", time.perf_counter() - start)]
 
 
-# --- on whole runs -------------------------------------------------------------------------------------------------
-
-
-def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
-    """For each attribute the prompt leaves open: flagged before refining or not, and does Θ hold on to it.
-
-    Flagged: a finding in what was chosen at the first gallery. It persists if the reader finds it in more of Θ's
-    pictures than of the base model's, on the same seeds, in contexts that ask for nothing of its kind (Fisher's exact
-    test, 1 %).
-    """
-    if not run.root.refined:
-        run.select(run.root)
-        run.next_iteration()
-    sentences = vocabulary.texts()
-    findings = run.inquiry(run.root, vocabulary=vocabulary).findings()
-    flagged = {meaning(vocabulary.attributes[column], sentences[vocabulary.attributes[column].columns[0]])
-               for column in findings.index[findings.finding & (findings.answer != "asked")]}  # fmt: skip
-    base, drawn = in_contexts(run, None, reader), in_contexts(run, run.root, reader)
-    asked, rows = world.named_in(run.prompt), []
-    for name, value in sorted({meaning(a, sentences[a.columns[0]]) for a in vocabulary.attributes}):
-        if name not in asked and value not in ("", "none"):
-            free = [at for at, (_, wanted) in enumerate(world.CONTEXTS) if name not in wanted]
-            shown = [read[name][read["context"].isin(free)] == value for read in (drawn, base)]
-            counts = [(int(side.sum()), int((~side).sum())) for side in shown]
-            persists = fisher_exact(counts, alternative="greater").pvalue < 0.01
-            rows.append((run.prompt, name, value, (name, value) in flagged, bool(persists)))
-    return pd.DataFrame(rows, columns=["prompt", "name", "value", "flagged", "persists"])
-
-
-def in_contexts(run: Run, node: Node | None, reader: Reader) -> pd.DataFrame:
-    """What the reader sees in the contexts, drawn with the Θ of a node or (None) by the base model."""
-    texts = [text for text, _ in world.CONTEXTS]
-    drawn = run.contexts(node, texts, base=node is None)
-    read = reader([image for text in texts for image in drawn[text]])
-    return read.assign(context=[at for at, text in enumerate(texts) for _ in drawn[text]])
-
-
-def odds_ratio(table: pd.DataFrame) -> float:
-    """Odds of persisting where flagged, over those where not; half a case is added to each count."""
-    a, b, c, d = (((table.flagged == flagged) & (table.persists == persists)).sum() + 0.5
-                  for flagged, persists in ((True, True), (True, False), (False, True), (False, False)))  # fmt: skip
-    return float(a * d / (b * c))
-
-
-def odds_rows(table: pd.DataFrame, repeats: int = 1000) -> Rows:
-    """The odds ratio with its 95 % interval, resampling prompts."""
-    by_prompt = [part for _, part in table.groupby("prompt", sort=False)]
-    rng = np.random.default_rng(0)
-    drawn = [odds_ratio(pd.concat([by_prompt[at] for at in rng.integers(len(by_prompt), size=len(by_prompt))]))
-             for _ in range(repeats)]  # fmt: skip
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    flagged = table[table.flagged]
-    return [("prompts", f"flagged attributes that persist (n={len(flagged)})", float(flagged.persists.mean())),
-            ("prompts", "other attributes that persist", float(table[~table.flagged].persists.mean())),
-            ("prompts", f"odds ratio over {len(by_prompt)} prompts", odds_ratio(table)),
-            ("prompts", "  its interval, low", float(low)),
-            ("prompts", "  its interval, high", float(high))]  # fmt: skip
-
-
 def prompt_rows(models: Models, vocabulary: Vocabulary, reader: Reader, given: argparse.Namespace) -> Rows:
     """The odds ratio on the prompts of the evaluation; takes its runs where they are there, and makes the others."""
     prompts, tables = json.loads(given.prompts.read_text())["prompts"], []
@@ -253,7 +195,7 @@ def prompt_rows(models: Models, vocabulary: Vocabulary, reader: Reader, given: a
         place.parent.mkdir(parents=True, exist_ok=True)
         known = (place / "run.json").exists()
         with Run.open(place, models) if known else Run.start(prompts[i], models, Settings(), place) as run:
-            tables.append(run_table(run, vocabulary, reader))
+            tables.append(timed(run, vocabulary, reader))
     table = pd.concat(tables, ignore_index=True)
     table.to_csv(given.runs / "spurious.csv", index=False)
     return odds_rows(table)
@@ -269,6 +211,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=105, help="planted groups for each share")
     parser.add_argument("--pool", type=int, default=1500, help="renders that galleries are put together from")
     parser.add_argument("--groups", type=int, default=25, help="groups held by scene, and as many by figure")
+    parser.add_argument("--drawn", type=Path, default=Path("data/silhouettes"), help="pictures outlined by hand")
     parser.add_argument("--prompts", type=Path, default=Path("data/prompts.json"))
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the prompts to take, from 0")
     parser.add_argument("--runs", type=Path, default=Path("runs/evaluation"), help="as of menagerie.evaluate")
@@ -278,7 +221,7 @@ def main(argv: list[str] | None = None) -> None:
     models, vocabulary = load_models(given.models), load_vocabulary(given.vocabulary)
     measures = {
         "planted": lambda: planted_rows(make_pool(models, vocabulary, given.pool), given.trials),
-        "figure": lambda: figure_rows(models, given.groups),
+        "figure": lambda: figure_rows(models, given.groups) + drawn_rows(models, given.drawn),
         "time": lambda: time_rows(models, vocabulary),
         "prompts": lambda: prompt_rows(models, vocabulary, Reader(given.reader), given),
     }

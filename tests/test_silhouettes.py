@@ -1,0 +1,48 @@
+"""Masks against outlines: on shapes that can be counted, and the stored sample as it lies there."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chosen_one_nb.menagerie.silhouettes import best_constant, inside, overlap, read_drawn
+
+
+def square(top, left, size=8, side=4):
+    mask = np.zeros((size, size), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def test_a_pixel_counts_from_half_on():
+    assert inside([[0.4, 0], [2.6, 0], [2.6, 1], [0.4, 1]], (4, 1)).tolist() == [[True, True, True, False]]
+    assert inside([[0.6, 0], [2.4, 0], [2.4, 1], [0.6, 1]], (4, 1)).tolist() == [[False, True, False, False]]
+
+
+def test_overlap_by_hand():
+    masks = np.stack([square(0, 0), square(0, 2), square(4, 4)])
+    assert overlap(masks, np.stack([square(0, 0)] * 3)) == pytest.approx([1, 8 / 24, 0])
+    nothing = np.zeros((1, 8, 8), bool)
+    assert overlap(nothing, nothing) == 1
+
+
+def test_the_best_silhouette_of_figures_that_do_not_move_is_theirs():
+    assert best_constant(np.stack([square(2, 2)] * 5)) == 1
+
+
+def test_the_best_silhouette_of_two_apart_by_hand():
+    """All of both: 16 of 32 pixels are right each time; what both have: none."""
+    assert best_constant(np.stack([square(0, 0), square(4, 4)])) == pytest.approx(0.5)
+    assert best_constant(np.stack([square(0, 0), square(0, 2)])) == pytest.approx(2 / 3)
+
+
+def test_the_stored_sample(request):
+    folder = request.config.rootpath / "data/silhouettes"
+    drawn = read_drawn(folder)
+    assert drawn.masks.shape == (16, 64, 64)
+    assert all(image.size == (64, 64) for image in drawn.images)
+    assert (drawn.masks.mean(axis=(1, 2)) > 0.2).all()
+    assert (drawn.masks.mean(axis=(1, 2)) < 0.8).all()
+    entries = json.loads((folder / "outlines.json").read_text())["pictures"]
+    assert {entry["file"] for entry in entries} == {path.name for path in folder.glob("*.png")}
+    assert all(0 <= number <= 64 for entry in entries for point in entry["outline"] for number in point)
