@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from chosen_one_nb import open_clip
 from chosen_one_nb.batches import batches
 from chosen_one_nb.hub import Source
-from chosen_one_nb.loading import ModelError, explained, image_processor, load, model_type
+from chosen_one_nb.loading import OPEN_CLIP, ModelError, explained, image_processor, load, model_type
 from chosen_one_nb.placement import at_work
 from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
 
 __all__ = ["Clip", "FeatureExtractor", "Features"]
+
+TOKENIZERS = ("tokenizer.json", "vocab.json")
 
 SMALLER = "Not one picture fits: close other programs, take a smaller extractor, or load_models(..., low_memory=True)."
 
@@ -42,7 +45,7 @@ class Features:
 
 
 class FeatureExtractor:
-    """DINOv2, DINOv1 or CLIP's image tower behind one contract: pictures in, features out.
+    """DINOv2, DINOv1, CLIP's or OpenCLIP's image tower behind one contract: pictures in, features out.
 
     Pictures are prepared as the checkpoint's own `preprocessor_config.json` says (pitfall 18), by Pillow.
 
@@ -83,6 +86,7 @@ class FeatureExtractor:
             "vit": "ViTModel",
             "clip": "CLIPVisionModelWithProjection",
             "clip_vision_model": "CLIPVisionModelWithProjection",
+            OPEN_CLIP: "CLIPVisionModelWithProjection",
         }
         origin = Source.of(source)
         folder = origin.fetch()
@@ -92,8 +96,8 @@ class FeatureExtractor:
                 f"{source}: expected a feature extractor of type {', '.join(classes)}, got {kind!r}."
             )
         more = {"add_pooling_layer": False} if kind == "vit" else {}
-        model = load(getattr(transformers, classes[kind]), folder, device, dtype, **more)
-        return cls(model, image_processor(folder), str(origin.pinned(folder)))
+        model, processor = _loaded(getattr(transformers, classes[kind]), kind, folder, device, dtype, **more)
+        return cls(model, processor, str(origin.pinned(folder)))
 
     def __call__(
         self,
@@ -164,18 +168,23 @@ class Clip:
 
     @classmethod
     def load(cls, source: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Clip:
-        """Load a CLIPModel with its tokenizer from a folder or the Hub; raises `ModelError` if that fails."""
+        """Load CLIP or OpenCLIP with its tokenizer from a folder or the Hub; raises `ModelError` if that fails."""
         from transformers import CLIPModel, CLIPTokenizer
 
         origin = Source.of(source)
         folder = origin.fetch()
         kind = model_type(folder)
-        if kind != "clip":
+        if kind not in ("clip", OPEN_CLIP):
             raise ModelError(f"{source}: expected a CLIP model (model_type 'clip'), got {kind!r}.")
-        model = load(CLIPModel, folder, device, dtype)
+        model, processor = _loaded(CLIPModel, kind, folder, device, dtype)
+        if not any((folder / name).is_file() for name in TOKENIZERS):
+            raise ModelError(
+                f"{folder}: expected a tokenizer ({' or '.join(TOKENIZERS)}), found none. OpenAI's and OpenCLIP's "
+                "models share that of openai/clip-vit-large-patch14: copy its tokenizer.json here."
+            )
         with explained(folder, "a tokenizer"):
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(model, image_processor(folder), tokenizer, str(origin.pinned(folder)))
+        return cls(model, processor, tokenizer, str(origin.pinned(folder)))
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> np.ndarray:
@@ -239,6 +248,15 @@ class Clip:
                 torch.nn.functional.normalize(_tensor(part).float(), dim=-1).cpu().numpy() for _, part in parts
             ]
         return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
+
+
+def _loaded(
+    kind: Any, form: str, folder: Path, device: str | None, dtype: torch.dtype | None, **more: Any
+) -> tuple[Any, Any]:
+    """A model and its preprocessing, from the transformers form or OpenCLIP's own."""
+    if form == OPEN_CLIP:
+        return open_clip.load(kind, folder, device, dtype), open_clip.processor(folder)
+    return load(kind, folder, device, dtype, **more), image_processor(folder)
 
 
 def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:

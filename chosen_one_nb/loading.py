@@ -10,10 +10,22 @@ from typing import Any
 
 import torch
 
-__all__ = ["PICKLES", "ModelError", "convert_line", "explained", "image_processor", "load", "model_type", "quietly"]
+__all__ = [
+    "OPEN_CLIP",
+    "PICKLES",
+    "ModelError",
+    "convert_line",
+    "explained",
+    "image_processor",
+    "load",
+    "model_type",
+    "quietly",
+]
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """File endings that mean Python pickles, which can run code when opened."""
+
+OPEN_CLIP = "open_clip"
 
 
 class ModelError(Exception):
@@ -38,13 +50,12 @@ def image_processor(folder: Path) -> Any:
 
 
 def model_type(folder: Path) -> str:
-    """Read `model_type` of a model's configuration."""
+    """Read `model_type` of a model's configuration; `OPEN_CLIP` where there is OpenCLIP's only."""
     file = folder / "config.json"
     if not file.is_file():
-        own = (folder / "open_clip_config.json").is_file()
-        advice = "It holds OpenCLIP's own form: take a repository that has the transformers form too." if own else (
-            "Check the path.")  # fmt: skip
-        raise ModelError(f"{folder}: expected a model folder with a config.json, found none. {advice}")
+        if (folder / "open_clip_config.json").is_file():
+            return OPEN_CLIP
+        raise ModelError(f"{folder}: expected a model folder with a config.json, found none. Check the path.")
     with explained(folder, "a configuration"):
         return str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
 
