@@ -27,9 +27,9 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.store import Lock
 
 if TYPE_CHECKING:
+    from chosen_one_nb.keeping.drawing import OnImages
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps import CancelledCheck, Progress
-    from chosen_one_nb.steps.generate import OnImages
     from chosen_one_nb.sweeping.crew import Crew
 
 __all__ = [

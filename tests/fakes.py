@@ -37,15 +37,20 @@ def picture(seed: int, far: float) -> Image.Image:
 
 
 def generate(models: Any, prompt: str, seeds: Any, settings: Any, *, character: Any = None, strength: float = 1.0,
-             negative: Any = None, on_progress: Any = None, on_images: Any = None, cancelled: Any = None) -> Gallery:
+             negative: Any = None, on_progress: Any = None, on_batch: Any = None, cancelled: Any = None) -> Gallery:
     images = []
     models.drawn.append((prompt, len(seeds)))
     for i, seed in enumerate(seeds):
         raise_if_cancelled(cancelled)
         images.append(picture(int(seed), strength * level(character)))
         report(on_progress, "generate", i + 1, len(seeds), "image steps")
-    if on_images:
-        on_images(list(enumerate(images)))
+        if on_batch and ((i + 1) % settings.batch_size == 0 or i + 1 == len(seeds)):
+            start = i // settings.batch_size * settings.batch_size
+            on_batch(range(start, i + 1), gallery(images[start:], seeds[start : i + 1], prompt))
+    return gallery(images, seeds, prompt)
+
+
+def gallery(images: list[Image.Image], seeds: Any, prompt: str) -> Gallery:
     latents = np.stack([np.asarray(image, dtype=np.float32).mean(axis=0) for image in images])
     return Gallery(images, latents, np.asarray(seeds), prompt)
 
@@ -66,7 +71,7 @@ def embed(models: Any, images: Any, settings: Any, *, patches: bool = False, on_
 
 def refine(models: Any, images: Any, settings: Any, *, prompt: str, seed: int = 0, character: Any = None,
            latents: Any = None, prior: Any = None, on_step: Any = None, cancelled: Any = None,
-           provenance: Any = None, masks: Any = None) -> Character:
+           provenance: Any = None, masks: Any = None, descriptions: Any = None) -> Character:
     models.refined.append({"n": len(images), "seed": seed, "latents": latents.shape, "prior": prior, "masks": masks})
     for step in range(1, settings.refine_steps + 1):
         raise_if_cancelled(cancelled)

@@ -90,7 +90,7 @@ def generate(
     character: Character | None = None,
     strength: float = 1.0,
     on_progress: Any = None,
-    on_images: Any = None,
+    on_batch: Any = None,
     cancelled: Any = None,
     **_: Any,
 ) -> Any:
@@ -100,14 +100,14 @@ def generate(
         time.sleep(pause)
         images.append(render(truth_of(seed, character if strength > 0.5 else None), SIZE).image)
         report(on_progress, "generate", done + 1, len(seeds), "images")
-        if on_images:
-            on_images([(done, images[-1])])
-    return SimpleNamespace(
-        images=images,
-        latents=np.zeros((len(images), 4, 2, 2), np.float32),
-        seeds=np.array(seeds),
-        prompt=prompt,
-    )
+        if on_batch:
+            on_batch(range(done, done + 1), _gallery(images[-1:], seeds[done : done + 1], prompt))
+    return _gallery(images, seeds, prompt)
+
+
+def _gallery(images: list[Image.Image], seeds: Any, prompt: str) -> Any:
+    latents = np.zeros((len(images), 4, 2, 2), np.float32)
+    return SimpleNamespace(images=images, latents=latents, seeds=np.array(seeds), prompt=prompt)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

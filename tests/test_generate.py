@@ -126,14 +126,19 @@ def test_gallery_says_what_it_is(models: Any, quick: Any) -> None:
 
 def test_progress_per_sampler_step_and_pictures_per_batch(models: Any, quick: Any) -> None:
     told, given = [], []
-    generate(
-        models, "a fox", SEEDS, quick.replace(batch_size=2), on_progress=told.append, on_images=given.append
+    settings = quick.replace(batch_size=2)
+    whole = generate(
+        models, "a fox", SEEDS, settings, on_progress=told.append, on_batch=lambda *part: given.append(part)
     )
     assert [event["done"] for event in told] == [2, 4, 6, 8, 10, 12]
     assert {(event["stage"], event["total"], event["unit"]) for event in told} == {
         ("generate", 12, "image steps")
     }
-    assert [[index for index, _ in batch] for batch in given] == [[0, 1], [2, 3]]
+    assert [list(indices) for indices, _ in given] == [[0, 1], [2, 3]]
+    for indices, part in given:
+        assert part.seeds.tolist() == [SEEDS[i] for i in indices]
+        assert np.array_equal(part.latents, whole.latents[indices.start : indices.stop])
+        assert part.images == [whole.images[i] for i in indices]
 
 
 def test_cancelled_between_steps_and_scheduler_back(models: Any, quick: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from chosen_one_nb.keeping.node import Node
     from chosen_one_nb.models import Models
     from chosen_one_nb.steps import CancelledCheck, Progress
-    from chosen_one_nb.steps.generate import Gallery, OnImages
+    from chosen_one_nb.steps.generate import Gallery
     from chosen_one_nb.sweeping.crew import Crew
+
+OnImages = Callable[[list[tuple[int, Image.Image]]], None]
 
 CONTEXTS = (
     "at the beach",
@@ -154,6 +156,8 @@ def draw(
 ) -> tuple[list[Image.Image], dict[str, Stamp]]:
     """Draw pictures into an album, taking those that are there already.
 
+    Those that are missing are drawn by one call: the prompt is encoded once and Θ put on once.
+
     Parameters
     ----------
     drawing : Drawing
@@ -175,18 +179,14 @@ def draw(
     if calls.crew and album.keep:
         calls.crew.draw(drawing, album, models, fingerprint, calls)
     desk = _Desk(drawing, album, models, fingerprint, calls, stage)
-    done: Done = []
-    written: Callable[[], Done] = list
-    with ThreadPoolExecutor(max_workers=1) as writer:  # a block is written while the next one is drawn
-        for block in blocks(drawing):
-            found = desk.found(block)
-            ready = (lambda found=found: found) if found else desk.drawn(block, writer)
-            done += written()
-            written = ready
-            desk.report(block.stop)
-        done += written()
-    pictures = [picture for picture, _ in done]
-    stamps = {name: stamp for _, files in done for name, stamp in files.items()}
+    done: Done = {}
+    for block in blocks(drawing):
+        if (found := desk.found(block)) is not None:
+            done |= found
+            desk.report(len(done))
+    done |= desk.drawn([index for index in range(len(drawing.seeds)) if index not in done])
+    pictures = [done[index][0] for index in sorted(done)]
+    stamps = {name: stamp for index in sorted(done) for name, stamp in done[index][1].items()}
     if album.keep:
         store.flush_all(album.folder, stamps)
     return pictures, stamps
@@ -220,9 +220,8 @@ def draw_block(
 ) -> None:
     """Draw one block into an album, unless it is there already; what `draw` finds later."""
     desk = _Desk(drawing, album, models, fingerprint, Calls(), "generate")
-    with ThreadPoolExecutor(max_workers=1) as writer:
-        done = desk.found(block) or desk.drawn(block, writer)()
-    store.flush_all(album.folder, [name for _, files in done for name in files])
+    done = desk.found(block) or desk.drawn(list(block))
+    store.flush_all(album.folder, [name for _, files in done.values() for name in files])
 
 
 def missing(drawing: Drawing, album: Album, fingerprint: str) -> list[range]:
@@ -235,7 +234,8 @@ def _no_models() -> Models:
     raise AssertionError("nothing is to be drawn here")
 
 
-Done = list[tuple[Image.Image, dict[str, Stamp]]]
+Done = dict[int, tuple[Image.Image, dict[str, Stamp]]]
+"""Pictures by index, with the stamps of their files."""
 
 
 @dataclass(frozen=True)
@@ -252,11 +252,11 @@ class _Desk:
     def found(self, block: range) -> Done | None:
         """Read a block if all its pictures are there; None where one is missing, damaged or another."""
         try:
-            done = [self._read(index) for index in block]
+            done = {index: self._read(index) for index in block}
         except StoreError:
             return None
         if self.calls.on_images:
-            self.calls.on_images([(i, picture) for i, (picture, _) in zip(block, done, strict=True)])
+            self.calls.on_images([(index, picture) for index, (picture, _) in done.items()])
         return done
 
     def _read(self, index: int) -> tuple[Image.Image, dict[str, Stamp]]:
@@ -278,25 +278,40 @@ class _Desk:
             raise StoreError(f"{path} is damaged.", path)
         return {path.name: stamp}
 
-    def drawn(self, block: range, writer: ThreadPoolExecutor) -> Callable[[], Done]:
-        """Draw a block and have it written; what is returned waits for that and says what was written."""
+    def drawn(self, indices: list[int]) -> Done:
+        """Draw pictures by one call of `generate`; each batch is written while the next one is drawn."""
         from chosen_one_nb.steps.generate import generate
 
-        drawing, start = self.drawing, block.start
-        gallery = generate(
-            self.models(), drawing.text, drawing.seeds[block.start : block.stop], drawing.settings,
-            character=drawing.character, strength=drawing.strength, cancelled=self.calls.cancelled,
-            on_progress=lambda event: self.report(start + len(block) * event["done"] / event["total"]),
-            on_images=self._shifted(start),
-        )  # fmt: skip
-        if not self.album.keep:
-            return lambda: [(picture, {}) for picture in gallery.images]
-        store.make_folder(self.album.folder, within=self.album.within)
-        return writer.submit(lambda: [self._write(start + i, gallery, i) for i in range(len(block))]).result
+        if not indices:
+            return {}
+        drawing, models, before = self.drawing, self.models(), len(self.drawing.seeds) - len(indices)
+        done: Done = {}
+        waiting: list[Future[Done]] = []
+        with ThreadPoolExecutor(max_workers=1) as writer:
 
-    def _shifted(self, start: int) -> OnImages | None:
-        on_images = self.calls.on_images
-        return on_images and (lambda images: on_images([(start + i, image) for i, image in images]))
+            def keep(places: range, part: Gallery) -> None:
+                mine = [indices[place] for place in places]
+                if self.calls.on_images:
+                    self.calls.on_images(list(zip(mine, part.images, strict=True)))
+                while waiting:
+                    done.update(waiting.pop().result())
+                waiting.append(writer.submit(self._kept, mine, part))
+
+            generate(
+                models, drawing.text, drawing.seeds[indices], drawing.settings, character=drawing.character,
+                strength=drawing.strength, cancelled=self.calls.cancelled, on_batch=keep,
+                on_progress=lambda event: self.report(before + len(indices) * event["done"] / event["total"]),
+            )  # fmt: skip
+            while waiting:
+                done.update(waiting.pop().result())
+        return done
+
+    def _kept(self, indices: list[int], part: Gallery) -> Done:
+        """Write a part of the gallery, if it is to be kept."""
+        if not self.album.keep:
+            return {index: (picture, {}) for index, picture in zip(indices, part.images, strict=True)}
+        store.make_folder(self.album.folder, within=self.album.within)
+        return {index: self._write(index, part, i) for i, index in enumerate(indices)}
 
     def _write(self, index: int, gallery: Gallery, i: int) -> tuple[Image.Image, dict[str, Stamp]]:
         """Write one picture after its latents, so that a picture there is a picture whole."""

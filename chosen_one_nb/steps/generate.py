@@ -27,8 +27,6 @@ from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, re
 
 __all__ = ["Gallery", "generate", "image_seeds", "noise", "probe_seeds", "sampler"]
 
-OnImages = Callable[[list[tuple[int, Image.Image]]], None]
-
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
@@ -59,6 +57,9 @@ class Gallery:
     latents: np.ndarray
     seeds: np.ndarray
     prompt: str
+
+
+OnBatch = Callable[[range, Gallery], None]
 
 
 def image_seeds(settings: Settings, iteration: int, *, n: int | None = None) -> np.ndarray:
@@ -105,7 +106,7 @@ def generate(
     strength: float = 1.0,
     negative: str | None = None,
     on_progress: Progress | None = None,
-    on_images: OnImages | None = None,
+    on_batch: OnBatch | None = None,
     cancelled: CancelledCheck | None = None,
 ) -> Gallery:
     """Draw one picture per seed (section 3, the gallery S).
@@ -127,8 +128,8 @@ def generate(
         What to steer away from; None is the model's own unconditional input.
     on_progress : callable, optional
         Told at each sampler step; unit "image steps", and `images` of `n_images` finished so far.
-    on_images : callable, optional
-        Given a list of (index, picture) as batches finish.
+    on_batch : callable, optional
+        Given a range of indices and their part of the gallery, as batches finish.
     cancelled : callable, optional
         Asked at each sampler step.
 
@@ -157,8 +158,8 @@ def generate(
             pictures = decode(models.pipeline, batch, device=models.device, chunk=1 if models.low_memory else CHUNK)
             images += pictures
             latents.append(batch.float().cpu().numpy())
-            if on_images is not None:
-                on_images(list(zip(indices, pictures, strict=True)))
+            if on_batch is not None:
+                on_batch(indices, Gallery(pictures, latents[-1], seeds[indices.start : indices.stop], prompt))
     return Gallery(
         images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, prompt
     )

@@ -1,0 +1,125 @@
+"""A gallery on disk: what is missing is drawn by one call, and what was drawn is never drawn again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_character import made_for
+
+from chosen_one_nb import adapters, character, store
+from chosen_one_nb.batches import OutOfMemory
+from chosen_one_nb.keeping.drawing import Album, Calls, Drawing, draw
+from chosen_one_nb.steps import Cancelled
+
+N = 7
+
+
+@pytest.fixture
+def drawing(models: Any, quick: Any) -> Drawing:
+    fox = made_for(models.pipeline)
+    return Drawing(fox.prompt(), np.arange(N), quick.replace(batch_size=3, sampling_steps=2), fox, "theta")
+
+
+@pytest.fixture
+def counted(models: Any, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a prompt was encoded, Θ was put on, and how many pictures the UNet was asked for."""
+    counts, pipeline = Counter(), models.pipeline
+    encode, denoise = pipeline.text_encoder.forward, pipeline.unet.forward
+
+    def encoded(*args: Any, **more: Any) -> Any:
+        counts["encoded"] += 1
+        return encode(*args, **more)
+
+    def worn(*args: Any, **more: Any) -> Any:
+        counts["worn"] += 1
+        return adapters.wear_lora(*args, **more)
+
+    def denoised(sample: torch.Tensor, *args: Any, **more: Any) -> Any:
+        counts["denoised"] += len(sample)
+        return denoise(sample, *args, **more)
+
+    monkeypatch.setattr(pipeline.text_encoder, "forward", encoded)
+    monkeypatch.setattr(pipeline.unet, "forward", denoised)
+    monkeypatch.setattr(character, "wear_lora", worn)
+    return counts
+
+
+def album(folder: Path) -> Album:
+    return Album(store.make_folder(folder) / "gallery", folder, latents=True)
+
+
+def drawn(drawing: Drawing, place: Album, models: Any, **calls: Any) -> dict[str, bytes]:
+    draw(drawing, place, lambda: models, models.fingerprint, Calls(**calls))
+    return contents(place)
+
+
+def contents(place: Album) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(place.folder.iterdir())}
+
+
+def test_a_gallery_of_several_blocks_is_encoded_once_and_wears_its_character_once(
+    drawing: Drawing, models: Any, counted: Counter[str], tmp_path: Path
+) -> None:
+    told: list[dict[str, Any]] = []
+    files = drawn(drawing, album(tmp_path / "a"), models, on_progress=told.append)
+    assert len(files) == 2 * N
+    assert counted == {"encoded": 1, "worn": 1, "denoised": N * 2 * 2}  # steps, and guidance
+    assert [event["done"] for event in told] == [1.5, 3, 4.5, 6, 6.5, 7]
+    drawn(drawing, album(tmp_path / "a"), models)
+    assert counted["denoised"] == N * 2 * 2
+
+
+def test_what_a_cancelled_gallery_has_is_kept_and_the_rest_is_one_call(
+    drawing: Drawing, models: Any, counted: Counter[str], tmp_path: Path
+) -> None:
+    whole, place = drawn(drawing, album(tmp_path / "whole"), models), album(tmp_path / "cut")
+    counted.clear()
+    with pytest.raises(Cancelled):  # in the second block
+        drawn(drawing, place, models, cancelled=lambda: counted["denoised"] > 3 * 2 * 2)
+    assert sorted(contents(place)) == [f"00{i}.{end}" for i in range(3) for end in ("npy", "png")]
+    counted.clear()
+    seen: list[int] = []
+    again = drawn(drawing, place, models, on_images=lambda pairs: seen.extend(i for i, _ in pairs))
+    assert again == whole
+    assert counted == {"encoded": 1, "worn": 1, "denoised": (N - 3) * 2 * 2}
+    assert seen == list(range(N))
+
+
+def test_holes_in_a_gallery_are_drawn_together_with_the_same_pictures(
+    drawing: Drawing, models: Any, counted: Counter[str], tmp_path: Path
+) -> None:
+    place = album(tmp_path / "a")
+    whole = drawn(drawing, place, models)
+    (place.folder / "001.png").unlink()
+    (place.folder / "006.npy").write_bytes(b"")
+    counted.clear()
+    assert drawn(drawing, place, models) == whole
+    assert counted == {"encoded": 1, "worn": 1, "denoised": (3 + 1) * 2 * 2}
+
+
+def test_out_of_memory_goes_on_from_the_last_finished_batch(
+    drawing: Drawing, models: Any, counted: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Room for three pictures (with guidance six) at first, then for one, then for none."""
+    place, unet, room = album(tmp_path / "a"), models.pipeline.unet, [6] * 2 + [2] * 6 + [0]
+    forward = unet.forward
+
+    def tight(sample: torch.Tensor, *args: Any, **more: Any) -> Any:
+        if len(sample) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        room.pop(0)
+        return forward(sample, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unet, "forward", tight)
+        with pytest.raises(OutOfMemory, match="lower image_size"):
+            drawn(drawing, place, models)
+    assert len(contents(place)) == 2 * 6
+    counted.clear()
+    assert len(drawn(drawing, place, models)) == 2 * N
+    assert counted["denoised"] == 2 * 2
