@@ -190,7 +190,19 @@ def _from_file(file: Path, dtype: torch.dtype, config: str | Path | None) -> tup
         pipeline = getattr(diffusers, kind).from_single_file(
             str(file), config=str(fetched), dtype=dtype, local_files_only=True, **_plain(kind)
         )
+    _check_whole(file, pipeline)
     return pipeline, [str(source.pinned(fetched))]
+
+
+def _check_whole(file: Path, pipeline: Any) -> None:
+    """Refuse a checkpoint that lacks tensors: diffusers leaves them without weights."""
+    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    empty = [f"{name}.{key}" for name, part in modules.items() for key, t in part.state_dict().items() if t.is_meta]
+    if empty:
+        raise ModelError(
+            f"{file}: expected a whole checkpoint, got one that lacks {len(empty)} tensors, such as {empty[0]}. "
+            "Fetch it again; a UNet alone is loaded by distilled=."
+        )
 
 
 def _kind(file: Path, names: Iterable[str]) -> tuple[str, str]:

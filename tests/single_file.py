@@ -1,4 +1,4 @@
-"""Write a Stable Diffusion 1.x pipeline as the single-file checkpoints of its authors' code name things."""
+"""Write a Stable Diffusion 1.x or XL pipeline as the single-file checkpoints of its authors' code name things."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
           "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}  # fmt: skip
 ENDS = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2":
-        "time_embed.2", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
+        "time_embed.2", "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
+        "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
 MIDDLE = {"resnets.0": "middle_block.0", "attentions.0": "middle_block.1", "resnets.1": "middle_block.2"}
 
 
@@ -25,8 +26,12 @@ def checkpoint(pipeline: Any) -> dict[str, torch.Tensor]:
         name = vae_name(key, n)
         square = re.search(r"\.(q|k|v|proj_out)\.weight$", name)
         found[f"first_stage_model.{name}"] = tensor[..., None, None] if square else tensor
+    second = getattr(pipeline, "text_encoder_2", None)
+    first = "conditioner.embedders.0" if second is not None else "cond_stage_model"
     for key, tensor in pipeline.text_encoder.state_dict().items():
-        found[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = tensor
+        found[f"{first}.transformer.text_model.{key.removeprefix('text_model.')}"] = tensor
+    if second is not None:
+        found |= {f"conditioner.embedders.1.model.{key}": tensor for key, tensor in second_text(second).items()}
     return {key: tensor.clone().contiguous() for key, tensor in found.items()}
 
 
@@ -66,3 +71,28 @@ def vae_name(key: str, n: int) -> str:
         key = key.replace("mid_block.attentions.0", "mid.attn_1").replace("group_norm", "norm")
         key = re.sub(r"to_([qkv])\.", r"\1.", key).replace("to_out.0", "proj_out")
     return key.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+
+
+BLOCK = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+         "self_attn.out_proj": "attn.out_proj"}  # fmt: skip
+
+
+def second_text(encoder: Any) -> dict[str, torch.Tensor]:
+    """SDXL's second text encoder, which is OpenCLIP's."""
+    state = {key.removeprefix("text_model."): tensor for key, tensor in encoder.state_dict().items()}
+    found = {
+        "token_embedding.weight": state["embeddings.token_embedding.weight"],
+        "positional_embedding": state["embeddings.position_embedding.weight"],
+        "ln_final.weight": state["final_layer_norm.weight"],
+        "ln_final.bias": state["final_layer_norm.bias"],
+        "text_projection": state["text_projection.weight"].T,
+        "logit_scale": torch.tensor(4.6052),
+    }
+    for n in range(encoder.config.num_hidden_layers):
+        ours, theirs = f"encoder.layers.{n}", f"transformer.resblocks.{n}"
+        for end in ("weight", "bias"):
+            for mine, their in BLOCK.items():
+                found[f"{theirs}.{their}.{end}"] = state[f"{ours}.{mine}.{end}"]
+            joint = [state[f"{ours}.self_attn.{letter}_proj.{end}"] for letter in "qkv"]
+            found[f"{theirs}.attn.in_proj_{end}"] = torch.cat(joint)
+    return found

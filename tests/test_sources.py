@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from single_file import checkpoint
+from traces import PARTS
 
 from chosen_one_nb.hub import Source, wanted
 from chosen_one_nb.models import KNOWN, FeatureExtractor, ModelError, fingerprint, load_models
@@ -84,18 +85,42 @@ def test_code_of_a_repository_is_never_run(model_folder: Path, models: Any, tmp_
 # --- single files
 
 
-def test_a_single_file_checkpoint(sd_models: Any, tmp_path: Path) -> None:
-    pipeline = sd_models.pipeline
-    pipeline.save_pretrained(tmp_path / "folder")
-    save_file(checkpoint(pipeline), tmp_path / "model.safetensors", {"format": "pt"})
-    loaded = load_models(tmp_path / "model.safetensors", config=tmp_path / "folder", extractor=sd_models.extractor)
-    assert type(loaded.pipeline) is type(pipeline)
-    for name in ("unet", "vae", "text_encoder"):
-        ours, theirs = (getattr(which, name).state_dict() for which in (loaded.pipeline, pipeline))
+@pytest.mark.parametrize("kind", ["models", "sd_models"])
+def test_a_single_file_checkpoint(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """SDXL and Stable Diffusion 1.x, in the names of their authors' code, every tensor of every part."""
+    given = request.getfixturevalue(kind)
+    given.pipeline.save_pretrained(tmp_path / "folder")
+    save_file(checkpoint(given.pipeline), tmp_path / "model.safetensors", {"format": "pt"})
+    for file in (tmp_path / "folder").rglob("*.safetensors"):
+        file.unlink()  # only configuration and tokenizers are taken from there
+    loaded = load_models(tmp_path / "model.safetensors", config=tmp_path / "folder", extractor=given.extractor)
+    assert type(loaded.pipeline) is type(given.pipeline)
+    parts = [name for name in PARTS if getattr(given.pipeline, name, None) is not None]
+    assert len(parts) == (4 if kind == "models" else 3)
+    for name in parts:
+        ours, theirs = (getattr(which, name).state_dict() for which in (loaded.pipeline, given.pipeline))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert loaded.recipe["config"] == str(tmp_path / "folder")
-    assert loaded.fingerprint != sd_models.fingerprint
+    assert loaded.fingerprint != given.fingerprint
+
+
+def test_a_single_file_without_some_of_its_tensors(models: Any, model_folder: Path, tmp_path: Path) -> None:
+    state = checkpoint(models.pipeline)
+    for start, message in [
+        ("first_stage_model", "Failed to load AutoencoderKL. Weights for this component appear to be missing"),
+        ("conditioner.embedders.1.model.ln_final", r"lacks 2 tensors, such as text_encoder_2.*final_layer_norm.weight"),
+    ]:
+        save_file({key: t for key, t in state.items() if not key.startswith(start)}, tmp_path / "cut.safetensors")
+        with pytest.raises(ModelError, match=rf"cut.safetensors: expected a .*{message}"):
+            load_models(tmp_path / "cut.safetensors", config=model_folder / "pipeline", extractor=models.extractor)
+
+
+def test_a_single_file_asks_for_the_published_configuration_of_its_kind(models: Any, tmp_path: Path) -> None:
+    save_file(checkpoint(models.pipeline), tmp_path / "model.safetensors")
+    place = re.escape(KNOWN["sdxl"][0].split("@")[0])
+    with pytest.raises(ModelError, match=rf"hf download {place} "):
+        load_models(tmp_path / "model.safetensors", extractor=models.extractor)
 
 
 def test_single_files_that_are_none(sd_models: Any, model_folder: Path, tmp_path: Path) -> None:
