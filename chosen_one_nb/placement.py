@@ -15,7 +15,14 @@ from typing import Any
 
 import torch
 
-__all__ = ["at_work", "best_device", "best_dtype", "device_memory", "release"]
+from chosen_one_nb.batches import advised
+
+__all__ = ["at_work", "best_device", "best_dtype", "device_memory", "move", "release"]
+
+SMALLER = (
+    "The models do not fit beside what is there: close other programs that use the device, take half precision "
+    "(dtype='bfloat16'), or load_models(..., low_memory=True)."
+)
 
 
 def best_device() -> torch.device:
@@ -58,17 +65,28 @@ def at_work(device: torch.device, *modules: Any) -> Iterator[None]:
     device : torch.device
     *modules : nn.Module or None
         None is skipped: not every pipeline has every part.
+
+    Raises
+    ------
+    OutOfMemory
+        If one of them does not fit there.
     """
     away = [(module, module.device) for module in modules if module is not None and not _same(module.device, device)]
     try:
         for module, _ in away:
-            module.to(device)
+            move(module, device)
         yield
     finally:
         for module, home in away:
             module.to(home)
         if away:
             release(device)
+
+
+def move(module: Any, device: torch.device) -> None:
+    """Put a module on a device, or say what to do where it has no room."""
+    with advised(SMALLER):
+        module.to(device)
 
 
 def release(device: torch.device) -> None:

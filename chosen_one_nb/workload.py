@@ -20,6 +20,7 @@ from chosen_one_nb.counting import Meter
 from chosen_one_nb.denoising import denoising_loss
 from chosen_one_nb.eyes import FeatureExtractor
 from chosen_one_nb.latents import CHUNK, latent_size
+from chosen_one_nb.loading import quietly
 from chosen_one_nb.models import Models, weight_bytes
 from chosen_one_nb.placement import device_memory
 from chosen_one_nb.prompts import condition, encoders
@@ -133,8 +134,9 @@ def plan(models: Models, settings: Settings) -> Plan:
         Matrix products, convolutions and attention are counted. Activations are an estimate: libraries' workspaces
         and fragmentation come on top.
     """
-    shell = _Shell(models, settings)
-    stages = (shell.encode(), shell.denoise(), shell.decode(), shell.embed(), shell.refine())
+    with quietly():
+        shell = _Shell(models, settings)
+        stages = (shell.encode(), shell.denoise(), shell.decode(), shell.embed(), shell.refine())
     kind = str(models.pipeline.unet.dtype).removeprefix("torch.")
     mode = ", low memory" if models.low_memory else ""
     where = "counted without weights" if models.device == META else f"on {models.device}"

@@ -60,6 +60,8 @@ def test_only_what_is_needed_is_fetched() -> None:
     assert wanted(names) == [names[0], names[2], names[4], names[7]]
     assert wanted(names, half=True) == [names[0], names[3], names[4], names[7]]
     assert wanted(["open_clip_model.safetensors", "model.safetensors"]) == ["model.safetensors"]
+    names = ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "tokenizer.json"]
+    assert wanted(names) == [names[0], names[1], names[3]]
     with pytest.raises(ModelError, match="pickle files only"):
         wanted(["config.json", "pytorch_model.bin"])
 

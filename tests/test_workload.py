@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
+import importlib.machinery
+import sys
+import types
 from typing import Any
 
 import numpy as np
@@ -17,13 +21,14 @@ from chosen_one_nb.batches import OutOfMemory, batches
 from chosen_one_nb.bench import arithmetic, bench
 from chosen_one_nb.counting import Meter
 from chosen_one_nb.latents import decode
+from chosen_one_nb.models import settle
 from chosen_one_nb.placement import at_work
 from chosen_one_nb.random_models import random_models
 from chosen_one_nb.settings import SAMPLING, Settings, SettingsError
 from chosen_one_nb.steps import generate as generating
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.generate import generate
-from chosen_one_nb.steps.refine import refine
+from chosen_one_nb.steps.refine import _optimizer, refine
 from chosen_one_nb.workload import plan
 
 # --- counting
@@ -218,7 +223,9 @@ def test_low_memory_draws_and_learns_the_same(models: Any, quick: Any) -> None:
         torch.testing.assert_close(learnt[1].lora[key], weight, atol=1e-5, rtol=1e-3)
 
 
-def test_iterations_leave_nothing_behind(models: Any, quick: Any) -> None:
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_iterations_leave_nothing_behind(models: Any, quick: Any, low_memory: bool) -> None:
+    models = dataclasses.replace(models, low_memory=low_memory)
     s, character, counts = quick.replace(refine_steps=1, sampling_steps=1), None, []
     for _ in range(4):
         prompt = character.prompt() if character else "a fox"
@@ -228,6 +235,51 @@ def test_iterations_leave_nothing_behind(models: Any, quick: Any) -> None:
         gc.collect()
         counts.append(sum(1 for thing in gc.get_objects() if isinstance(thing, torch.Tensor)))
     assert counts[1] == counts[2] == counts[3]
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_models_that_do_not_fit_are_told(models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part()
+    monkeypatch.setattr(part, "to", lambda place: full() if place.type == "meta" else None)
+    advice = r"close other programs that use the device, .* or load_models\(..., low_memory=True\)"
+    with pytest.raises(OutOfMemory, match=advice), at_work(torch.device("meta"), part):
+        pass
+    monkeypatch.setattr(models.pipeline.vae, "to", full)
+    with pytest.raises(OutOfMemory, match=advice):
+        settle(torch.device("cpu"), models.pipeline, models.extractor, models.clip, False)
+    monkeypatch.setattr(models.pipeline.text_encoder, "forward", full)
+    with pytest.raises(OutOfMemory, match="lower image_size"):
+        generate(models, "a fox", [1], quick)
+
+
+def test_a_gpu_gets_the_layout_it_likes(models: Any) -> None:
+    pipeline = copy.deepcopy(models.pipeline)
+    settle(torch.device("meta"), pipeline, None, None, low_memory=False)
+    for weight in (pipeline.unet.conv_in.weight, pipeline.vae.decoder.conv_in.weight):
+        assert weight.device.type == "meta"
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("device", "low_memory", "eight"), [("cuda", True, True), ("cuda", False, False),
+                                                             ("cpu", True, False), ("mps", True, False)])  # fmt: skip
+def test_an_optimiser_of_8_bits_only_where_it_can_be(
+    device: str, low_memory: bool, eight: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bits, optim = types.ModuleType("bitsandbytes"), types.ModuleType("bitsandbytes.optim")
+    bits.__spec__ = importlib.machinery.ModuleSpec("bitsandbytes", None)
+    optim.AdamW8bit = type("AdamW8bit", (torch.optim.AdamW,), {})
+    monkeypatch.setitem(sys.modules, "bitsandbytes", bits)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", optim)
+    where = types.SimpleNamespace(device=torch.device(device), low_memory=low_memory)
+    groups = [{"params": [nn.Parameter(torch.zeros(2))], "lr": 0.5, "weight_decay": 0.0}]
+    made = _optimizer(groups, where)
+    assert type(made) is (optim.AdamW8bit if eight else torch.optim.AdamW)
+    assert made.param_groups[0]["lr"] == 0.5
+    monkeypatch.delitem(sys.modules, "bitsandbytes")
+    assert type(_optimizer(groups, where)) is torch.optim.AdamW  # not installed here
 
 
 # --- ways to sample

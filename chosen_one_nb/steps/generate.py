@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chosen_one_nb.batches import batches
+from chosen_one_nb.batches import advised, batches
 from chosen_one_nb.character import Character
 from chosen_one_nb.latents import CHUNK, decode, latent_size
 from chosen_one_nb.models import Models
@@ -194,7 +194,7 @@ class _Job:
         self.pipeline, self.device, self.seeds, self.settings = pipeline, models.device, seeds, settings
         self.on_progress, self.cancelled = on_progress, cancelled
         self.shape = (pipeline.unet.config.in_channels, side, side)
-        with at_work(self.device, *(getattr(pipeline, name) for _, name, _ in encoders(pipeline))):
+        with advised(SMALLER), at_work(self.device, *(getattr(pipeline, name) for _, name, _ in encoders(pipeline))):
             self.text, self.opposite = condition(pipeline, prompt, negative, guided=settings.guidance_scale > 1)
 
     def draw(self, indices: range) -> torch.Tensor:
