@@ -150,3 +150,25 @@ def test_resizing_keeps_constants_means_and_corners():
     assert (large[0, 0, 0], large[0, -1, -1]) == (0, 3)
     assert resize(np.ones((2, 3, 3)), (5, 1)) == pytest.approx(np.ones((2, 5, 1)))
     assert resize(maps, (2, 2)) == pytest.approx(maps)
+
+
+def test_where_pictures_are_unclear_the_others_say_where_figures_stand():
+    """Forty figures in one place, each hardly to be told from its scene: together they show where they stand."""
+    rng = np.random.default_rng(1)
+    mask = np.zeros(GRID, bool)
+    mask[2:7, 2:6] = True
+    direction = 0.5 * rng.standard_normal(24)
+    tokens = np.where(mask.reshape(1, -1, 1), direction, -direction) + rng.standard_normal((40, 64, 24))
+    each = np.stack([find_figure(picture[None], GRID).masks[0] for picture in tokens])  # alone
+    together = find_figure(tokens, GRID)
+    assert (together.masks == mask).mean() > (each == mask).mean() + 0.05
+    assert (together.masks == mask).mean() > 0.85
+
+
+def test_a_clear_figure_that_stands_elsewhere_is_not_overruled():
+    patches, masks = toy_patches(n=30)
+    masks[0] = False
+    masks[0, 4:8, 0:4] = True  # on the rim, at the left and below, where no other figure is
+    direction = patches[1][masks[1].ravel()].mean(axis=0)
+    patches[0] = np.where(masks[0].reshape(-1, 1), direction, -direction)
+    assert (find_figure(patches, GRID).masks[0] == masks[0]).all()

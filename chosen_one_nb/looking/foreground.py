@@ -1,7 +1,8 @@
 """Figure and scene, told apart by the feature extractor's patch tokens.
 
 Two ways, both by the border prior: a picture's rim (above and at the sides) is mostly scene. `border`: a patch is
-figure as far as it is unlike the rim of its own picture. `pca`: the first principal components of all patches of all
+figure as far as it is unlike the rim of its own picture, and where that is unclear, as far as that place is figure in
+the other pictures. `pca`: the first principal components of all patches of all
 pictures separate what stands in front from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4);
 the rim tells which side is which. The first also works with features that are far from DINOv2's, where a principal
 component may be the tint of the scenes.
@@ -24,6 +25,7 @@ Method = Literal["border", "pca"]
 
 COMPONENTS = 3  # principal components that may be the one that separates
 GREY = 128  # what stands in the place of what was cut away
+ONE_HUMP = 2 / np.pi  # of its variance, a normal distribution cut at its mean has between the two sides
 NEAREST = 0.3  # of the rim, what a patch is compared with: a figure cut off by the rim is on the rest of it
 
 
@@ -181,11 +183,16 @@ def _unlike_the_rim(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
     """How unlike the rim of its picture each patch is, (N, P): mean 0 and variance 1 in each picture.
 
     The mean of two votes: one on the tokens, one on the tokens less their picture's mean, which shows small
-    differences where a picture has a strong tint.
+    differences where a picture has a strong tint. Where these fall into two clear kinds they decide alone; the less
+    they do, the more the mean over all pictures has a say, up to as much as the picture itself: figures of one prompt
+    stand in much the same place.
     """
     centred = tokens - tokens.mean(axis=1, keepdims=True)
     votes = [_standard(_rim_distance(side, rim)) for side in (tokens, centred)]
-    return _standard(votes[0] + votes[1])
+    heights = _standard(votes[0] + votes[1])
+    _, clear = _otsu(heights.ravel())
+    say = np.clip((1 - clear) / (1 - ONE_HUMP), 0, 1)
+    return _standard(heights + say * heights.mean(axis=0))
 
 
 def _rim_distance(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
