@@ -16,6 +16,7 @@ from chosen_one_nb.store import StoreError
 from chosen_one_nb.widgets.explorer import Explorer
 from chosen_one_nb.widgets.figures import POINTS, RINGS
 from chosen_one_nb.widgets.job import Busy
+from chosen_one_nb.widgets.signs import LEFT_OUT
 from chosen_one_nb.widgets.status import sentence
 
 
@@ -167,6 +168,45 @@ def test_cancel_stops_at_once_and_the_run_goes_on_from_there(explorer, monkeypat
     assert explorer.run.nodes["0"].refined
 
 
+def test_the_loss_is_drawn_while_it_learns(explorer, monkeypatch):
+    seen = []
+    explorer.choose()
+    monkeypatch.setattr(painted, "pause", 0.05)
+    monkeypatch.setattr("chosen_one_nb.widgets.explorer.LOSS_EVERY", 0.0)
+    monkeypatch.setattr(explorer.curves.loss, "show", lambda losses: seen.append(len(losses)))
+    step(explorer)
+    assert {1, 6, 12} <= set(seen)
+
+
+def test_a_cancelled_gallery_keeps_whole_pictures_and_goes_on(new, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(painted, "pause", 0.05)
+    new.gallery.view.observe(lambda change: drawn.append(change) or (len(drawn) == 1 and new.cancel()), "sections")
+    assert step(new).startswith("Cancelled")
+    assert drawn
+    assert new.run.current.stages_done == ()
+    assert new.stepper.next.description == "Next: Generate"
+    monkeypatch.setattr(painted, "pause", 0.0)
+    assert step(new) == "Done. Next comes Embed."
+    assert len(new.gallery.view.sections[0]["ids"]) == 24
+
+
+def test_next_while_a_script_is_at_work_is_refused_in_words(new, monkeypatch):
+    monkeypatch.setattr(painted, "pause", 0.05)
+    script = threading.Thread(target=new.run.step)
+    script.start()
+    while not new.run.busy:
+        time.sleep(0.01)
+    new.refresh()
+    assert new.stepper.next.disabled
+    new.raise_errors = False
+    new.next()
+    new.wait()
+    assert "at work" in new.status.text
+    script.join()
+    assert new.run.current.stages_done == ("generate",)
+
+
 def test_a_second_click_on_next_is_refused_in_words(new, monkeypatch):
     monkeypatch.setattr(painted, "pause", 0.05)
     new.stepper.next.click()
@@ -199,8 +239,19 @@ def test_a_failed_stage_says_why_and_can_be_retried(explorer, monkeypatch):
 def test_the_picture_shown_is_the_one_under_the_pointer(explorer):
     fire(explorer.map.figure.widget, "plotly_hover", [7])
     assert explorer.map.preview.index == explorer.gallery.view.hovered == 7
-    assert explorer.map.preview.lines[:2] == ["Picture 7", f"seed {explorer.node.seeds[7]}"]
+    cluster, far = explorer.node.clusters.labels[7], explorer.node.clusters.distances[7]
+    facts = ["id 0/007", f"seed {explorer.node.seeds[7]}", f"cluster {cluster}", f"{far:.2f} from its centroid"]
+    assert explorer.map.preview.lines == ["Picture 7", *facts]
+    assert explorer.run.table()["image_id"][7] == "0/007"
     assert explorer.map.preview.album == explorer.gallery.view.album
+
+
+def test_what_is_pointed_at_stays_so_when_the_clusters_change(explorer):
+    fire(explorer.map.figure.widget, "plotly_hover", [7])
+    explorer.recluster(2)
+    ring, points = explorer.map.figure.widget.data[RINGS], explorer.map.figure.widget.data[POINTS]
+    assert ring.x[0] == points.x[7]
+    assert explorer.map.preview.lines[3] == f"cluster {explorer.node.clusters.labels[7]}"
 
 
 def test_the_lines_lead_to_the_true_neighbours(explorer):
@@ -261,6 +312,29 @@ def test_colour_by_distance_and_back(explorer):
     assert isinstance(points.marker.color[0], str)
 
 
+def test_colour_by_kept_and_left_out(explorer):
+    explorer.choose()
+    out = explorer.node.decision.images[0]
+    explorer.leave_out([out])
+    explorer.map.colour.value = "kept"
+    colours = explorer.map.figure.widget.data[POINTS].marker.color
+    assert colours[out] == LEFT_OUT
+    assert [i for i, colour in enumerate(colours) if colour == LEFT_OUT] == [out]
+    assert "orange: left out" in explorer.map.trust.value
+
+
+def test_gliding_moves_the_points_and_may_be_off(second, monkeypatch):
+    glided, figure = [], second.map.figure.widget
+    real = type(figure).batch_animate
+    monkeypatch.setattr(type(figure), "batch_animate", lambda self, **how: glided.append(how) or real(self, **how))
+    second.show_node("0")
+    assert glided == []
+    second.map.glide.value = True
+    second.show_node("1")
+    assert glided[0]["duration"] < 1000
+    np.testing.assert_allclose(figure.data[POINTS].x, second.map.layout_now().of("1")[:, 0])
+
+
 def test_pictures_on_the_points(explorer):
     explorer.map.thumbs.value = True
     assert len(explorer.map.figure.widget.layout.images) > 0
@@ -280,8 +354,10 @@ def test_iterations_share_one_map_and_a_slider(second):
     second.show_node("0")
     assert second.map.steps.options == ("0", "1")
     first = np.array(second.map.figure.widget.data[POINTS].x)
+    assert second.map.layout_now().galleries == ("0", "1")
     second.map.steps.value = "1"
     assert second.run.current.id == second.node.id == "1"
+    np.testing.assert_allclose(second.map.layout_now().of("0")[:, 0], first)  # a position means the same at each step
     assert len(second.map.layout_now().galleries) == 2
     assert not np.array_equal(first, second.map.figure.widget.data[POINTS].x)
 
@@ -426,6 +502,11 @@ def test_merge_ticked_clusters(explorer):
     explorer.decide.merge.click()
     assert sorted(explorer.node.clusters.sizes)[-1] == before[:3].sum()
     assert len(explorer.clusters.view.cards) == len(before) - 2
+    for _ in "ab":  # three clusters are two merges
+        explorer.decide.undo.click()
+    assert sorted(explorer.node.clusters.sizes) == sorted(before)
+    explorer.gallery.view.press("redo")
+    assert len(explorer.clusters.view.cards) == len(before) - 1
 
 
 def test_recluster_keeps_the_pictures(explorer):
@@ -642,6 +723,33 @@ def test_a_vanished_folder_is_said_in_a_sentence(explorer):
     assert str(explorer.run.folder) in explorer.status.text
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda e: e.leave_out([1]),
+        lambda e: e.recluster(3),
+        lambda e: setattr(e.gallery.view, "zoomed", 3),
+        lambda e: setattr(e.map.thumbs, "value", True),
+        lambda e: e.save_table(),
+        lambda e: e.report(),
+        lambda e: (e.next(), e.wait()),
+        lambda e: (e.to_convergence(), e.wait()),
+    ],
+    ids=["leave out", "re-cluster", "look closer", "pictures", "table", "report", "next", "to convergence"],
+)
+def test_whatever_is_pressed_says_that_the_folder_is_gone_and_makes_none(explorer, act):
+    explorer.raise_errors = False
+    kept = shutil.copytree(explorer.run.folder, explorer.run.folder.with_name("kept"))
+    shutil.rmtree(explorer.run.folder)
+    act(explorer)
+    assert explorer.status.kind == "error"
+    assert "is gone (moved or deleted?). Put it back" in explorer.status.text
+    assert not explorer.run.folder.exists()
+    shutil.copytree(kept, explorer.run.folder)
+    explorer.choose(1)
+    assert step(explorer) == "Done. Next comes Generate."
+
+
 def test_a_run_opened_for_looking_only_cannot_be_changed(explorer):
     explorer.run.close()
     only = Explorer(
@@ -688,6 +796,15 @@ def test_every_control_has_a_tooltip(explorer):
     ]
     assert len(named) > 20
     assert [w for w in named if not w.tooltip] == []
+    assert set(explorer.tabs.titles) <= set(explorer.ui.children[-1].tips)
+
+
+def test_figures_say_what_they_show(second):
+    assert second.map.figure.widget.alt.startswith("Map of 24 pictures by PCA, 4 clusters")
+    assert "0: 0." in second.curves.distance.widget.alt
+    assert "d_conv is" in second.curves.distance.widget.alt
+    second.show_node("0")
+    assert "over 12 refinement steps, from" in second.curves.loss.widget.alt
 
 
 def walk(widget):

@@ -4,17 +4,20 @@ import subprocess
 from shutil import which
 from types import SimpleNamespace
 
+import ipywidgets
 import pytest
 from PIL import Image
 
 from chosen_one_nb.widgets import gallery as gallery_module
 from chosen_one_nb.widgets.cards import Cards
 from chosen_one_nb.widgets.gallery import Gallery
+from chosen_one_nb.widgets.hints import Hints, described
 from chosen_one_nb.widgets.pictures import HERE, Album, Albums, webp
 from chosen_one_nb.widgets.preview import Preview
+from chosen_one_nb.widgets.switch import Switch
 from chosen_one_nb.widgets.tree import TreeView
 
-VIEWS = [Gallery, Cards, Preview, TreeView, Album]
+VIEWS = [Gallery, Cards, Preview, TreeView, Album, Hints, Switch]
 
 
 @pytest.fixture
@@ -114,6 +117,13 @@ def test_scripts_parse(view, tmp_path):
     file = tmp_path / "view.mjs"
     file.write_text(view()._esm, "utf-8")
     subprocess.run(["node", "--check", str(file)], check=True)
+
+
+def test_tooltips_are_collected_by_description():
+    boxes = [ipywidgets.Text(description="note", tooltip="Why"), ipywidgets.Button(description="Go", tooltip="Goes")]
+    assert described(ipywidgets.VBox([ipywidgets.HBox(boxes)])) == {"note": "Why"}
+    with pytest.raises(ValueError, match="Rename one"):
+        described(ipywidgets.VBox([*boxes, ipywidgets.Text(description="note", tooltip="What")]))
 
 
 def test_keyboard_help_and_code_agree():

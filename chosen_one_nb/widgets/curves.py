@@ -77,6 +77,7 @@ class CurveFigure:
             limit.y = [rows[0]["threshold"]] * 2 if rows else []
             ring.x, ring.y = [row["iteration"] for row in shown], [row["distance"] for row in shown]
             self.widget.layout.xaxis.range = [-0.3, last + 0.3]
+        self.widget.alt = _said(rows)
 
     def on_click(self, handler: Callable[[str], None]) -> None:
         """Call ``handler(node_id)`` when an iteration is clicked."""
@@ -131,6 +132,12 @@ def _words(row: Mapping[str, Any]) -> str:
     return f"{row['node']}: {row['distance']:.3f}, {row['ratio']:.0%} of the first, {row['state']}"
 
 
+def _said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say the whole curve in words."""
+    limit = f" d_conv is {rows[0]['threshold']:.3f}." if rows else ""
+    return f"Mean pairwise distance by iteration. {'; '.join(map(_words, rows)) or 'None yet'}.{limit}"
+
+
 class LossFigure:
     """The loss while a character is refined, each step faint and smoothed.
 
@@ -175,3 +182,5 @@ class LossFigure:
             raw, smooth = self.widget.data
             raw.x, raw.y = steps, [row["loss"] for row in losses]
             smooth.x, smooth.y = steps, [row.get("ema_loss", row["loss"]) for row in losses]
+        ends = f", from {smooth.y[0]:.3f} to {smooth.y[-1]:.3f}" if losses else ""
+        self.widget.alt = f"Smoothed loss over {len(losses)} refinement steps{ends}."

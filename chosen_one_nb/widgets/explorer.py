@@ -22,6 +22,7 @@ from .compare import ComparePanel
 from .curve_panel import CurvePanel
 from .decide import DecidePanel
 from .gallery_panel import GalleryPanel
+from .hints import Hints, described
 from .job import Desk, Job
 from .later import Later
 from .live_figure import show_figures
@@ -43,6 +44,15 @@ if TYPE_CHECKING:
     from .layouts import Method
 
 _desks: weakref.WeakKeyDictionary[Any, Desk] = weakref.WeakKeyDictionary()
+TABS = {
+    "Gallery": "All pictures of the iteration: select, leave out, look closer",
+    "What it shares": "What a cluster has in common that the prompt did not ask for",
+    "Compare": "Two iterations or branches side by side, on the same seeds",
+    "Strength of Θ": "The same eight seeds with more or less of what was learnt",
+    "Settings": "Every number of the method, its symbol and its source",
+    "Take away": "Tables, a report and files for other programs",
+}
+"""Titles of the tabs and what each holds."""
 LOSS_EVERY = 0.3
 """Seconds between two drawings of the loss."""
 
@@ -124,7 +134,7 @@ class Explorer(Actions):
         self.tabs = ipywidgets.Tab(
             [p.ui for p in (self.gallery, self.attributes, self.compare, self.strength, self.settings, self.takeaway)]
         )
-        self.tabs.titles = ("Gallery", "What it shares", "Compare", "Strength of Θ", "Settings", "Take away")
+        self.tabs.titles = tuple(TABS)
         self.ui = ipywidgets.VBox(
             [
                 ipywidgets.HTML(f"<style>{(HERE / 'explorer.css').read_text('utf-8')}</style>"),
@@ -142,6 +152,7 @@ class Explorer(Actions):
             ]
         )
         self.ui.add_class("chosen-explorer")
+        self.ui.children += (Hints(tips=described(self.ui) | TABS),)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         show_figures([self.map.figure.widget, self.curves.distance.widget, self.curves.loss.widget])

@@ -21,6 +21,10 @@ export default () => {
       lasting = model;
     },
     async render({ model, el, signal }) {
+      const name = () => el.setAttribute("aria-label", model.get("alt"));
+      el.setAttribute("role", "figure");
+      name();
+      model.on("change:alt", name);
       await ready();
       if (signal?.aborted) return undefined;
       let stop = figure.render({ model, el });
@@ -39,6 +43,7 @@ export default () => {
       const watcher = new ResizeObserver(() => el._responsiveChartHandler?.());
       watcher.observe(el);
       return () => {
+        model.off("change:alt", name);
         watcher.disconnect();
         stop?.();
       };

@@ -1,7 +1,7 @@
 """The maps of a run's iterations: each made once, in the background, and kept.
 
-All iterations on the way to the one that is shown are laid out together, so that a position means the same at every
-step of the slider. PCA is there at once; UMAP takes its time and is swapped in when it is ready.
+All iterations of the branch that is shown are laid out together, so that a position means the same at every step of
+the slider. PCA is there at once; UMAP takes its time and is swapped in when it is ready.
 """
 
 from __future__ import annotations

@@ -51,9 +51,15 @@ class LiveFigure(go.FigureWidget):
         Pixels.
     **layout
         What Plotly's layout takes.
+
+    Attributes
+    ----------
+    alt : str
+        What it shows, in words, for those who do not see it.
     """
 
     _esm = SLOT + (HERE / "figure.js").read_text("utf-8")
+    alt = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, traces: list[Any], *, height: int, **layout: Any) -> None:
         super().__init__(data=traces, layout={**_ground(height), **layout})

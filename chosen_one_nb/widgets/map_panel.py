@@ -18,14 +18,23 @@ from .switch import Switch
 from .variants import variants_html
 
 if TYPE_CHECKING:
+    from chosen_one_nb.run import Node
+
     from .explorer import Explorer
 
 COLOUR_BY = [
     ("cluster", "cluster"),
     ("distance to centroid", "distance"),
     ("seed order", "order"),
-    ("kept or dropped", "kept"),
+    ("kept or left out", "kept"),
 ]
+COLOURS = {
+    "cluster": "colour and sign: cluster, numbered at its middle",
+    "distance": "colour: distance to the own centroid · sign: cluster",
+    "order": "colour: order of the seeds · sign: cluster",
+    "kept": "blue: kept · light grey: dropped · orange: left out · sign: cluster",
+}
+"""What the legend says of each way to colour."""
 NEIGHBOURS = 5
 
 
@@ -77,10 +86,10 @@ class MapPanel(Panel):
             [
                 row(self.method, self.colour, self.thumbs),
                 self.figure.widget,
+                self.preview,
                 row(self.steps, self.glide, self.doubt),
                 self.trust,
                 self.variants,
-                self.preview,
             ]
         )
         self.ui.add_class("chosen-map")
@@ -101,7 +110,7 @@ class MapPanel(Panel):
     # --- showing ---------------------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """Show the gallery of the iteration that is shown, laid out with the others of its branch."""
+        """Show the gallery of the iteration that is shown, laid out with all others of its branch."""
         node = self.node
         self._fill_slider()
         self._show_variants()
@@ -130,8 +139,15 @@ class MapPanel(Panel):
         """Give the layout that is shown; None before the gallery has been embedded."""
         if self.node.features is None:
             return None
-        path = [node for node in self.run.path(self.node) if node.features is not None]
-        return self.layouts.get(path, self.method.value)
+        embedded = [node for node in self._line() if node.features is not None]
+        return self.layouts.get(embedded, self.method.value)
+
+    def _line(self) -> list[Node]:
+        """Give the iterations the slider steps through: from the root over the one shown to the newest after it."""
+        line = list(self.run.path(self.node))
+        while line[-1].children:
+            line.append(line[-1].children[-1])
+        return line
 
     def _draw(self, layout: Layout, key: tuple[Any, ...]) -> None:
         node, clusters = self.node, self.node.clusters
@@ -151,12 +167,18 @@ class MapPanel(Panel):
         first = [] if clusters is None else [int(m) for m in clusters.medoids]
         self.figure.thumbnails(node.images if self.thumbs.value else (), first)
         self.figure.select(self.explorer.selected)
+        self.figure.widget.alt = (
+            f"Map of {len(xy)} pictures by {layout.method.upper()}"
+            + (f", {len(clusters.sizes)} clusters" if clusters is not None else "")
+            + "; the gallery and the cards hold the same pictures."
+        )
         self._drawn = key
+        self.point(self.preview.index)  # its cluster may be another one now
 
     def _marks(self, n: int) -> Marks:
         """Colour and symbol of the points: by the attribute that is lit, if one is."""
         clusters, tint = self.node.clusters, self.explorer.attributes.tint()
-        plain = plain_marks(n) if clusters is None else marks(clusters, self.colour.value)
+        plain = plain_marks(n) if clusters is None else marks(clusters, self.colour.value, self.node.excluded)
         return plain if tint is None else tinted_marks(plain, *tint)
 
     def _show_nothing(self) -> None:
@@ -167,6 +189,7 @@ class MapPanel(Panel):
             ghosts = self.layouts.get(before, self.method.value).map.positions if before else None
             self.figure.show(np.zeros((0, 2)), plain_marks(0), [], ghosts=ghosts)
             self.figure.thumbnails(())
+            self.figure.widget.alt = "Map of the pictures, empty until they are embedded."
             self._drawn = key
         self.preview.index = -1
         self.trust.value = "The map appears once the pictures have been drawn and embedded." + (
@@ -185,7 +208,7 @@ class MapPanel(Panel):
     def _legend(self, layout: Layout) -> list[str]:
         """Say what the signs on the map mean, those that are there."""
         node, clusters = self.node, self.node.clusters
-        said = [] if clusters is None else ["colour and sign: cluster, numbered at its middle"]
+        said = [] if clusters is None else [COLOURS[self.colour.value]]
         if clusters is not None and not clusters.kept.all():
             said.append("○ dropped: its cluster is too small")
         said += ["large: chosen"] if node.decision else []
@@ -194,11 +217,7 @@ class MapPanel(Panel):
         return said or ["a point is a picture"]
 
     def _fill_slider(self) -> None:
-        path = [node.id for node in self.run.path(self.node)]
-        leaf = self.run.nodes[path[-1]]
-        while leaf.children:
-            leaf = leaf.children[-1]
-            path.append(leaf.id)
+        path = [node.id for node in self._line()]
         with self.filling():
             if tuple(self.steps.options) != tuple(path):
                 self.steps.options = path
@@ -208,7 +227,7 @@ class MapPanel(Panel):
     # --- pointing --------------------------------------------------------------------------------------------------
 
     def point(self, index: int) -> None:
-        """Ring a point, draw lines to its true neighbours and show its picture."""
+        """Ring a point, draw lines to its true neighbours and show its picture and numbers."""
         if not 0 <= index < self.figure.shown:
             return
         near = self.explorer.neighbours(index, NEIGHBOURS)
@@ -216,7 +235,8 @@ class MapPanel(Panel):
         labels = self.explorer.labels()
         with self.preview.hold_sync():
             self.preview.album = self.explorer.albums.key(self.node.gallery_of)
-            self.preview.lines = labels[index].split(", ")
+            title, *facts = labels[index].split(", ")
+            self.preview.lines = [title, f"id {self.node.gallery_of}/{index:03d}", *facts]
             self.preview.neighbours = [
                 {"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near
             ]

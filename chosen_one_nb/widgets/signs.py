@@ -7,6 +7,7 @@ ones are light and open.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal, Protocol
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 ColourBy = Literal["cluster", "distance", "order", "kept"]
 
 HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-GREY, DROPPED, INK = "#8A8A8A", "#B4B4B4", "#7F7F7F"
+GREY, DROPPED, INK, LEFT_OUT = "#8A8A8A", "#B4B4B4", "#7F7F7F", "#D55E00"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
 GLYPHS = ("●", "■", "◆", "▲", "✚", "★", "▼", "⬢")
 DROPPED_SYMBOL, DROPPED_GLYPH = "circle-open", "○"
@@ -80,7 +81,7 @@ def plain_marks(n: int) -> Marks:
     return Marks([INK] * n, ["circle"] * n)
 
 
-def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster") -> Marks:
+def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster", left_out: Sequence[int] = ()) -> Marks:
     """Give the colour and symbol of every picture.
 
     Parameters
@@ -89,7 +90,9 @@ def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster") -> Marks:
         Of N pictures.
     colour_by : {"cluster", "distance", "order", "kept"}
         Colour by cluster, by distance to the own centroid, by the order of the seeds, or by whether the picture's
-        cluster is kept. The symbol stays with the cluster.
+        cluster is kept and the picture not left out. The symbol stays with the cluster.
+    left_out : sequence of int
+        Pictures that the person left out.
 
     Raises
     ------
@@ -105,7 +108,9 @@ def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster") -> Marks:
     if colour_by == "order":
         return Marks([float(i) for i in range(len(clusters.labels))], symbols, "seed order")
     if colour_by == "kept":
-        return Marks([HUES[0] if clusters.kept[label] else DROPPED for label in clusters.labels], symbols)
+        out = set(left_out)
+        colours = [HUES[0] if clusters.kept[label] else DROPPED for label in clusters.labels]
+        return Marks([LEFT_OUT if i in out else colour for i, colour in enumerate(colours)], symbols)
     raise ValueError(f"Expected colour_by to be 'cluster', 'distance', 'order' or 'kept', got {colour_by!r}.")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import ipywidgets
 import pandas as pd
 
+from chosen_one_nb import store
 from chosen_one_nb.keeping.opening import export_folder
 
 from .panel import Panel, button, framed, row
@@ -73,7 +74,14 @@ def save_table(run: Run, node: Node, folder: Path | None = None) -> list[Path]:
     node : Node
     folder : Path, optional
         None takes ``tables`` in the run's folder.
+
+    Raises
+    ------
+    StoreError
+        The run's folder is gone.
     """
+    if not run.folder.exists():  # making the folder anew would stand in the way of putting the run back
+        raise store.gone(run.folder)
     place = (run.folder / "tables") if folder is None else Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     table, paths = run.table(node), [place / f"iteration-{node.id}.{end}" for end in ("csv", "parquet")]

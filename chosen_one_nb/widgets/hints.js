@@ -1,0 +1,47 @@
+// What the screen needs beyond its controls. Tooltips where ipywidgets leaves them out: a described control has one on
+// its label or none, a tab has none. And the keyboard: Lab's one-letter shortcuts stay away from what has the
+// focus here, and a button that was disabled while it worked gets its focus back.
+function render({ model, el, signal }) {
+  let watcher;
+  let last; // what had the focus last
+
+  function give(root) {
+    const tips = model.get("tips");
+    for (const named of root.querySelectorAll(".widget-label, .lm-TabBar-tab")) {
+      const box = named.matches(".widget-label") ? named.closest(".jupyter-widgets") : named;
+      const tip = tips[named.textContent.trim()];
+      if (!box || !tip) continue;
+      if (box.title !== tip) box.title = tip;
+      box.querySelectorAll(".noUi-handle").forEach((handle) => handle.setAttribute("aria-label", named.textContent));
+    }
+  }
+
+  function giveBack(root) {
+    const lost = document.activeElement === document.body;
+    if (lost && last && !last.disabled && root.contains(last)) last.focus({ preventScroll: true });
+  }
+
+  function begin() {
+    const root = el.closest(".chosen-explorer");
+    if (signal?.aborted) return;
+    if (!root) return requestAnimationFrame(begin); // not on the page yet
+    let waiting = false;
+    const soon = () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => { waiting = false; give(root); giveBack(root); });
+    };
+    watcher = new MutationObserver(soon);
+    watcher.observe(root, { childList: true, subtree: true, attributeFilter: ["disabled"] });
+    root.addEventListener("keydown", (event) => {
+      if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+    }, { signal });
+    root.addEventListener("focusin", (event) => { last = event.target; }, { signal });
+    root.addEventListener("focusout", (event) => { if (!event.target.disabled) last = null; }, { signal });
+    give(root);
+  }
+
+  begin();
+  return () => watcher?.disconnect();
+}
+export default { render };

@@ -1,0 +1,49 @@
+"""Tooltips where ipywidgets (8.1) shows none, on the control beside a label and on tabs; and a calm keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import anywidget
+import traitlets
+from ipywidgets import Widget
+from ipywidgets.widgets.widget_description import DescriptionWidget
+
+from .pictures import script
+
+
+class Hints(anywidget.AnyWidget):
+    """Gives the controls of the explorer it stands in their tooltips, and keeps its keys; shows nothing itself.
+
+    Parameters
+    ----------
+    tips : dict of str to str
+        What to say of each tab and described control, by its title or description.
+    """
+
+    _esm = script("hints.js")
+    tips = traitlets.Dict().tag(sync=True)
+
+
+def described(widget: Widget) -> dict[str, str]:
+    """Collect the tooltips of all controls in a widget by their descriptions.
+
+    Raises
+    ------
+    ValueError
+        Two controls have one description and different tooltips.
+    """
+    found: dict[str, str] = {}
+    for each in _all(widget):
+        if not (isinstance(each, DescriptionWidget) and each.description and each.tooltip):
+            continue
+        name, tip = each.description, each.tooltip
+        if found.setdefault(name, tip) != tip:
+            raise ValueError(f"Expected one tooltip for “{name}”, got {found[name]!r} and {tip!r}. Rename one.")
+    return found
+
+
+def _all(widget: Widget) -> Iterator[Widget]:
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from _all(child)
