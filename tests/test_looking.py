@@ -1,17 +1,20 @@
 """The ways to look, one after the other: on stock classes with random weights, and on the bundled models."""
 
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from chosen_one_nb.eyes import Clip, FeatureExtractor
 from chosen_one_nb.looking.asked import classify, noun_of
 from chosen_one_nb.looking.attributes import contrast, explain
 from chosen_one_nb.looking.drift import drift, headline, rise
 from chosen_one_nb.looking.evidence import held_by, on_figure, shown_by
 from chosen_one_nb.looking.foreground import NO_PATCHES, cut_out, find_figure
-from chosen_one_nb.looking.heat import cohesion_heat, cosegment
+from chosen_one_nb.looking.heat import cohesion_heat, cosegment, phrase_heat
 from chosen_one_nb.looking.maps import joint_map
 from chosen_one_nb.looking.presence import presence
 from chosen_one_nb.looking.suggest import leave_out, prefer_least
@@ -30,7 +33,8 @@ def alone(extractor, pictures, found):
     return found.seen_alone(extractor(figures).cls, extractor(scenes).cls)
 
 
-def test_everything_runs_on_stock_classes(models, words):
+def look_at_everything(models, words):
+    """Every way to look, on sixteen pictures of noise."""
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)) for _ in range(16)]
     members = [0, 1, 2, 3, 4]
@@ -43,6 +47,9 @@ def test_everything_runs_on_stock_classes(models, words):
     answers = classify(words.attributes, PROMPT, encode=models.clip.texts, on_figure=on_figure(found.values, parted))
     assert {"asked", "identity", "incidental"} >= set(answers.answer)
     assert held_by(parted, members).answer in ("figure", "scene", "neither")
+    patches, grid = models.clip.patches(pictures[:2])
+    texts = models.clip.texts(words.texts())
+    assert phrase_heat(patches, texts, [0], range(4), grid).shape == (2, *grid)
     assert cohesion_heat(seen.patches, members, seen.grid).shape == (5, *seen.grid)
     assert cosegment(seen.patches, figure, members).labels.shape == (5, *seen.grid)
     assert shown_by(found, found, found).shape == (len(words.attributes),)
@@ -51,6 +58,41 @@ def test_everything_runs_on_stock_classes(models, words):
     assert leave_out(found, 0, members).images
     assert prefer_least(found, 0, np.arange(16) % 3).cluster in (0, 1, 2)
     assert joint_map({"0": seen.cls}, method="pca").positions.shape == (16, 2)
+
+
+@pytest.fixture(scope="module")
+def full_size(models, tmp_path_factory):
+    """Folders of DINOv2-large and CLIP ViT-L/14, random weights; only layers and words are fewer."""
+    from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
+    from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("full")
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 1,
+              "image_size": 224, "patch_size": 14}  # fmt: skip
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 1,
+            "vocab_size": len(models.clip.tokenizer), "max_position_embeddings": 77,
+            "bos_token_id": models.clip.tokenizer.bos_token_id,
+            "eos_token_id": models.clip.tokenizer.eos_token_id}  # fmt: skip
+    CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=768)).save_pretrained(folder / "clip")
+    CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}).save_pretrained(
+        folder / "clip")  # fmt: skip
+    models.clip.tokenizer.save_pretrained(folder / "clip")
+    Dinov2Model(Dinov2Config(hidden_size=1024, num_attention_heads=16, num_hidden_layers=1, image_size=518,
+                             patch_size=14)).save_pretrained(folder / "dinov2")  # fmt: skip
+    BitImageProcessorPil(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}).save_pretrained(
+        folder / "dinov2")  # fmt: skip
+    return SimpleNamespace(extractor=FeatureExtractor.load(folder / "dinov2"), clip=Clip.load(folder / "clip"))
+
+
+def test_everything_runs_on_stock_classes(models, words):
+    look_at_everything(models, words)
+
+
+def test_everything_runs_on_folders_of_full_size(full_size, words):
+    assert (full_size.extractor.width, full_size.clip.width) == (1024, 768)
+    look_at_everything(full_size, words)
 
 
 def test_an_extractor_without_patches_leaves_the_rest(models, words):
