@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from chosen_one_nb.looking.foreground import Foreground
 from chosen_one_nb.menagerie.silhouettes import best_constant, inside, overlap, read_drawn
+from chosen_one_nb.menagerie.spurious import mask_rows
 
 
 def square(top, left, size=8, side=4):
@@ -46,3 +48,12 @@ def test_the_stored_sample(request):
     entries = json.loads((folder / "outlines.json").read_text())["pictures"]
     assert {entry["file"] for entry in entries} == {path.name for path in folder.glob("*.png")}
     assert all(0 <= number <= 64 for entry in entries for point in entry["outline"] for number in point)
+
+
+def test_the_rows_of_the_score():
+    """Figures found exactly, in two places: whoever never looks is right on half."""
+    masks = np.stack([square(0, 0), square(4, 4)])
+    found = Foreground(masks, np.where(masks, 1.0, -1.0), 0.0, np.zeros((2, 3)), np.zeros((2, 3)), 1.0)
+    (_, figure, exact), (_, _, constant) = mask_rows(found, masks, "two squares")
+    assert figure.endswith("mean IoU on two squares")
+    assert (exact, constant) == (1, pytest.approx(0.5))

@@ -32,9 +32,12 @@ Rows = list[tuple[str, str, float]]
 
 
 def meaning(attribute: Attribute, sentence: str) -> tuple[str, str]:
-    """What an attribute of the vocabulary is called in the world: (attribute, value)."""
-    name = NAMES.get(attribute.group, attribute.group)
-    return name, world.named_in(sentence).get(name, "")
+    """What an attribute of the vocabulary is called in the world: (attribute, value).
+
+    "No garment to colour" says of the garment that there is none; nothing known is (group, "").
+    """
+    name, named = NAMES.get(attribute.group, attribute.group), world.named_in(sentence)
+    return (name, named[name]) if name in named else next(iter(named.items()), (name, ""))
 
 
 def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
