@@ -120,7 +120,7 @@ def load_models(
         on where the device has less than twice the weights' room.
     compile : bool or str
         True has the UNet's transformer blocks compiled (by Inductor; a name is another backend of `torch.compile`)
-        when they first draw: that takes a minute or more once per process, and lasts while Θ is put on and taken off.
+        when they first draw: that takes its time once per process, and lasts while Θ is put on and taken off.
         Pictures agree with those of uncompiled blocks up to rounding; training runs uncompiled.
     offline : bool
         Look in folders and the Hub's cache only.
