@@ -6,13 +6,13 @@ texts, words) and never at pixels. With CHOSEN_SCREENSHOTS set to a folder, the 
 
 from __future__ import annotations
 
-import os
+import re
 from itertools import pairwise
-from pathlib import Path
 
 import lab
 import nbformat
 import pytest
+from screen import CELLS, N, Screen
 
 pytestmark = [
     pytest.mark.browser,
@@ -20,69 +20,6 @@ pytestmark = [
 ]
 
 LESSON = lab.ROOT / "notebooks" / "00_explorer.ipynb"
-N = 32
-CELLS = [
-    "import painted, pytest\n"
-    "painted.paint(pytest.MonkeyPatch())\n"
-    "from chosen_one_nb.run import Run\n"
-    "from chosen_one_nb.widgets.explorer import Explorer",
-    "from pathlib import Path\n"
-    "if Path('run/run.json').exists():\n"
-    "    run = Run.open('run', painted.MODELS)\n"
-    "else:\n"
-    f"    run = painted.start('run', n_images={N}, target_cluster_size=8)",
-    "explorer = Explorer(run, method='pca')\nexplorer",
-]
-POINT = """([i, n]) => {
-  const traces = [...document.querySelectorAll('.chosen-map .scatterlayer .trace')];
-  const points = traces.map(t => t.querySelectorAll('.point')).find(p => p.length === n);
-  const box = points[i].getBoundingClientRect();
-  return [box.x + box.width / 2, box.y + box.height / 2];
-}"""
-RUN_CODE = """async (code) => {
-  const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-  const future = kernel.requestExecute({ code, store_history: false });
-  let text = '';
-  future.onIOPub = (m) => { text += m.content.text ?? (m.content.evalue ? 'ERROR ' + m.content.evalue : ''); };
-  await future.done;
-  return text;
-}"""
-
-
-class Screen:
-    """A notebook with an explorer in it, and short words for what a person does."""
-
-    def __init__(self, notebook: lab.Notebook) -> None:
-        self.notebook, self.page = notebook, notebook.page
-
-    def find(self, selector: str):
-        return self.page.locator(f".chosen-explorer {selector}")
-
-    def press(self, kind: str) -> None:
-        """Press a button of the explorer by its class."""
-        self.find(f".chosen-{kind}:not([disabled])").first.click()
-
-    def says(self, text: str) -> None:
-        """Wait until the status line says something."""
-        self.find(".chosen-status").filter(has_text=text).wait_for()
-
-    def point(self, index: int) -> list[float]:
-        return self.page.evaluate(POINT, [index, N])
-
-    def step(self, then: str) -> None:
-        self.press("next")
-        self.says(then)
-
-    def python(self, code: str) -> str:
-        """Run code in the notebook's kernel and give what it printed."""
-        return self.page.evaluate(RUN_CODE, code).strip()
-
-    def keep(self, name: str) -> None:
-        """Keep a screenshot, where that was asked for."""
-        if folder := os.environ.get("CHOSEN_SCREENSHOTS"):
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.wait_for_timeout(1200)
-            self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
 @pytest.fixture(scope="module")
@@ -128,15 +65,22 @@ def test_a_new_run_says_what_to_do(screen):
     assert screen.find("li[aria-current=step]").inner_text() == "▸ Generate"
 
 
+def test_two_clicks_on_next_do_one_stage_and_pictures_appear_as_they_are_made(screen):
+    screen.python("painted.pause = 0.1")
+    screen.page.evaluate("() => { const next = document.querySelector('.chosen-next'); next.click(); next.click(); }")
+    screen.says("Still at work")
+    screen.page.wait_for_function(
+        f"(n => 0 < n && n < {N})(document.querySelectorAll('.chosen-explorer .chosen-tile img[src]').length)"
+    )
+    assert screen.find(".chosen-next").is_disabled()
+    screen.says("Next comes Embed")
+    assert screen.python("print(*run.current.stages_done)") == "generate"
+    screen.python("painted.pause = 0.0")
+
+
 def test_pictures_come_with_alt_text(screen):
-    screen.step("Next comes Embed")
     pictures = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] img")
     assert pictures.count() == N
-    assert all(
-        screen.page.evaluate(
-            "[...document.querySelectorAll('.chosen-explorer img')].map(i => i.alt !== null)"
-        )
-    )
     assert pictures.first.get_attribute("alt").startswith("Picture 0, seed")
     assert screen.page.evaluate("(i) => i.naturalWidth", pictures.first.element_handle()) == 64
     screen.keep("drawn")
@@ -169,8 +113,25 @@ def test_hovering_a_point_shows_its_picture(screen, index):
     assert shown.locator("> img").get_attribute("data-picture").endswith(f"0/{index}")
     assert f"Picture {index}" in shown.inner_text()
     assert shown.locator(".chosen-near img").count() == 5
+    assert screen.python(f"print(run.table().image_id[{index}])") in shown.inner_text()
     screen.find(f".chosen-tile.is-hovered[data-index='{index}']").wait_for()
     screen.keep(f"hover-{index}")
+
+
+def test_a_click_on_a_point_scrolls_the_gallery_to_it(screen):
+    last = screen.python("explorer.gallery.size.value = 160; print(explorer.gallery.view.sections[-1]['ids'][-1])")
+    screen.page.get_by_role("tab", name="Settings").click()
+    screen.page.mouse.click(*screen.point(int(last)))
+    tile = screen.find(f".chosen-gallery[aria-label='Gallery of the iteration'] .chosen-tile[data-index='{last}']")
+    tile.wait_for()
+    screen.page.wait_for_function(
+        """(tile) => {
+          const [inner, outer] = [tile, tile.closest('.chosen-gallery')].map((e) => e.getBoundingClientRect());
+          return inner.height > 100 && outer.top <= inner.top && inner.bottom <= outer.bottom;
+        }""",
+        arg=tile.element_handle(),
+    )
+    screen.python("explorer.gallery.size.value = 72")
 
 
 def test_a_lasso_gives_the_ids_inside_it(screen):
@@ -203,6 +164,12 @@ def test_keys_work_only_while_the_gallery_has_the_focus(screen):
         screen.page.keyboard.press(key)
     assert screen.page.locator(".jp-Cell").count() == cells
     screen.says("0 pictures selected")  # Escape has been dealt with: the status line is free for what follows
+    screen.page.keyboard.press("f")
+    closer = screen.find(".chosen-closer[open] img")
+    closer.wait_for()
+    assert closer.get_attribute("alt").startswith(f"Picture {first}, seed")
+    screen.page.keyboard.press("Escape")
+    closer.wait_for(state="hidden")
     screen.page.keyboard.press("Enter")
     screen.says("Chosen: cluster")
     chosen = screen.python(f"print(explorer.node.decision.cluster == explorer.node.clusters.labels[{first}])")
@@ -210,6 +177,31 @@ def test_keys_work_only_while_the_gallery_has_the_focus(screen):
     tile.focus()
     screen.page.keyboard.press("z")
     screen.says("nothing chosen yet")
+
+
+def test_space_leaves_out_and_z_and_y_undo_and_redo(screen):
+    tile = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] .chosen-tile").first
+    tile.focus()
+    for key, left_out in ((" ", 1), ("z", 0), ("y", 1), ("z", 0)):
+        screen.page.keyboard.press(key)
+        screen.page.wait_for_function(
+            "n => document.querySelectorAll('.chosen-gallery .is-excluded').length === n", arg=left_out
+        )
+
+
+def test_merge_clusters_and_take_it_back(screen):
+    names = [card.get_attribute("data-cluster") for card in screen.find(".chosen-card").all()]
+    for name in names[:2]:
+        screen.find(f".chosen-card[data-cluster='{name}'] input").check()
+    screen.press("merge")
+    screen.says(f"{len(names) - 1} clusters")
+    screen.page.wait_for_function(f"document.querySelectorAll('.chosen-card').length === {len(names) - 1}")
+    screen.press("undo")
+    screen.says(f"{len(names)} clusters")
+    screen.press("redo")
+    screen.says(f"{len(names) - 1} clusters")
+    screen.press("undo")
+    screen.page.wait_for_function(f"document.querySelectorAll('.chosen-card').length === {len(names)}")
 
 
 def test_choose_what_was_not_proposed_and_leave_one_out(screen):
@@ -249,21 +241,36 @@ def test_cancel_and_go_on(screen):
     screen.python("painted.pause = 2.0")
     screen.press("next")
     screen.find(".chosen-words-now").filter(has_text="steps").wait_for()
+    screen.page.wait_for_function("document.querySelector('.chosen-curves').innerText.includes('Blue: smoothed')")
     screen.keep("refining")
     screen.press("cancel")
     screen.says("Cancelled")
-    screen.python("painted.pause = 0.0")
-    screen.step("Next comes Generate")
+    assert screen.python("print(run.current.refined, run.current.state)") == "False choose"
+
+
+def test_the_work_goes_on_while_the_page_is_closed(screen):
+    screen.python("painted.pause = 0.5")
+    screen.press("next")
+    screen.find(".chosen-words-now").filter(has_text="steps").wait_for()
+    screen.notebook.do("docmanager:save")
+    screen.page.reload()
+    screen.says("Next comes Generate")
+    screen.page.wait_for_function(lab.KERNEL_READY)
+    assert screen.python("painted.pause = 0.0; print(run.nodes['1'].refined)") == "True"
 
 
 def test_the_same_state_after_a_kernel_restart(screen):
-    before = screen.find(".chosen-decision").inner_text()
+    judged = screen.find(".chosen-card").first.filter(has_text="picked").filter(has_text="%")
+    parts = (".chosen-stagebar", ".chosen-decision", ".chosen-tree", ".chosen-cards", ".chosen-gallery >> nth=1")
+    judged.wait_for()
+    before = [screen.find(part).inner_text() for part in parts]
     screen.notebook.restart()
     screen.notebook.run_all()
     screen.page.wait_for_function(
         f"document.querySelectorAll('.chosen-map .point').length >= {N}"
     )
-    assert screen.find(".chosen-decision").inner_text() == before
+    judged.wait_for()
+    assert [screen.find(part).inner_text() for part in parts] == before
     assert screen.find(".chosen-node").count() == 2
 
 
@@ -336,6 +343,6 @@ def test_the_first_notebook_runs_to_its_end(lesson):
 
 
 def brightness(colour: str) -> float:
-    """Mean of red, green and blue of a CSS colour such as ``rgb(1, 2, 3)``."""
-    parts = [float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
-    return sum(parts) / 3
+    """Mean of red, green and blue of a CSS colour, such as ``rgb(1, 2, 3)`` or ``color(srgb 0.1 0.2 0.3)``, 0 to 255."""
+    parts = [float(part) for part in re.findall(r"[\d.]+", colour)[:3]]
+    return sum(parts) / 3 * (255 if colour.startswith("color(srgb") else 1)

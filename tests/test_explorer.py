@@ -796,7 +796,17 @@ def test_every_control_has_a_tooltip(explorer):
     ]
     assert len(named) > 20
     assert [w for w in named if not w.tooltip] == []
-    assert set(explorer.tabs.titles) <= set(explorer.ui.children[-1].tips)
+    assert set(explorer.tabs.titles) <= set(explorer.hints.tips)
+
+
+def test_a_page_that_missed_something_gets_it_again(explorer):
+    sent, seen = [], explorer.hints.beat
+    explorer.status.send_state = lambda key=None: key or sent.append(explorer.status.text)
+    explorer.hints._handle_custom_msg({"want": "fresh", "beat": seen}, [])
+    assert sent == []
+    explorer.choose(1)  # while the page was being set up
+    explorer.hints._handle_custom_msg({"want": "fresh", "beat": seen}, [])
+    assert len(sent) == 1
 
 
 def test_figures_say_what_they_show(second):

@@ -17,7 +17,7 @@ from chosen_one_nb.widgets.preview import Preview
 from chosen_one_nb.widgets.switch import Switch
 from chosen_one_nb.widgets.tree import TreeView
 
-VIEWS = [Gallery, Cards, Preview, TreeView, Album, Hints, Switch]
+VIEWS = [Gallery, Cards, Preview, TreeView, Album, lambda: Hints(ipywidgets.VBox(), {}), Switch]
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ For each N a run on the bundled models (two sampling steps: the pictures do not 
 choice. Then, in a fresh process: seconds to import everything and to open the explorer, and what it sends to the
 browser at opening, per hover and per step; in brackets the processor's own seconds, which a busy machine does not
 lengthen. And, in JupyterLab in Chromium with everything imported: seconds from running the explorer's cell until the
-screen and the map are painted.
+screen and the map are painted. Last, the same for ``notebooks/00_explorer.ipynb`` as a person opens it, with a fresh
+kernel: its first two cells, imports and the copying of the bundled run included.
 """
 
 import argparse
@@ -22,7 +23,7 @@ COLUMNS = ["N", "import, s", "(CPU)", "open, s", "(CPU) ", "opening, MB", "pictu
            "hover, kB", "step, kB", "screen, s", "map, s"]  # fmt: skip
 CELLS = ["from chosen_one_nb import Explorer, Run\nrun = Run.open('run', read_only=True)\nrun.current.clusters.k",
          "Explorer(run, method='pca')"]  # fmt: skip
-WATCH = """(n) => {
+WATCH = """([n, command]) => {
   const begun = performance.now();
   window.painted = {};
   const look = () => {
@@ -33,7 +34,7 @@ WATCH = """(n) => {
     if (!window.painted.map) requestAnimationFrame(look);
   };
   look();
-  jupyterapp.commands.execute('notebook:run-cell');
+  jupyterapp.commands.execute(command);
 }"""
 
 
@@ -111,11 +112,29 @@ def in_the_browser(folder: Path, n: int) -> dict[str, float]:
         notebook.command("notebook:run-cell-and-select-next")
         notebook.page.wait_for_timeout(1000)
         notebook.wait_idle()
-        page = notebook.page
-        page.evaluate(WATCH, n)
-        page.wait_for_function("window.painted.map", timeout=300_000)
-        painted = page.evaluate("window.painted")
-    return {"screen, s": painted["screen"], "map, s": painted["map"]}
+        return painted(notebook, n, "notebook:run-cell")
+
+
+def painted(notebook, n: int, command: str) -> dict[str, float]:
+    """Run cells by one of Lab's commands; give the seconds until the screen and n points of its map are there."""
+    page = notebook.page
+    page.evaluate(WATCH, [n, command])
+    page.wait_for_function("window.painted.map", timeout=300_000)
+    found = page.evaluate("window.painted")
+    return {"screen, s": found["screen"], "map, s": found["map"]}
+
+
+def first_lesson() -> dict[str, float]:
+    """Measure how long the first lesson takes to show something, in a fresh kernel."""
+    import lab
+    import nbformat
+
+    book = nbformat.read(ROOT / "notebooks" / "00_explorer.ipynb", as_version=4)
+    cells = [cell.source for cell in book.cells if cell.cell_type == "code"][:2]
+    with tempfile.TemporaryDirectory() as folder:
+        lab.write_notebook(Path(folder) / "lesson.ipynb", cells)
+        with lab.server(Path(folder)) as address, lab.browser() as chromium:
+            return painted(lab.Notebook(chromium, address, "lesson.ipynb"), 32, "notebook:run-all-cells")
 
 
 def measure(n: int, browser: bool) -> dict[str, float]:
@@ -144,6 +163,9 @@ def main() -> None:
         found = measure(n, not asked.no_browser)
         cells = [f"{found[name]:.3g}" if name in found else "–" for name in COLUMNS]
         print("| " + " | ".join([f"{n}", *cells[1:]]) + " |", flush=True)
+    if not asked.no_browser:
+        found = first_lesson()
+        print(f"notebooks/00_explorer.ipynb: screen {found['screen, s']:.1f} s, map {found['map, s']:.1f} s")
 
 
 if __name__ == "__main__":

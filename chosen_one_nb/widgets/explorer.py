@@ -22,7 +22,7 @@ from .compare import ComparePanel
 from .curve_panel import CurvePanel
 from .decide import DecidePanel
 from .gallery_panel import GalleryPanel
-from .hints import Hints, described
+from .hints import Hints
 from .job import Desk, Job
 from .later import Later
 from .live_figure import show_figures
@@ -152,7 +152,8 @@ class Explorer(Actions):
             ]
         )
         self.ui.add_class("chosen-explorer")
-        self.ui.children += (Hints(tips=described(self.ui) | TABS),)
+        self.hints = Hints(self.ui, TABS)
+        self.ui.children += (self.hints,)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         show_figures([self.map.figure.widget, self.curves.distance.widget, self.curves.loss.widget])
@@ -224,6 +225,7 @@ class Explorer(Actions):
             if len(self.node.images):
                 self.albums.show_gallery(self.node)
             troubles = [trouble for panel in self.panels if (trouble := _trouble(panel)) is not None]
+            self.hints.beat += 1
         if troubles:
             raise troubles[0]
 

@@ -31,6 +31,7 @@ function render({ model, el, signal }) {
       waiting = true;
       requestAnimationFrame(() => { waiting = false; give(root); giveBack(root); });
     };
+    model.send({ want: "fresh", beat: model.get("beat") });
     watcher = new MutationObserver(soon);
     watcher.observe(root, { childList: true, subtree: true, attributeFilter: ["disabled"] });
     root.addEventListener("keydown", (event) => {

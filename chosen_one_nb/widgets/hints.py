@@ -9,6 +9,7 @@ import traitlets
 from ipywidgets import Widget
 from ipywidgets.widgets.widget_description import DescriptionWidget
 
+from .live_figure import LiveFigure
 from .pictures import script
 
 
@@ -19,10 +20,26 @@ class Hints(anywidget.AnyWidget):
     ----------
     tips : dict of str to str
         What to say of each tab and described control, by its title or description.
+    beat : int
+        Counts what has been shown. A page that is opened again while work goes on reads the state of all widgets, then
+        sets them up, and misses what changes meanwhile: it tells the count it has read, and gets all states again
+        where that is not the last.
     """
 
     _esm = script("hints.js")
     tips = traitlets.Dict().tag(sync=True)
+    beat = traitlets.Int().tag(sync=True)
+
+    def __init__(self, screen: Widget, tips: dict[str, str]) -> None:
+        super().__init__(tips=described(screen) | tips)
+        self._screen = screen
+        self.on_msg(self._hear)
+
+    def _hear(self, _widget: Widget, content: dict, _buffers: object) -> None:
+        if content.get("want") == "fresh" and content.get("beat") != self.beat:
+            for widget in _all(self._screen):
+                if not isinstance(widget, LiveFigure):  # which sees to it itself
+                    widget.send_state()
 
 
 def described(widget: Widget) -> dict[str, str]:

@@ -1,0 +1,72 @@
+"""An explorer in JupyterLab, and short words for what a person does on it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import lab
+
+N = 32
+CELLS = [
+    "import painted, pytest\n"
+    "painted.paint(pytest.MonkeyPatch())\n"
+    "from chosen_one_nb.run import Run\n"
+    "from chosen_one_nb.widgets.explorer import Explorer",
+    "from pathlib import Path\n"
+    "if Path('run/run.json').exists():\n"
+    "    run = Run.open('run', painted.MODELS)\n"
+    "else:\n"
+    f"    run = painted.start('run', n_images={N}, target_cluster_size=8)",
+    "explorer = Explorer(run, method='pca')\nexplorer",
+]
+POINT = """([i, n]) => {
+  const traces = [...document.querySelectorAll('.chosen-map .scatterlayer .trace')];
+  const points = traces.map(t => t.querySelectorAll('.point')).find(p => p.length === n);
+  const box = points[i].getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}"""
+RUN_CODE = """async (code) => {
+  const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const future = kernel.requestExecute({ code, store_history: false });
+  let text = '';
+  future.onIOPub = (m) => { text += m.content.text ?? (m.content.evalue ? 'ERROR ' + m.content.evalue : ''); };
+  await future.done;
+  return text;
+}"""
+
+
+class Screen:
+    """A notebook with an explorer in it, and short words for what a person does."""
+
+    def __init__(self, notebook: lab.Notebook) -> None:
+        self.notebook, self.page = notebook, notebook.page
+
+    def find(self, selector: str):
+        return self.page.locator(f".chosen-explorer {selector}")
+
+    def press(self, kind: str) -> None:
+        """Press a button of the explorer by its class."""
+        self.find(f".chosen-{kind}:not([disabled])").first.click()
+
+    def says(self, text: str) -> None:
+        """Wait until the status line says something."""
+        self.find(".chosen-status").filter(has_text=text).wait_for()
+
+    def point(self, index: int) -> list[float]:
+        return self.page.evaluate(POINT, [index, N])
+
+    def step(self, then: str) -> None:
+        self.press("next")
+        self.says(then)
+
+    def python(self, code: str) -> str:
+        """Run code in the notebook's kernel and give what it printed."""
+        return self.page.evaluate(RUN_CODE, code).strip()
+
+    def keep(self, name: str) -> None:
+        """Keep a screenshot, where that was asked for."""
+        if folder := os.environ.get("CHOSEN_SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.wait_for_timeout(1200)
+            self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
