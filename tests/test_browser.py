@@ -343,6 +343,6 @@ def test_the_first_notebook_runs_to_its_end(lesson):
 
 
 def brightness(colour: str) -> float:
-    """Mean of red, green and blue of a CSS colour, such as ``rgb(1, 2, 3)`` or ``color(srgb 0.1 0.2 0.3)``, 0 to 255."""
+    """Mean of red, green and blue, 0 to 255, of a CSS colour: ``rgb(1, 2, 3)`` or ``color(srgb 0.1 0.2 0.3)``."""
     parts = [float(part) for part in re.findall(r"[\d.]+", colour)[:3]]
     return sum(parts) / 3 * (255 if colour.startswith("color(srgb") else 1)
