@@ -22,7 +22,7 @@ CELLS = [
 ]
 POINT = """([i, n]) => {
   const traces = [...document.querySelectorAll('.chosen-map .scatterlayer .trace')];
-  const points = traces.map(t => t.querySelectorAll('.point')).find(p => p.length === n);
+  const points = traces.map(t => t.querySelectorAll('.point')).findLast(p => p.length === n); // above the ghosts
   const box = points[i].getBoundingClientRect();
   return [box.x + box.width / 2, box.y + box.height / 2];
 }"""

@@ -334,7 +334,8 @@ def test_the_first_notebook_shows_a_finished_run(lesson, served):
 def test_the_first_notebook_runs_to_its_end(lesson):
     page = lesson.page
     lesson.wait_idle()
-    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'] pre").count() == 0
+    stderr = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'] pre")
+    assert stderr.all_inner_texts() == []
     assert page.locator(".jp-RenderedImage img").count() == 2
     second = page.locator(".chosen-explorer").nth(1)
     second.locator(".chosen-status").filter(has_text="Next comes Embed").wait_for()

@@ -26,7 +26,8 @@ MARGIN = 4
 WIDE, NARROW = (1600, 2700), (820, 3200)
 POINT = """(index) => {
   const traces = [...document.querySelectorAll('.chosen-map .scatterlayer .trace')];
-  const points = traces.map(t => [...t.querySelectorAll('.point')]).sort((a, b) => b.length - a.length)[0];
+  const groups = traces.map(t => [...t.querySelectorAll('.point')]);
+  const points = groups.findLast(g => g.length === Math.max(...groups.map(h => h.length))); // above the ghosts
   const box = points[index].getBoundingClientRect();
   return [box.x + box.width / 2, box.y + box.height / 2];
 }"""
