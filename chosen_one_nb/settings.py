@@ -143,7 +143,7 @@ class Settings:
         source="not found in the paper; ZichengDuan/TheChosenOne uses 4",
     )
     lora_learning_rate: float = setting(
-        1e-4,
+        2e-4,
         "Learning rate of the LoRA.",
         symbol="theta",
         check=NOT_NEGATIVE,
@@ -151,7 +151,7 @@ class Settings:
         source="not found in the paper; ZichengDuan/TheChosenOne uses 3e-5 for everything",
     )
     token_learning_rate: float = setting(
-        1e-3,
+        5e-3,
         "Learning rate of the new token's rows in the text encoders.",
         symbol="tau",
         check=NOT_NEGATIVE,
@@ -207,7 +207,7 @@ class Settings:
         0.0, "Share of training samples seen without their caption.", check=BELOW_ONE
     )
     prior_share: float = setting(
-        0.0,
+        0.5,
         "Share of each batch drawn from the first gallery with the plain prompt (0 is the paper).",
         check=BELOW_ONE,
     )
@@ -225,9 +225,9 @@ class Settings:
         source="this kit; masked losses: Break-A-Scene, arXiv 2305.16311, section 3.2",
     )
     describe_scene: bool = setting(
-        False,
+        True,
         "Add to each training caption what CLIP sees of that picture's place, pose and surroundings, so that the "
-        "words, not the token, take them up.",
+        "words, not the token, take them up; off is the paper.",
         source="this kit; captions that name what shall not be learnt are common in LoRA training",
     )
     snr_gamma: float | None = setting(
@@ -395,6 +395,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "refine_steps": 500,
         "refine_batch_size": 1,
         "weight_decay": 1e-2,
+        "prior_share": 0.0,
+        "describe_scene": False,
     },
     "quick": {
         "n_images": 16,
@@ -405,6 +407,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lora_rank": 4,
         "refine_steps": 20,
         "refine_batch_size": 4,
+        "prior_share": 0.0,
+        "describe_scene": False,
         "max_iterations": 2,
     },
 }

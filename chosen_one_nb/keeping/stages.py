@@ -203,7 +203,10 @@ def _descriptions(bench: Bench, node: Node) -> list[list[str]] | None:
     if not node.settings.describe_scene:
         return None
     if node.clip is None:
-        raise RunError("describe_scene: expected models with CLIP. Load them with clip=..., or set it to False.")
+        raise RunError(
+            "describe_scene: expected models with CLIP. Load them with clip=..., or go on without: "
+            f"run.branch({node.id!r}, describe_scene=False)."
+        )
     from chosen_one_nb.keeping.inquiring import vocabulary_of
     from chosen_one_nb.looking.asked import noun_of
     from chosen_one_nb.looking.described import descriptions
