@@ -140,7 +140,8 @@ def bench(models: Models, settings: Settings, *, straight: int = 4, say: Callabl
     seeds = image_seeds(settings, 0)
     batch = max(2, settings.batch_size)
     first = generate(models, PROMPT, seeds[:batch], settings.replace(sampling_steps=1))  # what only first calls take
-    refine(models, first.images[:2], settings.replace(refine_steps=1), prompt=PROMPT, latents=first.latents[:2])
+    alone = settings.replace(prior_share=0.0)  # the loop it is compared with has no first gallery
+    refine(models, first.images[:2], alone.replace(refine_steps=1), prompt=PROMPT, latents=first.latents[:2])
     rows: list[Row] = []
 
     def row(stage: str, work: str, flops: float, do: Callable[[], Any]) -> Any:
@@ -158,7 +159,7 @@ def bench(models: Models, settings: Settings, *, straight: int = 4, say: Callabl
     row("embed", work, costs["embed"].flops, lambda: embed(models, gallery.images, settings))
     few = gallery.images[: max(1, settings.target_cluster_size)]
     row("refine", costs["refine"].work, costs["refine"].flops, lambda: refine(
-        models, few, settings, prompt=PROMPT, latents=gallery.latents[: len(few)]))  # fmt: skip
+        models, few, alone, prompt=PROMPT, latents=gallery.latents[: len(few)]))  # fmt: skip
     rows += _straight(models, settings, costs, gallery, straight, tell)
     return Bench(tuple(rows), yardstick, costs.title)
 

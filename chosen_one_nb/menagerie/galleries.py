@@ -165,12 +165,14 @@ class Shelf:
         settings = self.settings.replace(**recipe.drawing)
         if not recipe.learning:
             return self._draw(1, settings).images
-        gallery, character = self._first_gallery(recipe), None
+        first, character = self._first_gallery(recipe), None
+        gallery = first
         for iteration, learning in enumerate(recipe.learning, start=1):
             chosen = self._chosen(gallery, recipe)
             character = refine(
                 self.models, [gallery.images[i] for i in chosen], settings.replace(**learning), prompt=self.prompt,
                 latents=gallery.latents[chosen], character=character, seed=iteration,
+                prior=(first.images, first.latents),
             )  # fmt: skip
             gallery = self._draw(iteration, settings, character)
         return gallery.images
