@@ -53,7 +53,7 @@ FAINT = """() => {
   const own = (e) => parsed(getComputedStyle(e).backgroundColor);
   const ground = (e) => (e ? over(own(e), ground(e.parentElement)) : [255, 255, 255]);
   const written = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-  const skipped = 'svg, style, :disabled, [aria-hidden], .chosen-sign, .chosen-attributes';
+  const skipped = 'svg, style, :disabled, [aria-hidden], .chosen-sign';
   return [...document.querySelectorAll('.chosen-explorer *')]
     .filter((e) => written(e) && e.getBoundingClientRect().width > 0 && !e.closest(skipped))
     .map((e) => {
