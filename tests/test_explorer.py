@@ -498,7 +498,9 @@ def test_merge_ticked_clusters(explorer):
     before = explorer.node.clusters.sizes
     explorer.merge_ticked()
     assert "Tick two" in explorer.status.text
-    explorer.clusters.view.ticked = [0, 1, 2]
+    for cluster, on in ((3, True), (0, True), (1, True), (2, True), (3, False)):
+        explorer.clusters.act({"do": "tick", "cluster": cluster, "on": on})
+    assert explorer.clusters.view.ticked == [0, 1, 2]
     explorer.decide.merge.click()
     assert sorted(explorer.node.clusters.sizes)[-1] == before[:3].sum()
     assert len(explorer.clusters.view.cards) == len(before) - 2

@@ -79,6 +79,19 @@ def test_keys_are_heard_as_actions():
     assert heard == [("choose", 3), ("undo", -1)]
 
 
+def test_what_is_selected_and_left_out_comes_as_messages():
+    gallery = Gallery(selected=[2], excluded=[4])
+    for content in (
+        {"do": "toggle", "trait": "selected", "index": 1},
+        {"do": "toggle", "trait": "excluded", "index": 4},
+        {"do": "toggle", "trait": "name", "index": 4},
+    ):
+        gallery._handle_custom_msg(content, [])
+    assert (gallery.selected, gallery.excluded, gallery.name) == ([1, 2], [], "Pictures")
+    gallery._handle_custom_msg({"do": "select", "ids": [5, 3, 3]}, [])
+    assert gallery.selected == [3, 5]
+
+
 def test_tile_size_is_bounded():
     with pytest.raises(Exception, match="size"):
         Gallery(size=4)

@@ -4,6 +4,8 @@ function render({ model, el, signal }) {
   el.replaceChildren(root);
   fillOnArrival(el, signal);
   const tell = (action, more = {}) => model.send({ do: action, ...more });
+  const underWay = new Map(); // cluster -> ticked or not, until the kernel has said the same
+  const isTicked = (cluster) => underWay.get(cluster) ?? model.get("ticked").includes(cluster);
 
   function build() {
     const focused = root.querySelector(":focus")?.dataset.key;
@@ -39,10 +41,10 @@ function render({ model, el, signal }) {
   function tickbox(data) {
     const box = make("input", { type: "checkbox", "data-key": `tick${data.cluster}`,
       "aria-label": `Tick cluster ${data.cluster} for merging` });
-    box.checked = model.get("ticked").includes(data.cluster);
+    box.checked = isTicked(data.cluster);
     box.addEventListener("change", () => {
-      const others = model.get("ticked").filter((c) => c !== data.cluster);
-      point({ ticked: box.checked ? [...others, data.cluster].sort((a, b) => a - b) : others });
+      underWay.set(data.cluster, box.checked);
+      tell("tick", { cluster: data.cluster, on: box.checked }); // a message: it cannot be overtaken by a later click
     });
     return make("label", { class: "chosen-tick", title: "Tick two or more clusters, then press Merge" }, box, "merge");
   }
@@ -81,9 +83,12 @@ function render({ model, el, signal }) {
 
   keepKeys(root, () => false);
   model.on("change:cards change:album change:labels change:can_choose change:excluded change:empty", coalesce(build));
-  model.on("change:ticked", () => root.querySelectorAll(".chosen-tick input").forEach((box) => {
-    box.checked = model.get("ticked").includes(Number(box.closest("article").dataset.cluster));
-  }));
+  model.on("change:ticked", () => {
+    for (const [cluster, on] of underWay) if (model.get("ticked").includes(cluster) === on) underWay.delete(cluster);
+    root.querySelectorAll(".chosen-tick input").forEach((box) => {
+      box.checked = isTicked(Number(box.closest("article").dataset.cluster));
+    });
+  });
   build();
 }
 export default { render };

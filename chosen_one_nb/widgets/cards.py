@@ -94,11 +94,19 @@ class ClusterPanel(Panel):
 
     @guarded
     def act(self, content: dict[str, Any]) -> None:
-        """Do what was pressed on a card: ``{"do": "choose", "cluster": 3}`` or ``{"do": "look", "index": 7}``."""
-        if content.get("do") == "choose":
-            self.explorer.choose(int(content["cluster"]))
-        elif content.get("do") == "look":
-            self.explorer.look(int(content["index"]))
+        """Do what was pressed on a card.
+
+        ``{"do": "choose", "cluster": 3}``, ``{"do": "look", "index": 7}`` or
+        ``{"do": "tick", "cluster": 3, "on": true}``.
+        """
+        match content.get("do"):
+            case "choose":
+                self.explorer.choose(int(content["cluster"]))
+            case "look":
+                self.explorer.look(int(content["index"]))
+            case "tick":
+                others = set(self.view.ticked) - {cluster := int(content["cluster"])}
+                self.view.ticked = sorted(others | {cluster} if content["on"] else others)
 
     @guarded
     def _hover(self, change: dict[str, Any]) -> None:

@@ -9,15 +9,14 @@ function render({ model, el, signal }) {
   el.replaceChildren(root, dialog);
   fillOnArrival(el, signal);
 
-  const has = (trait, index) => model.get(trait).includes(index);
   const write = (changes) => {
     for (const [trait, value] of Object.entries(changes)) model.set(trait, value);
     model.save_changes();
   };
-  const toggle = (trait, index) => {
-    const now = model.get(trait);
-    write({ [trait]: now.includes(index) ? now.filter((i) => i !== index) : [...now, index].sort((a, b) => a - b) });
-  };
+  // Messages arrive in the order in which they are sent, also with the clicks on other widgets' buttons; a trait
+  // written while an earlier one is still under way would wait, and be overtaken by them.
+  const toggle = (trait, index) => model.send({ do: "toggle", trait, index });
+  const select = (ids) => model.send({ do: "select", ids });
   const label = (index) => model.get("labels")[index] ?? `picture ${index}`;
   const leaveOut = (index) => model.get("can_exclude") && toggle("excluded", index);
 
@@ -100,7 +99,7 @@ function render({ model, el, signal }) {
     const order = [...tiles.keys()];
     const range = ranged && anchor != null ? between(order, anchor, index) : null;
     anchor = index;
-    if (range) write({ selected: [...new Set([...model.get("selected"), ...range])].sort((a, b) => a - b) });
+    if (range) select([...model.get("selected"), ...range]);
     else toggle("selected", index);
   }
 
@@ -162,7 +161,7 @@ function render({ model, el, signal }) {
       z: () => model.send({ do: "undo" }),
       Z: () => model.send({ do: "redo" }),
       y: () => model.send({ do: "redo" }),
-      Escape: () => (dialog.open ? dialog.close() : write({ selected: [] })),
+      Escape: () => (dialog.open ? dialog.close() : select([])),
     };
     if (!(event.key in acts) || (at == null && !"zZy".includes(event.key))) return false;
     acts[event.key]();

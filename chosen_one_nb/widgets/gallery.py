@@ -81,5 +81,11 @@ class Gallery(anywidget.AnyWidget):
             handler(action, index)
 
     def _hear(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
-        if content.get("do") in ("choose", "undo", "redo"):
-            self.press(content["do"], int(content.get("index", -1)))
+        index = int(content.get("index", -1))
+        match content.get("do"):
+            case "choose" | "undo" | "redo" as action:
+                self.press(action, index)
+            case "toggle" if content.get("trait") in ("selected", "excluded"):
+                setattr(self, content["trait"], sorted(set(getattr(self, content["trait"])) ^ {index}))
+            case "select":
+                self.selected = sorted({int(i) for i in content["ids"]})
