@@ -24,6 +24,7 @@ from chosen_one_nb.menagerie.vae import as_tensor
 
 GLOBALS, LOCALS = 2, 4  # large and small crops per picture
 MASKED = 0.3  # share of patches hidden from the student
+SWAPPED = 0.75  # share of views whose surroundings are another picture's
 SPREAD = 0.2  # weight of the crowding loss
 
 
@@ -65,8 +66,11 @@ class Network(nn.Module):
         return hidden[:, 0], hidden[:, 1:]
 
 
-def crops(pixels: Tensor, size: int, low: float, high: float) -> Tensor:
-    """One random crop per picture of ``low`` to ``high`` of its area, possibly mirrored, resized to ``size``."""
+def crops(pixels: Tensor, size: int, low: float, high: float, reach: float = 1.0) -> Tensor:
+    """One random crop per picture of ``low`` to ``high`` of its area, possibly mirrored, resized to ``size``.
+
+    Its middle lies anywhere from the picture's middle (``reach`` 0) to where the crop meets the border (1).
+    """
     n = len(pixels)
     area = torch.empty(n, device=pixels.device).uniform_(low, high)
     ratio = torch.empty_like(area).uniform_(-0.25, 0.25).exp()
@@ -74,26 +78,27 @@ def crops(pixels: Tensor, size: int, low: float, high: float) -> Tensor:
     mirror = torch.where(torch.rand_like(area) < 0.5, -1.0, 1.0)
     theta = pixels.new_zeros(n, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = width * mirror, height
-    theta[:, 0, 2] = (1 - width) * torch.empty_like(area).uniform_(-1, 1)
-    theta[:, 1, 2] = (1 - height) * torch.empty_like(area).uniform_(-1, 1)
+    theta[:, 0, 2] = reach * (1 - width) * torch.empty_like(area).uniform_(-1, 1)
+    theta[:, 1, 2] = reach * (1 - height) * torch.empty_like(area).uniform_(-1, 1)
     grid = F.affine_grid(theta, (n, 3, size, size), align_corners=False)
     cropped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return cropped + 0.03 * torch.randn_like(cropped)
 
 
 def other_surroundings(pixels: Tensor) -> Tensor:
-    """Half of the pictures (B, 3, H, W) get the surroundings of another one, outside a soft disc in the middle.
+    """Most of the pictures (B, 3, H, W) get the surroundings of another one, outside a soft disc in the middle.
 
-    What a picture is of tends to stand in its middle; that much is assumed, and no label is used. The style, and
-    the scene in the other half of the pictures, are still to be seen.
+    What a picture is of tends to stand in its middle; that much is assumed, and no label is used. Which other one
+    is drawn anew at every call, so that two views share no borrowed scene. The style, and the scene of the
+    pictures left alone, are still to be seen.
     """
     n, _, height, width = pixels.shape
     y = torch.linspace(-1, 1, height, device=pixels.device)[:, None]
     x = torch.linspace(-1, 1, width, device=pixels.device)[None, :]
     radius = torch.empty(n, 1, 1, 1, device=pixels.device).uniform_(0.6, 1.0)
-    radius[torch.rand(n, device=pixels.device) < 0.5] = 9.0  # beyond the corners: left as it is
+    radius[torch.rand(n, device=pixels.device) >= SWAPPED] = 9.0  # beyond the corners: left as it is
     inside = torch.sigmoid((radius - (x**2 + y**2).sqrt()) * 12)  # (B, 1, H, W)
-    return inside * pixels + (1 - inside) * pixels.roll(1, 0)
+    return inside * pixels + (1 - inside) * pixels.roll(int(torch.randint(1, max(n, 2), ())), 0)
 
 
 def other_medium(pixels: Tensor) -> Tensor:
@@ -133,7 +138,7 @@ class Distillation:
     def loss(self, pixels: Tensor, size: int, progress: float) -> dict[str, Tensor]:
         """Cross-entropies of student and teacher over crops, and over masked patches."""
         large = torch.cat([crops(other_medium(other_surroundings(pixels)), size, 0.4, 1.0) for _ in range(GLOBALS)])
-        small = torch.cat([crops(other_medium(pixels), size // 2, 0.1, 0.4) for _ in range(LOCALS)])
+        small = torch.cat([crops(other_medium(pixels), size // 2, 0.1, 0.4, reach=0.6) for _ in range(LOCALS)])
         patches = (size // self.student.backbone.config.patch_size) ** 2
         masked = torch.rand(len(large), patches, device=large.device) < MASKED
         with torch.no_grad():

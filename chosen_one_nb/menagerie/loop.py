@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import distributed, nn
 
 
@@ -39,8 +38,8 @@ class Average:
 
 def start_from(model: nn.Module, folder: Path) -> None:
     """Give ``model`` the weights that ``save_pretrained`` left in ``folder``, in the model's own precision."""
-    (file,) = folder.glob("*.safetensors")
-    model.load_state_dict(load_file(file))
+    saved = type(model).from_pretrained(folder, torch_dtype=torch.float32)  # knows the names of the file's version
+    model.load_state_dict(saved.state_dict())
 
 
 def share_gradients(model: nn.Module) -> None:
