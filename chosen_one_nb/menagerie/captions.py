@@ -332,17 +332,17 @@ def _wanted(truth: dict[str, Any], rng: Random) -> set[str]:
     return wanted
 
 
-def caption_of_one(attribute: str, value: str, rng: Random) -> str:
-    """Say one thing alone: "a creature wearing a scarf".
+def caption_of(said: dict[str, str], rng: Random) -> str:
+    """Say very little: "a creature wearing a scarf".
 
     Parameters
     ----------
-    attribute, value : str
-        Of `ATTRIBUTES`; the colours of garments and accessories cannot be said alone.
+    said : dict
+        Attributes of `ATTRIBUTES` and their values; a garment's or an accessory's colour only beside it.
     rng : random.Random
         Source of chance: phrase and noun.
     """
-    return _Writer({"pattern": "plain", attribute: value}, {attribute}, rng).text()
+    return _Writer({"pattern": "plain"} | said, set(said), rng).text()
 
 
 def caption(truth: dict[str, Any], rng: Random) -> Caption:

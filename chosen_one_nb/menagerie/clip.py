@@ -4,7 +4,8 @@ Locked text (as in LiT, arXiv 2111.07991, the other way round): the text side ha
 pipeline's UNet is trained on it, so only the picture's side moves.
 
 Captions teach small things slowly: among a batch's captions a picture is found by its kind and place, seldom by its
-hat. So each picture is also held against captions that name one attribute alone and differ only in its value.
+hat. So each picture is also held against captions that name one attribute alone, or a garment with its colour, and
+differ only in that.
 """
 
 from __future__ import annotations
@@ -26,9 +27,15 @@ from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.text import save_clip
 from chosen_one_nb.menagerie.vae import as_tensor
 
-SAYINGS = 16  # captions of one attribute alone that are averaged for each of its values
-ALONE = [name for name in world.ATTRIBUTES if name not in world.COLOUR_OF]
-PLACES = [list(world.ATTRIBUTES).index(name) for name in ALONE]
+SAYINGS = 16  # captions that are averaged for each thing that can be said
+ALONE = [[{name: value} for value in values] for name, values in world.ATTRIBUTES.items()
+         if name not in world.COLOUR_OF]  # fmt: skip
+COLOURED = [
+    [{part: value, name: colour} for value in world.ATTRIBUTES[part] for colour in world.ATTRIBUTES[name]
+     if (value == "none") == (colour == "none")]
+    for name, part in world.COLOUR_OF.items()
+]  # fmt: skip
+GROUPS = ALONE + COLOURED  # of each group a picture's truth holds exactly one
 
 
 @torch.no_grad()
@@ -38,14 +45,22 @@ def text_features(clip: CLIPModel, tokens: Tensor) -> Tensor:
 
 
 def sayings(clip: CLIPModel, tokenizer: CLIPTokenizer, rng: Random) -> list[Tensor]:
-    """For each attribute of ``ALONE`` the mean text feature of captions that say just one value: (values, D)."""
+    """For each group of ``GROUPS`` the mean text features of captions that say just that: (things to say, D)."""
     groups = []
-    for name in ALONE:
-        texts = [world.caption_of_one(name, value, rng) for value in world.ATTRIBUTES[name] for _ in range(SAYINGS)]
+    for group in GROUPS:
+        texts = [world.caption_of(said, rng) for said in group for _ in range(SAYINGS)]
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         found = text_features(clip, tokens.to(clip.device)).view(-1, SAYINGS, clip.config.projection_dim)
         groups.append(F.normalize(found.mean(1), dim=-1))
     return groups
+
+
+def true_sayings(truths: list[dict]) -> Tensor:
+    """What of each group is true: indices (N, groups)."""
+    return torch.tensor(
+        [[next(i for i, said in enumerate(group) if said.items() <= truth.items()) for group in GROUPS]
+         for truth in ({name: truth[name] for name in world.ATTRIBUTES} for truth in truths)]
+    )  # fmt: skip
 
 
 class Eyes(nn.Module):
@@ -61,11 +76,13 @@ class Eyes(nn.Module):
         self.read_out = nn.Linear(clip.config.vision_config.hidden_size, sum(SIZES))
         self.alone_scale = nn.Parameter(torch.tensor(3.0))
 
-    def loss(self, pixels: Tensor, texts: Tensor, groups: list[Tensor], truth: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, pixels: Tensor, texts: Tensor, groups: list[Tensor], said: Tensor, truth: Tensor
+    ) -> dict[str, Tensor]:
         """Three losses and the share of captions found.
 
-        Contrast against unit text features (B, D) of the pictures' captions; against ``groups``, the features of each
-        attribute's values said alone; and the read-out's cross-entropy against truth (B, attributes).
+        Contrast against unit text features (B, D) of the pictures' captions; against ``groups``, what can be ``said``
+        (B, groups) of them; and the read-out's cross-entropy against truth (B, attributes).
         """
         seen = self.vision(pixel_values=pixels).pooler_output
         features = F.normalize(self.projection(seen), dim=-1)
@@ -74,7 +91,7 @@ class Eyes(nn.Module):
         parts = self.read_out(seen).split(SIZES, dim=1)
         read = torch.stack([F.cross_entropy(part, truth[:, i]) for i, part in enumerate(parts)]).mean()
         scores = [self.alone_scale.exp() * features @ group.T for group in groups]
-        alone = torch.stack([F.cross_entropy(x, truth[:, i]) for i, x in zip(PLACES, scores, strict=True)]).mean()
+        alone = torch.stack([F.cross_entropy(x, said[:, i]) for i, x in enumerate(scores)]).mean()
         contrast = F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)
         right = (logits.argmax(0) == pairs).float().mean()
         return {"loss": contrast + 2 * read + 2 * alone, "read": read, "alone": alone, "right": right}
@@ -93,13 +110,14 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     clip.text_model.eval().requires_grad_(False)
     eyes = Eyes(clip)
     groups = sayings(clip, tokenizer, Random(recipe.seed))
-    wanted, said = targets(truths), captions(work, truths, tokenizer, recipe.n_captions)
+    wanted, said = targets(truths), true_sayings(truths)
+    heard = captions(work, truths, tokenizer, recipe.n_captions)
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         chosen = np.sort(rng.choice(len(images), size=recipe.clip_batch, replace=False))
-        tokens = torch.from_numpy(said[chosen, rng.integers(recipe.n_captions, size=len(chosen))]).long()
+        tokens = torch.from_numpy(heard[chosen, rng.integers(recipe.n_captions, size=len(chosen))]).long()
         texts, pixels = text_features(clip, tokens.to(device)), as_tensor(images[chosen]).to(device)
-        return eyes.loss(pixels, texts, groups, wanted[chosen].to(device))
+        return eyes.loss(pixels, texts, groups, said[chosen].to(device), wanted[chosen].to(device))
 
     best = fit("clip", eyes, loss, minutes=recipe.minutes["clip"], work=work, rate=7e-4, decay=0.998)
     for mine, trained in zip((clip.vision_model, clip.visual_projection), (best.vision, best.projection), strict=True):

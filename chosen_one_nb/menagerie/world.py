@@ -23,7 +23,7 @@ from chosen_one_nb.menagerie.captions import (
     CONTEXTS,
     Caption,
     caption,
-    caption_of_one,
+    caption_of,
     named_in,
     vocabulary,
 )
@@ -42,7 +42,7 @@ __all__ = [
     "Render",
     "WorldError",
     "caption",
-    "caption_of_one",
+    "caption_of",
     "check",
     "named_in",
     "new_scene",
