@@ -104,7 +104,7 @@ class Settings:
         source="the paper's text says once that similarity is cosine",
     )
     cluster_on: Literal["picture", "figure"] = setting(
-        "picture",
+        "figure",
         "Compare whole pictures (the paper), or only the figures, cut out by the extractor's patch tokens.",
         symbol="F(S)",
         source="this kit; against clusters that share a scene rather than a character",
@@ -208,7 +208,7 @@ class Settings:
     )
     prior_share: float = setting(
         0.5,
-        "Share of each batch drawn from the first gallery with the plain prompt (0 is the paper).",
+        "Share of each batch drawn from the first gallery, under the prompt without the token (0 is the paper).",
         check=BELOW_ONE,
     )
     embedding_rule: Literal["none", "std", "norm"] = setting(
@@ -395,6 +395,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "refine_steps": 500,
         "refine_batch_size": 1,
         "weight_decay": 1e-2,
+        "cluster_on": "picture",
         "prior_share": 0.0,
         "describe_scene": False,
     },
@@ -407,6 +408,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lora_rank": 4,
         "refine_steps": 20,
         "refine_batch_size": 4,
+        "cluster_on": "picture",
         "prior_share": 0.0,
         "describe_scene": False,
         "max_iterations": 2,

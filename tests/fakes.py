@@ -71,7 +71,8 @@ def embed(models: Any, images: Any, settings: Any, *, patches: bool = False, on_
 
 def refine(models: Any, images: Any, settings: Any, *, prompt: str, seed: int = 0, character: Any = None,
            latents: Any = None, prior: Any = None, on_step: Any = None, cancelled: Any = None,
-           provenance: Any = None, masks: Any = None, descriptions: Any = None) -> Character:
+           provenance: Any = None, masks: Any = None, descriptions: Any = None,
+           prior_descriptions: Any = None) -> Character:
     models.refined.append({"n": len(images), "seed": seed, "latents": latents.shape, "prior": prior, "masks": masks})
     for step in range(1, settings.refine_steps + 1):
         raise_if_cancelled(cancelled)

@@ -47,6 +47,24 @@ def test_a_run_describes_the_chosen_pictures(models, quick, tmp_path):
     assert all(caption.startswith("a sticker of a fox <v>") for caption in captions)
 
 
+def test_pictures_of_the_first_gallery_are_described_too(models, quick, tmp_path, monkeypatch):
+    from chosen_one_nb.steps import refine as step
+
+    heard = {}
+
+    def listening(*given, real=step.refine, **more):
+        heard.update(more)
+        return real(*given, **more)
+
+    monkeypatch.setattr(step, "refine", listening)
+    settings = quick.replace(n_images=6, describe_scene=True, prior_share=0.5)
+    with Run.start("a sticker of a fox", models, settings, tmp_path / "run") as run:
+        run.next_iteration()
+        chosen = list(run.root.decision.images)
+    assert len(heard["prior_descriptions"]) == 6
+    assert [heard["prior_descriptions"][i] for i in chosen] == heard["descriptions"]
+
+
 def test_without_clip_it_says_what_to_do(models, quick, tmp_path):
     blind = dataclasses.replace(models, clip=None)
     settings = quick.replace(n_images=6, describe_scene=True)

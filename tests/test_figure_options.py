@@ -12,10 +12,9 @@ from chosen_one_nb.steps.refine import refine
 PROMPT = "a sticker of a fox"
 
 
-def test_both_are_off_in_every_preset_and_explained():
-    for name in ("menagerie", "paper", "quick"):
-        settings = Settings.preset(name)
-        assert (settings.cluster_on, settings.scene_weight) == ("picture", 1.0)
+def test_the_papers_preset_has_neither_and_both_are_explained():
+    settings = Settings.preset("paper")
+    assert (settings.cluster_on, settings.scene_weight) == ("picture", 1.0)
     told = {row["name"]: row for row in settings_help()}
     assert told["cluster_on"]["allowed"] == ("picture", "figure")
     assert told["scene_weight"]["symbol"] == "M"

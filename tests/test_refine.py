@@ -14,11 +14,11 @@ from chosen_one_nb.adapters import NewRows, fresh_lora, read_lora, wear_lora, we
 from chosen_one_nb.character import Character
 from chosen_one_nb.denoising import Samples, denoising_loss, endless, snr_weights, square, target
 from chosen_one_nb.latents import decode, encode
-from chosen_one_nb.prompts import Condition, PromptError, condition
+from chosen_one_nb.prompts import PromptError, condition
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.generate import Gallery, generate
-from chosen_one_nb.steps.refine import RefineError, _captions, _each, _texts, refine
+from chosen_one_nb.steps.refine import RefineError, _captions, _each, refine
 from chosen_one_nb.vocabulary import Vocabulary, initial_rows
 
 PROMPT = "a red fox"
@@ -252,13 +252,22 @@ def test_switches_change_what_is_learned(
     assert not same(plain.tokens, other.tokens)
 
 
-def test_prior_pictures_get_the_plain_prompt_and_dropped_ones_nothing() -> None:
-    caption, plain, empty = (Condition(torch.full((1, 2, 3), v), torch.full((1, 4), v)) for v in (1.0, 2.0, 0.0))
-    text = _texts(
-        caption, (plain, empty), torch.tensor([False, True, False, True]), torch.tensor([False, False, True, True])
+def test_prior_pictures_go_without_the_token(models: Any, gallery: Gallery, quick: Any) -> None:
+    """Where every picture is of the prior, the token learns nothing, and only the prior's captions matter."""
+    told = {"prior": (gallery.images, gallery.latents), "latents": gallery.latents, "prompt": PROMPT}
+    alone = quick.replace(prior_share=1 - 1e-9)
+    plain, unheard, snow = (
+        refine(models, gallery.images, alone, **told, **words)
+        for words in ({}, {"descriptions": [["snow"]] * 6}, {"prior_descriptions": [["snow"]] * 6})
     )
-    assert text.embeds[:, 0, 0].tolist() == [1, 2, 0, 0]
-    assert text.pooled[:, 0].tolist() == [1, 2, 0, 0]
+    assert same(plain.tokens, plain.initial)
+    assert same(plain.lora, unheard.lora)
+    assert not same(plain.lora, snow.lora)
+
+
+def test_dropped_captions_teach_the_token_nothing(models: Any, gallery: Gallery, quick: Any) -> None:
+    dropped = refine(models, gallery.images, quick.replace(caption_dropout=1 - 1e-9), prompt=PROMPT)
+    assert same(dropped.tokens, dropped.initial)
 
 
 def test_captions_take_as_many_descriptions_as_the_tokenizers_do(models: Any) -> None:

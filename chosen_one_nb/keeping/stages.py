@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,10 +178,10 @@ def refine(bench: Bench, node: Node) -> Files:
     losses: list[dict[str, Any]] = []
     theta = learn(
         bench.models(), [node.image(i) for i in chosen], settings, prompt=bench.prompt,
-        seed=seed_of(settings, node.iteration, 1), latents=node.latents(chosen), prior=_prior(bench,
-        settings), character=node.theta_in if settings.carry_over == "warm" else None,
-        on_step=_heard(bench.calls, losses), cancelled=bench.calls.cancelled,
-        provenance=_provenance(bench, node), masks=_masks(node), descriptions=_descriptions(bench, node),
+        seed=seed_of(settings, node.iteration, 1), latents=node.latents(chosen), masks=_masks(node),
+        descriptions=_descriptions(bench, node, chosen) if settings.describe_scene else None, **_prior(bench, settings),
+        character=node.theta_in if settings.carry_over == "warm" else None,
+        on_step=_heard(bench.calls, losses), cancelled=bench.calls.cancelled, provenance=_provenance(bench, node),
     )  # fmt: skip
     files = {"losses.json": store.write_json(node.folder / "losses.json", losses)}
     files["theta.json"] = store.write_json(node.folder / "theta.json", {"weights": weights_digest(theta)})
@@ -198,10 +198,8 @@ def _masks(node: Node) -> np.ndarray | None:
     return node.figure.rows(list(node.decision.images)).at(node.image(0).size[::-1])
 
 
-def _descriptions(bench: Bench, node: Node) -> list[list[str]] | None:
-    """What the chosen pictures show beside the character, by CLIP, if captions shall say it."""
-    if not node.settings.describe_scene:
-        return None
+def _descriptions(bench: Bench, node: Node, images: Sequence[int]) -> list[list[str]]:
+    """What pictures of a gallery show beside the character, by CLIP, for their captions."""
     if node.clip is None:
         raise RunError(
             "describe_scene: expected models with CLIP. Load them with clip=..., or go on without: "
@@ -215,8 +213,7 @@ def _descriptions(bench: Bench, node: Node) -> list[list[str]] | None:
     models = bench.models()
     vocabulary = vocabulary_of(None, bench.folder, models.name)
     texts = models.clip.texts(vocabulary.texts(noun_of(bench.prompt)))
-    chosen = node.clip[list(node.decision.images)]
-    found = presence(chosen, texts, vocabulary, sharpness=models.clip.sharpness)
+    found = presence(node.clip[list(images)], texts, vocabulary, sharpness=models.clip.sharpness)
     return descriptions(found, vocabulary, bench.prompt)
 
 
@@ -229,12 +226,13 @@ def weights_digest(theta: Character) -> str:
     return store.digest("\n".join(parts))
 
 
-def _prior(bench: Bench, settings: Any) -> tuple[list[Any], np.ndarray] | None:
-    """The first gallery, where a share of each batch is to come from it."""
+def _prior(bench: Bench, settings: Any) -> dict[str, Any]:
+    """The first gallery, where a share of each batch is to come from it, as :func:`refine` takes it."""
     if not settings.prior_share:
-        return None
+        return {}
     every = range(len(bench.root.images))
-    return list(bench.root.images), bench.root.latents(every)
+    told = _descriptions(bench, bench.root, every) if settings.describe_scene else None
+    return {"prior": (list(bench.root.images), bench.root.latents(every)), "prior_descriptions": told}
 
 
 def _heard(calls: Calls, losses: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:

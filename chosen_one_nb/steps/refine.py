@@ -82,6 +82,7 @@ def refine(
     prior: Prior | None = None,
     masks: np.ndarray | None = None,
     descriptions: Sequence[Sequence[str]] | None = None,
+    prior_descriptions: Sequence[Sequence[str]] | None = None,
     on_step: OnStep | None = None,
     cancelled: CancelledCheck | None = None,
     provenance: dict[str, Any] | None = None,
@@ -105,11 +106,13 @@ def refine(
     latents : ndarray of shape (n, C, h, w), optional
         From the gallery, in the pictures' order; None encodes the pictures.
     prior : (sequence of PIL.Image, ndarray or None), optional
-        Pictures of the first gallery and their latents, mixed in at `prior_share` with the plain prompt.
+        Pictures of the first gallery and their latents, mixed in at `prior_share` under the plain prompt.
     masks : ndarray of bool, shape (n, h, w), optional
         Where the figure is in each picture, at any size: what is outside counts `scene_weight` in the loss.
     descriptions : sequence of sequence of str, length n, optional
         What to add to each picture's caption, the surest first ("in the snow"); what no longer fits is left out.
+    prior_descriptions : sequence of sequence of str, optional
+        The same for the pictures of `prior`: theirs follow the plain prompt.
     on_step : callable, optional
         Given after each step a dict of `step` (from 1), `steps`, `loss`, `ema_loss`, `embedding_norms` (by
         encoder, relative to the vocabulary's mean norm) and `seconds`.
@@ -157,15 +160,16 @@ def refine(
         stack.enter_context(uncompiled())
         batches = _Batches(models, images, latents, prior, masks, settings, seed)
         stack.enter_context(at_work(models.device, pipeline.unet, *_text_encoders(pipeline)))
-        plain = _fixed(pipeline, prompt)
+        empty = _empty(pipeline)
         stack.enter_context(wear_tokens(pipeline, start.token, rows))
         check_prompt(pipeline, start.caption)
         captions = _captions(pipeline, start.caption, descriptions or [()] * len(images))
+        priors = _captions(pipeline, prompt, prior_descriptions or [()] * (len(prior[0]) if prior else 0))
         lora = stack.enter_context(
             wear_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
         )
         stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing or models.low_memory))
-        _train(models, lora, rows, batches, plain, captions, settings, on_step, cancelled)
+        _train(models, lora, rows, batches, empty, (captions, priors), settings, on_step, cancelled)
         weights = read_lora(pipeline.unet)
     about = {"prompt": prompt, "model": models.name, "fingerprint": models.fingerprint, "n_images": len(images),
              "seed": seed, "settings": settings.to_dict(), "captions": captions}  # fmt: skip
@@ -206,12 +210,12 @@ def _captions(pipeline: Any, caption: str, descriptions: Sequence[Sequence[str]]
     return captions
 
 
-def _fixed(pipeline: Any, prompt: str) -> tuple[Condition, Condition]:
-    """Conditions that no trained row enters: the plain prompt, and the empty one."""
+def _empty(pipeline: Any) -> Condition:
+    """The condition that goes with no text at all."""
     with torch.no_grad():
-        plain, empty = condition(pipeline, prompt, guided=True)
+        empty = condition(pipeline, "", guided=True)[1]
     assert empty is not None
-    return plain, empty
+    return empty
 
 
 def _text_encoders(pipeline: Any) -> list[nn.Module]:
@@ -272,23 +276,23 @@ class _Batches:
         self.weights = all_alike if masks is None else place_weights(masks, settings.scene_weight, size)
         self.orders = [endless(len(pool.mean), self.generator) for pool in self.pools]
 
-    def next(self) -> tuple[torch.Tensor, ...]:
-        """Return latents (B, C, h, w), time ids (B, 6), weights (B, 1, h, w), and by picture (B,) three facts.
+    def next(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[int, int]], torch.Tensor]:
+        """Return latents (B, C, h, w), time ids (B, 6), weights (B, 1, h, w), and two facts of each of B pictures.
 
-        These are its number in its pool, whether it is prior, and whether it goes without caption.
+        These are its pool (0 chosen, 1 prior) with its number there, and whether it goes without caption.
         """
         chance = torch.rand(2, self.settings.refine_batch_size, generator=self.generator)
         is_prior = chance[0] < (self.settings.prior_share if len(self.pools) > 1 else 0)
-        drawn = [self._draw(pool) for pool in is_prior.int().tolist()]
-        latents, ids, weights, numbers = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        which = [(pool, next(self.orders[pool])) for pool in is_prior.int().tolist()]
+        drawn = [self._draw(pool, number) for pool, number in which]
+        latents, ids, weights = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         without = chance[1] < self.settings.caption_dropout
-        return latents, ids, weights.to(self.device), numbers, is_prior.to(self.device), without.to(self.device)
+        return latents, ids, weights.to(self.device), which, without.to(self.device)
 
-    def _draw(self, pool: int) -> tuple[torch.Tensor, ...]:
+    def _draw(self, pool: int, number: int) -> tuple[torch.Tensor, ...]:
         """One picture of a pool; those of the prior count as a whole."""
-        number = next(self.orders[pool])
         weights = torch.ones_like(self.weights[:1]) if pool else self.weights[number : number + 1]
-        return *self.pools[pool].draw([number], self.generator), weights, torch.tensor([number])
+        return *self.pools[pool].draw([number], self.generator), weights
 
 
 def _optimizer(groups: list[dict[str, Any]], models: Models) -> torch.optim.Optimizer:
@@ -305,8 +309,8 @@ def _train(
     lora: list[nn.Parameter],
     rows: dict[str, nn.Parameter],
     batches: _Batches,
-    fixed: tuple[Condition, Condition],
-    captions: list[str],
+    empty: Condition,
+    captions: tuple[list[str], list[str]],
     settings: Settings,
     on_step: OnStep | None,
     cancelled: CancelledCheck | None,
@@ -328,9 +332,9 @@ def _train(
     vocabulary, diary = Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
     for _ in range(settings.refine_steps):
         raise_if_cancelled(cancelled)
-        latents, ids, weights, numbers, is_prior, without = batches.next()
-        wanted = [captions[0 if prior else number] for number, prior in zip(numbers, is_prior, strict=True)]
-        text = _texts(_each(pipeline, wanted), fixed, is_prior, without)
+        latents, ids, weights, which, without = batches.next()
+        told = _each(pipeline, [captions[pool][number] for pool, number in which])
+        text = empty.expand(len(which)).where(without, told)
         loss = denoising_loss(
             pipeline.unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma,
             weights=weights,
@@ -349,15 +353,6 @@ def _each(pipeline: Any, captions: list[str]) -> Condition:
     """Encode the captions of a batch (B texts), each different one once."""
     different = list(dict.fromkeys(captions))
     return condition(pipeline, different)[0].rows([different.index(caption) for caption in captions])
-
-
-def _texts(
-    captions: Condition, fixed: tuple[Condition, Condition], is_prior: torch.Tensor, without: torch.Tensor
-) -> Condition:
-    """Give each picture its text: its caption, the plain prompt for prior, nothing where dropped."""
-    n = len(is_prior)
-    plain, empty = (part.expand(n) for part in fixed)
-    return empty.where(without, plain.where(is_prior, captions))
 
 
 class _Diary:
