@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from chosen_one_nb.keeping.node import compared
 from chosen_one_nb.keeping.tables import scores
 from chosen_one_nb.looking.charts import colour_of, curve_chart, loss_chart, map_chart, principal_places, svg
 from chosen_one_nb.settings import settings_help
@@ -153,9 +154,7 @@ def _table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Markup:
 
 def _places(nodes: list[Node]) -> dict[str, np.ndarray]:
     """Map all galleries together, so that positions compare."""
-    seen = {
-        node.id: node.features for node in nodes if node.gallery_of == node.id and node.features is not None
-    }
+    seen = compared([node for node in nodes if node.gallery_of == node.id and node.features is not None])
     return dict(zip(seen, principal_places(list(seen.values())), strict=True)) if seen else {}
 
 

@@ -324,7 +324,7 @@ def test_the_first_notebook_shows_a_finished_run(lesson, served):
     first.locator(".chosen-card").nth(1).wait_for()
     points = "document.querySelector('.chosen-explorer')?.querySelectorAll('.chosen-map .point').length >= 32"
     page.wait_for_function(points)
-    assert first.locator(".chosen-node").count() == 4
+    assert first.locator(".chosen-node").count() == 5
     assert "0b" in first.locator(".chosen-node.is-shown").inner_text()
     (served[0] / "go-on").touch()
     first.locator(".chosen-node[data-node='1']").click()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from chosen_one_nb.denoising import denoising_loss, place_weights
+from chosen_one_nb.keeping.node import compared
 from chosen_one_nb.run import Run, RunError
 from chosen_one_nb.settings import Settings, SettingsError, settings_help
 from chosen_one_nb.steps.refine import refine
@@ -88,6 +89,24 @@ def test_a_branch_clusters_the_same_gallery_on_its_figures(run):
     assert np.array_equal(run.node("0").clustered_on, run.node("0").features)
     assert len(run.recluster(2).sizes) == 2
     assert branch.clip_alone[0].shape == run.root.clip.shape
+
+
+def test_galleries_are_compared_by_figures_where_all_have_them(run):
+    pictures = compared([run.root])["0"]
+    branch = run.branch("0", cluster_on="figure")
+    while run.next_stage != "choose":
+        run.step()
+    assert np.allclose(compared([branch])["0"], branch.figure.figure)
+    assert np.array_equal(compared([run.root, branch])["0"], pictures), "not mixed with whole pictures"
+
+
+@pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
+def test_figures_are_looked_for_before_the_check(models, quick, tmp_path):
+    with Run.start(PROMPT, models, quick.replace(n_images=6, cluster_on="figure"), tmp_path / "figures") as run:
+        while run.next_stage != "cluster":
+            assert not run.root.goes_by_figures
+            run.step()
+        assert run.root.goes_by_figures
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")

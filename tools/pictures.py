@@ -30,10 +30,10 @@ def stacked(pictures: list[Image.Image]) -> Image.Image:
 
 
 def run_picture(run: Run) -> Image.Image:
-    """First gallery, its map with the clusters, the chosen cluster, and the last gallery."""
+    """First gallery, its map with the clusters, the chosen cluster, the last gallery, and the character elsewhere."""
     root, last = run.root, run.current
     chosen = list(root.decision.images)
-    positions = joint_map({"gallery": unit(root.features)}).positions
+    positions = joint_map({"gallery": unit(root.clustered_on)}).positions
     drawn = picture(map_chart(positions, root.clusters.labels, root.clusters.kept, chosen, width=520), scale=1)
     rows = [
         ("the first gallery", list(root.images)[:24]),
@@ -41,7 +41,11 @@ def run_picture(run: Run) -> Image.Image:
     ]
     sheets = [contact_sheet(images, columns=12, tile=72, title=title) for title, images in rows]
     after = contact_sheet(list(last.images)[:24], columns=12, tile=72, title=f"gallery of iteration {last.iteration}")
-    return stacked([sheets[0], drawn, sheets[1], after])
+    places = run.contexts()
+    elsewhere = contact_sheet(
+        [pictures[0] for pictures in places.values()], columns=8, tile=108, captions=list(places), title="the character"
+    )
+    return stacked([sheets[0], drawn, sheets[1], after, elsewhere])
 
 
 if __name__ == "__main__":

@@ -39,6 +39,23 @@ ASIDE = ("patches", "figure")
 """What is seen of a gallery only when asked for; kept beside it."""
 
 
+def compared(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
+    """What the galleries of some embedded nodes can be compared by, as the clustering sees it.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (N, D)
+        By the id of the node that owns the gallery: features of the figures where all the nodes go by them, and
+        of whole pictures otherwise, for the two are not to be mixed.
+    """
+    from chosen_one_nb.steps.embed import in_space
+
+    by_figures = all(node.goes_by_figures for node in nodes)
+    return {
+        node.gallery_of: in_space(node.clustered_on if by_figures else node.features, node.settings) for node in nodes
+    }
+
+
 class Node:
     """One iteration of a run: a gallery, what was seen in it, what was chosen, and the Θ that came of it.
 
@@ -219,6 +236,11 @@ class Node:
         if not self.figure:
             raise RunError(f"cluster_on: figures cannot be compared. {self.figure.reason} Set it to 'picture'.")
         return self.figure.figure
+
+    @property
+    def goes_by_figures(self) -> bool:
+        """Whether it is the figures that are compared here: the settings want it, and they have been found."""
+        return self.settings.cluster_on == "figure" and bool(self.figure)
 
     @property
     def look(self) -> Look | None:

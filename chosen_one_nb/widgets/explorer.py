@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import numpy as np
 
+from chosen_one_nb.keeping.node import compared
+
 from .actions import Actions
 from .attribute_panel import AttributePanel
 from .cards import ClusterPanel
@@ -209,9 +211,7 @@ class Explorer(Actions):
 
     def neighbours(self, index: int, n: int = 5) -> list[tuple[int, float]]:
         """The n pictures nearest to one in feature space, with their distances, nearest first."""
-        from chosen_one_nb.steps.embed import in_space
-
-        points = in_space(self.node.features, self.node.settings)
+        points = compared([self.node])[self.node.gallery_of]
         distances = np.linalg.norm(points - points[index], axis=1)
         order = [int(i) for i in np.argsort(distances, kind="stable") if i != index]
         return [(i, float(distances[i])) for i in order[:n]]

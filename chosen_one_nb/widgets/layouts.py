@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from chosen_one_nb.keeping.node import compared
+
 from .later import Later
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class Layout:
         See `chosen_one_nb.looking.maps.joint_map`.
     galleries : tuple of str
         Ids of the nodes that own them.
+    figures : bool
+        Whether it is made of the figures alone, cut out of their pictures.
     waiting : bool
         Whether this only stands in for a UMAP that is still being computed.
     trouble : str
@@ -40,6 +44,7 @@ class Layout:
 
     map: Map
     galleries: tuple[str, ...]
+    figures: bool = False
     waiting: bool = False
     trouble: str = ""
 
@@ -60,7 +65,8 @@ class Layout:
     @property
     def words(self) -> str:
         """How far the map can be trusted, as a sentence."""
-        said = [self.map.note] if self.map.note else []
+        said = ["the figures alone, cut out of their pictures"] if self.figures else []
+        said += [self.map.note] if self.map.note else []
         for row in self.map.trust.itertuples():
             said.append(
                 f"trustworthiness {row.trustworthiness:.2f}, continuity {row.continuity:.2f} among {row.k} neighbours"
@@ -101,23 +107,25 @@ class Layouts:
         method : {"umap", "pca"}
             While a UMAP is being computed its PCA is given, marked as waiting.
         """
-        key = tuple(dict.fromkeys(node.gallery_of for node in nodes))
+        galleries = tuple(dict.fromkeys(node.gallery_of for node in nodes))
+        figures = all(node.goes_by_figures for node in nodes)
+        key = (*galleries, "figures" if figures else "pictures")
         umap = ("umap", key)
         if method == "umap":
-            found = self._later.get(umap, lambda: self._umap(points(nodes)))
+            found = self._later.get(umap, lambda: self._umap(compared(nodes)))
             if found is not None:
-                return Layout(found, key)
+                return Layout(found, galleries, figures)
         trouble = self._later.error(umap) if method == "umap" else None
         waiting = method == "umap" and self._later.waiting(umap)
-        return Layout(self._at_once(nodes, key), key, waiting, str(trouble or ""))
+        return Layout(self._at_once(nodes, key), galleries, figures, waiting, str(trouble or ""))
 
     def _at_once(self, nodes: Sequence[Node], key: tuple[str, ...]) -> Map:
         """PCA, at once; how far to trust it follows from the background."""
         from chosen_one_nb.looking.maps import joint_map
 
         if key not in self._pca:
-            self._pca[key] = joint_map(points(nodes), method="pca", trust=False)
-        trusted = self._later.get(("pca", key), lambda: joint_map(points(nodes), method="pca"))
+            self._pca[key] = joint_map(compared(nodes), method="pca", trust=False)
+        trusted = self._later.get(("pca", key), lambda: joint_map(compared(nodes), method="pca"))
         return trusted or self._pca[key]
 
     def _umap(self, galleries: dict[str, NDArray[np.floating]]) -> Map:
@@ -127,9 +135,3 @@ class Layouts:
         self._last = joint_map(galleries, method="umap", previous=self._last)
         return self._last
 
-
-def points(nodes: Sequence[Node]) -> dict[str, NDArray[np.floating]]:
-    """Features of several galleries as the clustering sees them, by the id of the node that owns them."""
-    from chosen_one_nb.steps.embed import in_space
-
-    return {node.gallery_of: in_space(node.features, node.settings) for node in nodes}

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import numpy as np
 
+from chosen_one_nb.keeping.node import compared
+
 from .figures import MapFigure
-from .layouts import Layout, Layouts, Method, points
+from .layouts import Layout, Layouts, Method
 from .panel import Panel, button, row
 from .preview import Preview
 from .signs import Marks, marks, plain_marks, tinted_marks
@@ -128,6 +130,7 @@ class MapPanel(Panel):
             self.colour.value,
             layout.method,
             layout.galleries,
+            layout.figures,
             self.thumbs.value,
             self.explorer.attributes.view.lit,
         )
@@ -152,7 +155,7 @@ class MapPanel(Panel):
     def _draw(self, layout: Layout, key: tuple[Any, ...]) -> None:
         node, clusters = self.node, self.node.clusters
         xy = layout.of(node.gallery_of)
-        moved = self.glide.value and self._drawn[:1] != key[:1] and self._drawn[5:7] == key[5:7]
+        moved = self.glide.value and self._drawn[:1] != key[:1] and self._drawn[5:8] == key[5:8]
         self.figure.show(
             xy,
             self._marks(len(xy)),
@@ -162,7 +165,7 @@ class MapPanel(Panel):
             ghosts=layout.others(node.gallery_of),
             numbers=_centres(clusters, xy),
             move=moved,
-            revision=f"{layout.method} {len(layout.galleries)}",
+            revision=f"{layout.method} {layout.figures} {len(layout.galleries)}",
         )
         first = [] if clusters is None else [int(m) for m in clusters.medoids]
         self.figure.thumbnails(node.images if self.thumbs.value else (), first)
@@ -285,8 +288,9 @@ class MapPanel(Panel):
             return
         from chosen_one_nb.looking.maps import sensitivity
 
-        features = points([node])[node.gallery_of]
-        maps = self.explorer.later.get(("variants", node.gallery_of), lambda: sensitivity(features))
+        features = compared([node])[node.gallery_of]
+        key = ("variants", node.gallery_of, node.goes_by_figures)
+        maps = self.explorer.later.get(key, lambda: sensitivity(features))
         if maps is None:
             self.variants.value = "Laying the pictures out nine times…"
             return
