@@ -64,6 +64,16 @@ class Screen:
         """Run code in the notebook's kernel and give what it printed."""
         return self.page.evaluate(RUN_CODE, code).strip()
 
+    def keep_busy(self, seconds: float) -> None:
+        """Have the kernel hear nobody for a while, from now on."""
+        self.page.evaluate(
+            """(seconds) => {
+              const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+              kernel.requestExecute({ code: `import time; time.sleep(${seconds})`, store_history: false });
+            }""",
+            seconds,
+        )
+
     def keep(self, name: str) -> None:
         """Keep a screenshot, where that was asked for."""
         if folder := os.environ.get("CHOSEN_SCREENSHOTS"):

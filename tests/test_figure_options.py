@@ -1,4 +1,4 @@
-"""Clustering on figures and a loss that looks at figures: settings that are off unless asked for."""
+"""Clustering on figures and a loss that looks at figures: two settings that the paper does not have."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,8 @@ from chosen_one_nb.keeping.node import compared
 from chosen_one_nb.run import Run, RunError
 from chosen_one_nb.settings import Settings, SettingsError, settings_help
 from chosen_one_nb.steps.refine import refine
+from chosen_one_nb.widgets.later import Later
+from chosen_one_nb.widgets.layouts import Layouts
 
 PROMPT = "a sticker of a fox"
 
@@ -98,6 +100,19 @@ def test_galleries_are_compared_by_figures_where_all_have_them(run):
         run.step()
     assert np.allclose(compared([branch])["0"], branch.figure.figure)
     assert np.array_equal(compared([run.root, branch])["0"], pictures), "not mixed with whole pictures"
+
+
+@pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
+def test_the_map_says_and_shows_what_is_compared(run):
+    layouts = Layouts(Later())
+    pictures = layouts.get([run.root], "pca")
+    branch = run.branch("0", cluster_on="figure")
+    while run.next_stage != "choose":
+        run.step()
+    figures = layouts.get([branch], "pca")
+    assert ("figures alone" in figures.words, "figures alone" in pictures.words) == (True, False)
+    assert pictures.basis != figures.basis
+    assert not np.allclose(pictures.of("0"), figures.of("0"))
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")

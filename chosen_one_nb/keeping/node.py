@@ -39,21 +39,24 @@ ASIDE = ("patches", "figure")
 """What is seen of a gallery only when asked for; kept beside it."""
 
 
+def by_figures(nodes: Sequence[Node]) -> bool:
+    """Whether galleries can be compared by their figures alone: all these nodes go by them."""
+    return all(node.goes_by_figures for node in nodes)
+
+
 def compared(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
     """What the galleries of some embedded nodes can be compared by, as the clustering sees it.
 
     Returns
     -------
     dict of str to ndarray of shape (N, D)
-        By the id of the node that owns the gallery: features of the figures where all the nodes go by them, and
-        of whole pictures otherwise, for the two are not to be mixed.
+        By the id of the node that owns the gallery: features of the figures if `by_figures`, else of whole
+        pictures, for the two are not to be mixed.
     """
     from chosen_one_nb.steps.embed import in_space
 
-    by_figures = all(node.goes_by_figures for node in nodes)
-    return {
-        node.gallery_of: in_space(node.clustered_on if by_figures else node.features, node.settings) for node in nodes
-    }
+    figures = by_figures(nodes)
+    return {node.gallery_of: in_space(node.clustered_on if figures else node.features, node.settings) for node in nodes}
 
 
 class Node:

@@ -382,8 +382,8 @@ class Painter(Editor):
 
     def _part_figures(self, node: Node, stage: str, calls: Calls) -> None:
         """Look for figures where the settings want a stage to go by them."""
-        compared = node.settings.cluster_on == "figure"  # at "check" already, for the map of a gallery without clusters
-        wanted = {"check": compared, "cluster": compared, "refine": node.settings.scene_weight < 1}
+        figures = node.settings.cluster_on == "figure"  # at "check" already, for the map of a gallery without clusters
+        wanted = {"check": figures, "cluster": figures, "refine": node.settings.scene_weight < 1}
         if wanted.get(stage) and node.figure is None:
             self._compute(node.home, "figure", calls)
 

@@ -210,7 +210,7 @@ class Explorer(Actions):
         return sorted(self._live.get(self.node.gallery_of, ()))
 
     def neighbours(self, index: int, n: int = 5) -> list[tuple[int, float]]:
-        """The n pictures nearest to one in feature space, with their distances, nearest first."""
+        """The n pictures nearest to one, as the clustering sees them, with their distances, nearest first."""
         points = compared([self.node])[self.node.gallery_of]
         distances = np.linalg.norm(points - points[index], axis=1)
         order = [int(i) for i in np.argsort(distances, kind="stable") if i != index]

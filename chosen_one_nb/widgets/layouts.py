@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from chosen_one_nb.keeping.node import compared
+from chosen_one_nb.keeping.node import by_figures, compared
 
 from .later import Later
 
@@ -52,6 +52,11 @@ class Layout:
     def method(self) -> Method:
         """How it was made."""
         return self.map.method
+
+    @property
+    def basis(self) -> tuple[str, tuple[str, ...], bool]:
+        """What positions hang on: they compare between two layouts where this is the same."""
+        return self.method, self.galleries, self.figures
 
     def of(self, gallery: str) -> NDArray[np.floating]:
         """Positions of one gallery, shape (N, 2)."""
@@ -108,7 +113,7 @@ class Layouts:
             While a UMAP is being computed its PCA is given, marked as waiting.
         """
         galleries = tuple(dict.fromkeys(node.gallery_of for node in nodes))
-        figures = all(node.goes_by_figures for node in nodes)
+        figures = by_figures(nodes)
         key = (*galleries, "figures" if figures else "pictures")
         umap = ("umap", key)
         if method == "umap":
@@ -134,4 +139,3 @@ class Layouts:
 
         self._last = joint_map(galleries, method="umap", previous=self._last)
         return self._last
-

@@ -124,13 +124,11 @@ class MapPanel(Panel):
             return
         key = (
             node.id,
+            layout.basis,
             node.edit.clusters if node.edit else None,
             node.decision,
             node.excluded,
             self.colour.value,
-            layout.method,
-            layout.galleries,
-            layout.figures,
             self.thumbs.value,
             self.explorer.attributes.view.lit,
         )
@@ -155,7 +153,7 @@ class MapPanel(Panel):
     def _draw(self, layout: Layout, key: tuple[Any, ...]) -> None:
         node, clusters = self.node, self.node.clusters
         xy = layout.of(node.gallery_of)
-        moved = self.glide.value and self._drawn[:1] != key[:1] and self._drawn[5:8] == key[5:8]
+        moved = self.glide.value and self._drawn[:1] != key[:1] and self._drawn[1:2] == key[1:2]
         self.figure.show(
             xy,
             self._marks(len(xy)),
