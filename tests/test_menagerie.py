@@ -23,6 +23,7 @@ from chosen_one_nb.menagerie.reader import Reader
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.text import said
 from chosen_one_nb.menagerie.tokenizer import word_tokenizer
+from chosen_one_nb.menagerie.unet import figure_shares
 from chosen_one_nb.menagerie.vae import ANCHOR, FAINT, anchor_loss, build, decode, encode, rescale
 
 TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
@@ -82,11 +83,28 @@ def test_training_goes_on_from_its_checkpoint(tmp_path):
 
 
 def test_renders_are_drawn_once(tmp_path):
-    truths, images = renders(tmp_path, 3, 32, workers=1)
-    again, same = renders(tmp_path, 3, 32)
+    truths, images, masks = renders(tmp_path, 3, 32, workers=1)
+    again, same, outlines = renders(tmp_path, 3, 32)
     assert truths == again
     np.testing.assert_array_equal(images, same)
+    np.testing.assert_array_equal(masks, outlines)
     np.testing.assert_array_equal(images[1], draw(1, 32)[1])
+    np.testing.assert_array_equal(masks[1], draw(1, 32)[2])
+
+
+def test_captions_to_learn_from_name_details_more_often():
+    truths, rng = [draw(seed, 32)[0] for seed in range(200)], Random(0)
+    usual, learning = (
+        sum("eyes" in world.caption(truth, rng, details=details).named for truth in truths) for details in (1.0, 2.0)
+    )
+    assert learning > 1.3 * usual > 0
+
+
+def test_a_figure_s_share_of_each_latent_pixel():
+    masks = np.zeros((2, 4, 4), bool)
+    masks[0, :2, :2] = True  # a whole latent pixel
+    masks[1, 3, 3] = True  # a quarter of one
+    assert figure_shares(masks, 2)[:, 0].tolist() == [[[1, 0], [0, 0]], [[0, 0], [0, 0.25]]]
 
 
 def test_captions_are_token_ids_of_the_grammar(tmp_path):
@@ -161,6 +179,14 @@ def test_crops_stay_inside_the_picture():
     assert cropped[:, 0].mean() == pytest.approx(1.0, abs=0.01)
 
 
+def test_crops_without_reach_are_of_the_middle():
+    pixels = torch.zeros(64, 3, 16, 16)
+    pixels[:, :, 4:12, 4:12] = 1.0
+    torch.manual_seed(0)
+    assert crops(pixels, 8, 0.1, 0.15, reach=0.0).mean((1, 2, 3)).min() > 0.9
+    assert crops(pixels, 8, 0.1, 0.15).mean((1, 2, 3)).min() < 0.5
+
+
 def test_other_surroundings_keep_the_middle():
     pixels = torch.linspace(-1, 1, 32)[:, None, None, None].expand(-1, 3, 16, 16).contiguous()
     torch.manual_seed(0)
@@ -168,6 +194,15 @@ def test_other_surroundings_keep_the_middle():
     assert torch.allclose(mixed[:, :, 8, 8], pixels[:, :, 8, 8], atol=0.01)
     changed = (mixed[:, 0, 0, 0] - pixels[:, 0, 0, 0]).abs() > 0.01
     assert 16 < changed.sum() < 32, "about three quarters of them"
+
+
+def test_two_views_borrow_their_surroundings_from_different_pictures():
+    pixels = torch.arange(32.0)[:, None, None, None].expand(-1, 3, 16, 16).contiguous()
+    torch.manual_seed(0)
+    corners = [other_surroundings(pixels)[:, 0, 0, 0].round() for _ in range(2)]
+    borrowed = (corners[0] != pixels[:, 0, 0, 0]) & (corners[1] != pixels[:, 0, 0, 0])
+    assert borrowed.sum() > 8
+    assert (corners[0] != corners[1])[borrowed].all()
 
 
 def test_another_medium_only_fades_or_blurs():

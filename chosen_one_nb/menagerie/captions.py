@@ -107,6 +107,7 @@ SHARE = {
     "extra": 0.4,
     "framing": 0.2,
 }
+DETAILS = ("expression", "pattern", "second", "eyes", "garment", "accessory")  # a few pixels of the figure each
 PART_COLOUR_SHARE = 0.75  # of the named garments and accessories that are named with their colour
 NEGATION_SHARE = {"garment": 0.16, "accessory": 0.16, "extra": 0.06, "pattern": 0.15, "framing": 0.15}
 QUIET = {"none", "plain", "medium"}  # values that are mostly left unsaid
@@ -313,7 +314,7 @@ class _Writer:
         return figure
 
 
-def _wanted(truth: dict[str, Any], rng: Random) -> set[str]:
+def _wanted(truth: dict[str, Any], rng: Random, details: float) -> set[str]:
     """Choose what to name: sometimes nearly nothing, sometimes nearly all."""
     roll = rng.random()
     wanted = {"kind"} if rng.random() < 0.96 else {"colour"}
@@ -324,7 +325,8 @@ def _wanted(truth: dict[str, Any], rng: Random) -> set[str]:
     busy = rng.choice((0.55, 1.0, 1.0, 1.5))
     for name, share in SHARE.items():
         quiet = NEGATION_SHARE.get(name, 1.0) if truth[name] in QUIET else 1.0
-        if rng.random() < share * busy * quiet:
+        often = details if name in DETAILS else 1.0
+        if rng.random() < share * busy * quiet * often:
             wanted.add(name)
     for part in ("garment", "accessory"):
         if part in wanted and truth[part] != "none" and rng.random() < PART_COLOUR_SHARE:
@@ -345,7 +347,7 @@ def caption_of(said: dict[str, str], rng: Random) -> str:
     return _Writer({"pattern": "plain"} | said, set(said), rng).text()
 
 
-def caption(truth: dict[str, Any], rng: Random) -> Caption:
+def caption(truth: dict[str, Any], rng: Random, *, details: float = 1.0) -> Caption:
     """Say a random part of a truth in varied words.
 
     Parameters
@@ -354,13 +356,15 @@ def caption(truth: dict[str, Any], rng: Random) -> Caption:
         From `world.sample`.
     rng : random.Random
         Source of chance.
+    details : float
+        How many times as often as usual to name small things of the figure: `DETAILS`.
 
     Returns
     -------
     Caption
         At most 30 tokens, one for each word and comma.
     """
-    wanted = _wanted(truth, rng)
+    wanted = _wanted(truth, rng, details)
     while True:
         writer = _Writer(truth, wanted, rng)
         text = writer.text()

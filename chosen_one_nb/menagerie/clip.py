@@ -36,6 +36,7 @@ COLOURED = [
     for name, part in world.COLOUR_OF.items()
 ]  # fmt: skip
 GROUPS = ALONE + COLOURED  # of each group a picture's truth holds exactly one
+WEIGHTS = {"pattern": 4.0, "second": 2.0}  # of the groups that say it, 1 of others: what the eyes learn slowest
 
 
 @torch.no_grad()
@@ -75,6 +76,8 @@ class Eyes(nn.Module):
         self.vision, self.projection, self.logit_scale = clip.vision_model, clip.visual_projection, clip.logit_scale
         self.read_out = nn.Linear(clip.config.vision_config.hidden_size, sum(SIZES))
         self.alone_scale = nn.Parameter(torch.tensor(3.0))
+        weights = torch.tensor([max(WEIGHTS.get(name, 1.0) for name in group[0]) for group in GROUPS])
+        self.register_buffer("weights", weights / weights.sum())
 
     def loss(
         self, pixels: Tensor, texts: Tensor, groups: list[Tensor], said: Tensor, truth: Tensor
@@ -91,7 +94,7 @@ class Eyes(nn.Module):
         parts = self.read_out(seen).split(SIZES, dim=1)
         read = torch.stack([F.cross_entropy(part, truth[:, i]) for i, part in enumerate(parts)]).mean()
         scores = [self.alone_scale.exp() * features @ group.T for group in groups]
-        alone = torch.stack([F.cross_entropy(x, said[:, i]) for i, x in enumerate(scores)]).mean()
+        alone = torch.stack([F.cross_entropy(x, said[:, i]) for i, x in enumerate(scores)]) @ self.weights
         contrast = F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)
         right = (logits.argmax(0) == pairs).float().mean()
         return {"loss": contrast + 2 * read + 2 * alone, "read": read, "alone": alone, "right": right}
@@ -102,7 +105,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
 
     What lies in the folder is where it starts, so ``from_saved`` makes no difference here.
     """
-    truths, images = renders(work, recipe.n_renders, recipe.image_size)
+    truths, images, _ = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     tokenizer = CLIPTokenizer.from_pretrained(out / "clip")

@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 
 from chosen_one_nb.menagerie import world
 
+DETAILS = 2.0  # captions to learn from name a figure's details this many times as often as other captions do
 HELD_OUT = 2_000_000_000  # seeds from here on are never trained on
 
 
@@ -26,28 +27,33 @@ def _draw_many(seeds: range, size: int) -> list[tuple[dict, np.ndarray, np.ndarr
     return [draw(seed, size) for seed in seeds]
 
 
-def renders(work: Path, n: int, size: int, *, workers: int | None = None) -> tuple[list[dict], np.ndarray]:
+def renders(work: Path, n: int, size: int, *, workers: int | None = None) -> tuple[list[dict], np.ndarray, np.ndarray]:
     """Return ``n`` training renders, drawing them on the first call and reading them from ``work`` afterwards.
 
     Returns
     -------
     truths : list of dict, length n
     images : uint8 array (n, size, size, 3), memory-mapped
+    masks : bool array (n, size, size), memory-mapped
+        The figures.
     """
-    images_file, truths_file = work / f"renders_{size}_{n}.npy", work / f"renders_{size}_{n}.json"
-    if not truths_file.exists():
+    file = work / f"renders_{size}_{n}.json"
+    arrays = [file.with_suffix(".npy"), file.with_suffix(".masks.npy")]
+    if not file.exists():
         work.mkdir(parents=True, exist_ok=True)
         chunks = [range(start, min(start + 500, n)) for start in range(0, n, 500)]
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             drawn = [item for chunk in pool.map(_draw_many, chunks, [size] * len(chunks)) for item in chunk]
-        np.save(images_file, np.stack([image for _, image, _ in drawn]))
-        truths_file.write_text(json.dumps([truth for truth, _, _ in drawn]))
-    return json.loads(truths_file.read_text()), np.load(images_file, mmap_mode="r")
+        truths, *drawings = zip(*drawn, strict=True)
+        for array, drawing in zip(arrays, drawings, strict=True):
+            np.save(array, np.stack(drawing))
+        file.write_text(json.dumps(truths))
+    return json.loads(file.read_text()), *(np.load(array, mmap_mode="r") for array in arrays)
 
 
 def _caption_many(truths: list[dict], seed: int, each: int, tokenizer: CLIPTokenizer) -> np.ndarray:
     rng = Random(seed)
-    texts = [world.caption(truth, rng).text for truth in truths for _ in range(each)]
+    texts = [world.caption(truth, rng, details=DETAILS).text for truth in truths for _ in range(each)]
     found = tokenizer(texts, padding="max_length", truncation=True, return_tensors="np").input_ids
     return found.astype(np.int16).reshape(len(truths), each, -1)
 

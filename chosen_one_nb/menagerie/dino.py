@@ -177,7 +177,7 @@ def _cross_entropy(target: Tensor, scores: Tensor) -> Tensor:
 
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the extractor and save the teacher's backbone with its preprocessor as ``out/dinov2``."""
-    _, images = renders(work, recipe.n_renders, recipe.image_size)
+    _, images, _ = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     student = Network(build(recipe), recipe.dino_prototypes).to(device)

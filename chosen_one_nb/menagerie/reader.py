@@ -54,7 +54,7 @@ def _augment(pixels: Tensor, size: int) -> Tensor:
 
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the reader on renders, a quarter of them degraded by the autoencoder; save it as ``out/reader``."""
-    truths, images = renders(work, recipe.n_renders, recipe.image_size)
+    truths, images, _ = renders(work, recipe.n_renders, recipe.image_size)
     quarter = len(images) // 4
     again = degraded(images[:quarter], out / "pipeline" / "vae", device)
     wanted = targets(truths)

@@ -28,6 +28,7 @@ from chosen_one_nb.menagerie.vae import encode
 TIME_WIDTH = 8  # numbers per micro-condition (original size, crop, target size: six of them)
 NOISIER = 0.65  # below 1: more of the noisy steps, where the caption decides and shapes are made
 NAMING = 0.2  # weight of naming the picture's attributes, beside the denoising loss
+FIGURE = 2.0  # more weight of the figure in the denoising loss: eyes and patterns are few of a picture's pixels
 UNCONDITIONAL = 0.1  # share of captions dropped, for classifier-free guidance
 NOISE = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
@@ -108,10 +109,17 @@ def cached_latents(folder: Path, images: np.ndarray, work: Path, device: str) ->
     return torch.from_numpy(np.load(file))
 
 
+def figure_shares(masks: np.ndarray, side: int) -> Tensor:
+    """How much of each latent pixel is of the figure: masks (N, H, W) bool -> shares (N, 1, side, side)."""
+    factor = masks.shape[-1] // side
+    shares = masks.reshape(len(masks), side, factor, side, factor).mean((2, 4), dtype=np.float32)
+    return torch.from_numpy(shares)[:, None]
+
+
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the UNet on cached latents and fresh captions; complete ``out/pipeline``."""
     folder = out / "pipeline"
-    truths, images = renders(work, recipe.n_renders, recipe.image_size)
+    truths, images, masks = renders(work, recipe.n_renders, recipe.image_size)
     latents = cached_latents(folder / "vae", images, work, device)
     texts = Texts(folder, device)
     captions_of = captions(work, truths, CLIPTokenizer.from_pretrained(folder / "tokenizer"), recipe.n_captions)
@@ -123,6 +131,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         start_from(unet, folder / "unet")
     model = Naming(unet).to(device, memory_format=torch.channels_last)
     wanted = targets(truths)
+    weights = 1 + FIGURE * figure_shares(masks, latents.shape[-1])
     noise_scheduler = DDIMScheduler(**NOISE)
     size = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, recipe.image_size, recipe.image_size])
 
@@ -137,12 +146,15 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         noisy = noise_scheduler.add_noise(clean, noise, t).contiguous(memory_format=torch.channels_last)
         conditions = {"text_embeds": pooled * keep[:, None], "time_ids": size.expand(len(chosen), -1).to(device)}
         got, logits = model(noisy, t, context * keep[:, None, None], added_cond_kwargs=conditions)
-        denoising = F.mse_loss(got, noise_scheduler.get_velocity(clean, noise, t))
+        error = (got - noise_scheduler.get_velocity(clean, noise, t)).square()
+        weight = weights[chosen].to(device)
+        denoising = (weight * error).mean() / weight.mean()
         asked = wanted[chosen].to(device)
         naming = torch.stack([F.cross_entropy(part, asked[:, i]) for i, part in enumerate(logits)]).mean()
         return {"loss": denoising + NAMING * naming, "denoising": denoising, "naming": naming}
 
-    best = fit("unet", model, loss, minutes=recipe.minutes["unet"], work=work, rate=1.2e-3, decay=0.999).unet
+    rate = 6e-4 if from_saved else 1.2e-3  # what is learnt already is not to be shaken
+    best = fit("unet", model, loss, minutes=recipe.minutes["unet"], work=work, rate=rate, decay=0.999).unet
     best.half().save_pretrained(folder / "unet")
     assemble(folder)
 

@@ -93,7 +93,7 @@ def rescale(vae: AutoencoderKL, latents: Tensor) -> None:
 
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the autoencoder, bring its latents to the spread that the UNet expects, save it to ``out/pipeline/vae``."""
-    _, images = renders(work, recipe.n_renders, recipe.image_size)
+    _, images, _ = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     vae = build(recipe).to(device, memory_format=torch.channels_last)
