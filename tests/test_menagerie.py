@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from transformers import CLIPModel, Dinov2Model
 
 from chosen_one_nb.menagerie import train as command
+from chosen_one_nb.menagerie import vae as vae_module
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.clip import GROUPS, true_sayings
@@ -248,6 +249,19 @@ def test_table_of_one_prompt():
 
 def test_held_out_prompts_ask_for_something():
     assert all(len(caption.named) >= 2 for caption in prompts(20))
+
+
+def test_a_saved_autoencoder_learns_on_without_moving_its_latents(tmp_path):
+    recipe = Recipe(minutes={"vae": 0.02}).with_words(TINY)
+    out, images = tmp_path / "out", renders(tmp_path, recipe.n_renders, recipe.image_size)[1]
+    vae_module.train(recipe, tmp_path, out, "cpu")
+    first = AutoencoderKL.from_pretrained(out / "pipeline/vae", torch_dtype=torch.float32)
+    (tmp_path / "vae.pt").unlink()
+    vae_module.train(recipe, tmp_path, out, "cpu", from_saved=True)
+    second = AutoencoderKL.from_pretrained(out / "pipeline/vae", torch_dtype=torch.float32)
+    latents = encode(first, images, "cpu")
+    assert torch.equal(encode(second, images, "cpu"), latents)
+    assert (decode(second, latents, "cpu") != decode(first, latents, "cpu")).any()
 
 
 def test_the_whole_recipe_makes_stock_models(tmp_path):

@@ -92,13 +92,18 @@ def rescale(vae: AutoencoderKL, latents: Tensor) -> None:
 
 
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
-    """Train the autoencoder, bring its latents to the spread that the UNet expects, save it to ``out/pipeline/vae``."""
+    """Train the autoencoder, bring its latents to the spread that the UNet expects, save it to ``out/pipeline/vae``.
+
+    From a saved one only the decoder learns on: the latents, and the UNet that was made for them, stay valid.
+    """
     _, images, _ = renders(work, recipe.n_renders, recipe.image_size)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     vae = build(recipe).to(device, memory_format=torch.channels_last)
     if from_saved:
         start_from(vae, out / "pipeline" / "vae")
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         pixels = as_tensor(images[np.sort(rng.integers(len(images), size=recipe.vae_batch))]).to(device)
@@ -108,8 +113,12 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         mse = F.mse_loss(decoded.detach(), pixels) / 4
         return {"loss": error + DETAIL * posterior.kl().mean(), "mse": mse}
 
-    best = fit("vae", vae, loss, minutes=recipe.minutes["vae"], work=work, rate=2e-3, decay=0.998, weight_decay=0.0)
-    rescale(best, encode(best, images[:1000], device))
+    best = fit(
+        "vae", vae, loss, minutes=recipe.minutes["vae"], work=work, rate=1e-3 if from_saved else 2e-3,
+        parameters=[p for p in vae.parameters() if p.requires_grad], decay=0.998, weight_decay=0.0,
+    )  # fmt: skip
+    if not from_saved:
+        rescale(best, encode(best, images[:1000], device))
     best.register_to_config(scaling_factor=1.0)
     best.half().save_pretrained(out / "pipeline" / "vae")
 
