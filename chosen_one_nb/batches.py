@@ -85,9 +85,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     text = str(error).lower()
     return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "out of memory" in text
-        or "allocate memory" in text
+        isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text
     )
 
 

@@ -261,9 +261,7 @@ def _plain_training(models: Models, images: list[Image.Image], settings: Setting
     side = unet.config.sample_size * pipeline.vae_scale_factor
     try:
         weights = fresh_lora(unet, settings.lora_rank, g)
-        with wear_lora(
-            unet, weights, rank=settings.lora_rank, alpha=settings.lora_rank, dtype=torch.float32
-        ) as worn:
+        with wear_lora(unet, weights, rank=settings.lora_rank, alpha=settings.lora_rank, dtype=torch.float32) as worn:
             for table in tables:
                 table.requires_grad_(True)
             optimizer = torch.optim.AdamW([*worn, *tables], lr=1e-4)

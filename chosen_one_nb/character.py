@@ -91,15 +91,11 @@ class Character:
             on.
         """
         if not 0 <= strength <= 1:
-            raise CharacterError(
-                f"strength: expected a number from 0 (off) to 1 (as learned), got {strength!r}."
-            )
+            raise CharacterError(f"strength: expected a number from 0 (off) to 1 (as learned), got {strength!r}.")
         with ExitStack() as stack:
             try:
                 stack.enter_context(wear_tokens(pipeline, self.token, self._rows(pipeline, strength)))
-                stack.enter_context(
-                    wear_lora(pipeline.unet, self.lora, rank=self.rank, alpha=self.alpha * strength)
-                )
+                stack.enter_context(wear_lora(pipeline.unet, self.lora, rank=self.rank, alpha=self.alpha * strength))
             except AdapterError as error:
                 raise CharacterError(f"cannot put {self.token!r} on this pipeline: {error}") from error
             yield pipeline
@@ -109,8 +105,7 @@ class Character:
         start = {key: self.initial.get(key, rows) for key, rows in self.tokens.items()}
         places = {key: getattr(pipeline, name).device for key, name, _ in encoders(pipeline)}
         return {
-            key: torch.lerp(start[key], rows, strength).to(places.get(key, "cpu"))
-            for key, rows in self.tokens.items()
+            key: torch.lerp(start[key], rows, strength).to(places.get(key, "cpu")) for key, rows in self.tokens.items()
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -122,9 +117,7 @@ class Character:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        scale = json.dumps(
-            {"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS}
-        )
+        scale = json.dumps({"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS})
         _write(
             folder / LORA_FILE,
             {f"unet.{key}": weight for key, weight in self.lora.items()},
@@ -237,8 +230,7 @@ class Character:
             )
         except KeyError as error:
             raise CharacterError(
-                f"{folder / NOTES_FILE}: the entry {error} is missing. Save the character again, or "
-                "take another copy."
+                f"{folder / NOTES_FILE}: the entry {error} is missing. Save the character again, or take another copy."
             ) from error
 
 

@@ -64,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return given.do(given)
     except KeyboardInterrupt:
-        print(
-            "\nStopped. Every finished stage is kept; the same command goes on from there.", file=sys.stderr
-        )
+        print("\nStopped. Every finished stage is kept; the same command goes on from there.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if given.debug:
@@ -119,9 +117,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     add("prompt", nargs="?", help="what the character is; may be left out where the folder holds a run")
     add("--folder", type=Path, help="where the run lies or will lie (default: runs/<prompt>)")
     add("--preset", help="settings to begin with: menagerie, paper or quick (default: menagerie)")
-    add(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
-    )
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated")
     add(
         "--iterations",
         type=int,
@@ -145,9 +141,7 @@ def _add_show(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("folder", type=Path, help="the run's folder")
     add("--out", type=Path, help="where to write (default: show/ in the run's folder)")
-    add(
-        "--contexts", type=lambda text: text.split(","), help="contexts to draw, with commas (default: eight)"
-    )
+    add("--contexts", type=lambda text: text.split(","), help="contexts to draw, with commas (default: eight)")
     add("--seeds", type=int, default=4, help="pictures per context (default: 4)")
     add("--no-contexts", action="store_true", help="draw nothing; show what there is (needs no models)")
     add("--tile", type=int, default=96, help="side of the pictures on the sheets, in pixels (default: 96)")
@@ -159,9 +153,7 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected numbers with commas, such as 1,4,9, got {text!r}"
-        ) from None
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 1,4,9, got {text!r}") from None
 
 
 # --- run
@@ -252,17 +244,11 @@ def _check_same(run: Run, given: argparse.Namespace) -> None:
     from chosen_one_nb.run import RunError
 
     if given.prompt and given.prompt.strip() != run.prompt:
-        raise RunError(
-            f"{run.folder} holds a run of {run.prompt!r}, not of {given.prompt!r}. Give another --folder."
-        )
+        raise RunError(f"{run.folder} holds a run of {run.prompt!r}, not of {given.prompt!r}. Give another --folder.")
     asked, stored = _settings(given, run.root.settings).to_dict(), run.root.settings.to_dict()
-    different = [
-        f"{name}={stored[name]!r} (asked: {asked[name]!r})" for name in stored if stored[name] != asked[name]
-    ]
+    different = [f"{name}={stored[name]!r} (asked: {asked[name]!r})" for name in stored if stored[name] != asked[name]]
     if different and (given.preset or given.set or given.sampling):
-        raise RunError(
-            f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another."
-        )
+        raise RunError(f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another.")
 
 
 def _choose(run: Run, given: argparse.Namespace) -> None:
@@ -271,9 +257,7 @@ def _choose(run: Run, given: argparse.Namespace) -> None:
         run.select(given.node)
     if given.choose is None and given.choose_images is None:
         return
-    _decide(
-        run, given, cluster=given.choose, images=given.choose_images, exclude=given.exclude, note=given.note
-    )
+    _decide(run, given, cluster=given.choose, images=given.choose_images, exclude=given.exclude, note=given.note)
 
 
 def _decide(run: Run, given: argparse.Namespace, **choice: Any) -> None:
@@ -313,13 +297,7 @@ def _asked(run: Run, given: argparse.Namespace) -> bool:
     clusters = run.current.clusters
     print("cluster  images  cohesion")
     for cluster in clusters.order:
-        mark = (
-            "  proposed"
-            if cluster == clusters.proposed
-            else ""
-            if clusters.kept[cluster]
-            else "  dropped: small"
-        )
+        mark = "  proposed" if cluster == clusters.proposed else "" if clusters.kept[cluster] else "  dropped: small"
         print(f"{cluster:>7}  {clusters.sizes[cluster]:>6}  {clusters.cohesion[cluster]:>8.3f}{mark}")
     answer = input("cluster to take (Enter: the proposed one, q: stop): ").strip()
     if answer.lower() == "q":

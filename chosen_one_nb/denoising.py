@@ -72,9 +72,7 @@ class Samples:
         if latents is not None and len(latents) != len(images):
             raise ValueError(f"latents: expected one for each of {len(images)} pictures, got {len(latents)}.")
         size = (
-            latent_size(pipeline, image_size)[0]
-            if latents is None
-            else (latents.shape[-1] * pipeline.vae_scale_factor)
+            latent_size(pipeline, image_size)[0] if latents is None else (latents.shape[-1] * pipeline.vae_scale_factor)
         )
         device = device or pipeline.device
         cut = [square(image, size) for image in images]
@@ -89,9 +87,7 @@ class Samples:
     def draw(self, ids: Sequence[int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw the latents (B, C, h, w) and time ids (B, 6) of pictures by their numbers."""
         chosen = torch.as_tensor(ids, device=self.mean.device)
-        return self.mean[chosen] + self.spread[chosen] * _normal(self.mean[chosen], generator), self.time_ids[
-            chosen
-        ]
+        return self.mean[chosen] + self.spread[chosen] * _normal(self.mean[chosen], generator), self.time_ids[chosen]
 
 
 def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> torch.Tensor:
@@ -155,9 +151,7 @@ def snr_weights(scheduler: Any, times: torch.Tensor, gamma: float | None) -> tor
         return 1.0
     alphas = scheduler.alphas_cumprod.to(times.device)[times]
     snr = alphas / (1 - alphas)
-    by = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[
-        scheduler.config.prediction_type
-    ]
+    by = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[scheduler.config.prediction_type]
     return snr.clamp(max=gamma) / by.clamp(min=1e-8)
 
 

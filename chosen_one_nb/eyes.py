@@ -92,9 +92,7 @@ class FeatureExtractor:
         folder = origin.fetch()
         kind = model_type(folder)
         if kind not in classes:
-            raise ModelError(
-                f"{source}: expected a feature extractor of type {', '.join(classes)}, got {kind!r}."
-            )
+            raise ModelError(f"{source}: expected a feature extractor of type {', '.join(classes)}, got {kind!r}.")
         more = {"add_pooling_layer": False} if kind == "vit" else {}
         model, processor = _loaded(getattr(transformers, classes[kind]), kind, folder, device, dtype, **more)
         return cls(model, processor, str(origin.pinned(folder)))
@@ -244,9 +242,7 @@ class Clip:
     def _batches(self, items: Sequence[Any], size: int, look: Callable[[Sequence[Any]], Any]) -> np.ndarray:
         with at_work(self.device, self.model):
             parts = batches(len(items), size, lambda part: look(items[part.start : part.stop]), SMALLER)
-            vectors = [
-                torch.nn.functional.normalize(_tensor(part).float(), dim=-1).cpu().numpy() for _, part in parts
-            ]
+            vectors = [torch.nn.functional.normalize(_tensor(part).float(), dim=-1).cpu().numpy() for _, part in parts]
         return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
 
 

@@ -46,9 +46,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 def type_name(hint: Any) -> str:
     """Name a field's type for people: "int or None", "choice"."""
-    names = [
-        "choice" if typing.get_origin(option) is Literal else option.__name__ for option in _options(hint)
-    ]
+    names = ["choice" if typing.get_origin(option) is Literal else option.__name__ for option in _options(hint)]
     return " or ".join("None" if name == "NoneType" else name for name in names)
 
 

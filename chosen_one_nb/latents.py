@@ -31,9 +31,7 @@ def latent_size(pipeline: Any, image_size: int | None) -> tuple[int, int]:
     factor = pipeline.vae_scale_factor
     pixels = image_size or pipeline.unet.config.sample_size * factor
     if pixels % 8 or pixels % factor:
-        raise ValueError(
-            f"image_size: expected a multiple of 8 and of {factor} pixels for this model, got {pixels}."
-        )
+        raise ValueError(f"image_size: expected a multiple of 8 and of {factor} pixels for this model, got {pixels}.")
     return pixels, pixels // factor
 
 

@@ -80,7 +80,7 @@ def convert_line(file: str = "MODEL.bin") -> str:
     new = str(Path(file).with_suffix(".safetensors"))
     return (
         "Where you trust it, convert it once, which runs none of its code:\n"
-        "    python -c \"import torch; from safetensors.torch import save_file; "
+        '    python -c "import torch; from safetensors.torch import save_file; '
         f"d = torch.load({file!r}, map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
         f"save_file({{k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}}, {new!r}, "
         "{'format': 'pt'})\""

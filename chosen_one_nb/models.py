@@ -244,9 +244,7 @@ def settle(device: torch.device, pipeline: Any, seeing: Any, reading: Any, low_m
             eye.device = device
 
 
-def _recipe(
-    name: Any, made_of: list[str], extractor: Any, clip: Any, distilled: Any, config: Any
-) -> dict[str, str]:
+def _recipe(name: Any, made_of: list[str], extractor: Any, clip: Any, distilled: Any, config: Any) -> dict[str, str]:
     """The arguments that load the same models again."""
     whole = str(name) in KNOWN or Path(made_of[0]).exists()
     found = {

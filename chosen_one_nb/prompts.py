@@ -76,9 +76,7 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
         If the prompt is empty, too long for a tokenizer, or holds the forbidden token.
     """
     if not isinstance(prompt, str) or not prompt.strip():
-        raise PromptError(
-            f"prompt: expected a description such as 'a sticker of a fox', got {prompt!r}."
-        )
+        raise PromptError(f"prompt: expected a description such as 'a sticker of a fox', got {prompt!r}.")
     if forbidden and forbidden in prompt:
         raise PromptError(
             f"prompt: expected text without {forbidden!r}, got {prompt!r}. That word will stand for "

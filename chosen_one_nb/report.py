@@ -179,13 +179,7 @@ def _clusters(node: Node) -> Markup:
     rows = []
     for cluster in clusters.order:
         swatch = tag("span", class_="swatch", style=f"background:{colour_of(int(cluster))}")
-        what = (
-            "proposed"
-            if cluster == clusters.proposed
-            else ""
-            if clusters.kept[cluster]
-            else "dropped: too small"
-        )
+        what = "proposed" if cluster == clusters.proposed else "" if clusters.kept[cluster] else "dropped: too small"
         medoid = int(clusters.medoids[cluster])
         image = tag("figure", picture_tag(node.image(medoid), f"medoid of cluster {cluster}, image {medoid}"))
         numbers = [clusters.sizes[cluster], f"{clusters.cohesion[cluster]:.3f}"]
@@ -223,9 +217,7 @@ def _figures(node: Node, indices: Iterable[int]) -> Markup:
         cluster = f", cluster {node.clusters.labels[i]}" if node.clusters is not None else ""
         words = f"image {i}, seed {node.seeds[i]}{cluster}{', ' + mark if mark else ''}"
         caption = f"{i}{' ✓' if mark == 'chosen' else ' left out' if mark else ''}"
-        figures.append(
-            tag("figure", picture_tag(node.image(i), words), tag("figcaption", caption), class_=mark)
-        )
+        figures.append(tag("figure", picture_tag(node.image(i), words), tag("figcaption", caption), class_=mark))
     return tag("div", figures, class_="row")
 
 

@@ -414,9 +414,7 @@ class Run(Painter):
         """Make the node that is to be worked on the current one, adding it to the tree if need be."""
         node, stage = self._next()
         if stage is None:
-            raise RunError(
-                f"Finished, {self._outcome(node)} To go on all the same: run.go_on(), then run.step()."
-            )
+            raise RunError(f"Finished, {self._outcome(node)} To go on all the same: run.go_on(), then run.step().")
         if node.refined:
             node = self._add_node(node)
         elif node.id != self._current:

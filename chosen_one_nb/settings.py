@@ -52,9 +52,7 @@ class Settings:
     """
 
     # generate
-    seed: int = setting(
-        0, "Start of all randomness of a run: image seeds, clustering, training.", check=NOT_NEGATIVE
-    )
+    seed: int = setting(0, "Start of all randomness of a run: image seeds, clustering, training.", check=NOT_NEGATIVE)
     n_images: int = setting(
         64,
         "Pictures in a gallery.",
@@ -203,9 +201,7 @@ class Settings:
         certainty="X",
         source="where the token stands is not found in the paper",
     )
-    caption_dropout: float = setting(
-        0.0, "Share of training samples seen without their caption.", check=BELOW_ONE
-    )
+    caption_dropout: float = setting(0.0, "Share of training samples seen without their caption.", check=BELOW_ONE)
     prior_share: float = setting(
         0.5,
         "Share of each batch drawn from the first gallery, under the prompt without the token (0 is the paper).",

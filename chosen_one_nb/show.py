@@ -112,9 +112,7 @@ def curve_picture(run: Run, *, scale: int = 2) -> Image.Image:
     return picture(curve_chart(run.curve().to_dict("records")), scale=scale)
 
 
-def context_sheet(
-    pictures: Mapping[str, Sequence[Image.Image]], *, tile: int = 128, title: str = ""
-) -> Image.Image:
+def context_sheet(pictures: Mapping[str, Sequence[Image.Image]], *, tile: int = 128, title: str = "") -> Image.Image:
     """Show pictures by context: a column each, the context under its pictures.
 
     Parameters
@@ -134,9 +132,7 @@ def context_sheet(
     return contact_sheet(images, columns=len(pictures), tile=tile, captions=captions, title=title)
 
 
-def before_and_after(
-    first: Sequence[Image.Image], after: Sequence[Image.Image], *, tile: int = 96
-) -> Image.Image:
+def before_and_after(first: Sequence[Image.Image], after: Sequence[Image.Image], *, tile: int = 96) -> Image.Image:
     """Show a row of first-gallery pictures above a row of the character."""
     return contact_sheet([*first, *after], columns=max(len(first), 1), tile=tile)
 
@@ -157,9 +153,7 @@ def write_all(run: Run, folder: Path, *, tile: int = 96) -> list[Path]:
     list of Path
         ``gallery-0.png``, ..., ``distance.png``, ``contexts.png`` (if drawn), ``report.html``.
     """
-    sheets = {
-        f"gallery-{node.id}.png": gallery_sheet(node, tile=tile) for node in run.nodes.values() if node.images
-    }
+    sheets = {f"gallery-{node.id}.png": gallery_sheet(node, tile=tile) for node in run.nodes.values() if node.images}
     sheets["distance.png"] = curve_picture(run)
     if drawn := run.drawn_contexts():
         sheets["contexts.png"] = context_sheet(drawn, title=run.prompt)

@@ -114,9 +114,7 @@ def _told(error: OSError, path: Path, size: int) -> StoreError:
     elif error.errno == errno.ENOENT:
         return gone(path.parent)
     else:
-        text = (
-            f"{path} could not be written ({error.strerror or error}). Mend that and call the same step again"
-        )
+        text = f"{path} could not be written ({error.strerror or error}). Mend that and call the same step again"
     return StoreError(f"{text}; what was stored before is untouched.", path)
 
 
@@ -218,9 +216,7 @@ def sweep(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> Stamp:
     """Write a value as indented UTF-8 JSON; see `write_bytes`."""
-    return write_bytes(
-        path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    )
+    return write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def write_array(path: Path, array: np.ndarray, *, flush: bool = True) -> Stamp:
@@ -278,9 +274,7 @@ def read_bytes(path: Path, stamp: Stamp | None = None) -> bytes:
     if stamp and len(data) != stamp["bytes"]:
         raise StoreError(f"{path} is damaged: expected {stamp['bytes']:,} bytes, got {len(data):,}.", path)
     if stamp and digest(data) != stamp["sha256"]:
-        raise StoreError(
-            f"{path} is damaged: its contents are not what was written (checksum differs).", path
-        )
+        raise StoreError(f"{path} is damaged: its contents are not what was written (checksum differs).", path)
     return data
 
 

@@ -216,9 +216,7 @@ def save_clip(folder: Path) -> None:
         CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12)
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
-        folder
-    )
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

@@ -36,8 +36,19 @@ def picture(seed: int, far: float) -> Image.Image:
     return Image.fromarray(np.clip(GROUPS[group] + noise, 0, 255).astype(np.uint8))
 
 
-def generate(models: Any, prompt: str, seeds: Any, settings: Any, *, character: Any = None, strength: float = 1.0,
-             negative: Any = None, on_progress: Any = None, on_batch: Any = None, cancelled: Any = None) -> Gallery:
+def generate(
+    models: Any,
+    prompt: str,
+    seeds: Any,
+    settings: Any,
+    *,
+    character: Any = None,
+    strength: float = 1.0,
+    negative: Any = None,
+    on_progress: Any = None,
+    on_batch: Any = None,
+    cancelled: Any = None,
+) -> Gallery:
     images = []
     models.drawn.append((prompt, len(seeds)))
     for i, seed in enumerate(seeds):
@@ -61,18 +72,32 @@ def colours(images: Any) -> np.ndarray:
     return pixels.reshape(len(pixels), 2, -1, 3).mean(axis=2).reshape(len(pixels), 6)
 
 
-def embed(models: Any, images: Any, settings: Any, *, patches: bool = False, on_progress: Any = None,
-          cancelled: Any = None) -> Features:
+def embed(
+    models: Any, images: Any, settings: Any, *, patches: bool = False, on_progress: Any = None, cancelled: Any = None
+) -> Features:
     raise_if_cancelled(cancelled)
     report(on_progress, "embed", len(images), len(images), "images")
     tokens = np.zeros((len(images), 4, 6), np.float16) if patches else None
     return Features(colours(images), tokens, (2, 2))
 
 
-def refine(models: Any, images: Any, settings: Any, *, prompt: str, seed: int = 0, character: Any = None,
-           latents: Any = None, prior: Any = None, on_step: Any = None, cancelled: Any = None,
-           provenance: Any = None, masks: Any = None, descriptions: Any = None,
-           prior_descriptions: Any = None) -> Character:
+def refine(
+    models: Any,
+    images: Any,
+    settings: Any,
+    *,
+    prompt: str,
+    seed: int = 0,
+    character: Any = None,
+    latents: Any = None,
+    prior: Any = None,
+    on_step: Any = None,
+    cancelled: Any = None,
+    provenance: Any = None,
+    masks: Any = None,
+    descriptions: Any = None,
+    prior_descriptions: Any = None,
+) -> Character:
     models.refined.append({"n": len(images), "seed": seed, "latents": latents.shape, "prior": prior, "masks": masks})
     for step in range(1, settings.refine_steps + 1):
         raise_if_cancelled(cancelled)
@@ -101,9 +126,17 @@ class FakeClip:
 def fake_models(name: str = "fake", fingerprint: str = "f" * 64) -> Any:
     """Models that draw nothing but remember what was asked of them in `drawn` and `refined`."""
     pipeline, extractor = SimpleNamespace(), SimpleNamespace(name="colours", width=6, patch_tokens=True)
-    return SimpleNamespace(pipeline=pipeline, extractor=extractor, clip=FakeClip(), name=name,
-                           fingerprint=fingerprint, recipe={"name": name}, device=torch.device("cpu"),
-                           drawn=[], refined=[])
+    return SimpleNamespace(
+        pipeline=pipeline,
+        extractor=extractor,
+        clip=FakeClip(),
+        name=name,
+        fingerprint=fingerprint,
+        recipe={"name": name},
+        device=torch.device("cpu"),
+        drawn=[],
+        refined=[],
+    )
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,9 +173,7 @@ class Notebook:
 
     def command(self, name: str, **arguments: Any) -> None:
         """Run one of Lab's commands, such as ``notebook:run-all-cells``."""
-        self.page.evaluate(
-            "([name, args]) => { jupyterapp.commands.execute(name, args); }", [name, arguments]
-        )
+        self.page.evaluate("([name, args]) => { jupyterapp.commands.execute(name, args); }", [name, arguments])
 
     def do(self, name: str) -> None:
         """Run one of Lab's commands and wait until it is done."""

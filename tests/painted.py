@@ -189,7 +189,8 @@ def settings(**changes: Any) -> Settings:
             "min_cluster_size": 3,
             "batch_size": 8,
             "refine_steps": 12,
-            "max_iterations": 2, "convergence": 0.3,
+            "max_iterations": 2,
+            "convergence": 0.3,
             **changes,
         }
     )

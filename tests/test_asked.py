@@ -4,12 +4,14 @@ import pytest
 from chosen_one_nb.looking.asked import asked, classify, noun_of, pieces
 from chosen_one_nb.looking.vocabulary import read_vocabulary
 
-WORDS = read_vocabulary({
-    "accessory": {"kind": "identity", "phrases": ["wearing a red hat", "wearing a hat", "wearing glasses"]},
-    "place": {"kind": "incidental", "phrases": ["in a forest", "at the beach"]},
-    "around": ["leaves around it"],
-    "fur": {"kind": "identity", "phrases": [{"text": "with orange fur", "attribute": "orange fur"}]},
-}).attributes
+WORDS = read_vocabulary(
+    {
+        "accessory": {"kind": "identity", "phrases": ["wearing a red hat", "wearing a hat", "wearing glasses"]},
+        "place": {"kind": "incidental", "phrases": ["in a forest", "at the beach"]},
+        "around": ["leaves around it"],
+        "fur": {"kind": "identity", "phrases": [{"text": "with orange fur", "attribute": "orange fur"}]},
+    }
+).attributes
 NAMES = [attribute.name for attribute in WORDS]
 
 
@@ -17,18 +19,21 @@ def said(prompt, **options):
     return {name for name, reason in zip(NAMES, asked(WORDS, prompt, **options), strict=True) if reason}
 
 
-@pytest.mark.parametrize(("prompt", "names"), [
-    ("a sticker of a fox", set()),
-    ("a fox wearing a red hat in the forest", {"wearing a red hat", "wearing a hat", "in a forest"}),
-    ("a fox with a hat", {"wearing a hat"}),
-    ("a fox with a red scarf and a blue hat", {"wearing a hat"}),  # no red hat
-    ("a fox without a hat at the beach", {"at the beach"}),
-    ("a fox with no red hat, wearing glasses", {"wearing glasses"}),
-    ("a fox in forests", {"in a forest"}),
-    ("A FOX IN A FOREST", {"in a forest"}),
-    ("", set()),
-    ("!?", set()),
-])
+@pytest.mark.parametrize(
+    ("prompt", "names"),
+    [
+        ("a sticker of a fox", set()),
+        ("a fox wearing a red hat in the forest", {"wearing a red hat", "wearing a hat", "in a forest"}),
+        ("a fox with a hat", {"wearing a hat"}),
+        ("a fox with a red scarf and a blue hat", {"wearing a hat"}),  # no red hat
+        ("a fox without a hat at the beach", {"at the beach"}),
+        ("a fox with no red hat, wearing glasses", {"wearing glasses"}),
+        ("a fox in forests", {"in a forest"}),
+        ("A FOX IN A FOREST", {"in a forest"}),
+        ("", set()),
+        ("!?", set()),
+    ],
+)
 def test_what_the_words_of_a_prompt_ask_for(prompt, names):
     assert said(prompt) == names
 
@@ -57,15 +62,18 @@ def test_pieces_do_not_reach_over_a_gap():
     assert pieces("a red hat, no leaves, a fox") == ["red", "red hat", "hat", "fox"]
 
 
-@pytest.mark.parametrize(("prompt", "noun"), [
-    ("a sticker of a ginger cat", "cat"),
-    ("a photo of a 50 years old man with curly hair", "man"),
-    ("a rendering of a cute albino porcupine, cozy indoor lighting", "porcupine"),
-    ("a purple astronaut", "astronaut"),
-    ("a portrait of a man with a mustache and a hat, fauvism", "man"),
-    ("", "character"),
-    ("123", "character"),
-])
+@pytest.mark.parametrize(
+    ("prompt", "noun"),
+    [
+        ("a sticker of a ginger cat", "cat"),
+        ("a photo of a 50 years old man with curly hair", "man"),
+        ("a rendering of a cute albino porcupine, cozy indoor lighting", "porcupine"),
+        ("a purple astronaut", "astronaut"),
+        ("a portrait of a man with a mustache and a hat, fauvism", "man"),
+        ("", "character"),
+        ("123", "character"),
+    ],
+)
 def test_the_noun_of_a_prompt(prompt, noun):
     assert noun_of(prompt) == noun
 
@@ -74,8 +82,14 @@ def test_asked_comes_before_the_group_and_the_picture_speaks_where_it_is_open():
     evidence = np.array([-1, -1, -1, 1, 1, 0.4, -1])
     table = classify(WORDS, "a fox with glasses in a forest", on_figure=evidence).set_index("attribute")
     assert table.answer.to_dict() == {
-        "wearing a red hat": "identity", "wearing a hat": "identity", "wearing glasses": "asked",
-        "in a forest": "asked", "at the beach": "incidental", "leaves around it": "identity", "orange fur": "identity"}
+        "wearing a red hat": "identity",
+        "wearing a hat": "identity",
+        "wearing glasses": "asked",
+        "in a forest": "asked",
+        "at the beach": "incidental",
+        "leaves around it": "identity",
+        "orange fur": "identity",
+    }
     assert table.why["leaves around it"] == "it shows on the figure"
     assert table.why["in a forest"] == 'the prompt says "forest"'
 

@@ -12,7 +12,7 @@ from chosen_one_nb.looking.vocabulary import Attribute, read_vocabulary
 
 def toy(values):
     values = np.array(values, float)
-    names = "abcdefgh"[:values.shape[1]]
+    names = "abcdefgh"[: values.shape[1]]
     attributes = tuple(Attribute(name, "group", "seen", False, (at,), (name,)) for at, name in enumerate(names))
     return Presence(values, attributes, np.ones(len(names), bool))
 
@@ -21,9 +21,11 @@ def planted(rng, n=128, size=14, share=1.0, phrases=60):
     """A gallery whose first `size` pictures mostly have thing 0, which one in eight of the others has."""
     truth = rng.random((n, phrases)) < 0.125
     truth[:size, 0] = rng.random(size) < share
-    return Presence(np.clip(truth + 0.2 * rng.standard_normal(truth.shape), 0, 1),
-                    tuple(Attribute(str(at), "g", "seen", False, (at,), (str(at),)) for at in range(phrases)),
-                    np.ones(phrases, bool))
+    return Presence(
+        np.clip(truth + 0.2 * rng.standard_normal(truth.shape), 0, 1),
+        tuple(Attribute(str(at), "g", "seen", False, (at,), (str(at),)) for at in range(phrases)),
+        np.ones(phrases, bool),
+    )
 
 
 def test_the_table_says_what_one_can_count():
@@ -127,8 +129,9 @@ def test_drift_against_the_first_gallery_is_the_same_comparison():
 
 def test_a_gallery_of_128_and_600_phrases_takes_less_than_two_seconds():
     rng = np.random.default_rng(7)
-    words = read_vocabulary({f"group {g}": {"one_of": g % 2 == 0, "phrases": [f"{g} {i}" for i in range(40)]}
-                             for g in range(15)})
+    words = read_vocabulary(
+        {f"group {g}": {"one_of": g % 2 == 0, "phrases": [f"{g} {i}" for i in range(40)]} for g in range(15)}
+    )
     images, texts = rng.standard_normal((128, 768)), rng.standard_normal((600, 768))
     start = time.process_time()
     contrast(presence(images, texts, words), range(12), permutations=1000)

@@ -89,9 +89,7 @@ def test_pictures_come_with_alt_text(screen):
 def test_the_map_is_drawn_after_embedding(screen):
     """Nested figures used to show what they held when they were made: nothing."""
     screen.step("Next comes Check")
-    screen.page.wait_for_function(
-        f"document.querySelectorAll('.chosen-map .point').length >= {N}"
-    )
+    screen.page.wait_for_function(f"document.querySelectorAll('.chosen-map .point').length >= {N}")
 
 
 def test_cards_and_curve_follow(screen):
@@ -225,9 +223,7 @@ def test_choose_what_was_not_proposed_and_leave_one_out(screen):
 def test_refine_and_see_the_second_gallery(screen):
     screen.step("Next comes Generate")
     screen.step("Next comes Embed")
-    screen.page.wait_for_function(
-        "document.querySelector('.chosen-stagebar').innerText.includes('iteration 1')"
-    )
+    screen.page.wait_for_function("document.querySelector('.chosen-stagebar').innerText.includes('iteration 1')")
     pictures = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] img")
     assert pictures.count() == N
     assert pictures.first.get_attribute("data-picture").endswith("1/0")
@@ -267,9 +263,7 @@ def test_the_same_state_after_a_kernel_restart(screen):
     before = [screen.find(part).inner_text() for part in parts]
     screen.notebook.restart()
     screen.notebook.run_all()
-    screen.page.wait_for_function(
-        f"document.querySelectorAll('.chosen-map .point').length >= {N}"
-    )
+    screen.page.wait_for_function(f"document.querySelectorAll('.chosen-map .point').length >= {N}")
     judged.wait_for()
     assert [screen.find(part).inner_text() for part in parts] == before
     assert screen.find(".chosen-node").count() == 2
@@ -277,9 +271,7 @@ def test_the_same_state_after_a_kernel_restart(screen):
 
 def test_a_sibling_branch_beside_what_would_have_followed(screen):
     screen.find(".chosen-node[data-node='0']").click()
-    screen.page.wait_for_function(
-        "document.querySelector('.chosen-stagebar').innerText.includes('iteration 0')"
-    )
+    screen.page.wait_for_function("document.querySelector('.chosen-stagebar').innerText.includes('iteration 0')")
     screen.find(".chosen-card:not(.is-chosen) .chosen-choose").first.click()
     screen.says("began branch 0b")
     screen.step("Next comes Generate")
@@ -306,9 +298,7 @@ def test_in_the_dark(screen):
 def test_reloading_the_page_loses_nothing(screen):
     screen.notebook.do("docmanager:save")
     screen.page.reload()
-    screen.page.wait_for_function(
-        f"document.querySelectorAll('.chosen-gallery img').length >= {N}"
-    )
+    screen.page.wait_for_function(f"document.querySelectorAll('.chosen-gallery img').length >= {N}")
     screen.page.wait_for_function(
         "[...document.querySelectorAll('.chosen-gallery img')].every(i => i.complete && i.naturalWidth > 0)"
     )

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()),
 ]
 
-PROMPT = "<img src=x onerror=\"window.hacked=1\"> <script>window.hacked=1</script> & a <b>fox</b>"
+PROMPT = '<img src=x onerror="window.hacked=1"> <script>window.hacked=1</script> & a <b>fox</b>'
 TABS = ("Gallery", "What it shares", "Compare", "Strength of Θ", "Settings", "Take away")
 FOCUS = """() => {
   const at = document.activeElement;

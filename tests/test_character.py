@@ -83,9 +83,7 @@ def test_pitfall_14_the_base_weights_are_not_touched_while_worn(models: Any, cha
     assert torch.equal(weight, copy)
 
 
-def test_pitfall_1_pooled_at_the_end_although_the_token_has_a_higher_id(
-    models: Any, character: Character
-) -> None:
+def test_pitfall_1_pooled_at_the_end_although_the_token_has_a_higher_id(models: Any, character: Character) -> None:
     pipeline = models.pipeline
     text = "a <v> fox on the beach"
     with torch.no_grad(), character.on(pipeline):
@@ -100,9 +98,7 @@ def test_pitfall_1_pooled_at_the_end_although_the_token_has_a_higher_id(
         assert not torch.allclose(pooled, expected[token])
 
 
-def test_strength_zero_is_the_initial_word_and_one_what_was_learned(
-    models: Any, character: Character
-) -> None:
+def test_strength_zero_is_the_initial_word_and_one_what_was_learned(models: Any, character: Character) -> None:
     pipeline = models.pipeline
     base = draw(pipeline)
     seen = {}

@@ -13,8 +13,22 @@ from chosen_one_nb import cli, store
 from chosen_one_nb.run import Run
 
 FOX = "a sticker of a fox"
-SMALL = ["--preset", "quick", "--set", "n_images=9", "--set", "target_cluster_size=3", "--set", "min_cluster_size=0",
-         "--set", "refine_steps=2", "--set", "convergence=0.01", "--iterations", "1"]
+SMALL = [
+    "--preset",
+    "quick",
+    "--set",
+    "n_images=9",
+    "--set",
+    "target_cluster_size=3",
+    "--set",
+    "min_cluster_size=0",
+    "--set",
+    "refine_steps=2",
+    "--set",
+    "convergence=0.01",
+    "--iterations",
+    "1",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,7 @@ from chosen_one_nb.steps.embed import in_space, unit
 
 RAW = Settings(feature_space="raw", min_cluster_size=2, kmeans_restarts=3)
 LINE = np.array([[0.0], [0.2], [0.4], [9.0], [9.1], [9.2], [20.0]])  # a loose three, a tight three, one alone
-POINTS = arrays(
-    np.float64, st.tuples(st.integers(4, 14), st.integers(1, 4)), elements=st.floats(-50, 50, width=16)
-)
+POINTS = arrays(np.float64, st.tuples(st.integers(4, 14), st.integers(1, 4)), elements=st.floats(-50, 50, width=16))
 FEW = settings(max_examples=25, deadline=None)
 
 
@@ -91,9 +89,7 @@ def test_unit_space_groups_by_direction() -> None:
 def test_shuffling_the_gallery_gives_the_same_groups(points: np.ndarray, k: int, random: object) -> None:
     order = np.array(random.sample(range(len(points)), len(points)))
     plain, shuffled = cluster(points, RAW, k=k), cluster(points[order], RAW, k=k)
-    assert groups(plain.labels) == {
-        frozenset(order[list(group)].tolist()) for group in groups(shuffled.labels)
-    }
+    assert groups(plain.labels) == {frozenset(order[list(group)].tolist()) for group in groups(shuffled.labels)}
 
 
 @FEW
@@ -103,9 +99,7 @@ def test_cohesion_is_the_mean_squared_distance_to_the_mean(points: np.ndarray, k
     for c in range(found.k):
         members = points[found.members(c)]
         centre = sum(members) / len(members)
-        expected = sum(sum((a - b) ** 2 for a, b in zip(m, centre, strict=True)) for m in members) / len(
-            members
-        )
+        expected = sum(sum((a - b) ** 2 for a, b in zip(m, centre, strict=True)) for m in members) / len(members)
         assert found.cohesion[c] == pytest.approx(expected, abs=1e-6)
 
 

@@ -36,9 +36,7 @@ def scenes(n: int, seed: int, *, hue: int | None = None) -> list[Image.Image]:
         ground, disc = (tuple(int(v) for v in rng.integers(50, 200, 3)) for _ in range(2))
         image = Image.new("RGB", (32, 32), ground)
         x, y = (int(v) for v in rng.integers(8, 24, 2))
-        ImageDraw.Draw(image).ellipse(
-            (x - 7, y - 7, x + 7, y + 7), fill=disc if hue is None else (hue, 90, 60)
-        )
+        ImageDraw.Draw(image).ellipse((x - 7, y - 7, x + 7, y + 7), fill=disc if hue is None else (hue, 90, 60))
         drawn.append(image)
     return drawn
 
@@ -59,9 +57,7 @@ def test_mean_pairwise_distance_by_hand() -> None:
 
 @given(arrays(np.float64, (6, 3), elements=FINITE), st.floats(0.1, 10))
 def test_distance_scales_in_raw_space(points: np.ndarray, factor: float) -> None:
-    assert mean_pairwise_distance(points * factor) == pytest.approx(
-        factor * mean_pairwise_distance(points), rel=1e-6
-    )
+    assert mean_pairwise_distance(points * factor) == pytest.approx(factor * mean_pairwise_distance(points), rel=1e-6)
 
 
 @given(arrays(np.float64, (6, 3), elements=FINITE), st.permutations(range(6)))
@@ -161,9 +157,7 @@ def test_limits_are_settings() -> None:
 
 def test_fall_of_prompt_similarity() -> None:
     pictures = scenes(12, 0)
-    first = dataclasses.replace(
-        look(pictures, features(pictures)), prompt_similarity=np.linspace(0.25, 0.35, 12)
-    )
+    first = dataclasses.replace(look(pictures, features(pictures)), prompt_similarity=np.linspace(0.25, 0.35, 12))
     now = dataclasses.replace(first, prompt_similarity=np.full(12, 0.1))
     found = health(now, first, RAW)
     assert found.reasons == [

@@ -48,5 +48,6 @@ def test_the_headline_is_what_rose_most_and_was_not_asked_for():
 
 def test_no_news_is_said():
     assert headline(rise(BASE, BASE), ["incidental"] * 3) == (
-        "Nothing that the prompt leaves open has become clearly more frequent.")
+        "Nothing that the prompt leaves open has become clearly more frequent."
+    )
     assert headline(rise(BASE, LAST), ["asked"] * 3).startswith("Nothing")

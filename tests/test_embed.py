@@ -30,9 +30,7 @@ def test_any_batch_size_gives_the_same_features(models: Any, quick: Any, picture
     np.testing.assert_allclose(parts.cls, whole.cls, atol=1e-5)
 
 
-def test_progress_per_batch_and_cancelled_between(
-    models: Any, quick: Any, pictures: list[Image.Image]
-) -> None:
+def test_progress_per_batch_and_cancelled_between(models: Any, quick: Any, pictures: list[Image.Image]) -> None:
     told: list[dict[str, Any]] = []
     embed(models, pictures, quick.replace(batch_size=3), on_progress=told.append)
     assert [(event["stage"], event["done"], event["total"]) for event in told] == [
@@ -68,18 +66,13 @@ def test_pitfall_19_patch_tokens_lie_row_by_row(models: Any) -> None:
     image.paste((255, 255, 255), (21, 0, 28, 7))
     extractor = FeatureExtractor(models.extractor.model, _as_it_is, "plain")
     plain, marked = (
-        extractor([picture], patches=True).patches[0].astype(float)
-        for picture in (Image.new("RGB", (28, 28)), image)
+        extractor([picture], patches=True).patches[0].astype(float) for picture in (Image.new("RGB", (28, 28)), image)
     )
     assert int(np.linalg.norm(marked - plain, axis=1).argmax()) == 3
 
 
 def _as_it_is(images: list[Image.Image], return_tensors: str) -> dict[str, torch.Tensor]:
-    return {
-        "pixel_values": torch.stack(
-            [torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image in images]
-        )
-    }
+    return {"pixel_values": torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image in images])}
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P"])
@@ -105,9 +98,7 @@ def test_dinov1(tmp_path: Path, pictures: list[Image.Image]) -> None:
     assert (found.cls.shape, found.patches.shape, found.grid) == ((8, 16), (8, 16, 16), (4, 4))
 
 
-def test_dinov2_with_registers_leaves_them_out(
-    tmp_path: Path, model_folder: Path, pictures: list[Image.Image]
-) -> None:
+def test_dinov2_with_registers_leaves_them_out(tmp_path: Path, model_folder: Path, pictures: list[Image.Image]) -> None:
     from transformers import AutoImageProcessor, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
     config = Dinov2WithRegistersConfig(
@@ -148,7 +139,5 @@ def test_clip_texts_do_not_hang_on_their_neighbours(models: Any) -> None:
 
 
 def test_another_kind_of_model_is_refused(model_folder: Path) -> None:
-    with pytest.raises(
-        ModelError, match=r"expected a feature extractor of type dinov2, .* got 'clip_text_model'"
-    ):
+    with pytest.raises(ModelError, match=r"expected a feature extractor of type dinov2, .* got 'clip_text_model'"):
         FeatureExtractor.load(model_folder / "pipeline" / "text_encoder")

@@ -21,14 +21,16 @@ def foreground(figure, scene):
     return Foreground(np.zeros((N, 1, 1), bool), np.zeros((N, 1, 1)), 0.0, figure, scene, 0.9)
 
 
-@pytest.mark.parametrize(("figure", "scene", "answer"), [
-    (range(10), (), "figure"), ((), range(10), "scene"), ((), (), "neither")])
+@pytest.mark.parametrize(
+    ("figure", "scene", "answer"), [(range(10), (), "figure"), ((), range(10), "scene"), ((), (), "neither")]
+)
 def test_what_holds_a_group_together(figure, scene, answer):
     rng = np.random.default_rng(1)
     verdict = held_by(foreground(features(rng, figure), features(rng, scene)), range(10))
     assert verdict.answer == answer
-    assert {"figure": "by its figure more", "scene": "by its scene at least", "neither": "than by chance"}[answer] \
-        in verdict.sentence
+    assert {"figure": "by its figure more", "scene": "by its scene at least", "neither": "than by chance"}[
+        answer
+    ] in verdict.sentence
 
 
 def test_planted_scenes_and_figures_are_told_apart():

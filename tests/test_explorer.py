@@ -134,9 +134,7 @@ def test_ask_me_each_time_stops_at_choose(new):
 def test_pictures_and_loss_appear_while_work_goes_on(new, monkeypatch):
     seen = []
     monkeypatch.setattr(painted, "pause", 0.01)
-    new.gallery.view.observe(
-        lambda change: seen.append(sum(len(s["ids"]) for s in change["new"])), "sections"
-    )
+    new.gallery.view.observe(lambda change: seen.append(sum(len(s["ids"]) for s in change["new"])), "sections")
     step(new)
     assert 0 < seen[0] < 24
     assert seen[-1] == 24
@@ -754,9 +752,7 @@ def test_whatever_is_pressed_says_that_the_folder_is_gone_and_makes_none(explore
 
 def test_a_run_opened_for_looking_only_cannot_be_changed(explorer):
     explorer.run.close()
-    only = Explorer(
-        Run.open(explorer.run.folder, painted.MODELS, read_only=True), method="pca", raise_errors=True
-    )
+    only = Explorer(Run.open(explorer.run.folder, painted.MODELS, read_only=True), method="pca", raise_errors=True)
     assert only.stepper.next.disabled
     assert only.decide.proposal.disabled
     assert not only.clusters.view.can_choose

@@ -45,8 +45,15 @@ def test_what_is_masked_out_does_not_count(models):
     inside[..., :4] = 2.0
 
     def loss(weights):
-        return denoising_loss(models.pipeline.unet, scheduler, latents, text, torch.tensor([[32, 32, 0, 0, 32, 32]]),
-                              generator=torch.Generator().manual_seed(2), weights=weights)
+        return denoising_loss(
+            models.pipeline.unet,
+            scheduler,
+            latents,
+            text,
+            torch.tensor([[32, 32, 0, 0, 32, 32]]),
+            generator=torch.Generator().manual_seed(2),
+            weights=weights,
+        )
 
     with torch.no_grad():
         whole, figure, scene = loss(1.0), loss(inside), loss(2.0 - inside)

@@ -19,9 +19,7 @@ def fire(figure, kind, indices, trace=POINTS):
         "xs": [0.0] * len(indices),
         "ys": [0.0] * len(indices),
     }
-    selector = (
-        {"type": "lasso", "selector_state": {"xs": [], "ys": []}} if kind == "plotly_selected" else None
-    )
+    selector = {"type": "lasso", "selector_state": {"xs": [], "ys": []}} if kind == "plotly_selected" else None
     figure._js2py_pointsCallback = {
         "event_type": kind,
         "points": points,
@@ -60,9 +58,7 @@ def test_every_cluster_has_its_own_pair_of_colour_and_symbol(found):
 
 def test_beyond_seven_clusters_colour_gives_way_to_sign():
     features = np.repeat(np.arange(20) * 10.0, 4)[:, None] + np.tile([0, 0.1, 0.2, 0.3], 20)[:, None]
-    clusters = cluster(
-        features, Settings.preset("quick", n_images=80, feature_space="raw", min_cluster_size=2), k=20
-    )
+    clusters = cluster(features, Settings.preset("quick", n_images=80, feature_space="raw", min_cluster_size=2), k=20)
     signs = [sign_of(clusters, c) for c in range(20)]
     assert [sign.colour for sign in signs[:7]] == list(HUES)
     assert {sign.colour for sign in signs[7:]} == {GREY}

@@ -13,7 +13,7 @@ def toy_patches(n=12, seed=0, sign=1.0, noise=0.3):
     masks = np.zeros((n, *GRID), bool)
     for mask in masks:
         top, left = rng.integers(1, 4, size=2)
-        mask[top:top + 4, left:left + 4] = True
+        mask[top : top + 4, left : left + 4] = True
     tokens = np.where(masks.reshape(n, -1, 1), direction, -direction) + noise * rng.standard_normal((n, 64, 24))
     return tokens.astype(np.float16), masks
 
@@ -104,22 +104,28 @@ def test_without_patches_it_says_so():
     assert "no patch tokens" in NO_PATCHES.reason
 
 
-@pytest.mark.parametrize(("patches", "grid", "reason"), [
-    (np.ones((3, 16, 5)), (4, 4), "All patches of all pictures are the same"),
-    (np.ones((3, 4, 5)), (2, 2), "2 x 2 patches in a picture are too few"),
-    (np.ones((3, 4, 5)), (1, 4), "1 x 4 patches in a picture are too few"),
-])
+@pytest.mark.parametrize(
+    ("patches", "grid", "reason"),
+    [
+        (np.ones((3, 16, 5)), (4, 4), "All patches of all pictures are the same"),
+        (np.ones((3, 4, 5)), (2, 2), "2 x 2 patches in a picture are too few"),
+        (np.ones((3, 4, 5)), (1, 4), "1 x 4 patches in a picture are too few"),
+    ],
+)
 def test_what_cannot_be_split_is_not_available(patches, grid, reason):
     found = find_figure(patches, grid)
     assert isinstance(found, NotAvailable)
     assert reason in found.reason
 
 
-@pytest.mark.parametrize(("patches", "message"), [
-    (np.ones((3, 5, 4)), r"expected patches of shape \(N, 8 \* 8, D\), got \(3, 5, 4\)"),
-    (np.ones((0, 64, 4)), "expected patches of shape"),
-    (np.full((1, 64, 4), np.inf), "finite patches"),
-])
+@pytest.mark.parametrize(
+    ("patches", "message"),
+    [
+        (np.ones((3, 5, 4)), r"expected patches of shape \(N, 8 \* 8, D\), got \(3, 5, 4\)"),
+        (np.ones((0, 64, 4)), "expected patches of shape"),
+        (np.full((1, 64, 4), np.inf), "finite patches"),
+    ],
+)
 def test_wrong_patches_are_refused(patches, message):
     with pytest.raises(ValueError, match=message):
         find_figure(patches, GRID)

@@ -40,9 +40,7 @@ def made_for(models: Any, settings: Any, *, vectors: int = 2) -> Character:
     g = torch.Generator().manual_seed(5)
     shapes = {key: weight.shape for key, weight in fresh_lora(models.pipeline.unet, 2, g).items()}
     lora = {key: torch.randn(shape, generator=g) * 0.3 for key, shape in shapes.items()}
-    widths = [
-        (key, getattr(models.pipeline, name).config.hidden_size) for key, name, _ in encoders(models.pipeline)
-    ]
+    widths = [(key, getattr(models.pipeline, name).config.hidden_size) for key, name, _ in encoders(models.pipeline)]
     rows = {key: torch.randn(vectors, width, generator=g) for key, width in widths}
     first = {key: torch.randn(vectors, width, generator=g) for key, width in widths}
     about = {"prompt": "a red fox", "model": models.name, "n_images": 5, "seed": 3, "settings": settings.to_dict()}
@@ -242,9 +240,7 @@ def test_both_namings_mean_the_same_layers(full_size: Character) -> None:
 def test_diffusers_puts_every_sgm_name_on_its_layer(sdxl_unet: Any, full_size: Character) -> None:
     from diffusers import StableDiffusionXLPipeline
 
-    state, alphas = StableDiffusionXLPipeline.lora_state_dict(
-        kohya.tensors(full_size), unet_config=sdxl_unet.config
-    )
+    state, alphas = StableDiffusionXLPipeline.lora_state_dict(kohya.tensors(full_size), unet_config=sdxl_unet.config)
     assert len(state) == 2 * 560
     for key, tensor in state.items():
         name = re.sub(r"\.processor\.to_(q|k|v|out)_lora\.", r".to_\1.", key.removeprefix("unet."))
@@ -565,8 +561,6 @@ def test_user_text_is_shown_not_obeyed(full_size: Character) -> None:
 
 
 # --- errors: expected, got, what to do
-
-
 
 
 def truncated_lora(c: Character, f: Path) -> Any:

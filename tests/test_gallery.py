@@ -107,9 +107,7 @@ def test_scripts_and_styles_are_there(view):
 @pytest.mark.parametrize("path", sorted(HERE.glob("*.js")), ids=lambda path: path.name)
 def test_texts_from_outside_never_become_markup(path):
     """A prompt may hold HTML: the views only ever set text."""
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text("utf-8")
-    )
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("path", sorted(HERE.glob("*.js")), ids=lambda path: path.name)
@@ -142,7 +140,5 @@ def test_tooltips_are_collected_by_description():
 def test_keyboard_help_and_code_agree():
     """Each key named in the module's docstring is handled in the script."""
     script = (HERE / "gallery.js").read_text("utf-8")
-    assert all(
-        f"{key}" in script for key in ("ArrowLeft", '" "', "s:", "f:", "Enter:", "z:", "Z:", "y:", "Escape:")
-    )
+    assert all(f"{key}" in script for key in ("ArrowLeft", '" "', "s:", "f:", "Enter:", "z:", "Z:", "y:", "Escape:"))
     assert "space leaves a picture out" in gallery_module.__doc__

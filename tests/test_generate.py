@@ -87,9 +87,7 @@ def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any) -> N
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_pitfall_15_and_16_any_batch_size_draws_the_same_pictures(
-    models: Any, quick: Any, batch: int
-) -> None:
+def test_pitfall_15_and_16_any_batch_size_draws_the_same_pictures(models: Any, quick: Any, batch: int) -> None:
     whole = generate(models, "a fox", SEEDS, quick)
     parts = generate(models, "a fox", SEEDS, quick.replace(batch_size=batch))
     np.testing.assert_allclose(parts.latents, whole.latents, atol=1e-4)
@@ -131,9 +129,7 @@ def test_progress_per_sampler_step_and_pictures_per_batch(models: Any, quick: An
         models, "a fox", SEEDS, settings, on_progress=told.append, on_batch=lambda *part: given.append(part)
     )
     assert [event["done"] for event in told] == [2, 4, 6, 8, 10, 12]
-    assert {(event["stage"], event["total"], event["unit"]) for event in told} == {
-        ("generate", 12, "image steps")
-    }
+    assert {(event["stage"], event["total"], event["unit"]) for event in told} == {("generate", 12, "image steps")}
     assert [list(indices) for indices, _ in given] == [[0, 1], [2, 3]]
     for indices, part in given:
         assert part.seeds.tolist() == [SEEDS[i] for i in indices]
@@ -178,24 +174,18 @@ def test_pitfall_17_pictures_are_decoded_in_small_chunks(
     models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, decode = [], models.pipeline.vae.decode
-    monkeypatch.setattr(
-        models.pipeline.vae, "decode", lambda z, **more: sizes.append(len(z)) or decode(z, **more)
-    )
+    monkeypatch.setattr(models.pipeline.vae, "decode", lambda z, **more: sizes.append(len(z)) or decode(z, **more))
     generate(models, "a fox", [1, 2, 3, 4, 5, 6], quick.replace(batch_size=6))
     assert sizes == [4, 2]
 
 
-def test_pitfall_8_a_half_precision_vae_decodes_in_float32(
-    models: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pitfall_8_a_half_precision_vae_decodes_in_float32(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from chosen_one_nb.latents import decode
 
     vae, seen = models.pipeline.vae, []
     before = {key: value.clone() for key, value in vae.state_dict().items()}
     inner = vae.decode
-    monkeypatch.setattr(
-        vae, "decode", lambda z, **more: seen.append((z.dtype, vae.dtype)) or inner(z, **more)
-    )
+    monkeypatch.setattr(vae, "decode", lambda z, **more: seen.append((z.dtype, vae.dtype)) or inner(z, **more))
     try:
         vae.half()
         decode(models.pipeline, torch.randn(1, 4, 8, 8))
@@ -230,9 +220,7 @@ def test_prompt_with_the_placeholder(models: Any, quick: Any) -> None:
 
 def test_prompt_is_encoded_once(models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, encode = [], models.pipeline.text_encoder.forward
-    monkeypatch.setattr(
-        models.pipeline.text_encoder, "forward", lambda *a, **k: calls.append(1) or encode(*a, **k)
-    )
+    monkeypatch.setattr(models.pipeline.text_encoder, "forward", lambda *a, **k: calls.append(1) or encode(*a, **k))
     generate(models, "a fox", SEEDS, quick.replace(batch_size=1))
     assert len(calls) == 1
 

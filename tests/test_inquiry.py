@@ -25,8 +25,18 @@ def waiting(models, tmp_path_factory):
     """The folder of a run of six pictures that waits for a choice."""
     from chosen_one_nb.settings import Settings
 
-    settings = Settings.preset("quick", n_images=6, target_cluster_size=3, min_cluster_size=1, sampling_steps=2,
-                               refine_steps=2, refine_batch_size=2, lora_rank=2, max_iterations=2, convergence=0.01)
+    settings = Settings.preset(
+        "quick",
+        n_images=6,
+        target_cluster_size=3,
+        min_cluster_size=1,
+        sampling_steps=2,
+        refine_steps=2,
+        refine_batch_size=2,
+        lora_rank=2,
+        max_iterations=2,
+        convergence=0.01,
+    )
     with Run.start(PROMPT, models, settings, tmp_path_factory.mktemp("asked") / "run") as run:
         while run.next_stage != "choose":
             run.step()
@@ -43,8 +53,10 @@ def run(waiting, models, tmp_path):
 def toy(shares):
     """Pictures of which the first have snow (or not), as a presence of one attribute."""
     attribute = read_vocabulary({"place": {"kind": "incidental", "phrases": ["snow"]}}).attributes
-    return {name: Presence(np.array([[1.0]] * count + [[0.0]] * (40 - count)), attribute, np.ones(1, bool))
-            for name, count in shares.items()}
+    return {
+        name: Presence(np.array([[1.0]] * count + [[0.0]] * (40 - count)), attribute, np.ones(1, bool))
+        for name, count in shares.items()
+    }
 
 
 def test_the_headline_names_what_rose_and_how_often_it_was_there():

@@ -150,7 +150,7 @@ def world():
 
 def groups(count):
     """Each planted group, with the 90 others as its gallery."""
-    return [np.r_[REST + at * SIZE:REST + (at + 1) * SIZE, :REST] for at in range(count)]
+    return [np.r_[REST + at * SIZE : REST + (at + 1) * SIZE, :REST] for at in range(count)]
 
 
 def test_the_figure_is_found_and_what_holds_a_group_together(eyes, world):
@@ -171,8 +171,9 @@ def test_a_shared_place_is_found_and_called_incidental_unless_asked_for(eyes, wo
     images = clip.images([render.image for render in world])
     sharpness = float(clip.model.logit_scale.exp())
     right = 0
-    for rows, place in zip(groups(5), ("in the snow", "at night", "at the beach", "in the forest", "underwater"),
-                           strict=True):
+    for rows, place in zip(
+        groups(5), ("in the snow", "at night", "at the beach", "in the forest", "underwater"), strict=True
+    ):
         table = contrast(presence(images[rows], texts, words, sharpness=sharpness), range(SIZE))
         right += place in set(table[table.finding].attribute)
     assert right >= 4

@@ -118,12 +118,15 @@ def test_the_row_of_maps_is_turned_onto_the_first():
     assert all(made.positions.mean(axis=0) == pytest.approx(middle, abs=1e-3) for made in maps)
 
 
-@pytest.mark.parametrize(("galleries", "message"), [
-    ({}, "all of one width"),
-    ({"0": np.ones((0, 4))}, "at least one picture"),
-    ({"0": np.ones((2, 4)), "1": np.ones((2, 5))}, "all of one width"),
-    ({"0": np.array([[np.nan, 1.0]])}, "NaN or infinity"),
-])
+@pytest.mark.parametrize(
+    ("galleries", "message"),
+    [
+        ({}, "all of one width"),
+        ({"0": np.ones((0, 4))}, "at least one picture"),
+        ({"0": np.ones((2, 4)), "1": np.ones((2, 5))}, "all of one width"),
+        ({"0": np.array([[np.nan, 1.0]])}, "NaN or infinity"),
+    ],
+)
 def test_galleries_that_do_not_fit_are_refused(galleries, message):
     with pytest.raises(ValueError, match=message):
         joint_map(galleries)
@@ -135,9 +138,24 @@ def test_an_unknown_method_is_refused():
 
 
 def test_importing_what_looks_loads_neither_torch_nor_umap():
-    names = ("maps", "trust", "vocabulary", "presence", "attributes", "asked", "suggest", "drift", "persistence",
-             "foreground", "evidence", "heat", "statistics")
-    code = (f"import sys; [__import__('chosen_one_nb.looking.' + name) for name in {names}]; "
-            "print([name for name in ('torch', 'umap', 'plotly', 'ipywidgets') if name in sys.modules])")
+    names = (
+        "maps",
+        "trust",
+        "vocabulary",
+        "presence",
+        "attributes",
+        "asked",
+        "suggest",
+        "drift",
+        "persistence",
+        "foreground",
+        "evidence",
+        "heat",
+        "statistics",
+    )
+    code = (
+        f"import sys; [__import__('chosen_one_nb.looking.' + name) for name in {names}]; "
+        "print([name for name in ('torch', 'umap', 'plotly', 'ipywidgets') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

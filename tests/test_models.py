@@ -163,9 +163,7 @@ def test_names_that_are_none(name: str, message: str) -> None:
 
 
 def test_a_hub_model_out_of_reach(models: Any) -> None:
-    with pytest.raises(
-        ModelError, match="Check the id and the network; a copy in a folder works without one"
-    ):
+    with pytest.raises(ModelError, match="Check the id and the network; a copy in a folder works without one"):
         load_models("no-such-owner/no-such-model", extractor=models.extractor)
 
 

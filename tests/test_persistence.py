@@ -4,8 +4,9 @@ import pytest
 from chosen_one_nb.looking.persistence import persistence
 from chosen_one_nb.looking.vocabulary import read_vocabulary
 
-HAT, SNOW, ODD = read_vocabulary({"g": [
-    {"text": "hat", "opposite": "bare head"}, {"text": "snow", "opposite": "desert"}, "odd"]}).attributes
+HAT, SNOW, ODD = read_vocabulary(
+    {"g": [{"text": "hat", "opposite": "bare head"}, {"text": "snow", "opposite": "desert"}, "odd"]}
+).attributes
 
 
 def similarity(images, texts):
@@ -52,8 +53,13 @@ def test_pictures_in_the_cache_are_not_drawn_again():
 
 def test_sentences_are_made_by_the_callers_template():
     seen = []
-    persistence([HAT], draw_base, draw_character,
-                lambda images, texts: seen.append(texts) or similarity(images, texts), say=lambda _, text: f"a {text}")
+    persistence(
+        [HAT],
+        draw_base,
+        draw_character,
+        lambda images, texts: seen.append(texts) or similarity(images, texts),
+        say=lambda _, text: f"a {text}",
+    )
     assert seen[0] == ["a hat", "a bare head"]
 
 

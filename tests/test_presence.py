@@ -4,8 +4,9 @@ import pytest
 from chosen_one_nb.looking.presence import group_mask, presence
 from chosen_one_nb.looking.vocabulary import read_vocabulary
 
-PLACES = read_vocabulary({"place": {"one_of": True, "phrases": [
-    "beach", "snow", {"text": "ice", "attribute": "snow"}]}})
+PLACES = read_vocabulary(
+    {"place": {"one_of": True, "phrases": ["beach", "snow", {"text": "ice", "attribute": "snow"}]}}
+)
 THINGS = read_vocabulary({"things": ["hat", "tie", "ball"]})
 TEXTS = np.eye(4)[:3]
 MANY = read_vocabulary({"things": ["hat", "tie", "ball", *(f"thing {i}" for i in range(20))]})
@@ -66,12 +67,15 @@ def test_rows_are_some_of_the_pictures():
     assert (found.rows(slice(1, 3)).values == found.values[1:3]).all()
 
 
-@pytest.mark.parametrize(("images", "texts", "message"), [
-    (np.ones(4), TEXTS, "finite images of shape"),
-    (np.full((2, 4), np.nan), TEXTS, "with NaN"),
-    (np.ones((2, 5)), TEXTS, r"texts of shape \(3, 5\)"),
-    (np.ones((2, 4)), TEXTS[:2], "one row per phrase"),
-])
+@pytest.mark.parametrize(
+    ("images", "texts", "message"),
+    [
+        (np.ones(4), TEXTS, "finite images of shape"),
+        (np.full((2, 4), np.nan), TEXTS, "with NaN"),
+        (np.ones((2, 5)), TEXTS, r"texts of shape \(3, 5\)"),
+        (np.ones((2, 4)), TEXTS[:2], "one row per phrase"),
+    ],
+)
 def test_vectors_that_do_not_fit_are_refused(images, texts, message):
     with pytest.raises(ValueError, match=message):
         presence(images, texts, THINGS)

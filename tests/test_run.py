@@ -30,8 +30,15 @@ ITERATION = ["generate", "embed", "check", "cluster", "choose", "refine"]
 
 
 def settings(**changes: Any) -> Settings:
-    few = {"n_images": 9, "target_cluster_size": 3, "min_cluster_size": 1, "batch_size": 4, "refine_steps": 2,
-           "max_iterations": 2, "convergence": 0.01}
+    few = {
+        "n_images": 9,
+        "target_cluster_size": 3,
+        "min_cluster_size": 1,
+        "batch_size": 4,
+        "refine_steps": 2,
+        "max_iterations": 2,
+        "convergence": 0.01,
+    }
     return Settings.preset("quick", **{**few, **changes})
 
 
@@ -64,10 +71,15 @@ def shown(run: Run) -> dict[str, Any]:
         decision = node.decision and (node.decision.images, node.decision.cluster, node.decision.excluded)
         losses = [event["loss"] for event in node.losses]
         found[node.id] = (
-            node.stages_done, node.seeds.tolist(), [image.tobytes() for image in node.images],
+            node.stages_done,
+            node.seeds.tolist(),
+            [image.tobytes() for image in node.images],
             None if node.features is None else node.features.tobytes(),
             None if node.clusters is None else node.clusters.labels.tolist(),
-            decision, losses, node.theta_digest, node.convergence,
+            decision,
+            losses,
+            node.theta_digest,
+            node.convergence,
         )
     return found
 
@@ -295,8 +307,11 @@ def test_a_run_cut_short_while_it_begins_can_begin_again(tmp_path: Path, monkeyp
             with contextlib.suppress(KeyboardInterrupt):
                 Run.start(PROMPT, fakes.fake_models(), settings(), folder).close()
         began = (folder / "run.json").exists()
-        run = Run.open(folder, fakes.fake_models()) if began else Run.start(
-            PROMPT, fakes.fake_models(), settings(), folder)
+        run = (
+            Run.open(folder, fakes.fake_models())
+            if began
+            else Run.start(PROMPT, fakes.fake_models(), settings(), folder)
+        )
         assert run.next_stage == "generate"
         assert list(run.nodes) == ["0"]
         run.close()
@@ -432,10 +447,23 @@ def test_killed_on_real_models_it_ends_as_if_it_had_not_been(
 
     monkeypatch.undo()  # the real steps
     real = load_models(model_folder)
-    small = Settings.preset("quick", n_images=4, target_cluster_size=2, min_cluster_size=1, sampling_steps=3,
-                            batch_size=2, refine_steps=3, refine_batch_size=2, lora_rank=2, max_iterations=1,
-                            convergence=0.01, statistic_limit=1e6, prompt_limit=1e6, drift_limit=1e6,
-                            variety_floor=0.0)
+    small = Settings.preset(
+        "quick",
+        n_images=4,
+        target_cluster_size=2,
+        min_cluster_size=1,
+        sampling_steps=3,
+        batch_size=2,
+        refine_steps=3,
+        refine_batch_size=2,
+        lora_rank=2,
+        max_iterations=1,
+        convergence=0.01,
+        statistic_limit=1e6,
+        prompt_limit=1e6,
+        drift_limit=1e6,
+        variety_floor=0.0,
+    )
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(model_folder), small.to_json()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
         for line in process.stdout:
@@ -454,7 +482,10 @@ def test_killed_on_real_models_it_ends_as_if_it_had_not_been(
         assert killed.current.id == "1"
         for node, same in zip(whole.nodes.values(), killed.nodes.values(), strict=True):
             assert (node.id, node.stages_done, node.decision and node.decision.images) == (
-                same.id, same.stages_done, same.decision and same.decision.images)
+                same.id,
+                same.stages_done,
+                same.decision and same.decision.images,
+            )
             # two processes place their arrays differently in memory, and sums may then differ in the last bit
             np.testing.assert_allclose(node.features, same.features, atol=1e-4)
             np.testing.assert_allclose([e["loss"] for e in node.losses], [e["loss"] for e in same.losses], rtol=1e-4)
@@ -475,10 +506,15 @@ DAMAGE = {
 def _read(run: Run, name: str) -> Any:
     node = run.root
     ways = {
-        "gallery/003.png": lambda: list(node.images), "gallery/003.npy": lambda: node.latents([3]),
-        "features.npy": lambda: node.features, "look.npz": lambda: node.look, "check.json": lambda: node.verdict,
-        "clusters-0.npz": lambda: node.clusters, "clusters-0.json": lambda: node.clusters,
-        "losses.json": lambda: node.losses, "theta/pytorch_lora_weights.safetensors": lambda: node.theta,
+        "gallery/003.png": lambda: list(node.images),
+        "gallery/003.npy": lambda: node.latents([3]),
+        "features.npy": lambda: node.features,
+        "look.npz": lambda: node.look,
+        "check.json": lambda: node.verdict,
+        "clusters-0.npz": lambda: node.clusters,
+        "clusters-0.json": lambda: node.clusters,
+        "losses.json": lambda: node.losses,
+        "theta/pytorch_lora_weights.safetensors": lambda: node.theta,
     }
     return ways[name]()
 
@@ -897,8 +933,15 @@ def test_a_copy_can_be_changed(run: Run, tmp_path: Path):
         run.copy(tmp_path / "copy")
 
 
-@pytest.mark.parametrize(("prompt", "match"), [("", "expected a description"), ("  ", "expected a description"),
-                                               ("a fox <v>", "placeholder"), (None, "expected a description")])
+@pytest.mark.parametrize(
+    ("prompt", "match"),
+    [
+        ("", "expected a description"),
+        ("  ", "expected a description"),
+        ("a fox <v>", "placeholder"),
+        (None, "expected a description"),
+    ],
+)
 def test_a_bad_prompt_is_told_and_nothing_is_made(tmp_path: Path, models: Any, prompt: Any, match: str):
     with pytest.raises(ValueError, match=match):
         Run.start(prompt, models, settings(), tmp_path / "run")
@@ -1119,7 +1162,8 @@ def test_progress_counts_over_all_contexts(run: Run):
     events = []
     run.contexts(contexts=["here", "there"], seeds=3, on_progress=events.append)
     assert [event["done"] for event in events if event["stage"] == "contexts"] == sorted(
-        event["done"] for event in events)
+        event["done"] for event in events
+    )
     assert (events[-1]["done"], events[-1]["total"]) == (6, 6)
 
 
@@ -1162,8 +1206,10 @@ def test_patch_tokens_are_made_when_asked_for_and_kept(run: Run, models: Any):
 
 def test_importing_and_looking_load_no_widget_and_no_plot(run: Run):
     run.close()
-    code = (f"import sys; from chosen_one_nb.run import Run; run = Run.open({str(run.folder)!r}, read_only=True); "
-            "run.outcome, run.current.id; print([m for m in ('torch', 'plotly', 'ipywidgets') if m in sys.modules])")
+    code = (
+        f"import sys; from chosen_one_nb.run import Run; run = Run.open({str(run.folder)!r}, read_only=True); "
+        "run.outcome, run.current.id; print([m for m in ('torch', 'plotly', 'ipywidgets') if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert found.stdout.strip() == "[]", found.stderr
 

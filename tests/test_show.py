@@ -21,8 +21,9 @@ from chosen_one_nb.settings import Settings
 pytestmark = pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
 
 EVIL = "<script>alert('fox')</script> & \"friends\""
-SMALL = Settings.preset("quick", n_images=9, target_cluster_size=3, min_cluster_size=1, refine_steps=3,
-                        max_iterations=1, convergence=0.01)
+SMALL = Settings.preset(
+    "quick", n_images=9, target_cluster_size=3, min_cluster_size=1, refine_steps=3, max_iterations=1, convergence=0.01
+)
 
 
 @pytest.fixture(scope="module")
@@ -244,8 +245,20 @@ def test_pictures_of_the_page_can_be_seen(read: Reader):
 
 
 def test_the_page_tells_the_whole_run(read: Reader):
-    for part in ("Distance", "Node 0,", "Node 0b,", "Node 1,", "Same gallery as node 0", "Decision",
-                 "by rule", "The character in contexts", "in the snow", "How it was made", "d_conv", "left out: "):
+    for part in (
+        "Distance",
+        "Node 0,",
+        "Node 0b,",
+        "Node 1,",
+        "Same gallery as node 0",
+        "Decision",
+        "by rule",
+        "The character in contexts",
+        "in the snow",
+        "How it was made",
+        "d_conv",
+        "left out: ",
+    ):
         assert part in read.text, part
 
 

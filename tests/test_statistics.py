@@ -47,14 +47,16 @@ def test_the_order_of_pictures_does_not_matter(values, random):
     random.shuffle(order)
     assert auroc(column[order], members[order]) == pytest.approx(auroc(column, members))
     assert standardised(column[order], members[order][None]) == pytest.approx(
-        standardised(column, members[None]), abs=1e-9)
+        standardised(column, members[None]), abs=1e-9
+    )
 
 
 @given(numbers, st.floats(0.1, 10), st.floats(-10, 10))
 def test_scale_and_shift_do_not_matter(values, scale, shift):
     column, members = _case(values)
     assert standardised(scale * column + shift, members[None]) == pytest.approx(
-        standardised(column, members[None]), abs=1e-6)
+        standardised(column, members[None]), abs=1e-6
+    )
 
 
 def test_standardised_sums_have_mean_0_and_variance_1_over_all_groups():
@@ -76,7 +78,11 @@ def test_constant_columns_stand_out_nowhere():
 def test_rounding_is_no_variation():
     noise = 1e-7 * np.random.default_rng(0).standard_normal((9, 1))
     assert varying(np.hstack([0.3 + noise, noise, np.zeros((9, 1)), 100 + 1e6 * noise])).tolist() == [
-        False, True, False, True]
+        False,
+        True,
+        False,
+        True,
+    ]
     assert (standardised(0.3 + noise, random_groups(9, 3, 5)) == 0).all()
     assert (two_kinds(0.3 + noise)[0] == 0).all()
 

@@ -5,8 +5,11 @@ from chosen_one_nb.looking.presence import Presence
 from chosen_one_nb.looking.suggest import leave_out, most_and_least, prefer_least
 from chosen_one_nb.looking.vocabulary import Attribute
 
-HAT = Presence(np.array([[0.9], [0.8], [0.1], [0.2], [0.7], [0.0]]),
-               (Attribute("red hat", "accessory", "identity", False, (0,), ("a red hat",)),), np.array([True]))
+HAT = Presence(
+    np.array([[0.9], [0.8], [0.1], [0.2], [0.7], [0.0]]),
+    (Attribute("red hat", "accessory", "identity", False, (0,), ("a red hat",)),),
+    np.array([True]),
+)
 
 
 def test_most_and_least_never_share_a_picture():

@@ -9,9 +9,16 @@ BUNDLED = ["data/attributes.json", "data/attributes_menagerie.json"]
 TOY = {
     "noun": "fox",
     "groups": {
-        "place": {"kind": "incidental", "one_of": True, "template": "a {noun} {}",
-                  "phrases": ["at the beach", {"text": "in the snow", "opposite": "in the desert"},
-                              {"text": "in the cold", "attribute": "in the snow"}]},
+        "place": {
+            "kind": "incidental",
+            "one_of": True,
+            "template": "a {noun} {}",
+            "phrases": [
+                "at the beach",
+                {"text": "in the snow", "opposite": "in the desert"},
+                {"text": "in the cold", "attribute": "in the snow"},
+            ],
+        },
         "hat": ["a hat", "a crown"],
     },
 }
@@ -47,32 +54,38 @@ def test_thousands_of_phrases_are_read_and_too_many_refused():
         read_vocabulary({"a": [f"thing {i}" for i in range(MAX_PHRASES + 1)]})
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (["a"], "expected an object of groups, got list"),
-    ({}, "at least one phrase, found none"),
-    ({"a": "hat"}, "expected a list of phrases, got 'hat'"),
-    ({"a": [3]}, "a phrase is a text, or an object"),
-    ({"a": [{"words": "hat"}]}, "a phrase is a text, or an object"),
-    ({"a": ["  "]}, "text is a text of 1 to 300 characters"),
-    ({"a": ["x" * 301]}, "1 to 300 characters"),
-    ({"a": {"phrases": ["x"], "kind": "figure"}}, 'kind is "identity", "incidental" or "seen"'),
-    ({"a": {"phrases": ["x"], "one_of": "yes"}}, "one_of is true or false"),
-    ({"a": {"phrases": ["x"], "template": "a"}}, "template is a text with"),
-    ({"a": {"phrases": ["x"], "sort": 1}}, r"got \['sort'\]"),
-    ({"noun": 3, "groups": {"a": ["x"]}}, "noun is a word"),
-])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (["a"], "expected an object of groups, got list"),
+        ({}, "at least one phrase, found none"),
+        ({"a": "hat"}, "expected a list of phrases, got 'hat'"),
+        ({"a": [3]}, "a phrase is a text, or an object"),
+        ({"a": [{"words": "hat"}]}, "a phrase is a text, or an object"),
+        ({"a": ["  "]}, "text is a text of 1 to 300 characters"),
+        ({"a": ["x" * 301]}, "1 to 300 characters"),
+        ({"a": {"phrases": ["x"], "kind": "figure"}}, 'kind is "identity", "incidental" or "seen"'),
+        ({"a": {"phrases": ["x"], "one_of": "yes"}}, "one_of is true or false"),
+        ({"a": {"phrases": ["x"], "template": "a"}}, "template is a text with"),
+        ({"a": {"phrases": ["x"], "sort": 1}}, r"got \['sort'\]"),
+        ({"noun": 3, "groups": {"a": ["x"]}}, "noun is a word"),
+    ],
+)
 def test_what_has_another_form_is_refused_with_its_place(data, message):
     with pytest.raises(VocabularyError, match=message):
         read_vocabulary(data)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b'{"a": ["x",]}', "expected JSON, but"),
-    (b"<html>", "expected JSON, but"),
-    (b'{"a": ["\xff"]}', "expected UTF-8"),
-    (b'{"a": 1}', "expected a list of phrases"),
-    (b"[" * 100_000, "expected JSON, but"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": ["x",]}', "expected JSON, but"),
+        (b"<html>", "expected JSON, but"),
+        (b'{"a": ["\xff"]}', "expected UTF-8"),
+        (b'{"a": 1}', "expected a list of phrases"),
+        (b"[" * 100_000, "expected JSON, but"),
+    ],
+)
 def test_a_file_that_is_no_vocabulary_is_named(tmp_path, content, message):
     file = tmp_path / "mine.json"
     file.write_bytes(content)
@@ -99,8 +112,22 @@ def test_bundled_vocabularies_have_no_faults(path, request):
 
 def test_the_one_for_photographs_and_art_has_the_groups_one_looks_for(request):
     read = load_vocabulary(request.config.rootpath / BUNDLED[0])
-    wanted = {"setting", "lighting", "colour", "clothing", "accessory", "object held", "viewpoint", "framing", "medium",
-              "expression", "species", "age", "gender presentation", "text in the picture"}
+    wanted = {
+        "setting",
+        "lighting",
+        "colour",
+        "clothing",
+        "accessory",
+        "object held",
+        "viewpoint",
+        "framing",
+        "medium",
+        "expression",
+        "species",
+        "age",
+        "gender presentation",
+        "text in the picture",
+    }
     assert wanted <= set(read.groups)
     assert 300 <= len(read) <= 1200
 

@@ -24,9 +24,7 @@ def trace(pipeline: Any) -> dict[str, Any]:
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().numpy().tobytes())
         found[name] = digest.hexdigest()
-        found[f"{name} flags"] = [
-            (key, p.requires_grad, p.grad is None, id(p)) for key, p in part.named_parameters()
-        ]
+        found[f"{name} flags"] = [(key, p.requires_grad, p.grad is None, id(p)) for key, p in part.named_parameters()]
         found[f"{name} modules"] = [
             (key, type(m), m.training, getattr(m, "eos_token_id", None), len(m._forward_hooks))
             for key, m in part.named_modules()

@@ -86,9 +86,15 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
     imported, work = time.perf_counter(), time.process_time()
     explorer = Explorer(Run.open(folder), method="pca", raise_errors=True)
     opened = time.perf_counter()
-    found = {"import, s": imported - begun, "(CPU)": work - worked,
-             "open, s": opened - imported, "(CPU) ": time.process_time() - work, "opening, MB": counter.bytes / 1e6,
-             "Plotly, MB": len(plotly_bundle().source) / 1e6, "pictures, MB": explorer.albums.bytes_sent() / 1e6}
+    found = {
+        "import, s": imported - begun,
+        "(CPU)": work - worked,
+        "open, s": opened - imported,
+        "(CPU) ": time.process_time() - work,
+        "opening, MB": counter.bytes / 1e6,
+        "Plotly, MB": len(plotly_bundle().source) / 1e6,
+        "pictures, MB": explorer.albums.bytes_sent() / 1e6,
+    }
     from test_figures import fire
 
     explorer.settle(600)

@@ -51,9 +51,7 @@ def write(character: Character, folder: Path) -> None:
         write_rows(folder / ROWS_FILE, character, key=character.token)
 
 
-def read_halves(
-    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], file: Path
-) -> dict[str, Halves]:
+def read_halves(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], file: Path) -> dict[str, Halves]:
     """Read the tensors of a diffusers or peft LoRA file by layer.
 
     Raises

@@ -36,9 +36,7 @@ class Sampling:
     def of(cls, settings: dict[str, Any]) -> Sampling:
         """Take them from a run's settings; what is not there is the preset "paper"'s."""
         known = Settings.preset("paper").to_dict() | settings
-        return cls(
-            known["sampler"], known["sampling_steps"], known["guidance_scale"], known["guidance_rescale"]
-        )
+        return cls(known["sampler"], known["sampling_steps"], known["guidance_scale"], known["guidance_rescale"])
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,7 @@ def _repeatable(drawn: Drawn, character: Character) -> bool:
     return drawn.seed is not None and drawn.strength == 1 and character.token in drawn.prompt
 
 
-def gather(
-    pictures: Gallery | Sequence[Image.Image | str | Path] | None, character: Character
-) -> list[Drawn]:
+def gather(pictures: Gallery | Sequence[Image.Image | str | Path] | None, character: Character) -> list[Drawn]:
     """Gather pictures with what is known about them.
 
     Parameters
@@ -137,8 +133,7 @@ def _opened(picture: Image.Image | str | Path) -> Image.Image:
             return image
     except (OSError, SyntaxError, ValueError) as error:
         raise CharacterError(
-            f"{picture}: expected a picture, could not read one ({error}). Pass PIL images or paths of whole "
-            "PNG files."
+            f"{picture}: expected a picture, could not read one ({error}). Pass PIL images or paths of whole PNG files."
         ) from error
 
 

@@ -21,9 +21,7 @@ A1111_SAMPLERS = {"dpm++": "DPM++ 2M", "ddim": "DDIM", "euler": "Euler",
 """This kit's samplers by their nearest names in A1111 and Forge."""
 
 
-def readme(
-    character: Character, name: str, formats: Sequence[str], pictures: Sequence[Drawn] = ()
-) -> str:
+def readme(character: Character, name: str, formats: Sequence[str], pictures: Sequence[Drawn] = ()) -> str:
     """Return the README (markdown) of a character's export.
 
     Parameters
@@ -52,8 +50,7 @@ def _about(character: Character) -> str:
     recorded = "" if base.known else " (guessed; the file this character came from does not say)"
     lines = [
         f"# {escape(about.get('prompt', character.caption))}",
-        f"One consistent character, {made} by chosen_one_nb, a kit for the method The Chosen One "
-        "(arXiv 2311.10093).",
+        f"One consistent character, {made} by chosen_one_nb, a kit for the method The Chosen One (arXiv 2311.10093).",
         f"- Base model: {escape(base.name)}{recorded}; the files work with it and, as a rule, with models "
         f"fine-tuned from it.\n"
         f"- Caption: {escape(character.caption)}\n"
@@ -83,8 +80,7 @@ def _pictures(pictures: Sequence[Drawn]) -> str:
         return ""
     lines = [
         "## Pictures",
-        "| picture | seed | prompt | sampler | steps | guidance | size | strength |\n"
-        "|---|---|---|---|---|---|---|---|",
+        "| picture | seed | prompt | sampler | steps | guidance | size | strength |\n|---|---|---|---|---|---|---|---|",
     ]
     for i, drawn in enumerate(pictures, 1):
         how = Sampling.of(drawn.settings)
@@ -176,10 +172,7 @@ def _a1111(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
     return "\n\n".join(
         [
             "## A1111 and Forge",
-            fence(
-                f"loras/{name}.safetensors       ->  models/Lora/\n"
-                f"embeddings/{name}.safetensors  ->  embeddings/"
-            ),
+            fence(f"loras/{name}.safetensors       ->  models/Lora/\nembeddings/{name}.safetensors  ->  embeddings/"),
             "Choose the base model's checkpoint, and as prompt:",
             fence(a1111_prompt(character, name, Example.of(character, pictures).prompt)),
             f"{_how(character, pictures, A1111_SAMPLERS)}. The word is the embedding's file name. Noise and "

@@ -160,9 +160,7 @@ def notes(about: Mapping[str, str]) -> dict[str, Any]:
     return found if isinstance(found, dict) and found.get("format") == 1 else {}
 
 
-def read_halves(
-    weights: Mapping[str, torch.Tensor], about: Mapping[str, str], file: Path
-) -> dict[str, Halves]:
+def read_halves(weights: Mapping[str, torch.Tensor], about: Mapping[str, str], file: Path) -> dict[str, Halves]:
     """Read the tensors of a kohya file by diffusers' layer names.
 
     SGM names are read for SDXL's two layers per block, unless this kit's notes say otherwise.

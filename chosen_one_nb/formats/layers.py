@@ -37,9 +37,7 @@ def apart(lora: Mapping[str, torch.Tensor], alpha: float) -> dict[str, Halves]:
         By diffusers' layer name, in its order.
     """
     names = dict.fromkeys(key.rsplit(".lora_", 1)[0] for key in lora)
-    return {
-        name: Halves(lora[f"{name}.lora_A.weight"], lora[f"{name}.lora_B.weight"], alpha) for name in names
-    }
+    return {name: Halves(lora[f"{name}.lora_A.weight"], lora[f"{name}.lora_B.weight"], alpha) for name in names}
 
 
 def assemble(halves: Mapping[str, Halves], file: Path) -> tuple[dict[str, torch.Tensor], int, float]:

@@ -118,9 +118,7 @@ def _rows_of(lora: Path, files: Sequence[Path]) -> Path | None:
     found = [
         file
         for file in files
-        if file.name != INITIAL_FILE
-        and not _CHECKPOINT.search(file.stem)
-        and is_rows(safe.names_in(file))
+        if file.name != INITIAL_FILE and not _CHECKPOINT.search(file.stem) and is_rows(safe.names_in(file))
     ]
     if not found and any(name.startswith("bundle_emb.") for name in safe.names_in(lora)):
         return None
@@ -133,6 +131,4 @@ def _one(files: Sequence[Path], place: Path, what: str, remedy: str) -> Path:
     if len(files) == 1:
         return files[0]
     got = ", ".join(str(file) for file in files) if files else "none"
-    raise CharacterError(
-        f"{place}: expected one {what} (.safetensors), got {got}. Where there is one, {remedy}."
-    )
+    raise CharacterError(f"{place}: expected one {what} (.safetensors), got {got}. Where there is one, {remedy}.")

@@ -157,7 +157,5 @@ def _chosen_again(old: Decision | None, excluded: tuple[int, ...], note: str) ->
     """Return a decision on the same base with other images left out; itself where that changes nothing."""
     if old is None:
         return None
-    new = _decision(
-        _merged(old.images, old.excluded), excluded, old.cluster, old.proposed, "person", note or old.note
-    )
+    new = _decision(_merged(old.images, old.excluded), excluded, old.cluster, old.proposed, "person", note or old.note)
     return old if new.images == old.images else new

@@ -215,9 +215,7 @@ def blocks(drawing: Drawing) -> list[range]:
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def draw_block(
-    drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, block: range
-) -> None:
+def draw_block(drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, block: range) -> None:
     """Draw one block into an album, unless it is there already; what `draw` finds later."""
     desk = _Desk(drawing, album, models, fingerprint, Calls(), "generate")
     done = desk.found(block) or desk.drawn(list(block))

@@ -199,13 +199,9 @@ class Editor(View):
     def _sibling(self, node: Node, changes: Mapping[str, Any]) -> Node:
         """Add a node that shares another's gallery, and make it the current one."""
         if not node.done("cluster"):
-            raise RunError(
-                f"Node {node.id} has no clusters yet, so there is nothing to branch from: run.step()."
-            )
+            raise RunError(f"Node {node.id} has no clusters yet, so there is nothing to branch from: run.step().")
         if bad := [name for name in changes if name in ("n_images", "seed")]:
-            raise SettingsError(
-                f"{', '.join(bad)}: cannot differ on a shared gallery. Start a new run for that."
-            )
+            raise SettingsError(f"{', '.join(bad)}: cannot differ on a shared gallery. Start a new run for that.")
         new = self._tree.add(node.parent, node.settings.replace(**changes), node.seeds, like=node)
         self._set_current(new)
         return new
@@ -254,14 +250,10 @@ class Editor(View):
         with self.lock:
             node = self.current
             if self._at is not None and self._at[1] == node.id:
-                raise RunError(
-                    f"The run is at work ({self.busy}). Wait until it is done, or cancel it, then choose."
-                )
+                raise RunError(f"The run is at work ({self.busy}). Wait until it is done, or cancel it, then choose.")
             if node.clusters is None:
                 go_on = "run.go_on(), then run.step()" if node.stopped else "run.step()"
-                raise RunError(
-                    f"Node {node.id} has no clusters yet, so there is nothing to choose from: {go_on}."
-                )
+                raise RunError(f"Node {node.id} has no clusters yet, so there is nothing to choose from: {go_on}.")
             yield node
 
     def _check_writable(self) -> None:

@@ -336,9 +336,7 @@ class Node:
     def losses(self) -> list[dict[str, Any]]:
         """What each refinement step reported: ``step``, ``loss``, ``ema_loss``, ..."""
         return (
-            self._kept("losses", lambda: self._read("refine", store.read_json, "losses.json"))
-            if self.refined
-            else []
+            self._kept("losses", lambda: self._read("refine", store.read_json, "losses.json")) if self.refined else []
         )
 
     @property

@@ -57,9 +57,7 @@ def check_empty(folder: Path) -> None:
         raise RunError(f"{folder} holds a run already. Go on with it: Run.open(...), or give another folder.")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"Expected a folder, got the file {folder}.")
-    if folder.exists() and any(
-        path.name not in OWN and not path.name.endswith(".part") for path in folder.iterdir()
-    ):
+    if folder.exists() and any(path.name not in OWN and not path.name.endswith(".part") for path in folder.iterdir()):
         raise RunError(f"{folder} is not empty and holds no run. Give a new or empty folder.")
 
 

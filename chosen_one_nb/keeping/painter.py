@@ -90,9 +90,7 @@ class Painter(Editor):
             self._others_logged = True
         return now
 
-    def probe(
-        self, node: Node | str | None = None, *, strength: float = 1.0, **calls: Any
-    ) -> list[Image.Image]:
+    def probe(self, node: Node | str | None = None, *, strength: float = 1.0, **calls: Any) -> list[Image.Image]:
         """Draw the run's eight fixed seeds with the Θ of a node, to compare Θs by eye; kept on disk.
 
         Parameters
@@ -408,9 +406,7 @@ class Painter(Editor):
             self._log("differs", node, stage=stage, kept=followers)
             return
         later = STAGES[STAGES.index(stage) + 1 :]
-        stages = {
-            name: value for name, value in node.record["stages"].items() if name not in (*later, *ASIDE)
-        }
+        stages = {name: value for name, value in node.record["stages"].items() if name not in (*later, *ASIDE)}
         if stage in ("generate", "embed", "check"):
             node.clear_edits()
         node.write({**node.record, "stages": stages})

@@ -104,9 +104,7 @@ def embed(bench: Bench, node: Node) -> Files:
 def _look_arrays(look: Look) -> dict[str, np.ndarray]:
     arrays = {f"s_{name}": values for name, values in look.statistics.items()}
     arrays["thumbnails"] = look.thumbnails
-    return (
-        arrays if look.prompt_similarity is None else {**arrays, "prompt_similarity": look.prompt_similarity}
-    )
+    return arrays if look.prompt_similarity is None else {**arrays, "prompt_similarity": look.prompt_similarity}
 
 
 def patches(bench: Bench, node: Node) -> Files:
@@ -119,9 +117,7 @@ def patches(bench: Bench, node: Node) -> Files:
         cancelled=calls.cancelled,
     ).patches  # fmt: skip
     if seen is None:
-        raise RunError(
-            f"The extractor {bench.models().extractor.name} has no patch tokens. Take DINOv2, for example."
-        )
+        raise RunError(f"The extractor {bench.models().extractor.name} has no patch tokens. Take DINOv2, for example.")
     return {"patches.npy": store.write_array(folder / "patches.npy", seen)}
 
 

@@ -41,9 +41,7 @@ class Tree:
             The folder holds no run, a newer format, or a damaged file.
         """
         if not (folder / "run.json").exists():
-            raise StoreError(
-                f"{folder} holds no run (no run.json). Begin one there: Run.start(prompt, folder=...)."
-            )
+            raise StoreError(f"{folder} holds no run (no run.json). Begin one there: Run.start(prompt, folder=...).")
         try:
             manifest = store.read_json(folder / "run.json")
         except StoreError as error:
@@ -75,9 +73,7 @@ class Tree:
             nodes.insert(0, nodes[0].parent)
         return nodes
 
-    def add(
-        self, parent: Node | None, settings: Settings, seeds: np.ndarray, like: Node | None = None
-    ) -> Node:
+    def add(self, parent: Node | None, settings: Settings, seeds: np.ndarray, like: Node | None = None) -> Node:
         """Add a node: a child of ``parent``, or a sibling of ``like`` that shares its gallery."""
         iteration = parent.iteration + 1 if parent else 0
         name = self._free_id(iteration)

@@ -22,9 +22,13 @@ Answer = Literal["asked", "identity", "incidental"]
 Encode = Callable[[list[str]], np.ndarray]
 ANSWERS: tuple[Answer, ...] = ("asked", "identity", "incidental")
 
-FILLERS = frozenset(re.findall(
-    r"\w+", "a an the of in on at by to for from with and or is are its his her their very some "
-    "wearing holding having showing made picture image scene someone somebody something"))
+FILLERS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the of in on at by to for from with and or is are its his her their very some "
+        "wearing holding having showing made picture image scene someone somebody something",
+    )
+)
 NEGATIONS = frozenset({"without", "no", "not", "never"})
 CLAUSE_ENDS = frozenset({",", ".", ";", "but", "and", "with", "in", "on", "at", "wearing", "holding"})
 LONGEST_PIECE = 4  # words
@@ -66,8 +70,11 @@ def pieces(prompt: str) -> list[str]:
     ['sticker', 'sticker ginger', 'sticker ginger cat', 'ginger', 'ginger cat', 'cat']
     """
     words = _wished(prompt)
-    runs = [words[start:stop] for start in range(len(words))
-            for stop in range(start + 1, min(start + LONGEST_PIECE, len(words)) + 1)]
+    runs = [
+        words[start:stop]
+        for start in range(len(words))
+        for stop in range(start + 1, min(start + LONGEST_PIECE, len(words)) + 1)
+    ]
     return list(dict.fromkeys(" ".join(run) for run in runs if "|" not in run))
 
 
@@ -94,8 +101,9 @@ def noun_of(prompt: str) -> str:
     return words[-1] if words else "character"
 
 
-def asked(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None = None,
-          threshold: float = 0.92) -> list[str]:
+def asked(
+    attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None = None, threshold: float = 0.92
+) -> list[str]:
     """Tell which attributes a prompt asks for.
 
     First by words: the telling words of one of the attribute's phrases stand in the prompt, side by side and
@@ -122,8 +130,12 @@ def asked(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None
     reasons = [words and f'the prompt says "{words}"' for words in said]
     clear = {word for words in said for word in words.split()}
     runs = [run for run in pieces(prompt) if not clear.issuperset(run.split())]
-    open_phrases = [(at, " ".join(_wished(phrase))) for at, attribute in enumerate(attributes)
-                    if not reasons[at] for phrase in attribute.phrases]
+    open_phrases = [
+        (at, " ".join(_wished(phrase)))
+        for at, attribute in enumerate(attributes)
+        if not reasons[at]
+        for phrase in attribute.phrases
+    ]
     open_phrases = [(at, phrase) for at, phrase in open_phrases if phrase.strip("| ")]
     if encode is None or not runs or not open_phrases:
         return reasons
@@ -146,9 +158,16 @@ def _said(attribute: Attribute, prompt: str) -> str:
     return ""
 
 
-def classify(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None = None,
-             on_figure: np.ndarray | None = None, corrections: Mapping[str, Answer] | None = None,
-             threshold: float = 0.92, margin: float = 0.05) -> pd.DataFrame:
+def classify(
+    attributes: Sequence[Attribute],
+    prompt: str,
+    *,
+    encode: Encode | None = None,
+    on_figure: np.ndarray | None = None,
+    corrections: Mapping[str, Answer] | None = None,
+    threshold: float = 0.92,
+    margin: float = 0.05,
+) -> pd.DataFrame:
     """Say of each attribute whether it is asked for, identity or incidental, and why.
 
     Parameters
@@ -191,8 +210,9 @@ def classify(attributes: Sequence[Attribute], prompt: str, *, encode: Encode | N
     return pd.DataFrame(rows, columns=["attribute", "group", "answer", "why"])
 
 
-def _answer(attribute: Attribute, reason: str, evidence: float | None, corrections: Mapping[str, Answer],
-            margin: float) -> tuple[Answer, str]:
+def _answer(
+    attribute: Attribute, reason: str, evidence: float | None, corrections: Mapping[str, Answer], margin: float
+) -> tuple[Answer, str]:
     said = corrections.get(f"{attribute.group}: {attribute.name}", corrections.get(attribute.name))
     if said:
         return said, "you said so"

@@ -20,8 +20,9 @@ SAME = 0.7  # findings whose columns correlate as much are one finding in two wo
 BLOCK = 1000  # columns at once in the permutation test
 
 
-def contrast(found: Presence, members: Members, *, permutations: int = 1000, level: float = 0.05,
-             seed: int = 0) -> pd.DataFrame:
+def contrast(
+    found: Presence, members: Members, *, permutations: int = 1000, level: float = 0.05, seed: int = 0
+) -> pd.DataFrame:
     """Compare a group of pictures with the rest, attribute by attribute, as VisDiff (arXiv 2312.02974) ranks
     them.
 
@@ -64,14 +65,20 @@ def contrast(found: Presence, members: Members, *, permutations: int = 1000, lev
     share_in, share_out, lift = _shares(found, mask)
     spread = values.std(axis=0)
     difference = values[mask].mean(axis=0) - values[~mask].mean(axis=0)
-    table = pd.DataFrame({
-        "attribute": [attribute.name for attribute in found.attributes],
-        "group": [attribute.group for attribute in found.attributes],
-        "kind": [attribute.kind for attribute in found.attributes],
-        "auroc": auroc(values, mask),
-        "effect": np.divide(difference, spread, out=np.zeros_like(spread), where=varying(values)),
-        "share_in": share_in, "share_out": share_out, "lift": lift,
-        "z": z, "p": (1 + above) / (1 + permutations)})
+    table = pd.DataFrame(
+        {
+            "attribute": [attribute.name for attribute in found.attributes],
+            "group": [attribute.group for attribute in found.attributes],
+            "kind": [attribute.kind for attribute in found.attributes],
+            "auroc": auroc(values, mask),
+            "effect": np.divide(difference, spread, out=np.zeros_like(spread), where=varying(values)),
+            "share_in": share_in,
+            "share_out": share_out,
+            "lift": lift,
+            "z": z,
+            "p": (1 + above) / (1 + permutations),
+        }
+    )
     table["finding"] = table["p"] <= level
     table = table.sort_values("z", ascending=False, kind="stable")
     return table.assign(same_as=_same_as(values, table))
@@ -81,8 +88,10 @@ def _compared(members: Members, n: int) -> np.ndarray:
     """Return the group's mask (n,) if there are pictures inside and outside."""
     mask = group_mask(members, n)
     if not mask.any() or mask.all():
-        raise ValueError(f"expected 1 to {n - 1} of {n} pictures in the group, got {mask.sum()}: there is "
-                         "nothing to compare. Choose a group with pictures inside and outside.")
+        raise ValueError(
+            f"expected 1 to {n - 1} of {n} pictures in the group, got {mask.sum()}: there is "
+            "nothing to compare. Choose a group with pictures inside and outside."
+        )
     return mask
 
 
@@ -91,7 +100,7 @@ def _highest_by_chance(values: np.ndarray, size: int, permutations: int, seed: i
     groups = random_groups(len(values), size, permutations, seed)
     highest = np.full(permutations, -np.inf)
     for start in range(0, values.shape[1], BLOCK):
-        block = values[:, start:start + BLOCK]
+        block = values[:, start : start + BLOCK]
         highest = np.maximum(highest, balanced(standardised(block, groups), block, size).max(axis=1))
     return highest
 
@@ -115,8 +124,9 @@ def _same_as(values: np.ndarray, table: pd.DataFrame) -> list[int]:
     return [same[column] for column in table.index]
 
 
-def explain(images: np.ndarray, texts: np.ndarray, names: Sequence[str], members: Members, *,
-            words: int = 6) -> pd.DataFrame:
+def explain(
+    images: np.ndarray, texts: np.ndarray, names: Sequence[str], members: Members, *, words: int = 6
+) -> pd.DataFrame:
     """Say the difference between a group and the rest as a sum of few phrases, after SpLiCE (arXiv
     2402.10376).
 

@@ -97,9 +97,7 @@ def curve_chart(rows: Sequence[Mapping[str, Any]], *, width: int = 480, height: 
     Chart
     """
     said = "; ".join(f"{row['node']}: {row['distance']:.3g} ({row['state']})" for row in rows)
-    chart = Chart(
-        width, height, f"Mean pairwise distance by node: {said}." if rows else "Nothing measured yet."
-    )
+    chart = Chart(width, height, f"Mean pairwise distance by node: {said}." if rows else "Nothing measured yet.")
     if not rows:
         return chart
     top = 1.1 * max(max(row["distance"], row["threshold"]) for row in rows) or 1.0
@@ -179,9 +177,7 @@ def map_chart(
     scale = (np.array([width, height]) - 2 * margin) / np.where(high > low, high - low, 1.0)
     at = margin + (places - low) * scale
     n_clusters = int(labels.max()) + 1 if len(labels) else 0
-    chart = Chart(
-        width, height, f"Map of {len(places)} images in {n_clusters} clusters; {len(chosen)} chosen."
-    )
+    chart = Chart(width, height, f"Map of {len(places)} images in {n_clusters} clusters; {len(chosen)} chosen.")
     dropped = [kept is not None and label >= 0 and not kept[label] for label in labels]
     for i, point in enumerate(at):
         colour = GREY if dropped[i] else colour_of(int(labels[i]))
@@ -274,9 +270,7 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     return placed.tolist()
 
 
-def _drift_line(
-    chart: Chart, part: Any, x: list[float], place: Any, colour: str, end: tuple[float, float]
-) -> None:
+def _drift_line(chart: Chart, part: Any, x: list[float], place: Any, colour: str, end: tuple[float, float]) -> None:
     """One attribute: its shares, their intervals and its name."""
     points = [(at, place(0, share)[1]) for at, share in zip(x, part["share"], strict=True)]
     if len(points) > 1:
@@ -349,9 +343,7 @@ def _svg_shape(shape: Shape) -> str:
         r, style = shape.size, f'stroke="{colour}" stroke-width="2.5"'
         path = f"M{x - r:.1f} {y - r:.1f}l{2 * r} {2 * r}M{x - r:.1f} {y + r:.1f}l{2 * r} {-2 * r}"
         return f'<path d="{path}" {style}>{title}</path>'
-    paint = (
-        f'fill="none" stroke="{colour}" stroke-width="1.5"' if shape.kind == "ring" else f'fill="{colour}"'
-    )
+    paint = f'fill="none" stroke="{colour}" stroke-width="1.5"' if shape.kind == "ring" else f'fill="{colour}"'
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{shape.size}" {paint}>{title}</circle>'
 
 

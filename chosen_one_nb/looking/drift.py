@@ -41,11 +41,17 @@ def _shares(name: str, found: Presence, repeats: int, seed: int) -> pd.DataFrame
     has_it = np.where(found.told_apart, found.has_it, np.nan)  # (N, A)
     nothing = np.full(len(found.attributes), np.nan)
     low, high = interval(bootstrap_means(has_it, repeats, seed)) if len(has_it) else (nothing, nothing)
-    return pd.DataFrame({
-        "gallery": name, "column": range(len(found.attributes)),
-        "attribute": [attribute.name for attribute in found.attributes],
-        "group": [attribute.group for attribute in found.attributes],
-        "share": has_it.mean(axis=0) if len(has_it) else nothing, "low": low, "high": high})
+    return pd.DataFrame(
+        {
+            "gallery": name,
+            "column": range(len(found.attributes)),
+            "attribute": [attribute.name for attribute in found.attributes],
+            "group": [attribute.group for attribute in found.attributes],
+            "share": has_it.mean(axis=0) if len(has_it) else nothing,
+            "low": low,
+            "high": high,
+        }
+    )
 
 
 def rise(first: Presence, last: Presence, *, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -75,10 +81,16 @@ def rise(first: Presence, last: Presence, *, repeats: int = 1000, seed: int = 0)
     shares = [np.where(found.told_apart, found.has_it, np.nan) for found in (first, last)]
     resampled = [bootstrap_means(share, repeats, seed + at) for at, share in enumerate(shares)]
     low, high = interval(resampled[1] - resampled[0])
-    table = pd.DataFrame({
-        "attribute": [attribute.name for attribute in first.attributes],
-        "group": [attribute.group for attribute in first.attributes],
-        "first": shares[0].mean(axis=0), "last": shares[1].mean(axis=0), "low": low, "high": high})
+    table = pd.DataFrame(
+        {
+            "attribute": [attribute.name for attribute in first.attributes],
+            "group": [attribute.group for attribute in first.attributes],
+            "first": shares[0].mean(axis=0),
+            "last": shares[1].mean(axis=0),
+            "low": low,
+            "high": high,
+        }
+    )
     table.insert(4, "rise", table["last"] - table["first"])
     table = table.assign(p=tested["p"], certain=tested["finding"] & (table["rise"] > 0))  # aligned by column
     return table.sort_values("rise", ascending=False, kind="stable")
@@ -103,5 +115,7 @@ def headline(table: pd.DataFrame, answers: Sequence[str]) -> str:
     if not free:
         return "Nothing that the prompt leaves open has become clearly more frequent."
     row = table.loc[free[0]]
-    return (f'"{row.attribute}" rose from {row["first"]:.0%} to {row["last"]:.0%} of the pictures '
-            f"({row.low:+.0%} to {row.high:+.0%}) and nobody asked for it.")
+    return (
+        f'"{row.attribute}" rose from {row["first"]:.0%} to {row["last"]:.0%} of the pictures '
+        f"({row.low:+.0%} to {row.high:+.0%}) and nobody asked for it."
+    )

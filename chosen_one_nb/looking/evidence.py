@@ -40,8 +40,9 @@ class HeldBy:
     sentence: str
 
 
-def held_by(found: Foreground | NotAvailable, members: Members, *, groups: int = 500,
-            seed: int = 0) -> HeldBy | NotAvailable:
+def held_by(
+    found: Foreground | NotAvailable, members: Members, *, groups: int = 500, seed: int = 0
+) -> HeldBy | NotAvailable:
     """Tell whether a group is held together by its figure or by its scene.
 
     Surest after `Foreground.seen_alone`: mean patch tokens of a figure also know the scene behind it, and a shared
@@ -148,8 +149,9 @@ def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, component
     if not found or len(values) < 8:
         return unknown
     varies = varying(values)
-    unknown[varies] = (_foretold(values[:, varies], found.figure, components)
-                       - _foretold(values[:, varies], found.scene, components))
+    unknown[varies] = _foretold(values[:, varies], found.figure, components) - _foretold(
+        values[:, varies], found.scene, components
+    )
     return unknown
 
 

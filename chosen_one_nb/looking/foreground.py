@@ -46,8 +46,10 @@ class NotAvailable:
         return False
 
 
-NO_PATCHES = NotAvailable("The feature extractor gives no patch tokens, so figure and scene cannot be told "
-                          "apart; everything that needs whole pictures only is shown.")
+NO_PATCHES = NotAvailable(
+    "The feature extractor gives no patch tokens, so figure and scene cannot be told "
+    "apart; everything that needs whole pictures only is shown."
+)
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,32 @@ class Foreground:
 
     def rows(self, images: Sequence[int] | slice | np.ndarray) -> Foreground:
         """Return the same for some of the pictures."""
-        return replace(self, masks=self.masks[images], heights=self.heights[images], figure=self.figure[images],
-                       scene=self.scene[images])
+        return replace(
+            self,
+            masks=self.masks[images],
+            heights=self.heights[images],
+            figure=self.figure[images],
+            scene=self.scene[images],
+        )
 
     def seen_alone(self, figure: np.ndarray, scene: np.ndarray) -> Foreground:
         """Return the same with features (N, D) that the extractor made of the pictures from `cut_out`."""
         if len(figure) != len(self.masks) or len(scene) != len(self.masks):
-            raise ValueError(f"expected features of {len(self.masks)} figures and as many scenes, got {len(figure)} "
-                             f"and {len(scene)}.")
+            raise ValueError(
+                f"expected features of {len(self.masks)} figures and as many scenes, got {len(figure)} "
+                f"and {len(scene)}."
+            )
         return replace(self, figure=unit_rows(figure, "figures"), scene=unit_rows(scene, "scenes"))
 
 
-def find_figure(patches: np.ndarray | None, grid: tuple[int, int], *, method: Method = "border",
-                threshold: Literal["otsu"] | float = "otsu", seed: int = 0) -> Foreground | NotAvailable:
+def find_figure(
+    patches: np.ndarray | None,
+    grid: tuple[int, int],
+    *,
+    method: Method = "border",
+    threshold: Literal["otsu"] | float = "otsu",
+    seed: int = 0,
+) -> Foreground | NotAvailable:
     """Split pictures into figure and scene.
 
     Parameters
@@ -133,8 +148,14 @@ def find_figure(patches: np.ndarray | None, grid: tuple[int, int], *, method: Me
     cut, clear = _otsu(heights.ravel())
     cut = cut if threshold == "otsu" else float(threshold)
     masks = _never_all_or_nothing(heights > cut, heights)
-    return Foreground(masks.reshape(-1, *grid), heights.reshape(-1, *grid), cut,
-                      _masked_mean(tokens, masks), _masked_mean(tokens, ~masks), clear)
+    return Foreground(
+        masks.reshape(-1, *grid),
+        heights.reshape(-1, *grid),
+        cut,
+        _masked_mean(tokens, masks),
+        _masked_mean(tokens, ~masks),
+        clear,
+    )
 
 
 def _checked(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -166,7 +187,7 @@ def cut_out(pictures: Sequence[Any], found: Foreground) -> tuple[list[np.ndarray
     figures, scenes = [], []
     for at, picture in enumerate(pictures):
         pixels = np.asarray(picture)[..., :3]
-        mask = (resize(found.heights[at:at + 1], pixels.shape[:2]) > found.threshold)[0, ..., None]
+        mask = (resize(found.heights[at : at + 1], pixels.shape[:2]) > found.threshold)[0, ..., None]
         figures.append(np.where(mask, pixels, np.uint8(GREY)))
         scenes.append(np.where(mask, np.uint8(GREY), pixels))
     return figures, scenes

@@ -16,8 +16,9 @@ MOST_OTHERS = 24  # pictures that a group's patches are compared with
 MOST_PARTS = 6
 
 
-def phrase_heat(patches: np.ndarray | None, texts: np.ndarray, columns: Sequence[int], group: Sequence[int],
-                grid: tuple[int, int]) -> np.ndarray | NotAvailable:
+def phrase_heat(
+    patches: np.ndarray | None, texts: np.ndarray, columns: Sequence[int], group: Sequence[int], grid: tuple[int, int]
+) -> np.ndarray | NotAvailable:
     """Tell which patches say an attribute.
 
     Parameters
@@ -45,8 +46,9 @@ def phrase_heat(patches: np.ndarray | None, texts: np.ndarray, columns: Sequence
     return (tokens @ direction).reshape(-1, *grid)
 
 
-def cohesion_heat(patches: np.ndarray | None, members: Members, grid: tuple[int, int], *,
-                  seed: int = 0) -> np.ndarray | NotAvailable:
+def cohesion_heat(
+    patches: np.ndarray | None, members: Members, grid: tuple[int, int], *, seed: int = 0
+) -> np.ndarray | NotAvailable:
     """Tell which patches make a group cohesive: those that the other members have as well and outsiders have
     not.
 
@@ -76,8 +78,10 @@ def cohesion_heat(patches: np.ndarray | None, members: Members, grid: tuple[int,
     tokens = _unit(np.asarray(patches, np.float32))
     rng = np.random.default_rng(seed)
     inside, outside = (_some(np.flatnonzero(side), rng) for side in (mask, ~mask))
-    heat = [_best_matches(tokens[at], tokens[inside[inside != at]])
-            - _best_matches(tokens[at], tokens[outside]) for at in np.flatnonzero(mask)]
+    heat = [
+        _best_matches(tokens[at], tokens[inside[inside != at]]) - _best_matches(tokens[at], tokens[outside])
+        for at in np.flatnonzero(mask)
+    ]
     return np.stack(heat).reshape(-1, *grid)
 
 
@@ -129,8 +133,14 @@ class Parts:
     missing: tuple[tuple[int, ...], ...]
 
 
-def cosegment(patches: np.ndarray | None, found: Foreground | NotAvailable, members: Members, *,
-              parts: int | None = None, seed: int = 0) -> Parts | NotAvailable:
+def cosegment(
+    patches: np.ndarray | None,
+    found: Foreground | NotAvailable,
+    members: Members,
+    *,
+    parts: int | None = None,
+    seed: int = 0,
+) -> Parts | NotAvailable:
     """Cut the figures of a group into common parts: k-means on their patches (after Amir et al., arXiv
     2112.05814).
 

@@ -69,8 +69,9 @@ class Inquiry:
     def answers(self) -> pd.DataFrame:
         """Asked for, identity or incidental, and why: a row per attribute, by column."""
         evidence = on_figure(self.found.values, self.figure) if self.shown is None else self.shown
-        return classify(self.attributes, self.prompt, encode=self.encode, on_figure=evidence,
-                        corrections=self.corrections)
+        return classify(
+            self.attributes, self.prompt, encode=self.encode, on_figure=evidence, corrections=self.corrections
+        )
 
     def _group(self, members: Members | None) -> Members:
         if members is not None:
@@ -112,8 +113,11 @@ class Inquiry:
             without it (None where the vocabulary knows nothing).
         """
         labels = np.asarray(labels)
-        parts = [self.flagged(labels == c, level=level).reset_index(names="column").assign(cluster=int(c))
-                 for c in np.unique(labels[labels >= 0]) if 0 < (labels == c).sum() < len(labels)]
+        parts = [
+            self.flagged(labels == c, level=level).reset_index(names="column").assign(cluster=int(c))
+            for c in np.unique(labels[labels >= 0])
+            if 0 < (labels == c).sum() < len(labels)
+        ]
         if not parts:
             return self.flagged(np.arange(len(labels)) == 0).iloc[:0].assign(cluster=0, column=0, opposite=None)
         table = pd.concat(parts, ignore_index=True)

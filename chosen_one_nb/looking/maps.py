@@ -22,8 +22,11 @@ __all__ = ["Map", "joint_map", "procrustes", "sensitivity", "warm_up"]
 
 Method = Literal["umap", "pca"]
 
-KNOWN_WARNINGS = ("n_jobs value .* overridden", "n_neighbors is larger than the dataset size",
-                  "Tensorflow not installed")
+KNOWN_WARNINGS = (
+    "n_jobs value .* overridden",
+    "n_neighbors is larger than the dataset size",
+    "Tensorflow not installed",
+)
 SMALLEST = 5  # points that UMAP makes a map of; below it is PCA
 
 
@@ -60,8 +63,15 @@ class Map:
         return self.positions[rows]
 
 
-def joint_map(galleries: Mapping[Hashable, np.ndarray], *, method: Method = "umap", n_neighbors: int = 15,
-              seed: int = 0, previous: Map | None = None, trust: bool = True) -> Map:
+def joint_map(
+    galleries: Mapping[Hashable, np.ndarray],
+    *,
+    method: Method = "umap",
+    n_neighbors: int = 15,
+    seed: int = 0,
+    previous: Map | None = None,
+    trust: bool = True,
+) -> Map:
     """Map several galleries at once, so that positions and distances can be compared between them.
 
     UMAP starts from the previous map (and then moves gently), or from PCA where there is none. What comes out
@@ -115,8 +125,10 @@ def _joined(galleries: Mapping[Hashable, np.ndarray]) -> np.ndarray:
         raise ValueError(f"expected galleries of shape (N, D), all of one width; got {shapes}.")
     features = np.concatenate(arrays)
     if not len(features) or not np.isfinite(features).all():
-        raise ValueError("expected at least one picture and finite features, got "
-                         + ("none." if not len(features) else "NaN or infinity. Embed the gallery again."))
+        raise ValueError(
+            "expected at least one picture and finite features, got "
+            + ("none." if not len(features) else "NaN or infinity. Embed the gallery again.")
+        )
     return features
 
 
@@ -174,8 +186,9 @@ def _umap(features: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int, 
             warnings.filterwarnings("ignore", message=text)
         from umap import UMAP  # late: the import alone takes seconds
 
-        mapped = UMAP(n_neighbors=max(2, n_neighbors), init=start.astype(np.float32), random_state=seed,
-                      n_jobs=1, **pace).fit_transform(features.astype(np.float32))
+        mapped = UMAP(
+            n_neighbors=max(2, n_neighbors), init=start.astype(np.float32), random_state=seed, n_jobs=1, **pace
+        ).fit_transform(features.astype(np.float32))
     return np.asarray(mapped, dtype=float)
 
 
@@ -187,8 +200,7 @@ def _onto(positions: np.ndarray, owners: Sequence[Any], previous: Map | None, sc
     return positions @ matrix + shift
 
 
-def procrustes(points: np.ndarray, targets: np.ndarray, *,
-               scaling: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def procrustes(points: np.ndarray, targets: np.ndarray, *, scaling: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Find the rotation or reflection, and the shift, that bring points nearest to targets (Schönemann).
 
     Parameters
@@ -212,8 +224,9 @@ def procrustes(points: np.ndarray, targets: np.ndarray, *,
     return matrix, goal - middle @ matrix
 
 
-def sensitivity(features: np.ndarray, *, seeds: Sequence[int] = (0, 1, 2),
-                n_neighbors: Sequence[int] = (5, 15, 50)) -> list[Map]:
+def sensitivity(
+    features: np.ndarray, *, seeds: Sequence[int] = (0, 1, 2), n_neighbors: Sequence[int] = (5, 15, 50)
+) -> list[Map]:
     """Make the map again with other seeds and neighbourhoods: what stays is in the data, what changes is not.
 
     Parameters

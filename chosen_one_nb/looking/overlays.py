@@ -58,7 +58,7 @@ def parts_over(picture: Any, labels: np.ndarray, *, side: int = 128, strength: f
     pixels = _grey(picture, side)
     rows, columns = (np.arange(side) * n // side for n in labels.shape)
     fine = np.asarray(labels)[np.ix_(rows, columns)]
-    colours = np.array([[int(colour[at:at + 2], 16) for at in (1, 3, 5)] for colour in PALETTE], float)
+    colours = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in PALETTE], float)
     painted = pixels * (1 - strength) + colours[fine % len(colours)] * strength
     return Image.fromarray(np.where(fine[..., None] >= 0, painted, pixels).astype(np.uint8))
 

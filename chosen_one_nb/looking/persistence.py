@@ -44,9 +44,17 @@ class Persistence:
     skipped: tuple[str, ...]
 
 
-def persistence(attributes: Sequence[Attribute], draw_base: Draw, draw_character: Draw,
-                similarity: Similarity, *, say: Say = lambda attribute, phrase: phrase,
-                cache: Cache | None = None, repeats: int = 1000, seed: int = 0) -> Persistence:
+def persistence(
+    attributes: Sequence[Attribute],
+    draw_base: Draw,
+    draw_character: Draw,
+    similarity: Similarity,
+    *,
+    say: Say = lambda attribute, phrase: phrase,
+    cache: Cache | None = None,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> Persistence:
     """Ask for the opposite of each attribute and count the pictures that show the attribute none the less.
 
     A picture shows it if it is more similar to the attribute's phrases than to the opposite. What the base
@@ -82,8 +90,10 @@ def persistence(attributes: Sequence[Attribute], draw_base: Draw, draw_character
     rows, pictures = [], {}
     for attribute in attributes:
         if attribute.opposite:
-            pair = tuple(_drawn(cache, key, attribute.opposite, draw)
-                         for key, draw in (("base", draw_base), ("character", draw_character)))
+            pair = tuple(
+                _drawn(cache, key, attribute.opposite, draw)
+                for key, draw in (("base", draw_base), ("character", draw_character))
+            )
             _check(attribute, *pair)
             pictures[attribute.opposite] = pair
             shows = [_shows(attribute, images, similarity, say) for images in pair]
@@ -101,9 +111,11 @@ def _drawn(cache: Cache, key: str, opposite: str, draw: Draw) -> Sequence[Any]:
 
 def _check(attribute: Attribute, base: Sequence[Any], character: Sequence[Any]) -> None:
     if len(base) != len(character) or not len(base):
-        raise ValueError(f'expected as many pictures of "{attribute.opposite}" by the base model as by the '
-                         f"character, at least one; got {len(base)} and {len(character)}. Draw both on the "
-                         "same seeds.")
+        raise ValueError(
+            f'expected as many pictures of "{attribute.opposite}" by the base model as by the '
+            f"character, at least one; got {len(base)} and {len(character)}. Draw both on the "
+            "same seeds."
+        )
 
 
 def _shows(attribute: Attribute, images: Sequence[Any], similarity: Similarity, say: Say) -> np.ndarray:
@@ -113,11 +125,18 @@ def _shows(attribute: Attribute, images: Sequence[Any], similarity: Similarity, 
     return cosines[:, :-1].max(axis=1) > cosines[:, -1]
 
 
-def _row(attribute: Attribute, base: np.ndarray, character: np.ndarray, repeats: int,
-         seed: int) -> dict[str, Any]:
+def _row(attribute: Attribute, base: np.ndarray, character: np.ndarray, repeats: int, seed: int) -> dict[str, Any]:
     difference = character.astype(float) - base  # (n,), paired by seed
     picks = np.random.default_rng(seed).integers(len(difference), size=(repeats, len(difference)))
     low, high = interval(difference[picks].mean(axis=1))
-    return {"attribute": attribute.name, "group": attribute.group, "asked_for": attribute.opposite,
-            "base": base.mean(), "character": character.mean(), "baked_in": difference.mean(),
-            "low": float(low), "high": float(high), "persists": bool(low > 0)}
+    return {
+        "attribute": attribute.name,
+        "group": attribute.group,
+        "asked_for": attribute.opposite,
+        "base": base.mean(),
+        "character": character.mean(),
+        "baked_in": difference.mean(),
+        "low": float(low),
+        "high": float(high),
+        "persists": bool(low > 0),
+    }

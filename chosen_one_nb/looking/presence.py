@@ -50,17 +50,21 @@ class Presence:
 
     def column(self, name: str, group: str | None = None) -> int:
         """Find an attribute by its name; raises `KeyError` if there is none, or there are several."""
-        found = [at for at, attribute in enumerate(self.attributes)
-                 if attribute.name == name and group in (None, attribute.group)]
+        found = [
+            at
+            for at, attribute in enumerate(self.attributes)
+            if attribute.name == name and group in (None, attribute.group)
+        ]
         if len(found) != 1:
             groups = [self.attributes[at].group for at in found]
-            raise KeyError(f"expected one attribute {name!r}, got {len(found)}"
-                           + (f" in the groups {groups}: say which." if found else ": see the vocabulary."))
+            raise KeyError(
+                f"expected one attribute {name!r}, got {len(found)}"
+                + (f" in the groups {groups}: say which." if found else ": see the vocabulary.")
+            )
         return found[0]
 
 
-def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *,
-             sharpness: float = 100.0) -> Presence:
+def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, sharpness: float = 100.0) -> Presence:
     """Say how surely each picture has each attribute of a vocabulary.
 
     In a group whose pictures have one of its phrases, zero-shot classification as CLIP does it: softmax over
@@ -90,8 +94,10 @@ def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *,
     """
     images, texts = unit_rows(images, "images"), unit_rows(texts, "texts")
     if len(texts) != len(vocabulary) or images.shape[1] != texts.shape[1]:
-        raise ValueError(f"expected texts of shape ({len(vocabulary)}, {images.shape[1]}), one row per "
-                         f"phrase of the vocabulary and as wide as the images; got {texts.shape}.")
+        raise ValueError(
+            f"expected texts of shape ({len(vocabulary)}, {images.shape[1]}), one row per "
+            f"phrase of the vocabulary and as wide as the images; got {texts.shape}."
+        )
     logits = sharpness * images @ texts.T  # (N, T)
     attributes = vocabulary.attributes
     values, told_apart = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
@@ -117,8 +123,11 @@ def unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
     """
     vectors = np.asarray(vectors, dtype=float)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise ValueError(f"expected finite {name} of shape (N, D), got shape {vectors.shape}"
-                         + ("" if vectors.ndim != 2 else " with NaN or infinity") + ".")
+        raise ValueError(
+            f"expected finite {name} of shape (N, D), got shape {vectors.shape}"
+            + ("" if vectors.ndim != 2 else " with NaN or infinity")
+            + "."
+        )
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 

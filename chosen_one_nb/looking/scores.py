@@ -80,9 +80,7 @@ def prompt_similarity(images: np.ndarray, text: np.ndarray) -> np.ndarray:
     """
     images, text = np.asarray(images), np.asarray(text)
     if images.ndim != 2 or text.shape != images.shape[1:]:
-        raise ValueError(
-            f"Expected image vectors (N, D) and a text vector (D,), got {images.shape}, {text.shape}."
-        )
+        raise ValueError(f"Expected image vectors (N, D) and a text vector (D,), got {images.shape}, {text.shape}.")
     return unit(images) @ unit(text)
 
 
@@ -178,9 +176,7 @@ def bootstrap(
     return Interval(value, float(low), float(high), size, level)
 
 
-def identity_consistency(
-    vectors: np.ndarray, *, n: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
+def identity_consistency(vectors: np.ndarray, *, n: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
     """Mean pairwise cosine of image vectors (N, D) (section 4.2), with its interval over images.
 
     Parameters

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["auroc", "balanced", "bootstrap_means", "interval", "random_groups", "standardised", "two_kinds",
-           "varying"]
+__all__ = ["auroc", "balanced", "bootstrap_means", "interval", "random_groups", "standardised", "two_kinds", "varying"]
 
 
 def random_groups(n: int, size: int, count: int, seed: int = 0) -> np.ndarray:

@@ -50,8 +50,8 @@ def most_and_least(values: np.ndarray, members: Members, count: int = 3) -> tupl
     """
     pictures = _pictures(members)
     order = [int(picture) for picture in pictures[np.argsort(-np.asarray(values)[pictures], kind="stable")]]
-    most = order[:min(count, (len(order) + 1) // 2)]
-    return most, order[len(most):][::-1][:count]
+    most = order[: min(count, (len(order) + 1) // 2)]
+    return most, order[len(most) :][::-1][:count]
 
 
 def _pictures(members: Members) -> np.ndarray:
@@ -89,8 +89,9 @@ def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: 
     return Suggestion(stay, go, None, reason)
 
 
-def prefer_least(found: Presence, column: int, labels: np.ndarray, *, kept: np.ndarray | None = None,
-                 instead_of: int | None = None) -> Suggestion:
+def prefer_least(
+    found: Presence, column: int, labels: np.ndarray, *, kept: np.ndarray | None = None, instead_of: int | None = None
+) -> Suggestion:
     """Take the cluster that has an attribute least.
 
     Parameters

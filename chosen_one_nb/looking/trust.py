@@ -12,8 +12,9 @@ __all__ = ["dubious", "reliability", "true_neighbours", "trust_table"]
 COLUMNS = ["k", "trustworthiness", "continuity", "pca_trustworthiness", "pca_continuity"]
 
 
-def trust_table(features: np.ndarray, positions: np.ndarray, pca: np.ndarray | None = None, *,
-                ks: tuple[int, ...] = (5, 15)) -> pd.DataFrame:
+def trust_table(
+    features: np.ndarray, positions: np.ndarray, pca: np.ndarray | None = None, *, ks: tuple[int, ...] = (5, 15)
+) -> pd.DataFrame:
     """Compare neighbourhoods on the map with those among the features (Venna and Kaski 2001).
 
     Parameters
@@ -63,7 +64,7 @@ def true_neighbours(features: np.ndarray, k: int = 5) -> np.ndarray:
     """
     distances = _distances(np.asarray(features, dtype=float))
     np.fill_diagonal(distances, np.inf)
-    return distances.argsort(axis=1, kind="stable")[:, :max(0, min(k, len(features) - 1))]
+    return distances.argsort(axis=1, kind="stable")[:, : max(0, min(k, len(features) - 1))]
 
 
 def _distances(points: np.ndarray) -> np.ndarray:
@@ -98,7 +99,7 @@ def reliability(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def _followed(far: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Row-wise correlation of two distance matrices over the half nearest by the second, (n,)."""
     half = max(3, len(near) // 2)
-    order = near.argsort(axis=1, kind="stable")[:, 1:half + 1]  # without the point itself
+    order = near.argsort(axis=1, kind="stable")[:, 1 : half + 1]  # without the point itself
     a, b = (np.take_along_axis(side, order, axis=1) for side in (far, near))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 __all__ = [
-    "Attribute", "Group", "Kind", "Phrase", "Vocabulary", "VocabularyError", "load_vocabulary",
+    "Attribute",
+    "Group",
+    "Kind",
+    "Phrase",
+    "Vocabulary",
+    "VocabularyError",
+    "load_vocabulary",
     "read_vocabulary",
 ]
 
@@ -123,8 +129,11 @@ class Vocabulary:
 
     def texts(self, noun: str | None = None) -> list[str]:
         """Return the T sentences for CLIP, group by group; `noun` says what is in the pictures ("fox")."""
-        return [group.template.replace("{}", phrase.text).replace("{noun}", noun or self.noun)
-                for group in self.groups.values() for phrase in group.phrases]
+        return [
+            group.template.replace("{}", phrase.text).replace("{noun}", noun or self.noun)
+            for group in self.groups.values()
+            for phrase in group.phrases
+        ]
 
     def __len__(self) -> int:
         """Count the phrases, T."""
@@ -147,10 +156,18 @@ def _attributes(name: str, group: Group, start: int) -> list[Attribute]:
     for at, phrase in enumerate(group.phrases):
         said.setdefault(phrase.attribute, []).append(at)
     one_of = group.one_of and len(said) > 1
-    return [Attribute(attribute, name, group.kind, one_of, tuple(start + at for at in places),
-                      tuple(group.phrases[at].text for at in places),
-                      next((group.phrases[at].opposite for at in places if group.phrases[at].opposite), None))
-            for attribute, places in said.items()]
+    return [
+        Attribute(
+            attribute,
+            name,
+            group.kind,
+            one_of,
+            tuple(start + at for at in places),
+            tuple(group.phrases[at].text for at in places),
+            next((group.phrases[at].opposite for at in places if group.phrases[at].opposite), None),
+        )
+        for attribute, places in said.items()
+    ]
 
 
 def load_vocabulary(path: str | Path) -> Vocabulary:
@@ -210,8 +227,11 @@ def read_vocabulary(data: Any) -> Vocabulary:
     if not isinstance(groups, dict):
         raise VocabularyError(f"expected an object of groups, got {type(groups).__name__}.")
     notes: list[str] = []
-    read = {name: _group(name, value, notes) for name, value in groups.items()
-            if groups is not data or name not in ("about", "noun")}
+    read = {
+        name: _group(name, value, notes)
+        for name, value in groups.items()
+        if groups is not data or name not in ("about", "noun")
+    }
     kept = {name: group for name, group in read.items() if group.phrases}
     noun = data.get("noun", "character")
     if not isinstance(noun, str) or not noun.strip():
@@ -236,15 +256,18 @@ def _group(name: str, value: Any, notes: list[str]) -> Group:
         phrases.setdefault(key, phrase)
     if not phrases:
         notes.append(f'group "{name}" is empty and was left out')
-    return Group(tuple(phrases.values()), options.get("kind", "seen"), options.get("one_of", False),
-                 options.get("template", "{}"))
+    return Group(
+        tuple(phrases.values()),
+        options.get("kind", "seen"),
+        options.get("one_of", False),
+        options.get("template", "{}"),
+    )
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
     unknown = set(options) - {"phrases", "kind", "one_of", "template"}
     if unknown:
-        raise VocabularyError(f'group "{name}": expected phrases, kind, one_of, template, '
-                              f"got {sorted(unknown)}.")
+        raise VocabularyError(f'group "{name}": expected phrases, kind, one_of, template, got {sorted(unknown)}.')
     kind = options.get("kind", "seen")
     if not isinstance(options.get("phrases", []), list):
         raise VocabularyError(f'group "{name}": expected a list of phrases, got {options["phrases"]!r:.60}.')
@@ -261,10 +284,13 @@ def _phrase(name: str, entry: Any) -> Phrase:
     fields = {"text": entry} if isinstance(entry, str) else entry
     known = {"text", "attribute", "opposite"}
     if not isinstance(fields, dict) or "text" not in fields or set(fields) - known:
-        raise VocabularyError(f'group "{name}": a phrase is a text, or an object with text and, if wanted, '
-                              f"attribute and opposite; got {entry!r:.80}.")
+        raise VocabularyError(
+            f'group "{name}": a phrase is a text, or an object with text and, if wanted, '
+            f"attribute and opposite; got {entry!r:.80}."
+        )
     for key, value in fields.items():
         if not isinstance(value, str) or not value.strip() or len(value) > MAX_LENGTH:
-            raise VocabularyError(f'group "{name}": {key} is a text of 1 to {MAX_LENGTH} characters, '
-                                  f"got {value!r:.80}.")
+            raise VocabularyError(
+                f'group "{name}": {key} is a text of 1 to {MAX_LENGTH} characters, got {value!r:.80}.'
+            )
     return Phrase(**fields)

@@ -92,9 +92,7 @@ def share(hits: pd.Series) -> tuple[float, float, float]:
     return p, float((middle - half) / (1 + z**2 / n)), float((middle + half) / (1 + z**2 / n))
 
 
-def measure(
-    shelf: Shelf, number: int, judge: Judge, recipes: Sequence[Recipe] = RECIPES
-) -> list[dict[str, object]]:
+def measure(shelf: Shelf, number: int, judge: Judge, recipes: Sequence[Recipe] = RECIPES) -> list[dict[str, object]]:
     """Make or read one prompt's galleries; one row each, and one picture of all of them to look at."""
     rows, sheets = [], {}
     for recipe in recipes:

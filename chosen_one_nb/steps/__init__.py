@@ -30,9 +30,7 @@ def raise_if_cancelled(cancelled: CancelledCheck | None) -> None:
         raise Cancelled("Cancelled on request; earlier results are untouched.")
 
 
-def report(
-    on_progress: Progress | None, stage: str, done: float, total: float, unit: str, **more: Any
-) -> None:
+def report(on_progress: Progress | None, stage: str, done: float, total: float, unit: str, **more: Any) -> None:
     """Tell `on_progress`, if given, how far a stage has come."""
     if on_progress is not None:
         on_progress({"stage": stage, "done": done, "total": total, "unit": unit, **more})

@@ -154,9 +154,7 @@ def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Set
     """
     points = in_space(features, settings)
     if np.shape(labels) != (len(points),):
-        raise ValueError(
-            f"labels: expected one for each of {len(points)} pictures, got shape {np.shape(labels)}."
-        )
+        raise ValueError(f"labels: expected one for each of {len(points)} pictures, got shape {np.shape(labels)}.")
     return _describe(points, np.asarray(labels), settings)
 
 
@@ -247,15 +245,11 @@ def _kmeans(points: np.ndarray, k: int, restarts: int, seed: int) -> np.ndarray:
     order = np.lexsort(points.T[::-1])
     k = min(k, len(np.unique(points, axis=0)))
     labels = np.empty(len(points), dtype=int)
-    labels[order] = KMeans(k, init="k-means++", n_init=restarts, random_state=seed % 2**32).fit_predict(
-        points[order]
-    )
+    labels[order] = KMeans(k, init="k-means++", n_init=restarts, random_state=seed % 2**32).fit_predict(points[order])
     return labels
 
 
-def _describe(
-    points: np.ndarray, labels: np.ndarray, settings: Settings, *, minimum: float | None = None
-) -> Clusters:
+def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, minimum: float | None = None) -> Clusters:
     """Measure groups of points already in their space."""
     minimum = settings.min_cluster_size if minimum is None else minimum
     labels = _by_first_picture(labels)
@@ -299,9 +293,7 @@ def _corrected(cohesion: np.ndarray, sizes: np.ndarray, settings: Settings) -> n
     return cohesion * (factor if settings.cohesion == "squared" else np.sqrt(factor))
 
 
-def _reason(
-    proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float
-) -> str:
+def _reason(proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float) -> str:
     if proposed is None:
         return (
             f"No cluster holds more than {minimum:g} pictures; the largest holds {sizes.max()}. Choose fewer "

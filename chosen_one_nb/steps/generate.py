@@ -91,9 +91,7 @@ def probe_seeds(settings: Settings, *, n: int = 8) -> np.ndarray:
 
 def noise(seeds: Sequence[int] | np.ndarray, shape: Sequence[int]) -> torch.Tensor:
     """Return standard normal noise (N, C, h, w) in float32, one CPU generator per seed."""
-    return torch.stack(
-        [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds]
-    )
+    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds])
 
 
 def generate(
@@ -160,9 +158,7 @@ def generate(
             latents.append(batch.float().cpu().numpy())
             if on_batch is not None:
                 on_batch(indices, Gallery(pictures, latents[-1], seeds[indices.start : indices.stop], prompt))
-    return Gallery(
-        images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, prompt
-    )
+    return Gallery(images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, prompt)
 
 
 def sampler(pipeline: Any, name: str) -> Any:
@@ -238,9 +234,7 @@ def _arguments(text: Condition, opposite: Condition | None, n: int) -> dict[str,
     named = {"": text.expand(n)} | ({"negative_": opposite.expand(n)} if opposite else {})
     arguments = {f"{prefix}prompt_embeds": part.embeds for prefix, part in named.items()}
     return arguments | {
-        f"{prefix}pooled_prompt_embeds": part.pooled
-        for prefix, part in named.items()
-        if part.pooled is not None
+        f"{prefix}pooled_prompt_embeds": part.pooled for prefix, part in named.items() if part.pooled is not None
     }
 
 

@@ -131,4 +131,3 @@ def numbered(number: int, task: Any, threads: int) -> tuple[int, Done]:
 def default_workers(threads: int) -> int:
     """One worker per GPU; without any, as many as the cores have room for."""
     return len(visible_devices()) or max(1, (os.cpu_count() or 1) // threads)
-

@@ -17,7 +17,7 @@ from chosen_one_nb.settings import Settings, SettingsError
 __all__ = ["Job", "Plan", "PlanError"]
 
 KINDS = ("gallery", "run")
-SEED = "seed belongs into seeds, such as \"seeds\": [0, 1, 2]"
+SEED = 'seed belongs into seeds, such as "seeds": [0, 1, 2]'
 
 
 class PlanError(ValueError):

@@ -137,9 +137,7 @@ class Actions:
     def put_back(self, images: Iterable[int] | None = None) -> None:
         """Put pictures back; None puts all back."""
         with self._deciding():
-            self.run.include(
-                [int(i) for i in (self.node.excluded if images is None else images)], note=self.note
-            )
+            self.run.include([int(i) for i in (self.node.excluded if images is None else images)], note=self.note)
 
     def set_excluded(self, images: Sequence[int]) -> None:
         """Make `images` the ones left out."""
@@ -257,9 +255,7 @@ class Actions:
         source = self.strength.source()
 
         def work(job: Job) -> None:
-            pictures = self.run.probe(
-                source, strength=strength, on_progress=job.report, cancelled=job.cancelled
-            )
+            pictures = self.run.probe(source, strength=strength, on_progress=job.report, cancelled=job.cancelled)
             self.strength.take(source, strength, pictures)
 
         self.desk.start(work, name=f"strength {strength:g}")

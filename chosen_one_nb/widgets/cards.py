@@ -81,9 +81,7 @@ class ClusterPanel(Panel):
                 )
             return
         decision = node.decision
-        shown = cards(
-            node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None
-        )
+        shown = cards(node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None)
         shown = [card | self.explorer.attributes.on_card(card["cluster"], card["warning"]) for card in shown]
         with self.view.hold_sync():
             self.view.album = self.explorer.albums.key(node.gallery_of)

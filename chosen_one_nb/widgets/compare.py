@@ -86,9 +86,7 @@ class ComparePanel(Panel):
         with view.hold_sync():
             view.album = self.explorer.albums.show_gallery(shown)
             view.labels = [f"{shown.id} picture {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
-            view.sections = [
-                {"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}
-            ]
+            view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}]
 
     def _follow(self, other: int, change: dict[str, Any]) -> None:
         self.views[other].hovered = change["new"]

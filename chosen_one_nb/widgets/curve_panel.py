@@ -44,9 +44,7 @@ class CurvePanel(Panel):
             self.distance.show(rows, self.node.id, max(3, self.node.settings.max_iterations))
             self._shown = key
         verdict = self.node.verdict
-        self.verdict.value = (
-            f"<strong>{escape(verdict.state)}</strong>: {escape(verdict.reason)}" if verdict else ""
-        )
+        self.verdict.value = f"<strong>{escape(verdict.state)}</strong>: {escape(verdict.reason)}" if verdict else ""
         if self.node.refined:
             self._losses = list(self.node.losses)
         elif not self.explorer.busy:

@@ -82,9 +82,7 @@ class CurveFigure:
     def on_click(self, handler: Callable[[str], None]) -> None:
         """Call ``handler(node_id)`` when an iteration is clicked."""
         self.widget.data[NODES].on_click(
-            lambda trace, points, state: (
-                handler(self._ids[points.point_inds[0]]) if points.point_inds else None
-            )
+            lambda trace, points, state: handler(self._ids[points.point_inds[0]]) if points.point_inds else None
         )
 
 
@@ -103,9 +101,7 @@ def _curve_traces() -> list[go.Scatter]:
             marker={"size": 10},
             name="iterations",
         ),
-        go.Scatter(
-            mode="lines", line={"color": "#D55E00", "width": 1.5, "dash": "dash"}, name="d_conv", **quiet
-        ),
+        go.Scatter(mode="lines", line={"color": "#D55E00", "width": 1.5, "dash": "dash"}, name="d_conv", **quiet),
         go.Scatter(
             mode="markers",
             marker={"size": 17, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": "#7F7F7F"}},

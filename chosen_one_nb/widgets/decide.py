@@ -23,17 +23,11 @@ class DecidePanel(Panel):
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-decision")
         self.proposal = button("Take the proposal", "Choose what the paper's rule proposes", kind="proposal")
-        self.use = button(
-            "Choose selection", "Refine on the selected pictures instead of a cluster", kind="use"
-        )
+        self.use = button("Choose selection", "Refine on the selected pictures instead of a cluster", kind="use")
         self.out = button("Leave out", "Leave the selected pictures out of the choice", kind="out")
-        self.back = button(
-            "Put back", "Put the selected pictures back (with none selected: all)", kind="back"
-        )
+        self.back = button("Put back", "Put the selected pictures back (with none selected: all)", kind="back")
         self.clear = button("Clear", "Clear the selection", kind="clear")
-        self.merge = button(
-            "Merge ticked", "Make one cluster of the clusters ticked on their cards", kind="merge"
-        )
+        self.merge = button("Merge ticked", "Make one cluster of the clusters ticked on their cards", kind="merge")
         self.k = ipywidgets.BoundedIntText(
             2,
             min=1,
@@ -63,9 +57,7 @@ class DecidePanel(Panel):
             style={"description_width": "auto"},
             layout=ipywidgets.Layout(width="340px", flex="1 1 340px"),
         )
-        self.strip = Gallery(
-            name="The chosen pictures", click="exclude", size=56, empty="Nothing is chosen yet."
-        )
+        self.strip = Gallery(name="The chosen pictures", click="exclude", size=56, empty="Nothing is chosen yet.")
         self.strip.add_class("chosen-choice")
         self.ui = ipywidgets.VBox(
             [
@@ -135,9 +127,7 @@ class DecidePanel(Panel):
                 self.explorer.albums.key(node.gallery_of),
                 self.explorer.labels(),
             )
-            self.strip.sections = (
-                [{"title": "", "sign": "", "colour": "", "note": "", "ids": chosen}] if chosen else []
-            )
+            self.strip.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": chosen}] if chosen else []
             self.strip.excluded = list(node.excluded)
             self.strip.can_exclude = not self.explorer.busy and not self.run.read_only
 
@@ -147,9 +137,7 @@ class DecidePanel(Panel):
             why = "the method stopped at this gallery" if node.stopped else "the features have not been clustered"
             return f"<span>Nothing to decide here: {why}.</span>"
         proposed, decision = node.clusters.proposed, node.decision
-        rule = (
-            f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)
-        )
+        rule = f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)
         if decision is None:
             return f"<span>{rule} <strong>Nothing is chosen yet.</strong></span>"
         taken = f"cluster {decision.cluster}" if decision.cluster is not None else "pictures picked by hand"

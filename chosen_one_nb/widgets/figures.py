@@ -262,9 +262,7 @@ def _paint(trace: Any, marks: Marks, chosen: set[int], excluded: set[int]) -> No
     """Set colours, symbols and sizes of the points."""
     n = len(marks.symbol)
     trace.marker.color = marks.colour
-    trace.marker.symbol = [
-        "x-thin-open" if i in excluded else symbol for i, symbol in enumerate(marks.symbol)
-    ]
+    trace.marker.symbol = ["x-thin-open" if i in excluded else symbol for i, symbol in enumerate(marks.symbol)]
     trace.marker.size = [CHOSEN_SIZE if i in chosen else SIZE for i in range(n)]
     trace.marker.line.width = [2.0 if i in excluded or i in chosen else 0.8 for i in range(n)]
     trace.marker.showscale = bool(marks.scale)

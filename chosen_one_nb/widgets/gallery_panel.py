@@ -75,9 +75,7 @@ class GalleryPanel(Panel):
             self.view.sections = self._sections()
             self.view.chosen = list(decision.images) if decision else []
             self.view.excluded, self.view.selected = list(node.excluded), list(self.explorer.selected)
-            self.view.can_exclude = (
-                node.clusters is not None and not self.explorer.busy and not self.run.read_only
-            )
+            self.view.can_exclude = node.clusters is not None and not self.explorer.busy and not self.run.read_only
             self.view.empty = "No pictures yet. Press Next to draw them."
 
     def mark(self, **traits: Any) -> None:
@@ -111,9 +109,7 @@ class GalleryPanel(Panel):
         notes += ["proposed"] if clusters.proposed == c else []
         notes += ["chosen"] if decision and decision.cluster == c else []
         notes += [] if clusters.kept[c] else ["dropped: too few"]
-        return _section(
-            f"Cluster {c}", members, sign.glyph, sign.colour, ", ".join(notes), not clusters.kept[c]
-        )
+        return _section(f"Cluster {c}", members, sign.glyph, sign.colour, ", ".join(notes), not clusters.kept[c])
 
     # --- hearing ---------------------------------------------------------------------------------------------------
 

@@ -61,9 +61,7 @@ def evidence(features: NDArray[np.floating], clusters: Clusters, settings: Setti
     )
 
 
-def _silhouettes(
-    features: NDArray[np.floating], clusters: Clusters, settings: Settings
-) -> NDArray[np.floating]:
+def _silhouettes(features: NDArray[np.floating], clusters: Clusters, settings: Settings) -> NDArray[np.floating]:
     from chosen_one_nb.steps import cluster as steps
 
     each = steps.silhouettes(features, clusters.labels, settings)
@@ -73,9 +71,7 @@ def _silhouettes(
 def _luck(features: NDArray[np.floating], clusters: Clusters, settings: Settings) -> NDArray[np.floating]:
     from chosen_one_nb.steps import cluster as steps
 
-    by_size = {
-        int(size): steps.random_group_cohesion(features, int(size), settings) for size in set(clusters.sizes)
-    }
+    by_size = {int(size): steps.random_group_cohesion(features, int(size), settings) for size in set(clusters.sizes)}
     pairs = zip(clusters.sizes, clusters.cohesion, strict=True)
     return np.array([float((by_size[int(size)] <= cohesion).mean()) for size, cohesion in pairs])
 
@@ -136,9 +132,7 @@ def cards(
     return [_card(clusters, settings, found, c, chosen) for c in order]
 
 
-def _card(
-    clusters: Clusters, settings: Settings, found: Evidence | None, c: int, chosen: int | None
-) -> dict[str, Any]:
+def _card(clusters: Clusters, settings: Settings, found: Evidence | None, c: int, chosen: int | None) -> dict[str, Any]:
     sign, members = sign_of(clusters, c), ranked_members(clusters, c)
     medoid, kept, proposed = int(clusters.medoids[c]), bool(clusters.kept[c]), clusters.proposed == c
     others = [i for i in members if i != medoid]
@@ -162,9 +156,7 @@ def _card(
     }
 
 
-def _facts(
-    clusters: Clusters, settings: Settings, found: Evidence | None, c: int
-) -> Sequence[tuple[str, str, str]]:
+def _facts(clusters: Clusters, settings: Settings, found: Evidence | None, c: int) -> Sequence[tuple[str, str, str]]:
     squared = settings.cohesion == "squared"
     waiting = found is None
     silhouette = "…" if waiting else "–" if np.isnan(found.silhouette[c]) else f"{found.silhouette[c]:.2f}"

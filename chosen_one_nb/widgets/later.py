@@ -109,9 +109,7 @@ class Later:
                     self._values[key] = value
                 else:
                     self._errors[key] = error
-            with suppress(
-                Exception
-            ):  # whoever listens shows its own troubles; the next value must still come
+            with suppress(Exception):  # whoever listens shows its own troubles; the next value must still come
                 self._on_ready()
             with self._idle:
                 self._open.discard(key)

@@ -75,11 +75,7 @@ class Layout:
         for row in self.map.trust.itertuples():
             said.append(
                 f"trustworthiness {row.trustworthiness:.2f}, continuity {row.continuity:.2f} among {row.k} neighbours"
-                + (
-                    f" (PCA {row.pca_trustworthiness:.2f}, {row.pca_continuity:.2f})"
-                    if self.method == "umap"
-                    else ""
-                )
+                + (f" (PCA {row.pca_trustworthiness:.2f}, {row.pca_continuity:.2f})" if self.method == "umap" else "")
             )
         if self.waiting:
             said.insert(0, "PCA for now, UMAP is being fitted…")

@@ -66,9 +66,7 @@ class MapPanel(Panel):
             style={"description_width": "auto"},
             layout=ipywidgets.Layout(width="200px"),
         )
-        self.thumbs = Switch(
-            description="pictures", tooltip="Stand the pictures on their points, as many as fit"
-        )
+        self.thumbs = Switch(description="pictures", tooltip="Stand the pictures on their points, as many as fit")
         self.glide = Switch(description="glide", tooltip="Let the points glide when the iteration changes")
         self.steps = ipywidgets.SelectionSlider(
             options=["0"],
@@ -202,9 +200,7 @@ class MapPanel(Panel):
             layout.words,
             "distances on the map are not those that cohesion uses: it is measured in all dimensions",
         ]
-        self.trust.value = (
-            f"<p>{escape(' · '.join(self._legend(layout)))}</p><p>{escape(' · '.join(said))}</p>"
-        )
+        self.trust.value = f"<p>{escape(' · '.join(self._legend(layout)))}</p><p>{escape(' · '.join(said))}</p>"
 
     def _legend(self, layout: Layout) -> list[str]:
         """Say what the signs on the map mean, those that are there."""
@@ -238,9 +234,7 @@ class MapPanel(Panel):
             self.preview.album = self.explorer.albums.key(self.node.gallery_of)
             title, *facts = labels[index].split(", ")
             self.preview.lines = [title, f"id {self.node.gallery_of}/{index:03d}", *facts]
-            self.preview.neighbours = [
-                {"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near
-            ]
+            self.preview.neighbours = [{"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near]
             self.preview.index = index
 
     def light(self, indices: list[int]) -> None:
@@ -292,9 +286,8 @@ class MapPanel(Panel):
         if maps is None:
             self.variants.value = "Laying the pictures out nine times…"
             return
-        self.variants.value = (
-            "What stays from map to map is in the data, what changes is not."
-            + variants_html(maps, node.clusters)
+        self.variants.value = "What stays from map to map is in the data, what changes is not." + variants_html(
+            maps, node.clusters
         )
 
 

@@ -102,9 +102,7 @@ def button(label: str, tip: str, *, style: str = "", icon: str = "", kind: str =
 
 def row(*children: ipywidgets.Widget, kind: str = "", **layout: Any) -> ipywidgets.HBox:
     """Put widgets side by side, wrapping where the screen is narrow."""
-    box = ipywidgets.HBox(
-        children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center", **layout)
-    )
+    box = ipywidgets.HBox(children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center", **layout))
     box.add_class("chosen-row")
     if kind:
         box.add_class(f"chosen-{kind}")

@@ -98,9 +98,7 @@ class Albums:
         """Send pictures as they are made, pairs of index and image, each once; return the album's name."""
         with self._lock:
             sent = self._sent.setdefault(gallery, {})
-            fresh = [
-                (i, webp(image)) for i, image in sorted(pictures, key=lambda pair: pair[0]) if i not in sent
-            ]
+            fresh = [(i, webp(image)) for i, image in sorted(pictures, key=lambda pair: pair[0]) if i not in sent]
             for batch in _consecutive(fresh):
                 self._batches.append(
                     Album(album=self.key(gallery), start=batch[0][0], thumbs=[data for _, data in batch])

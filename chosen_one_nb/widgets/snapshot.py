@@ -42,9 +42,7 @@ def snapshot(explorer: Explorer) -> Image.Image:
         head.append(_line(f"Note: {node.decision.note}", 14, FAINT))
     if layout is None:
         below = [
-            contact_sheet(list(node.images), columns=18, tile=TILE)
-            if len(node.images)
-            else _line("No pictures yet.")
+            contact_sheet(list(node.images), columns=18, tile=TILE) if len(node.images) else _line("No pictures yet.")
         ]
         return _framed(_stacked([*head, *below]))
     left = [_map(explorer, layout), _line(layout.words.split(" · ")[0], 11, FAINT)]
@@ -70,9 +68,7 @@ def _map(explorer: Explorer, layout: Layout) -> Image.Image:
     width, height = MAP
     if clusters is None:
         return picture(map_chart(places, chosen=chosen, width=width, height=height), scale=1)
-    return picture(
-        map_chart(places, clusters.labels, clusters.kept, chosen, width=width, height=height), scale=1
-    )
+    return picture(map_chart(places, clusters.labels, clusters.kept, chosen, width=width, height=height), scale=1)
 
 
 def _clusters(node: Node) -> list[Image.Image]:
@@ -85,9 +81,7 @@ def _clusters(node: Node) -> list[Image.Image]:
         members = ranked_members(clusters, c)[:MOST_PICTURES]
         frames = [FAINT if i in node.excluded else None for i in members]
         captions = ["left out" if i in node.excluded else str(i) for i in members]
-        rows.append(
-            _line(_about(node, c), 14, ACCENT if _taken(node, c) else INK, dot=sign_of(clusters, c).colour)
-        )
+        rows.append(_line(_about(node, c), 14, ACCENT if _taken(node, c) else INK, dot=sign_of(clusters, c).colour))
         rows.append(
             contact_sheet(
                 [node.images[i] for i in members],

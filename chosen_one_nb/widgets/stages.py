@@ -65,9 +65,7 @@ class StageBar(Panel):
         outcome = self.run.outcome
         name, what, formula = ABOUT.get(coming or "", (f"Finished, {outcome.state}", outcome.reason, ""))
         formula = f" <code>{escape(formula)}</code>" if formula else ""
-        where = f"iteration {node.iteration}" + (
-            f", branch {node.id}" if node.id != str(node.iteration) else ""
-        )
+        where = f"iteration {node.iteration}" + (f", branch {node.id}" if node.id != str(node.iteration) else "")
         self.ui.value = (
             f'<header><h2 title="The prompt">{escape(self.run.prompt)}</h2>'
             f"<span>{escape(' · '.join(part for part in (self.run.model_name, where) if part))}</span></header>"
@@ -89,9 +87,7 @@ class Stepper(Panel):
 
     def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
-        self.next = button(
-            "Next", "Do the next stage only", style="primary", icon="step-forward", kind="next"
-        )
+        self.next = button("Next", "Do the next stage only", style="primary", icon="step-forward", kind="next")
         self.iteration = button(
             "Next iteration", "Go on until this iteration has its Θ", icon="forward", kind="iteration"
         )
@@ -108,15 +104,9 @@ class Stepper(Panel):
             icon="stop",
             kind="cancel",
         )
-        self.go_on = button(
-            "Go on all the same", "Refine once more although the run is finished", kind="goon"
-        )
-        self.ask = Switch(
-            description="ask me each time", tooltip="Stop before every choice, so that you can make it"
-        )
-        self.bar = ipywidgets.FloatProgress(
-            0, min=0, max=1, layout=ipywidgets.Layout(width="200px", height="14px")
-        )
+        self.go_on = button("Go on all the same", "Refine once more although the run is finished", kind="goon")
+        self.ask = Switch(description="ask me each time", tooltip="Stop before every choice, so that you can make it")
+        self.bar = ipywidgets.FloatProgress(0, min=0, max=1, layout=ipywidgets.Layout(width="200px", height="14px"))
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-words-now")
         self.ui = row(
@@ -146,9 +136,7 @@ class Stepper(Panel):
         for control in (self.next, self.iteration, self.convergence):
             control.disabled = not (idle and stage is not None)
         name = ABOUT[stage][0] if stage in ABOUT else ""
-        self.next.description = (
-            f"{'Retry' if self.explorer.failed else 'Next'}: {name}" if name else "Finished"
-        )
+        self.next.description = f"{'Retry' if self.explorer.failed else 'Next'}: {name}" if name else "Finished"
         self.cancel.disabled = not busy
         _visible(self.cancel, busy)
         _visible(self.bar, busy)

@@ -64,9 +64,7 @@ class StrengthPanel(Panel):
             self.view.album = self.explorer.albums.key(_album(*key))
             self.view.labels = [f"seed {i} at strength {key[1]:g}" for i in range(drawn)]
             self.view.sections = (
-                [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(drawn))}]
-                if drawn
-                else []
+                [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(drawn))}] if drawn else []
             )
             self.view.empty = "Not drawn at this strength yet: press Draw." if source else ""
         if source is not None:

@@ -107,14 +107,10 @@ class ExportForm:
         self.name = _text("name", "Name of the files, and the word for the character in A1111 and ComfyUI", "300px")
         self.name.placeholder = "from the folder's name"
         self.formats = [Switch(value=True, description=label, tooltip=tip) for _, label, tip in FORMATS]
-        self.go = button(
-            "Export Θ", "Write Θ as files that the ticked programs load", icon="download", kind="export"
-        )
+        self.go = button("Export Θ", "Write Θ as files that the ticked programs load", icon="download", kind="export")
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-trust")
-        self.ui = ipywidgets.VBox(
-            [self.words, row(*self.formats), row(self.folder, self.name, self.go)]
-        )
+        self.ui = ipywidgets.VBox([self.words, row(*self.formats), row(self.folder, self.name, self.go)])
         self.go.on_click(lambda _button: self.export())
         self._offered = ""
 
