@@ -9,15 +9,18 @@ setup:       ## create .venv and install the kit, in the versions of constraints
 lab: setup   ## open JupyterLab on the first lesson
 	$(IN) -m jupyterlab notebooks/01_from_prompt_to_character.ipynb
 
-test: setup  ## lint, then the whole test suite
+test: setup  ## lint, then the whole test suite, in two processes of one thread
 	$(IN) -m ruff check .
-	$(IN) -m pytest
+	$(IN) -m ruff format --check .
+	OMP_NUM_THREADS=1 $(IN) -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup  ## only look at the style
 	$(IN) -m ruff check .
+	$(IN) -m ruff format --check .
 
 fix: setup   ## mend what ruff can mend
 	$(IN) -m ruff check --fix .
+	$(IN) -m ruff format .
 
 menagerie: setup  ## train the bundled miniature from nothing (an evening on two cores, minutes on a GPU)
 	$(IN) -m chosen_one_nb.menagerie.train

@@ -25,6 +25,8 @@ from chosen_one_nb.menagerie.loop import fit, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.text import MEAN, STD
 
+WEIGHTS = {"pattern": 4.0}  # in the loss: stripes and spots are few pixels wide, everything else is read early
+
 
 def build(recipe: Recipe) -> ResNetForImageClassification:
     """Build the classifier untrained: one logit per value of every attribute, in the world's order."""
@@ -70,7 +72,10 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         pixels = _augment(autoencoder.as_tensor(batch).to(device), recipe.reader_size)
         logits = reader(pixels.contiguous(memory_format=torch.channels_last)).logits.split(SIZES, dim=1)
         asked = wanted[chosen].to(device)
-        losses = [F.cross_entropy(part, asked[:, i]) for i, part in enumerate(logits)]
+        losses = [
+            WEIGHTS.get(name, 1.0) * F.cross_entropy(part, asked[:, i])
+            for i, (name, part) in enumerate(zip(world.ATTRIBUTES, logits, strict=True))
+        ]
         right = torch.stack([(part.argmax(1) == asked[:, i]).float().mean() for i, part in enumerate(logits)])
         return {"loss": torch.stack(losses).sum(), "mean": right.mean(), "worst": right.min()}
 
