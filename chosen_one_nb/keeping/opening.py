@@ -43,11 +43,16 @@ def slug(text: str) -> str:
 
 
 def check_prompt(models: Models, prompt: str, settings: Settings) -> str:
-    """Return the prompt stripped; `PromptError` where it, or the caption made of it, cannot be used."""
+    """Return the prompt stripped; `PromptError` where it, or the caption made of it, cannot be used.
+
+    The token is not known to the tokenizers yet. Short words stand for it, as many as it will have vectors, so that
+    the caption is as long as it will be while it is learnt.
+    """
     from chosen_one_nb.prompts import check_prompt as checked
 
     prompt = checked(models.pipeline, prompt, forbidden=settings.token)
-    checked(models.pipeline, settings.caption(prompt).replace(settings.token, "a"))
+    token = " ".join(["a"] * settings.token_vectors)
+    checked(models.pipeline, settings.caption(prompt).replace(settings.token, token))
     return prompt
 
 

@@ -1,0 +1,27 @@
+"""What is checked before a run begins."""
+
+import pytest
+import torch
+
+from chosen_one_nb.adapters import wear_tokens
+from chosen_one_nb.keeping.opening import check_prompt
+from chosen_one_nb.prompts import PromptError
+from chosen_one_nb.prompts import check_prompt as check_text
+from chosen_one_nb.settings import Settings
+
+
+@pytest.mark.parametrize("vectors", [1, 4])
+def test_a_prompt_is_refused_at_the_start_if_its_caption_will_be_too_long(models, vectors):
+    """The longest prompt that is accepted is the one whose caption just fits once the token is there."""
+    settings = Settings(token_vectors=vectors)
+    limit = models.pipeline.tokenizer.model_max_length
+    fits = "fox " * (limit - 2 - vectors)  # start, end and the token
+    assert check_prompt(models, fits, settings) == fits.strip()
+    with pytest.raises(PromptError, match=f"expected at most {limit} tokens .* got {limit + 1}"):
+        check_prompt(models, fits + "fox", settings)
+
+    rows = {"clip_l": torch.zeros(vectors, 16), "clip_g": torch.zeros(vectors, 24)}
+    with wear_tokens(models.pipeline, settings.token, rows):  # as when the token is learnt
+        check_text(models.pipeline, settings.caption(fits.strip()))
+        with pytest.raises(PromptError, match=f"got {limit + 1}"):
+            check_text(models.pipeline, settings.caption(fits + "fox"))
