@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,14 @@ FORMAT = 1
 
 
 class CharacterError(Exception):
-    """A character that cannot be read from its folder, or that does not fit a pipeline."""
+    """A character that cannot be read from its folder or saved, or that does not fit a pipeline."""
+
+
+class _SaveError(CharacterError, OSError):
+    """Also the system's error, with its number: a run that saves a character tells of a full disk in its own words."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 @dataclass
@@ -114,17 +121,28 @@ class Character:
         `pytorch_lora_weights.safetensors` is what `pipeline.load_lora_weights(folder)` reads,
         `embeddings.safetensors` holds `clip_l` and `clip_g` as SDXL embedding files do. Each file appears
         whole or not at all.
+
+        Raises
+        ------
+        CharacterError
+            If the folder cannot be written, or the disk is full, in which case what lay there before stays.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _replace(folder, self._files())
+        except OSError as error:
+            message = (
+                f"{folder}: expected a folder that a character can be saved to, got: {error.strerror or error}. "
+                "Free space there or choose another folder, and save again; the character itself is unchanged."
+            )
+            raise _SaveError(error.errno, message) from error
+        return folder
+
+    def _files(self) -> dict[str, bytes]:
+        """Contents of the files that `save` writes, by name."""
         scale = json.dumps({"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS})
-        _write(
-            folder / LORA_FILE,
-            {f"unet.{key}": weight for key, weight in self.lora.items()},
-            {"format": "pt", "lora_adapter_metadata": scale},
-        )
-        _write(folder / TOKEN_FILE, self.tokens, {"format": "pt", "token": self.token})
-        _write(folder / INITIAL_FILE, self.initial, {"format": "pt"})
+        lora = {f"unet.{key}": weight for key, weight in self.lora.items()}
         notes = {
             "format": FORMAT,
             "token": self.token,
@@ -133,8 +151,12 @@ class Character:
             "alpha": self.alpha,
             "provenance": self.provenance,
         }
-        _replace(folder / NOTES_FILE, json.dumps(notes, indent=1, ensure_ascii=False).encode())
-        return folder
+        return {
+            LORA_FILE: _packed(lora, {"format": "pt", "lora_adapter_metadata": scale}),
+            TOKEN_FILE: _packed(self.tokens, {"format": "pt", "token": self.token}),
+            INITIAL_FILE: _packed(self.initial, {"format": "pt"}),
+            NOTES_FILE: json.dumps(notes, indent=1, ensure_ascii=False).encode(),
+        }
 
     def export(
         self,
@@ -234,20 +256,27 @@ class Character:
             ) from error
 
 
-def _write(file: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+def _packed(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
     from safetensors.torch import save
 
-    _replace(file, save({key: tensor.contiguous() for key, tensor in tensors.items()}, metadata=metadata))
+    return save({key: tensor.contiguous() for key, tensor in tensors.items()}, metadata=metadata)
 
 
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file beside its place, then move it there."""
-    beside = file.with_name(file.name + ".part")
-    with beside.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(file)
+def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files beside their places and move them there once the disk has all; otherwise leave nothing behind."""
+    beside = [folder / f"{name}.part" for name in files]
+    try:
+        for part, content in zip(beside, files.values(), strict=True):
+            with part.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for part, name in zip(beside, files, strict=True):
+            part.replace(folder / name)
+    finally:
+        for part in beside:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,33 @@ def test_the_saved_rows_load_as_textual_inversion(models: Any, model_folder: Pat
     with torch.no_grad(), character.on(models.pipeline):
         ids = torch.tensor([models.pipeline.tokenizer("a <v> fox").input_ids])
         torch.testing.assert_close(models.pipeline.text_encoder(ids).last_hidden_state, theirs)
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_there(
+    character: Character, models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    character.save(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    flushed: list[int] = []
+
+    def flush(stream: int) -> None:
+        flushed.append(stream)
+        if len(flushed) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", flush)
+    other = made_for(models.pipeline, alpha=7.0, token="<w>")
+    with pytest.raises(CharacterError, match="got: No space left on device") as told:
+        other.save(tmp_path)
+    assert "Free space there or choose another folder" in str(told.value)
+    assert told.value.errno == errno.ENOSPC, "for a run, which tells it in its own words"
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_place_that_is_no_folder_is_told(character: Character, tmp_path: Path) -> None:
+    (tmp_path / "fox").write_text("a file")
+    with pytest.raises(CharacterError, match="fox: expected a folder that a character can be saved to, got: "):
+        character.save(tmp_path / "fox")
 
 
 def damage_nothing(folder: Path) -> None:
