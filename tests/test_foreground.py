@@ -80,14 +80,17 @@ def test_figure_and_scene_are_cut_out_and_seen_alone():
     assert (figures[2][large[2]] == 20).all()
     assert (figures[2][~large[2]] == 128).all()
     assert (scenes[2] + figures[2] == 148).all()
-    alone = found.seen_alone(np.full((3, 5), 2.0), np.eye(3))
-    assert alone.figure.shape == (3, 5)
-    assert np.linalg.norm(alone.figure, axis=1) == pytest.approx(1)
+    masks = found.masks.reshape(3, -1, 1)
+    alone = found.seen_alone(np.where(masks, [0.0, 2.0], [9.0, 9.0]), np.where(masks, [9.0, 9.0], [3.0, 0.0]))
+    assert alone.figure == pytest.approx(np.array([[0, 1]] * 3)), "the grey around a figure does not count"
+    assert alone.scene == pytest.approx(np.array([[1, 0]] * 3))
     assert (alone.masks == found.masks).all()
     with pytest.raises(ValueError, match="expected 3 pictures, got 2"):
         cut_out(pictures[:2], found)
-    with pytest.raises(ValueError, match="features of 3 figures and as many scenes, got 3 and 2"):
-        found.seen_alone(np.ones((3, 5)), np.ones((2, 5)))
+    with pytest.raises(ValueError, match=r"patch tokens of 3 scenes, shape \(3, 64, D\), got \(2, 64, 5\)"):
+        found.seen_alone(np.ones((3, 64, 5)), np.ones((2, 64, 5)))
+    with pytest.raises(ValueError, match=r"patch tokens of 3 figures, .* got None"):
+        found.seen_alone(None, np.ones((3, 64, 5)))
 
 
 def test_masks_come_at_any_size():

@@ -30,7 +30,7 @@ def words(request):
 
 def alone(extractor, pictures, found):
     figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(pictures, found))
-    return found.seen_alone(extractor(figures).cls, extractor(scenes).cls)
+    return found.seen_alone(extractor(figures, patches=True).patches, extractor(scenes, patches=True).patches)
 
 
 def look_at_everything(models, words):

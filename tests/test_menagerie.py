@@ -242,13 +242,15 @@ def test_interval_holds_the_mean():
 def test_table_of_one_prompt():
     numbers = ["ratio", "seconds", "identity_first", "identity_final", "identity_base_contexts", "identity_contexts"]
     row = dict.fromkeys(numbers, 0.5) | {"outcome": "converged", "context_base": 0.8, "context": 0.6}
+    row["fell"] = True
     found = table(pd.DataFrame([row])).set_index("figure")["value"]
     assert found["prompts that converged"] == 1
+    assert found["galleries that fall to 0.8 of the first distance"] == 1
     assert found["asked context present, relative to the base model"] == pytest.approx(0.75)
 
 
 def test_held_out_prompts_ask_for_something():
-    assert all(len(caption.named) >= 2 for caption in prompts(20))
+    assert all(len(caption.named) >= 4 for caption in prompts(20))
 
 
 def test_a_saved_autoencoder_learns_on_without_moving_its_latents(tmp_path):

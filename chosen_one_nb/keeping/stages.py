@@ -146,7 +146,7 @@ def parted(models: Models, node: Node, calls: Calls) -> tuple[Foreground | NotAv
     if not found:
         return found, None
     sides = [[Image.fromarray(side) for side in sides] for sides in cut_out(images, found)]
-    alone = [see(models, side, node.settings, **_heard_looking(look)).cls
+    alone = [see(models, side, node.settings, patches=True, **_heard_looking(look)).patches
              for side, look in zip(sides, looks[1:], strict=True)]  # fmt: skip
     clip = tuple(models.clip.images(side) for side in sides) if models.clip is not None else None
     return found.seen_alone(*alone), clip

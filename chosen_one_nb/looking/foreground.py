@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from chosen_one_nb.looking.presence import unit_rows
 from chosen_one_nb.looking.statistics import auroc, varying
 
 __all__ = ["NO_PATCHES", "Foreground", "NotAvailable", "cut_out", "find_figure", "resize"]
@@ -64,9 +63,9 @@ class Foreground:
         What was cut at `threshold`: larger is more figure.
     threshold : float
     figure, scene : ndarray of shape (N, D)
-        Features of each, of unit length: what to cluster on instead of whole pictures. At first the mean patch
-        token, which knows something of the rest of the picture, since tokens attend to each other; after
-        `seen_alone`, what the extractor sees in figure and scene cut out.
+        Features of each, of unit length: what to cluster on instead of whole pictures. The mean of its patch tokens;
+        at first of tokens that know something of the rest of the picture, since they attend to each other, and after
+        `seen_alone` of those that the extractor gives to figure and scene cut out.
     clear : float
         Share of the heights' variance that the cut explains, in [0, 1]: 0.64 for a single hump, above 0.75 two.
     """
@@ -92,14 +91,19 @@ class Foreground:
             scene=self.scene[images],
         )
 
-    def seen_alone(self, figure: np.ndarray, scene: np.ndarray) -> Foreground:
-        """Return the same with features (N, D) that the extractor made of the pictures from `cut_out`."""
-        if len(figure) != len(self.masks) or len(scene) != len(self.masks):
-            raise ValueError(
-                f"expected features of {len(self.masks)} figures and as many scenes, got {len(figure)} "
-                f"and {len(scene)}."
-            )
-        return replace(self, figure=unit_rows(figure, "figures"), scene=unit_rows(scene, "scenes"))
+    def seen_alone(self, figures: np.ndarray, scenes: np.ndarray) -> Foreground:
+        """Return the same with features from the patch tokens (N, P, D) of the pictures that `cut_out` gives.
+
+        Their mean under the mask, not the class token: it tells more of what a figure is like (colour, clothes) and
+        is not concerned with the grey around it.
+        """
+        n, patches = len(self.masks), self.masks[0].size
+        for name, tokens in (("figures", figures), ("scenes", scenes)):
+            if tokens is None or tokens.shape[:2] != (n, patches):
+                got = None if tokens is None else tokens.shape
+                raise ValueError(f"expected patch tokens of {n} {name}, shape ({n}, {patches}, D), got {got}.")
+        masks = self.masks.reshape(n, patches)
+        return replace(self, figure=_masked_mean(figures, masks), scene=_masked_mean(scenes, ~masks))
 
 
 def find_figure(

@@ -2,6 +2,9 @@
 
 Every prompt gets a whole run, its final gallery and its character in eight contexts; the reader says what the
 pictures show. What is done lies in the folder, so an interrupted evaluation goes on.
+
+The final gallery is the one that the run ended with, collapsed or not. Contexts are drawn with the Θ of the last
+sound gallery; where not even the first refinement left one, there is no character, and the base model's stand.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from chosen_one_nb import store
+from chosen_one_nb.keeping.node import Node
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.reader import Reader
 from chosen_one_nb.models import Models, load_models
@@ -23,6 +28,7 @@ from chosen_one_nb.run import Run
 from chosen_one_nb.settings import Settings
 
 SEEDS = 4  # pictures per context
+FALL = 0.8  # of the first gallery's distance: what every gallery is asked to fall to, whatever the settings' d_conv
 
 
 def agreement(values: Sequence[str]) -> float:
@@ -52,21 +58,26 @@ def context_present(read: pd.DataFrame, asked: Sequence[dict[str, str]]) -> floa
     )
 
 
-def score(run: Run, reader: Reader, seconds: float) -> dict[str, object]:
+def with_theta(run: Run) -> Node | None:
+    """The node that learnt the Θ of the last sound gallery; None if there is none."""
+    sound = run.outcome.sound_node
+    return run.node(sound).parent if sound else None
+
+
+def score(run: Run, reader: Reader) -> dict[str, object]:
     """Everything the table needs to know about one finished run."""
     texts = [text for text, _ in world.CONTEXTS]
     asked = [wanted for _, wanted in world.CONTEXTS for _ in range(SEEDS)]
-    outcome, curve = run.outcome, run.curve()
-    last = run.node(outcome.sound_node) if outcome.sound_node else run.current
+    outcome, curve, node = run.outcome, run.curve(), with_theta(run)
     read: dict[str, pd.DataFrame] = {}
-    for name, base in (("base", True), ("character", False)):
-        drawn = run.contexts(last.parent if last.parent and not base else None, texts, SEEDS, base=base)
+    for name, base in (("base", True), ("character", node is None)):
+        drawn = run.contexts(node, texts, SEEDS, base=base)
         read[name] = reader([image for text in texts for image in drawn[text]])
     return {
         "prompt": run.prompt, "outcome": outcome.state, "iterations": int(curve["iteration"].max()),
-        "ratio": float(curve["ratio"].iloc[-1]), "seconds": seconds,
+        "ratio": float(curve["ratio"].iloc[-1]), "fell": bool((curve["ratio"] <= FALL).any()),
         "identity_first": identity_agreement(reader(list(run.root.images))),
-        "identity_final": identity_agreement(reader(list(last.images))),
+        "identity_final": identity_agreement(reader(list(run.node(outcome.node).images))),
         "identity_base_contexts": identity_agreement(read["base"]),
         "identity_contexts": identity_agreement(read["character"]),
         "context_base": context_present(read["base"], asked), "context": context_present(read["character"], asked),
@@ -74,18 +85,30 @@ def score(run: Run, reader: Reader, seconds: float) -> dict[str, object]:
 
 
 def evaluate(prompt: str, models: Models, reader: Reader, settings: Settings, folder: Path) -> dict[str, object]:
-    """Run and score one prompt, or read the scores that are there already."""
-    scores = folder / "scores.json"
+    """Run and score one prompt, or read the scores that are there already.
+
+    Raises
+    ------
+    SystemExit
+        If what lies in the folder was made with other models, another prompt or other settings.
+    """
+    scores, place = folder / "scores.json", folder / "run"
+    made = store.digest(json.dumps([prompt, models.fingerprint, settings.to_dict()]))
     if scores.exists():
-        return json.loads(scores.read_text())
-    start = time.perf_counter()
-    place = folder / "run"
-    with (
-        Run.open(place, models) if (place / "run.json").exists() else Run.start(prompt, models, settings, place) as run
-    ):
+        found = json.loads(scores.read_text())
+        if found.get("made") != made:
+            raise SystemExit(
+                f"{folder}: expected scores of {prompt!r} with these models and settings, got those of others. "
+                "Give another --folder, or move this one away."
+            )
+        return found
+    there = (place / "run.json").exists()
+    with Run.open(place, models) if there else Run.start(prompt, models, settings, place) as run:
+        start = time.perf_counter()
         run.until_converged()
-        found = score(run, reader, sum(sum(node.seconds.values()) for node in run.nodes.values()))
-    found["wall"] = time.perf_counter() - start
+        took = time.perf_counter() - start
+        stages = sum(sum(node.seconds.values()) for node in run.nodes.values())  # also what an earlier process did
+        found = {"made": made, "seconds": max(took, stages), **score(run, reader)}
     scores.write_text(json.dumps(found, indent=1))
     return found
 
@@ -101,8 +124,9 @@ def interval(values: Sequence[float], statistic=np.mean, *, n: int = 2000, seed:
 def table(scores: pd.DataFrame) -> pd.DataFrame:
     """One row per figure: value with its interval over prompts."""
     rows = {
+        f"galleries that fall to {FALL} of the first distance": scores["fell"],
         "prompts that converged": scores["outcome"] == "converged",
-        "galleries that the health check calls collapsed": scores["outcome"] == "collapsed",
+        "final galleries that the health check calls collapsed": scores["outcome"] == "collapsed",
         "identity agreement, first gallery": scores["identity_first"],
         "identity agreement, final gallery": scores["identity_final"],
         "identity agreement in contexts, base model": scores["identity_base_contexts"],
@@ -122,8 +146,7 @@ def picture(folder: Path, scores: pd.DataFrame, *, side: int = 96) -> Image.Imag
     rows = []
     for i in scores.index:
         run = Run.open(folder / f"{i:02d}" / "run", read_only=True)
-        sound = run.outcome.sound_node
-        node = run.node(sound).parent if sound else None
+        node = with_theta(run)
         drawn = run.contexts(node, [text for text, _ in world.CONTEXTS], SEEDS, base=node is None)
         rows += [list(run.root.images)[:8], [pictures[x % SEEDS] for x, pictures in enumerate(drawn.values())]]
     sheet = Image.new("RGB", (8 * side, len(rows) * side + (len(rows) // 2) * 8), "white")

@@ -141,7 +141,8 @@ def look(models: Models, images: list[Image.Image]) -> tuple[Foreground, np.ndar
     seen = models.extractor(images, patches=True)
     found = find_figure(seen.patches, seen.grid)
     figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(images, found))
-    return found.seen_alone(models.extractor(figures).cls, models.extractor(scenes).cls), seen.patches
+    alone = [models.extractor(side, patches=True).patches for side in (figures, scenes)]
+    return found.seen_alone(*alone), seen.patches
 
 
 def figure_rows(models: Models, groups: int, size: int = 12) -> Rows:
