@@ -193,7 +193,7 @@ def time_rows(models: Models, vocabulary: Vocabulary) -> Rows:
     grid = found.masks.shape[1:]
     start = time.perf_counter()
     seen = presence(vectors, texts, vocabulary, sharpness=models.clip.sharpness)
-    again = find_figure(patches, grid).seen_alone(found.figure, found.scene)
+    again = replace(find_figure(patches, grid), figure=found.figure, scene=found.scene)
     for cluster in range(8):
         members = np.arange(GALLERY) % 8 == cluster
         contrast(seen, members)
