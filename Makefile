@@ -12,7 +12,7 @@ lab: setup   ## open JupyterLab on the first lesson
 test: setup  ## lint, then the whole test suite, in two processes of one thread
 	$(IN) -m ruff check .
 	$(IN) -m ruff format --check .
-	OMP_NUM_THREADS=1 $(IN) -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(IN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## only look at the style
 	$(IN) -m ruff check .

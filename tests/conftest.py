@@ -6,7 +6,11 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# UMAP's first map lets numba tell OpenMP, and so torch, to use all cores from then on, whatever OMP_NUM_THREADS says:
+# with several test processes at once the tiny models are then several times slower
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,36 @@ WORDS = [
     "snow",
 ]
 SIZE = 32  # pixels of a tiny picture
+
+
+# Files that take longest: with several processes they begin first, so that none is still at one of them in the end.
+SLOW = ("notebooks", "browser", "run", "browser_care", "explorer", "sweep", "workload", "looking", "attribute_panel")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_disk():
+    """No test waits for the disk: flushing only looks whether it was given an open file. Returns the real fsync.
+
+    What was written is read back through the system, which has it all; only a loss of power would tell. Other
+    processes that a test starts flush as ever, and so do tests that ask for `real_fsync`.
+    """
+    real = os.fsync
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield real
+
+
+@pytest.fixture
+def real_fsync(quick_disk: Callable[[int], None]):
+    """For tests of flushing itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", quick_disk)
+        yield quick_disk
 
 
 def tiny_tokenizer(length: int = 32) -> Any:

@@ -85,14 +85,20 @@ def shown(run: Run) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run finds when nothing interrupts it."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a run that nothing interrupted, to be copied by tests, and what it found."""
     with pytest.MonkeyPatch.context() as patch:
         fakes.install(patch)
-        folder = tmp_path_factory.mktemp("undisturbed") / "run"
+        folder = tmp_path_factory.mktemp("finished") / "run"
         with Run.start(PROMPT, fakes.fake_models(), settings(), folder) as run:
             run.until_converged()
-            return shown(run)
+            return folder, shown(run)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """What a run finds when nothing interrupts it."""
+    return finished[1]
 
 
 # --- going on
@@ -277,7 +283,6 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException
 def test_interrupted_at_any_write_it_ends_as_if_it_had_not_been(
     tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, reopened: bool, after: bool
 ):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # for speed: what is tested is the order of things
     at, interrupted = 1 + 2 * after + reopened, True
     while interrupted:
         folder = tmp_path / f"{at}"
@@ -399,16 +404,16 @@ def test_pictures_of_another_recipe_are_drawn_again(run: Run, models: Any, tmp_p
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_afterwards(
-    run: Run, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    real_fsync: Any, run: Run, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    real, room = os.fsync, 40
+    room = 40
 
     def fsync(handle: int) -> None:
         nonlocal room
         room -= 1
         if room < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(handle)
+        real_fsync(handle)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
@@ -522,10 +527,10 @@ def _read(run: Run, name: str) -> Any:
 @pytest.mark.parametrize("how", ["truncated", "missing", "changed"])
 @pytest.mark.parametrize(("stage", "name"), [(stage, name) for stage, names in DAMAGE.items() for name in names])
 def test_a_damaged_file_is_named_and_mended(
-    tmp_path: Path, undisturbed: dict[str, Any], stage: str, name: str, how: str
+    tmp_path: Path, finished: tuple[Path, dict[str, Any]], stage: str, name: str, how: str
 ):
-    with Run.start(PROMPT, fakes.fake_models(), settings(), tmp_path / "run") as run:
-        run.until_converged()
+    whole, undisturbed = finished
+    shutil.copytree(whole, tmp_path / "run")
     path = tmp_path / "run/nodes/0" / name
     data = path.read_bytes()
     if how == "missing":

@@ -14,6 +14,8 @@ from PIL import Image
 from chosen_one_nb import store
 from chosen_one_nb.store import Lock, RunInUse, StoreError
 
+pytestmark = pytest.mark.usefixtures("real_fsync")
+
 RED = Image.new("RGB", (4, 3), (255, 0, 0))
 
 

@@ -174,7 +174,7 @@ def test_every_proportion_shows(name):
 
 
 @given(SEEDS)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_caption_says_exactly_what_it_names(seed):
     rng = Random(seed)
     truth = world.sample(rng)
