@@ -293,3 +293,69 @@ def test_a_read_only_run_can_be_asked_but_not_changed(waiting, tmp_path):
     assert not explorer.attributes.view.can_choose
     assert not explorer.attributes.view.can_answer
     assert not (place / "texts.npz").exists()
+
+
+def edit(explorer, words):
+    (explorer.run.folder / "vocabulary.json").write_text(json.dumps(words))
+
+
+def test_an_edited_vocabulary_counts_from_the_next_ask_on(asked):
+    before, names = asked.attributes.view.rows, ["green", "blue"]
+    press(asked, "light", column=5)
+    edit(asked, {"groups": {"fur": {"kind": "identity", "one_of": True, "template": "a {} {noun}", "phrases": names}}})
+    asked.refresh()
+    asked.settle()
+    assert asked.attributes.view.rows == before  # the old table, whole
+    assert asked.attributes.view.lit == 5
+    ask(asked)
+    assert {row["name"] for row in asked.attributes.view.rows} <= set(names)
+    assert asked.attributes.view.lit == -1
+    assert asked.attributes.tint() is None
+    assert "2 attributes in 1 groups" in asked.attributes.about.value
+
+
+def test_the_same_columns_of_other_phrases_are_no_old_table(asked):
+    column, before = asked.attributes.view.rows[0]["column"], asked.attributes.view.rows[0]["name"]
+    turned = json.loads(json.dumps(WORDS))
+    turned["groups"]["fur"]["phrases"] = COLOURS[::-1]
+    edit(asked, turned)
+    ask(asked)
+    best = asked.attributes.view.rows[0]
+    assert best["name"] == before
+    assert best["column"] == len(COLOURS) - 1 - column
+
+
+@pytest.mark.parametrize("regroup", ["recluster", "merge"])
+def test_where_a_phrase_shows_follows_the_clusters(asked, regroup):
+    press(asked, "light", column=asked.attributes.view.rows[0]["column"])
+    for cluster in range(len(asked.node.clusters.sizes)):
+        asked.attributes.cluster.value = cluster
+        asked.settle()
+    if regroup == "merge":
+        asked.run.merge(0, 1)
+    else:
+        asked.run.recluster(2)
+    for cluster in range(len(asked.node.clusters.sizes)):
+        asked.attributes.cluster.value = cluster
+        asked.settle()
+        where = asked.attributes.view.strips[0]
+        assert where["title"].startswith("Where “")
+        shown = {int(each["text"].split()[1]) for each in where["pictures"]}
+        assert shown <= set(asked.node.clusters.members(cluster).tolist())
+
+
+def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked):
+    """An answer is kept under the iteration that was asked about, not the one that is shown when it comes."""
+    root = asked.node
+    asked.run.choose()
+    while asked.run.next_stage not in ("choose", None) or asked.node is root:
+        asked.run.step()
+    later, panel = asked.node, asked.attributes
+    real, put = asked.run.inquiry, []
+    panel.explorer.later.put = lambda key, value: put.append((key, value))
+    asked.run.inquiry = lambda node, **more: (asked.run.select(root), real(node, **more))[1]
+    panel.inquire()
+    asked.wait(60)
+    ((key, found),) = put
+    assert key == panel._key(later)
+    assert len(found.galleries) == 2

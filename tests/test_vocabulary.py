@@ -36,6 +36,16 @@ def test_texts_are_sentences_and_attributes_gather_what_means_the_same():
     assert len(toy) == 5
 
 
+def test_the_digest_tells_vocabularies_apart_that_ask_differently():
+    changed = json.loads(json.dumps(TOY))
+    assert read_vocabulary(changed).digest == read_vocabulary(TOY).digest
+    assert read_vocabulary({**changed, "about": "words", "groups": {**TOY["groups"], "none": []}}).digest == (
+        read_vocabulary(TOY).digest)  # fmt: skip
+    changed["groups"]["place"]["phrases"].reverse()
+    digests = {read_vocabulary(TOY).digest, read_vocabulary(changed).digest}
+    assert len(digests | {read_vocabulary({**TOY, "noun": "cat"}).digest}) == 3
+
+
 def test_repeated_phrases_and_empty_groups_are_left_out_and_noted():
     read = read_vocabulary({"a": ["Red  hat", "red hat"], "b": [], "c": {"phrases": []}})
     assert read.texts() == ["Red  hat"]

@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha1
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -138,6 +140,11 @@ class Vocabulary:
     def __len__(self) -> int:
         """Count the phrases, T."""
         return sum(len(group.phrases) for group in self.groups.values())
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells vocabularies that ask differently apart: what was found with one says nothing under another."""
+        return sha1(repr((self.noun, self.groups)).encode()).hexdigest()[:12]
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import traitlets
 
 from chosen_one_nb.keeping.decision import RunError
+from chosen_one_nb.looking.vocabulary import Vocabulary, VocabularyError, load_vocabulary
 
 from .attribute_rows import Shared, rows, shared, strips, words_of
 from .job import Job
@@ -23,6 +24,7 @@ from .status import guarded
 
 if TYPE_CHECKING:
     from chosen_one_nb.looking.inquiry import Inquiry
+    from chosen_one_nb.run import Node
 
     from .explorer import Explorer
 
@@ -83,22 +85,40 @@ class AttributePanel(Panel):
         self.ui = ipywidgets.VBox([row(self.cluster, self.ask, self.about), self.view, self.drift])
         self._shown: tuple[Any, ...] = ()
         self._kept: tuple[Any, Inquiry] | None = None
+        self._vocabulary: Vocabulary | None = None
         self.cluster.observe(self._turn, "value")
         self.ask.on_click(lambda _button: self.inquire())
         self.view.on_msg(lambda _view, content, _buffers: self.act(content))
 
     # --- what is known ---------------------------------------------------------------------------------------------
 
-    def _key(self) -> tuple[Any, ...]:
-        path = tuple(node.gallery_of for node in self.run.path(self.node))
-        return ("inquiry", path, self.node.figure is not None)
+    def vocabulary(self) -> Vocabulary | None:
+        """Give the phrases that are asked about, as they were when the screen opened or somebody last asked.
+
+        An edit of their file counts from the next *Ask* on, so that tables never meet answers to other questions. None
+        while the file cannot be used; what asks then says why.
+        """
+        if self._vocabulary is None:
+            with suppress(VocabularyError):
+                self._vocabulary = load_vocabulary(self.run.vocabulary_file)
+        return self._vocabulary
+
+    def _key(self, node: Node) -> tuple[Any, ...]:
+        path, vocabulary = tuple(each.gallery_of for each in self.run.path(node)), self.vocabulary()
+        return ("inquiry", path, node.figure is not None, vocabulary.digest if vocabulary else "")
+
+    def _key_of_clusters(self, name: str, inquiry: Inquiry) -> tuple[Any, ...]:
+        """Key of what follows from an inquiry for the clusters as they are now, merged or made anew."""
+        node = self.node
+        return (name, *self._key(node)[1:], bool(inquiry.figure), node.id, node.edit.clusters)
 
     def inquiry(self) -> Inquiry | None:
         """Give what is known of the gallery shown; None before it has been asked, or while that is computed."""
-        node, key = self.node, self._key()
+        node, key = self.node, self._key(self.node)
         if node.clip is None or not (self.explorer.later.asked(key) or self.run.asked_before):
             return None
-        found = self.explorer.later.get(key, lambda: self.run.inquiry(node, figures=False))
+        words = self.vocabulary()
+        found = self.explorer.later.get(key, lambda: self.run.inquiry(node, vocabulary=words, figures=False))
         if found is None:
             return None
         corrections = self.run.corrections
@@ -112,8 +132,8 @@ class AttributePanel(Panel):
         inquiry, node = self.inquiry(), self.node
         if inquiry is None or node.clusters is None:
             return {}
-        key = ("shared", *self._key()[1:], node.id, node.edit.clusters)
-        return self.explorer.later.get(key, lambda: shared(inquiry, node.clusters), {})
+        key, clusters = self._key_of_clusters("shared", inquiry), node.clusters
+        return self.explorer.later.get(key, lambda: shared(inquiry, clusters), {})
 
     def on_card(self, cluster: int, warning: str) -> dict[str, str]:
         """Say on a cluster's card what it shares, and whether its scene holds it together."""
@@ -151,8 +171,9 @@ class AttributePanel(Panel):
 
     def _show_nothing(self, inquiry: Inquiry | None) -> None:
         """Say why there is no table: not asked, not there yet, no clusters, or something went wrong."""
-        error = self.explorer.later.error(self._key())
-        text = "Asking…" if self.explorer.later.asked(self._key()) else NOT_ASKED
+        key = self._key(self.node)
+        error = self.explorer.later.error(key)
+        text = "Asking…" if self.explorer.later.asked(key) else NOT_ASKED
         if inquiry is not None and self.node.clusters is None:
             text = "This gallery has no clusters to compare. How often attributes occur in it stands below."
         with self.view.hold_sync():
@@ -195,11 +216,11 @@ class AttributePanel(Panel):
         node, column = self.node, self.view.lit
         members = ranked_members(node.clusters, cluster)
         look = self.explorer.later.get(
-            ("strips", *self._key()[1:], node.id, node.edit.clusters, cluster, node.patches is not None),
+            (*self._key_of_clusters("strips", inquiry), cluster, node.patches is not None),
             lambda: strips(node, inquiry, members), [])  # fmt: skip
         if column < 0:
             return look
-        key = ("heat", node.gallery_of, cluster, column)
+        key = (*self._key_of_clusters("heat", inquiry), cluster, column)
         heat = self.explorer.later.get(key, lambda: self._phrase_strip(inquiry, column, members), None)
         if (error := self.explorer.later.error(key)) is not None:
             heat = {"title": "Where it shows:", "note": str(error), "pictures": []}
@@ -218,14 +239,24 @@ class AttributePanel(Panel):
         node = self.node
 
         def work(job: Job) -> None:
+            words = load_vocabulary(self.run.vocabulary_file)
             if not self.run.read_only:
                 with suppress(RunError):  # an extractor without patches: the rest is shown, and says so
                     self.run.patch_tokens(node, on_progress=job.report, cancelled=job.cancelled)
-            found = self.run.inquiry(node, on_progress=job.report, cancelled=job.cancelled)
-            self.explorer.later.put(self._key(), found)
+            found = self.run.inquiry(node, vocabulary=words, on_progress=job.report, cancelled=job.cancelled)
+            with self.run.lock:  # no screen is filled between the new phrases and their answers
+                self._take(words)
+                self.explorer.later.put(self._key(node), found)
             job.came_of_it = "Asked: see what it shares below, and on the cards."
 
         self.explorer.desk.start(work, name="asking what the pictures share")
+
+    def _take(self, words: Vocabulary) -> None:
+        """Go on with a vocabulary just read; columns of another one mean nothing in it."""
+        before = self.vocabulary()
+        if before is None or before.digest != words.digest:
+            self.view.lit = -1
+        self._vocabulary = words
 
     @guarded
     def act(self, content: dict[str, Any]) -> None:
