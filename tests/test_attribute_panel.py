@@ -359,3 +359,42 @@ def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked
     ((key, found),) = put
     assert key == panel._key(later)
     assert len(found.galleries) == 2
+
+
+def has(explorer, *columns):
+    """Let the first three pictures of the cluster shown have none of these phrases, and every other one exactly one."""
+    panel = explorer.attributes
+    members = explorer.node.clusters.members(panel.cluster.value)
+    values = panel.inquiry().found.values
+    values[np.ix_(members, columns)] = 0.0
+    for at, picture in enumerate(members[3:]):
+        values[picture, columns[at % len(columns)]] = 1.0
+    panel.inquiry().found.told_apart[list(columns)] = True
+    return members
+
+
+def test_a_second_leaving_out_goes_on_from_the_first(asked):
+    asked.run.recluster(2)
+    asked.settle()
+    members = has(asked, 4, 5)
+    press(asked, "leave_out", column=4)
+    first = asked.node.decision
+    assert len(first.excluded) == len(members[3::2])
+    press(asked, "leave_out", column=5)
+    second = asked.node.decision
+    assert second.images == tuple(members[:3])  # still enough to learn from
+    assert (
+        second.note == f'{first.note}; left out {len(members[4::2])} of {len(first.images)} pictures for having "beach"'
+    )
+
+
+def test_leaving_out_stops_where_too_few_would_stay(asked):
+    asked.run.recluster(2)
+    asked.settle()
+    members = asked.node.clusters.members(asked.attributes.cluster.value)
+    asked.run.exclude(members[3:].tolist())
+    asked.attributes.inquiry().found.values[members, 4] = 1.0
+    asked.attributes.inquiry().found.told_apart[4] = True
+    press(asked, "leave_out", column=4)
+    assert "but 3 must stay to learn from" in asked.status.text
+    assert asked.node.decision is None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,26 @@ def test_enough_pictures_stay_to_learn_from():
     made = leave_out(HAT, 0, [0, 1, 4], keep_at_least=2)
     assert (made.images, made.exclude) == ((1, 4), (0,))
     assert made.reason == 'left out 1 of 3 pictures for having "red hat"; 3 have it, but 2 must stay to learn from'
+
+
+def test_where_none_may_go_nothing_is_left_out():
+    made = leave_out(HAT, 0, [0, 1, 4])
+    assert (made.images, made.exclude) == ((0, 1, 4), ())
+    assert made.reason == '3 of 3 pictures have "red hat", but 3 must stay to learn from'
+
+
+def test_what_cannot_be_told_apart_is_no_reason_to_leave_pictures_out():
+    unclear = replace(HAT, told_apart=np.array([False]))
+    made = leave_out(unclear, 0, [0, 1, 2, 3, 5])
+    assert (made.images, made.exclude) == ((0, 1, 2, 3, 5), ())
+    assert made.reason == 'pictures with and without "red hat" cannot be told apart: nothing is left out'
+
+
+def test_a_ranking_of_what_cannot_be_told_apart_counts_nothing():
+    made = prefer_least(replace(HAT, told_apart=np.array([False])), 0, np.array([0, 0, 1, 1, 2, -1]), instead_of=0)
+    assert made.cluster == 1
+    assert made.reason.startswith('cluster 1 has "red hat" least surely: a ranking only')
+    assert " of " not in made.reason
 
 
 def test_nothing_to_leave_out_is_said():

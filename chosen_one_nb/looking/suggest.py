@@ -74,17 +74,22 @@ def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: 
     Returns
     -------
     Suggestion
-        `cluster` is None; `exclude` is empty if no picture has it.
+        `cluster` is None; `exclude` is empty if no picture has it, too few pictures are there, or pictures with and
+        without it were not told apart.
     """
     pictures, name = _pictures(members), found.attributes[column].name
     order = pictures[np.argsort(found.values[pictures, column], kind="stable")]
     lack = int((~found.has_it[pictures, column]).sum())
     keep = max(lack, min(keep_at_least, len(order)))
-    reason = f'left out {len(order) - keep} of {len(order)} pictures for having "{name}"'
-    if lack == len(order):
+    if not found.told_apart[column]:
+        keep, reason = len(order), f'pictures with and without "{name}" cannot be told apart: nothing is left out'
+    elif lack == len(order):
         reason = f'none of the {lack} pictures has "{name}": nothing to leave out'
-    elif keep > lack:
-        reason += f"; {len(order) - lack} have it, but {keep} must stay to learn from"
+    elif keep == len(order):
+        reason = f'{len(order) - lack} of {keep} pictures have "{name}", but {keep} must stay to learn from'
+    else:
+        reason = f'left out {len(order) - keep} of {len(order)} pictures for having "{name}"'
+        reason += f"; {len(order) - lack} have it, but {keep} must stay to learn from" if keep > lack else ""
     stay, go = (tuple(sorted(part.tolist())) for part in (order[:keep], order[keep:]))
     return Suggestion(stay, go, None, reason)
 
@@ -110,7 +115,8 @@ def prefer_least(
     Returns
     -------
     Suggestion
-        Among equals the first cluster, which is the most cohesive one.
+        Among equals the first cluster, which is the most cohesive one. The reason counts pictures, or says that it
+        is a ranking only, where pictures with and without it were not told apart.
 
     Raises
     ------
@@ -123,10 +129,13 @@ def prefer_least(
         raise ValueError("expected at least one cluster to choose from, got none. Lower the minimum size.")
     means = [found.values[labels == k, column].mean() for k in clusters]
     best = clusters[int(np.argmin(np.round(means, 6)))]
-    name, here = found.attributes[column].name, _count(found, column, labels == best)
-    reason = f'cluster {best} has "{name}" least: {here}'
-    if instead_of is not None and instead_of != best:
-        reason += f"; cluster {instead_of}: {_count(found, column, labels == instead_of)}"
+    reason = f'cluster {best} has "{found.attributes[column].name}" least'
+    if not found.told_apart[column]:
+        reason += " surely: a ranking only, pictures with and without it cannot be told apart"
+    else:
+        reason += f": {_count(found, column, labels == best)}"
+        if instead_of is not None and instead_of != best:
+            reason += f"; cluster {instead_of}: {_count(found, column, labels == instead_of)}"
     return Suggestion(tuple(np.flatnonzero(labels == best).tolist()), (), best, reason)
 
 

@@ -281,13 +281,16 @@ class AttributePanel(Panel):
 
     @guarded
     def leave_out(self, column: int) -> None:
-        """Choose the cluster shown without its pictures that have an attribute."""
-        cluster = self.cluster.value
-        found = self.inquiry().leave_out(column, self.node.clusters.members(cluster))
+        """Choose the cluster shown without its pictures that have an attribute, and without those left out before."""
+        cluster, node = self.cluster.value, self.node
+        left = np.setdiff1d(node.clusters.members(cluster), node.excluded).astype(int)
+        found = self.inquiry().leave_out(column, left)
         if not found.exclude:
             self.status.say(f"{found.reason[0].upper()}{found.reason[1:]}.", "warning")
             return
-        self.explorer.choose_because(found.reason, cluster=cluster, exclude=found.exclude)
+        before = node.decision.note if node.decision and node.decision.cluster == cluster else ""
+        reasons = "; ".join(filter(None, (before, found.reason)))
+        self.explorer.choose_because(reasons, cluster=cluster, exclude=found.exclude)
 
     @guarded
     def prefer_least(self, column: int) -> None:
