@@ -9,7 +9,7 @@ import pytest
 
 from chosen_one_nb.models import Features
 from chosen_one_nb.run import Run
-from chosen_one_nb.widgets.attribute_rows import Shared, words_of
+from chosen_one_nb.widgets.attribute_rows import Shared, _row, words_of
 from chosen_one_nb.widgets.explorer import Explorer
 from chosen_one_nb.widgets.figures import POINTS
 
@@ -110,6 +110,7 @@ def test_nothing_is_asked_before_a_person_asks(explorer, monkeypatch):
     explorer.settle()
     assert "Press Ask" in explorer.attributes.view.words[0][1]
     assert explorer.attributes.view.rows == []
+    assert all(card["shares"] == "What it shares: not asked yet." for card in explorer.clusters.view.cards)
 
 
 def test_the_table_of_the_proposed_cluster(asked):
@@ -398,3 +399,66 @@ def test_leaving_out_stops_where_too_few_would_stay(asked):
     press(asked, "leave_out", column=4)
     assert "but 3 must stay to learn from" in asked.status.text
     assert asked.node.decision is None
+
+
+def second_gallery(explorer):
+    """Go on to the choice of the gallery after the one shown."""
+    run, before = explorer.run, explorer.node
+    run.choose()
+    while run.current is before or run.next_stage not in ("choose", None):
+        run.step()
+    explorer.settle()
+
+
+def test_a_later_card_says_that_figure_and_scene_were_not_told_apart(asked):
+    assert not any("not asked yet" in card["shares"] for card in asked.clusters.view.cards)
+    second_gallery(asked)
+    if asked.node.clusters is None:
+        asked.run.go_on()
+        asked.run.step()
+        asked.settle()
+    said = [card["shares"] for card in asked.clusters.view.cards]
+    assert said
+    assert all("Whether its scene holds it together: not asked yet." in text for text in said)
+    asked.run.figures(asked.node)  # as Ask does, and as settings do that go by figures
+    asked.settle()
+    assert not any("not asked yet" in card["shares"] for card in asked.clusters.view.cards)
+
+
+def test_the_tooltip_says_lift_effect_and_the_first_gallery(asked):
+    best = asked.attributes.view.rows[0]
+    assert "Lift " in best["says"]
+    assert "Effect size " in best["says"]
+    assert "first gallery" not in best["says"]
+    second_gallery(asked)
+    inquiry = asked.attributes.inquiry()
+    table = inquiry.findings([0, 1, 2])
+    said = _row(inquiry, table.loc[0], 0, [], [])["says"]
+    assert f"{inquiry.first.has_it[:, 0].mean():.0%} of the first gallery." in said
+    unclear = table.loc[0].copy()
+    unclear[["share_in", "share_out", "lift"]] = np.nan
+    said = _row(inquiry, unclear, 0, [], [])["says"]
+    assert said.startswith("More surely here than elsewhere. Effect size")
+
+
+def test_the_drift_of_the_lit_attribute_is_drawn_too(asked):
+    second_gallery(asked)
+    inquiry = asked.attributes.inquiry()
+    steady = next(c for c in range(4) if c not in inquiry.risen())
+    name = inquiry.attributes[steady].name
+    assert f"<title>{name}, base" not in asked.attributes.drift.value
+    press(asked, "light", column=steady)
+    assert f"<title>{name}, base" in asked.attributes.drift.value
+    assert f"<title>{name}, iteration 1" in asked.attributes.drift.value
+
+
+def test_what_was_left_out_of_the_vocabulary_is_said_as_text(explorer):
+    edit(explorer, {"groups": {"<i>many</i>": ["orange", "blue"] + ["orange"] * 5, "none": []}})
+    ask(explorer)
+    said = explorer.attributes.about.value
+    assert said.count("&quot;orange&quot; is there twice") == 3
+    assert "and 3 more" in said
+    assert "<i>" not in said
+    edit(explorer, WORDS)
+    ask(explorer)
+    assert "Left out" not in explorer.attributes.about.value

@@ -77,6 +77,24 @@ def test_what_is_asked_for_is_not_flagged_and_a_correction_decides():
         Inquiry("a fox", galleries).findings()
 
 
+def test_a_group_against_the_first_gallery_shows_what_fills_the_last_one():
+    asked = Inquiry("a fox", toy({"base": 8, "iteration 1": 40}))
+    assert not asked.findings(range(10)).finding.any()  # snow everywhere: the group is like the rest
+    line = asked.findings(range(10), against="first").loc[0]
+    assert (line.attribute, line.finding, line.share_in, line.share_out) == ("snow", True, 1.0, 0.2)
+    assert line.answer == "incidental"
+    everything = asked.findings(np.ones(40, bool), against="first").loc[0]
+    assert (everything.finding, everything.share_in) == (True, 1.0)
+    assert not Inquiry("a fox", toy({"base": 8, "iteration 1": 8})).findings(range(40), against="first").finding.any()
+
+
+def test_a_group_of_the_first_gallery_has_none_before_it():
+    with pytest.raises(ValueError, match="This is the first gallery"):
+        Inquiry("a fox", toy({"base": 8})).findings(range(8), against="first")
+    with pytest.raises(ValueError, match='"rest" or "first", got \'last\''):
+        Inquiry("a fox", toy({"base": 8})).findings(range(8), against="last")
+
+
 def test_suspects_of_all_clusters_strongest_first():
     galleries = toy({"base": 12})
     table = Inquiry("a fox", galleries).suspects(np.r_[np.zeros(14, int), np.ones(26, int)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from chosen_one_nb.looking.asked import Answer, classify
 from chosen_one_nb.looking.attributes import contrast
 from chosen_one_nb.looking.evidence import HeldBy, held_by, on_figure
 from chosen_one_nb.looking.foreground import NO_PATCHES, Foreground, NotAvailable
-from chosen_one_nb.looking.presence import Members, Presence
+from chosen_one_nb.looking.presence import Members, Presence, group_mask
 from chosen_one_nb.looking.suggest import Suggestion, leave_out, prefer_least
 from chosen_one_nb.looking.vocabulary import Attribute
 
@@ -80,16 +81,44 @@ class Inquiry:
             raise ValueError("Expected a group of pictures, since none has been chosen yet: give members.")
         return self.chosen
 
-    def findings(self, members: Members | None = None, *, level: float = 0.05) -> pd.DataFrame:
-        """Compare a group (None: the chosen pictures) with the rest: `attributes.contrast`, with answers.
+    def findings(
+        self, members: Members | None = None, *, against: Literal["rest", "first"] = "rest", level: float = 0.05
+    ) -> pd.DataFrame:
+        """Compare a group (None: the chosen pictures) with other pictures: `attributes.contrast`, with answers.
+
+        Parameters
+        ----------
+        members : sequence of int, or ndarray of bool, shape (N,), optional
+            Of the last gallery.
+        against : "rest" or "first"
+            The rest of its gallery, or the first gallery: what has come in since, of which a later gallery may be full.
+        level : float
+            As of `contrast`.
 
         Returns
         -------
         DataFrame
             As of `contrast`, and `answer`, `why`.
+
+        Raises
+        ------
+        ValueError
+            If there is no group, nothing to compare it with, or `against` is neither of the two.
         """
-        table = contrast(self.found, self._group(members), level=level)
-        return table.join(self.answers[["answer", "why"]])
+        found, group = self.found, self._group(members)
+        if against == "first":
+            found, group = self._after_the_first(group)
+        elif against != "rest":
+            raise ValueError(f'Expected against to be "rest" or "first", got {against!r}.')
+        return contrast(found, group, level=level).join(self.answers[["answer", "why"]])
+
+    def _after_the_first(self, members: Members) -> tuple[Presence, np.ndarray]:
+        """Put a group of the last gallery behind the first gallery: all rows, and which of them are the group's."""
+        if len(self.galleries) < 2:
+            raise ValueError("This is the first gallery: there is none before it to compare a group with.")
+        first, group = self.first, self.found.rows(group_mask(members, len(self.found.values)))
+        both = Presence(np.concatenate([first.values, group.values]), first.attributes, first.told_apart)
+        return both, np.arange(len(both.values)) >= len(first.values)
 
     def flagged(self, members: Members | None = None, *, level: float = 0.05) -> pd.DataFrame:
         """What a group shares although nobody asked for it: the findings that are not asked for, each said once."""

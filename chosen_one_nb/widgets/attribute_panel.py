@@ -15,7 +15,7 @@ import traitlets
 from chosen_one_nb.keeping.decision import RunError
 from chosen_one_nb.looking.vocabulary import Vocabulary, VocabularyError, load_vocabulary
 
-from .attribute_rows import Shared, rows, shared, strips, words_of
+from .attribute_rows import Shared, notes_of, rows, shared, strips, words_of
 from .job import Job
 from .judge import ranked_members
 from .panel import Panel, button, row
@@ -137,8 +137,12 @@ class AttributePanel(Panel):
 
     def on_card(self, cluster: int, warning: str) -> dict[str, str]:
         """Say on a cluster's card what it shares, and whether its scene holds it together."""
-        found = self.shared().get(cluster)
-        return found.on_card(self.inquiry(), warning) if found else {}
+        inquiry, found = self.inquiry(), self.shared().get(cluster)
+        if found is not None:
+            return found.on_card(inquiry, warning)
+        if inquiry is not None or self.node.clip is None or self.explorer.later.asked(self._key(self.node)):
+            return {}
+        return {"shares": "What it shares: not asked yet.", "shares_tip": f"In the tab “What it shares”: {NOT_ASKED}"}
 
     def tint(self) -> Tint | None:
         """Give the attribute that map and gallery follow: its name, and how surely each picture has it."""
@@ -202,14 +206,19 @@ class AttributePanel(Panel):
     def _tell(self, inquiry: Inquiry) -> None:
         from chosen_one_nb.looking.charts import drift_chart, svg
 
-        groups = len({attribute.group for attribute in inquiry.attributes})
+        groups, notes = len({attribute.group for attribute in inquiry.attributes}), notes_of(self.vocabulary())
         self.about.value = escape(
             f"{len(inquiry.attributes)} attributes in {groups} groups, from {self.run.vocabulary_file.name}: edit it, "
-            "or put a vocabulary.json into the run's folder, and ask again"
+            f"or put a vocabulary.json into the run's folder, and ask again{notes and f'. {notes}'}"
         )
-        chart = drift_chart(inquiry.drift())
+        chart = drift_chart(inquiry.drift(self._drawn(inquiry)))
         said = f"<h3>Drift over the iterations</h3><p>{escape(inquiry.headline)}</p>"
         self.drift.value = said + (svg(chart) if chart.shapes else "")
+
+    def _drawn(self, inquiry: Inquiry) -> list[int]:
+        """Attributes whose drift is drawn: those that rose most, and the lit one."""
+        lit = [self.view.lit] if len(inquiry.galleries) > 1 and 0 <= self.view.lit < len(inquiry.attributes) else []
+        return list(dict.fromkeys([*inquiry.risen(), *lit]))
 
     def _strips(self, inquiry: Inquiry, cluster: int) -> list[dict[str, Any]]:
         """Where in the pictures: what the lit attribute shows in, what makes the cluster cohesive, common parts."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.looking.evidence import HeldBy
     from chosen_one_nb.looking.foreground import NotAvailable
     from chosen_one_nb.looking.inquiry import Inquiry
+    from chosen_one_nb.looking.vocabulary import Vocabulary
     from chosen_one_nb.run import Node, Run
     from chosen_one_nb.steps.cluster import Clusters
 
@@ -22,6 +23,7 @@ MOST_ROWS, REST = 14, 3
 FACES = 3
 STRIP = 8  # pictures
 ON_CARD = 4  # attributes named
+NOTES = 3  # of a vocabulary, in full
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,16 @@ class Shared:
 
     def on_card(self, inquiry: Inquiry, warning: str) -> dict[str, str]:
         """Give the lines of a card; `warning` is what stands there already."""
+        from chosen_one_nb.keeping.inquiring import NOT_LOOKED
+
         names = self.flagged(inquiry)
         more = f" and {len(names) - ON_CARD} more" if len(names) > ON_CARD else ""
         lines = {"shares": f"Shares, though not asked for: {', '.join(names[:ON_CARD])}{more}." if names else ""}
+        if self.held == NOT_LOOKED:
+            lines["shares"] = f"{lines['shares']} Whether its scene holds it together: not asked yet.".strip()
+            lines["shares_tip"] = (
+                "Press Ask in the tab “What it shares” to tell figures and scenes of this gallery apart."
+            )
         if self.held and self.held.answer == "scene":
             lines["warning"] = f"{warning} {self.held.sentence}".strip()
         elif self.held:
@@ -68,6 +77,13 @@ def shared(inquiry: Inquiry, clusters: Clusters) -> dict[int, Shared]:
         alone = not 0 < len(members) < len(clusters.labels)
         found[cluster] = Shared(None if alone else contrast(inquiry.found, members), inquiry.held_by(members))
     return found
+
+
+def notes_of(vocabulary: Vocabulary | None) -> str:
+    """Say what of a vocabulary's file is not asked about (repeated phrases, empty groups); "" if all is."""
+    notes = vocabulary.notes if vocabulary else ()
+    more = f"; and {len(notes) - NOTES} more" if len(notes) > NOTES else ""
+    return f"Left out of it: {'; '.join(notes[:NOTES])}{more}." if notes else ""
 
 
 def words_of(inquiry: Inquiry, found: Shared) -> list[list[str]]:
@@ -99,12 +115,17 @@ def rows(inquiry: Inquiry, found: Shared, members: list[int]) -> list[dict[str, 
 def _row(inquiry: Inquiry, line: Any, column: int, most: list[int], least: list[int]) -> dict[str, Any]:
     told = not np.isnan(line.share_in)
     shares = f"{line.share_in:.0%} here, {line.share_out:.0%} elsewhere" if told else "more surely here than elsewhere"
+    says = [f"{shares[0].upper()}{shares[1:]}."]
+    if told and len(inquiry.galleries) > 1:
+        says.append(f"{inquiry.first.has_it[:, column].mean():.0%} of the first gallery.")
+    lift = f"Lift {line.lift:.2g} (how many times as often here). " if told else ""
+    says.append(f"{lift}Effect size {line.effect:.2g} (difference in standard deviations).")
     same = inquiry.attributes[line.same_as].name if line.same_as >= 0 else ""
     return {
         "column": column, "name": line.attribute, "finding": bool(line.finding), "auroc": float(line.auroc),
         "note": f"{line.group}" + (f", as “{same}”" if same else ""),
         "share_in": float(line.share_in) if told else None, "share_out": float(line.share_out) if told else None,
-        "text": f"{shares} · p {_p(line.p)}", "says": f"{shares[0].upper()}{shares[1:]}.",
+        "text": f"{shares} · p {_p(line.p)}", "says": " ".join(says),
         "answer": inquiry.answers.answer[column], "why": inquiry.answers.why[column], "most": most, "least": least,
     }  # fmt: skip
 
