@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from chosen_one_nb.keeping.inquiring import Words, vocabulary_file
+from chosen_one_nb.keeping.inquiring import Words, vocabulary_file, wording
 from chosen_one_nb.looking.inquiry import Inquiry
 from chosen_one_nb.looking.presence import Presence
 from chosen_one_nb.looking.vocabulary import VocabularyError, read_vocabulary
@@ -157,6 +157,41 @@ def test_persistence_draws_once_and_keeps_the_pictures(run, monkeypatch):
     monkeypatch.setattr("chosen_one_nb.steps.generate.generate", lambda *_, **__: pytest.fail("drawn again"))
     again = run.persistence(attributes, seeds=2)
     assert again.table.equals(made.table)
+    monkeypatch.setattr(Run, "models", property(lambda self: pytest.fail("models are not needed")))
+    with Run.open(run.folder, read_only=True) as reopened:
+        again = reopened.persistence(attributes, seeds=2)
+    assert again.table.equals(made.table)
+
+
+@pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
+def test_the_opposite_of_a_medium_is_asked_for_as_a_medium(run):
+    words = json.loads(json.dumps(WORDS))
+    words["groups"]["style"]["phrases"] = [{"text": "a sticker", "opposite": "a photo"}]
+    (run.folder / "vocabulary.json").write_text(json.dumps(words))
+    run.choose(images=[0, 1, 2])
+    run.step()
+    sticker = next(a for a in run.inquiry(figures=False).attributes if a.name == "a sticker")
+    run.persistence([sticker], seeds=1)
+    made = run.persistence([sticker], seeds=1)  # from disk, with what they were drawn from
+    ((base, character),) = made.pictures.values()
+    assert base[0].info["prompt"] == f"{PROMPT} as a photo"
+    assert character[0].info["prompt"].endswith(" as a photo")
+
+
+@pytest.mark.parametrize(
+    ("template", "phrase", "asked"),
+    [
+        ("a {noun} {}", "in the snow", "in the snow"),
+        ("a {noun}, {}", "bright colours", ", bright colours"),
+        ("a {noun} with {} eyes", "green", "with green eyes"),
+        ("{} of a {noun}", "a photograph", "as a photograph"),
+        ("{} {noun}", "an old", "as an old fox"),
+        ("{}", "bare head", "bare head"),
+    ],
+)
+def test_how_an_opposite_follows_a_caption(template, phrase, asked):
+    words = read_vocabulary({"g": {"template": template, "phrases": ["x"]}})
+    assert wording(words, "fox")(words.attributes[0], phrase) == asked
 
 
 def test_the_second_gallery_is_compared_with_the_first(run):

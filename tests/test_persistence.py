@@ -63,6 +63,21 @@ def test_sentences_are_made_by_the_callers_template():
     assert seen[0] == ["a hat", "a bare head"]
 
 
+def test_what_is_asked_of_the_generator_has_its_own_wording():
+    asked, cache = [], {}
+    made = persistence(
+        [HAT],
+        lambda text: asked.append(text) or draw_base("bare head"),
+        draw_character,
+        similarity,
+        ask=lambda _, text: f"with a {text}",
+        cache=cache,
+    )
+    assert asked == ["with a bare head"]
+    assert set(made.pictures) == {"bare head"}  # by what the vocabulary calls it
+    assert set(cache) == {("base", "with a bare head"), ("character", "with a bare head")}
+
+
 def test_nothing_to_ask_gives_an_empty_table():
     made = persistence([ODD], draw_base, draw_character, similarity)
     assert made.table.empty

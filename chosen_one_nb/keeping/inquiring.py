@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,19 @@ class Words:
             store.write_arrays(self._path, arrays)
 
 
+class Sight(Words):
+    """CLIP's vectors of pictures, kept in the same way, by a checksum of their pixels."""
+
+    def __call__(self, pictures: Sequence[Any]) -> np.ndarray:
+        """Return unit vectors (N, D) of pictures."""
+        names = [store.digest(picture.tobytes()) for picture in pictures]
+        unknown = {n: p for n, p in zip(names, pictures, strict=True) if n not in self._vectors}
+        if unknown:
+            self._vectors |= zip(unknown, _clip(self._models()).images(list(unknown.values())), strict=True)
+            self._write()
+        return np.stack([self._vectors[name] for name in names])
+
+
 def _clip(models: Models) -> Any:
     if models.clip is None:
         raise RunError("These models come without CLIP, which says what a picture shows: load_models(..., clip=...).")
@@ -150,6 +163,26 @@ def sentence(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], st
         return vocabulary.groups[attribute.group].template.replace("{}", phrase).replace("{noun}", noun)
 
     return say
+
+
+def wording(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], str]:
+    """Return how a phrase of an attribute's group is asked for after a caption, which names the figure already.
+
+    What a template says of the figure follows it ("a {noun} with {} eyes": "with green eyes"); what stands before the
+    figure is what it is to be drawn as ("{} of a {noun}": "as a photo"; "{} {noun}": "as an old fox").
+    """
+
+    def ask(attribute: Attribute, phrase: str) -> str:
+        before, _, after = vocabulary.groups[attribute.group].template.partition("{}")
+        if "{noun}" in before:
+            said = before.partition("{noun}")[2] + phrase + after
+        elif "{noun}" in after:
+            said = f"as {phrase}{'' if after.strip().startswith('of ') else after}"
+        else:
+            said = phrase
+        return said.replace("{noun}", noun).strip()
+
+    return ask
 
 
 def heat_of(models: Models, prompt: str, attribute: Attribute, pictures: list[Any]) -> Any:

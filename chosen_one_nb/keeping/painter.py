@@ -342,8 +342,8 @@ class Painter(Editor):
         node : Node or str, optional
             Whose Θ, as in `probe`. None: the Θ of `character`.
         seeds : int
-            Pictures for each, on the same seeds for base and Θ. What is drawn is kept, so a second call draws
-            nothing, and another Θ only its own side.
+            Pictures for each, on the same seeds for base and Θ. What is drawn and seen is kept, so a second call
+            needs no models, and another Θ draws only its own side.
         vocabulary
             As of `inquiry`.
         **calls
@@ -366,16 +366,19 @@ class Painter(Editor):
         source = self._source(self.current) if node is None else self._theta_node(self.node(node))
         if source is None:
             raise RunError("There is no Θ to test yet: it comes with the first refinement, run.next_iteration().")
-        words = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name)
+        chosen, noun = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name), noun_of(self.prompt)
+        with_models = (self._ready_models, self._fingerprint, not self.read_only)
+        words = inquiring.Words(self.folder / TEXTS, *with_models)
+        sight = inquiring.Sight(self.folder / "persistence" / "seen.npz", *with_models)
         asked = [attribute for attribute in attributes if attribute.opposite]
         parts = iter([Calls(**calls).part(i, 2 * len(asked)) for i in range(2 * len(asked))])
-        clip = self._ready_models().clip
         return persistence(
             attributes,
             lambda text: self._show(None, text, seeds, "persistence", 1.0, next(parts)),
             lambda text: self._show(source, text, seeds, "persistence", 1.0, next(parts)),
-            lambda pictures, texts: clip.images(pictures) @ clip.texts(texts).T,
-            say=inquiring.sentence(words, noun_of(self.prompt)),
+            lambda pictures, texts: sight(pictures) @ words(texts).T,
+            say=inquiring.sentence(chosen, noun),
+            ask=inquiring.wording(chosen, noun),
         )
 
     def _part_figures(self, node: Node, stage: str, calls: Calls) -> None:

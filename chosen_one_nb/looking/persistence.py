@@ -34,7 +34,8 @@ class Persistence:
         `character`, shares of pictures that show the attribute all the same, `baked_in`, their difference,
         with `low` and `high` (95 %, bootstrap over seeds), and `persists` (the interval lies above 0).
     pictures : dict of str to (sequence, sequence)
-        By opposite: the base model's pictures and Θ's, on the same seeds, to be shown side by side.
+        By opposite: the base model's pictures and Θ's, on the same seeds, to be shown side by side
+        (`chosen_one_nb.show.proof_sheet`).
     skipped : tuple of str
         Attributes for which the vocabulary knows no opposite.
     """
@@ -51,6 +52,7 @@ def persistence(
     similarity: Similarity,
     *,
     say: Say = lambda attribute, phrase: phrase,
+    ask: Say = lambda attribute, phrase: phrase,
     cache: Cache | None = None,
     repeats: int = 1000,
     seed: int = 0,
@@ -65,15 +67,17 @@ def persistence(
     attributes : sequence of Attribute
         The flagged ones.
     draw_base, draw_character : callable
-        Opposite ("in the desert") -> pictures, always on the same seeds. The caller builds the prompt, draws,
-        and may stop by raising.
+        What `ask` makes of an opposite ("in the desert") -> pictures, always on the same seeds. The caller builds
+        the prompt, draws, and may stop by raising.
     similarity : callable
         Pictures and texts -> cosines (n, t).
     say : callable
         Attribute and phrase -> sentence for CLIP, where the vocabulary has a template.
+    ask : callable
+        Attribute and opposite -> what follows the caption in a prompt: a photograph is asked for "as a photograph".
     cache : mutable mapping, optional
-        Pictures by ("base" or "character", opposite): what is in it is not drawn again. Keep the base model's
-        part for the next Θ.
+        Pictures by ("base" or "character", what is asked for): what is in it is not drawn again. Keep the base
+        model's part for the next Θ.
     repeats, seed
         Of the bootstrap.
 
@@ -90,9 +94,9 @@ def persistence(
     rows, pictures = [], {}
     for attribute in attributes:
         if attribute.opposite:
+            wanted = ask(attribute, attribute.opposite)
             pair = tuple(
-                _drawn(cache, key, attribute.opposite, draw)
-                for key, draw in (("base", draw_base), ("character", draw_character))
+                _drawn(cache, key, wanted, draw) for key, draw in (("base", draw_base), ("character", draw_character))
             )
             _check(attribute, *pair)
             pictures[attribute.opposite] = pair
@@ -103,10 +107,10 @@ def persistence(
     return Persistence(pd.DataFrame(rows, columns=columns), pictures, skipped)
 
 
-def _drawn(cache: Cache, key: str, opposite: str, draw: Draw) -> Sequence[Any]:
-    if (key, opposite) not in cache:
-        cache[key, opposite] = draw(opposite)
-    return cache[key, opposite]
+def _drawn(cache: Cache, key: str, wanted: str, draw: Draw) -> Sequence[Any]:
+    if (key, wanted) not in cache:
+        cache[key, wanted] = draw(wanted)
+    return cache[key, wanted]
 
 
 def _check(attribute: Attribute, base: Sequence[Any], character: Sequence[Any]) -> None:
