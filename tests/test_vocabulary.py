@@ -149,3 +149,19 @@ def test_the_menagerie_is_asked_in_words_that_its_captions_use(request):
     known = set(world.vocabulary())
     assert not [text for text in read.texts() if set(text.split()) - known]
     assert not [text for text in read.texts() if not world.named_in(text)]
+
+
+def test_the_menageries_opposites_ask_for_something_else_after_a_caption(request):
+    """Not of styles: captions name them first, and the generator passes over one that comes later."""
+    from chosen_one_nb.keeping.inquiring import sentence, wording
+    from chosen_one_nb.menagerie import world
+
+    read = load_vocabulary(request.config.rootpath / BUNDLED[1])
+    ask, say = wording(read, "fox"), sentence(read, "fox")
+    opposed = [attribute for attribute in read.attributes if attribute.opposite]
+    assert {"expression", "place", "garment"} <= {attribute.group for attribute in opposed}
+    for attribute in opposed:
+        shown = world.named_in(say(attribute, attribute.phrases[0])).items()
+        asked = world.named_in(f"a fox {ask(attribute, attribute.opposite)}").items()
+        assert asked - {("kind", "fox")}, attribute
+        assert not shown - {("kind", "fox")} <= asked, attribute
