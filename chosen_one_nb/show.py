@@ -17,6 +17,7 @@ from chosen_one_nb.looking.charts import curve_chart, font, picture
 
 if TYPE_CHECKING:
     from chosen_one_nb.keeping.node import Node
+    from chosen_one_nb.looking.persistence import Persistence
     from chosen_one_nb.run import Run
 
 GAP = 4
@@ -130,6 +131,31 @@ def context_sheet(pictures: Mapping[str, Sequence[Image.Image]], *, tile: int = 
         images += [column[row] if row < len(column) else blank for column in pictures.values()]
         captions += [context if row == len(column) - 1 else "" for context, column in pictures.items()]
     return contact_sheet(images, columns=len(pictures), tile=tile, captions=captions, title=title)
+
+
+def proof_sheet(proof: Persistence, *, tile: int = 64) -> Image.Image:
+    """Show what came of asking for opposites: a row for each, the base model's pictures and, after a gap, Θ's.
+
+    Parameters
+    ----------
+    proof : Persistence
+        Of `Run.persistence`; pictures that stand at the same place on either side have the same seed.
+    tile : int
+        Side of each picture, in pixels.
+
+    Returns
+    -------
+    PIL.Image
+        RGB; only a title where nothing was asked for.
+    """
+    half = max((len(base) for base, _ in proof.pictures.values()), default=0)
+    blank, images, captions = Image.new("RGB", (tile, tile), "white"), [], []
+    for opposite, sides in proof.pictures.items():
+        for side, words in zip(sides, (f"{opposite}: base model", "the character"), strict=True):
+            images += [*side, *[blank] * (half + 1 - len(side))]
+            captions += [words, *[""] * half]
+    title = f"Asked: {', '.join(proof.pictures)}" if proof.pictures else "Nothing to prove: no opposite is known."
+    return contact_sheet(images, columns=2 * (half + 1), tile=tile, captions=captions, title=title)
 
 
 def before_and_after(first: Sequence[Image.Image], after: Sequence[Image.Image], *, tile: int = 96) -> Image.Image:

@@ -1,15 +1,19 @@
 """The panel of what a cluster shares, driven by events, on painted runs whose CLIP knows colours."""
 
+import io
 import json
 import shutil
 
 import numpy as np
 import painted
 import pytest
+from PIL import Image
 
+from chosen_one_nb.looking.persistence import persistence
+from chosen_one_nb.looking.vocabulary import read_vocabulary
 from chosen_one_nb.models import Features
 from chosen_one_nb.run import Run
-from chosen_one_nb.widgets.attribute_rows import Shared, _row, words_of
+from chosen_one_nb.widgets.attribute_rows import Shared, _row, proof_strips, words_of
 from chosen_one_nb.widgets.explorer import Explorer
 from chosen_one_nb.widgets.figures import POINTS
 
@@ -462,3 +466,54 @@ def test_what_was_left_out_of_the_vocabulary_is_said_as_text(explorer):
     edit(explorer, WORDS)
     ask(explorer)
     assert "Left out" not in explorer.attributes.about.value
+
+
+def test_a_lit_attribute_is_proved_when_there_is_a_theta_and_an_opposite(asked):
+    panel = asked.attributes
+    press(asked, "light", column=4)  # <b>snow</b>, whose opposite is beach
+    assert panel.prove.disabled
+    assert "no Θ to test yet" in panel.prove.tooltip
+    second_gallery(asked)
+    assert not panel.prove.disabled
+    press(asked, "light", column=0)
+    assert panel.prove.disabled
+    assert "knows no opposite of “orange”" in panel.prove.tooltip
+    press(asked, "light", column=-1)
+    assert "Press the name of an attribute first" in panel.prove.tooltip
+    panel.prove_lit()  # from a cell
+    assert asked.status.kind == "warning"
+
+
+def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked):
+    second_gallery(asked)
+    press(asked, "light", column=4)
+    asked.settle()
+    before = len(asked.attributes.view.strips)
+    asked.attributes.prove.click()
+    asked.wait(60)
+    strips = asked.attributes.view.strips
+    assert len(strips) == before + 2
+    assert [len(strip["pictures"]) for strip in strips[:2]] == [8, 8]
+    assert strips[0]["title"] == "“<b>snow</b>”, though asked “beach”, base model:"
+    assert "Asked “beach”" in asked.status.text
+    assert "&lt;b&gt;snow" in asked.status.value  # shown, not obeyed
+    lit = asked.attributes.inquiry().attributes[4]
+    assert strips[:2] == proof_strips(asked.run.persistence([lit], asked.node.parent))
+    press(asked, "light", column=0)
+    asked.settle()
+    assert "though asked" not in asked.attributes.view.strips[0]["title"]
+
+
+def test_a_proof_says_what_theta_baked_in():
+    snow = read_vocabulary(WORDS).attributes[4]
+    pictures = {who: [Image.new("RGB", (200, 200), who)] * 8 for who in ("red", "blue")}
+    likeness = lambda images, texts: np.array([[float(image.getpixel((0, 0))[2] > 0), 0.5] for image in images])  # noqa: E731
+    proof = persistence([snow], lambda _: pictures["red"], lambda _: pictures["blue"], likeness)
+    base, character = proof_strips(proof)
+    assert base["note"] == "0% show it all the same."
+    assert character["note"] == "100% do, on the same seeds, +100% (+100% to +100%): baked in."
+    thumbnail = Image.open(io.BytesIO(character["pictures"][0]["data"]))
+    assert thumbnail.size == (128, 128)
+    assert thumbnail.convert("RGB").getpixel((64, 64))[2] > 200
+    (_, other) = proof_strips(persistence([snow], *[lambda _: pictures["blue"]] * 2, likeness))
+    assert other["note"].endswith("+0% (+0% to +0%): not proved to be baked in.")

@@ -9,11 +9,13 @@ from typing import Any
 
 import fakes
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from chosen_one_nb import show
 from chosen_one_nb.looking import charts
+from chosen_one_nb.looking.persistence import Persistence
 from chosen_one_nb.report import Markup, page, tag
 from chosen_one_nb.run import Run
 from chosen_one_nb.settings import Settings
@@ -56,6 +58,20 @@ def test_a_contact_sheet_puts_pictures_in_rows():
     assert sheet.size == (2 * 24 + 4, 2 * 24 + 4)
     assert [colour_at(sheet, 14, 14), colour_at(sheet, 38, 14), colour_at(sheet, 14, 38), colour_at(sheet, 38, 38)] == [
         (255, 0, 0), (0, 0, 255), (0, 0, 255), (255, 255, 255)]  # fmt: skip
+
+
+def test_a_proof_has_a_row_for_each_opposite_and_a_gap_between_base_and_character():
+    proof = Persistence(pd.DataFrame(), {"in snow": ([RED] * 2, [BLUE] * 2), f"by {EVIL}": ([BLUE] * 2, [RED] * 2)}, ())
+    sheet = show.proof_sheet(proof, tile=20)
+    step, row = 24, 24 + 16
+    assert sheet.size == (6 * step + 4, 24 + 2 * row + 4)
+    rows = [[colour_at(sheet, 14 + step * at, 24 + 14 + row * down) for at in range(6)] for down in range(2)]
+    red, blue, white = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+    assert rows == [[red, red, white, blue, blue, white], [blue, blue, white, red, red, white]]
+
+
+def test_a_proof_of_nothing_is_a_sentence():
+    assert show.proof_sheet(Persistence(pd.DataFrame(), {}, ("hat",))).width > 0
 
 
 def test_captions_frames_and_title_take_their_room():

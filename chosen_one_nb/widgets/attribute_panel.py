@@ -15,7 +15,7 @@ import traitlets
 from chosen_one_nb.keeping.decision import RunError
 from chosen_one_nb.looking.vocabulary import Vocabulary, VocabularyError, load_vocabulary
 
-from .attribute_rows import Shared, notes_of, rows, shared, strips, words_of
+from .attribute_rows import Shared, notes_of, proof_strips, rows, shared, strips, words_of
 from .job import Job
 from .judge import ranked_members
 from .panel import Panel, button, row
@@ -24,6 +24,7 @@ from .status import guarded
 
 if TYPE_CHECKING:
     from chosen_one_nb.looking.inquiry import Inquiry
+    from chosen_one_nb.looking.vocabulary import Attribute
     from chosen_one_nb.run import Node
 
     from .explorer import Explorer
@@ -32,6 +33,10 @@ Tint = tuple[str, list[float]]
 NOT_ASKED = (
     "Press Ask to look for what the pictures of a cluster share although the prompt does not say it. "
     "It takes seconds, and is kept with the run."
+)
+PROVE = (
+    "Ask for the opposite of the lit attribute on the same seeds, with the base model and with Θ: what only Θ still "
+    "shows is baked in. Pictures are kept"
 )
 
 
@@ -77,17 +82,20 @@ class AttributePanel(Panel):
         )  # fmt: skip
         tip = "Find figures and scenes, and ask CLIP about every phrase of the vocabulary"
         self.ask = button("Ask", tip, kind="ask")
+        self.prove = button("Prove it", "", kind="prove")
         self.about = ipywidgets.HTML()
         self.about.add_class("chosen-trust")
         self.view = Attributes()
         self.drift = ipywidgets.HTML()
         self.drift.add_class("chosen-drift")
-        self.ui = ipywidgets.VBox([row(self.cluster, self.ask, self.about), self.view, self.drift])
+        self.ui = ipywidgets.VBox([row(self.cluster, self.ask, self.prove, self.about), self.view, self.drift])
         self._shown: tuple[Any, ...] = ()
         self._kept: tuple[Any, Inquiry] | None = None
         self._vocabulary: Vocabulary | None = None
+        self._proofs: dict[Any, list[dict[str, Any]]] = {}
         self.cluster.observe(self._turn, "value")
         self.ask.on_click(lambda _button: self.inquire())
+        self.prove.on_click(lambda _button: self.prove_lit())
         self.view.on_msg(lambda _view, content, _buffers: self.act(content))
 
     # --- what is known ---------------------------------------------------------------------------------------------
@@ -146,10 +154,14 @@ class AttributePanel(Panel):
 
     def tint(self) -> Tint | None:
         """Give the attribute that map and gallery follow: its name, and how surely each picture has it."""
-        inquiry, column = self.inquiry(), self.view.lit
-        if inquiry is None or not 0 <= column < len(inquiry.attributes):
+        inquiry = self.inquiry()
+        if (lit := self._lit(inquiry)) is None:
             return None
-        return inquiry.attributes[column].name, inquiry.found.values[:, column].tolist()
+        return lit.name, inquiry.found.values[:, self.view.lit].tolist()
+
+    def _lit(self, inquiry: Inquiry | None) -> Attribute | None:
+        known = inquiry is not None and 0 <= self.view.lit < len(inquiry.attributes)
+        return inquiry.attributes[self.view.lit] if known else None
 
     # --- showing ---------------------------------------------------------------------------------------------------
 
@@ -159,6 +171,8 @@ class AttributePanel(Panel):
         self.ask.disabled = node.clip is None or self.explorer.busy
         self._fill_clusters()
         inquiry, shared, cluster = self.inquiry(), self.shared(), self.cluster.value
+        self.prove.tooltip = self._why_not_prove(inquiry) or PROVE
+        self.prove.disabled = self.explorer.busy or self.prove.tooltip != PROVE
         if inquiry is not None:
             self.ask.description = "Ask again"
             self._tell(inquiry)
@@ -182,7 +196,7 @@ class AttributePanel(Panel):
             text = "This gallery has no clusters to compare. How often attributes occur in it stands below."
         with self.view.hold_sync():
             self.view.words = [["warning", str(error)]] if error else [["quiet", text]]
-            self.view.rows, self.view.strips = [], []
+            self.view.rows, self.view.strips = [], self._proof()
         if inquiry is None:
             self.drift.value = self.about.value = ""
 
@@ -217,7 +231,7 @@ class AttributePanel(Panel):
 
     def _drawn(self, inquiry: Inquiry) -> list[int]:
         """Attributes whose drift is drawn: those that rose most, and the lit one."""
-        lit = [self.view.lit] if len(inquiry.galleries) > 1 and 0 <= self.view.lit < len(inquiry.attributes) else []
+        lit = [self.view.lit] if len(inquiry.galleries) > 1 and self._lit(inquiry) else []
         return list(dict.fromkeys([*inquiry.risen(), *lit]))
 
     def _strips(self, inquiry: Inquiry, cluster: int) -> list[dict[str, Any]]:
@@ -233,7 +247,25 @@ class AttributePanel(Panel):
         heat = self.explorer.later.get(key, lambda: self._phrase_strip(inquiry, column, members), None)
         if (error := self.explorer.later.error(key)) is not None:
             heat = {"title": "Where it shows:", "note": str(error), "pictures": []}
-        return [*([heat] if heat else []), *look]
+        return [*self._proof(), *([heat] if heat else []), *look]
+
+    def _why_not_prove(self, inquiry: Inquiry | None) -> str:
+        """Say what the lit attribute lacks to be proved, "" if nothing."""
+        lit = self._lit(inquiry)
+        if lit is None:
+            return "Press the name of an attribute first: it is what will be proved"
+        if self.explorer.strength.source() is None:
+            return "There is no Θ to test yet: it comes with the first refinement"
+        return "" if lit.opposite else f"The vocabulary knows no opposite of “{lit.name}” to ask for"
+
+    def _proof_key(self) -> tuple[Any, ...]:
+        source, words = self.explorer.strength.source(), self.vocabulary()
+        theta = self.run.node(source).theta_digest if source else ""
+        return (source, theta, words.digest if words else "", self.view.lit)
+
+    def _proof(self) -> list[dict[str, Any]]:
+        """What came of asking for the opposite of the lit attribute; empty before somebody has."""
+        return self._proofs.get(self._proof_key(), [])
 
     def _phrase_strip(self, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
         from .attribute_rows import phrase_strip
@@ -259,6 +291,30 @@ class AttributePanel(Panel):
             job.came_of_it = "Asked: see what it shares below, and on the cards."
 
         self.explorer.desk.start(work, name="asking what the pictures share")
+
+    @guarded
+    def prove_lit(self) -> None:
+        """Ask for the opposite of the lit attribute, with the base models and with Θ, in the background."""
+        inquiry = self.inquiry()
+        if (missing := self._why_not_prove(inquiry)) != "":
+            self.status.say(f"{missing}.", "warning")
+            return
+        lit, key, source, words = (
+            self._lit(inquiry),
+            self._proof_key(),
+            self.explorer.strength.source(),
+            self.vocabulary(),
+        )
+
+        def work(job: Job) -> None:
+            found = self.run.persistence(
+                [lit], source, vocabulary=words, on_progress=job.report, cancelled=job.cancelled
+            )
+            self._proofs[key] = proof_strips(found)
+            persists = "still shows" if found.table.persists[0] else "does not show beyond doubt"
+            job.came_of_it = f"Asked “{lit.opposite}”: “{lit.name}” {persists} with Θ; see the pictures below."
+
+        self.explorer.desk.start(work, name=f"asking “{lit.opposite}” instead of “{lit.name}”")
 
     def _take(self, words: Vocabulary) -> None:
         """Go on with a vocabulary just read; columns of another one mean nothing in it."""

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from chosen_one_nb.looking.evidence import HeldBy
     from chosen_one_nb.looking.foreground import NotAvailable
     from chosen_one_nb.looking.inquiry import Inquiry
+    from chosen_one_nb.looking.persistence import Persistence
     from chosen_one_nb.looking.vocabulary import Vocabulary
     from chosen_one_nb.run import Node, Run
     from chosen_one_nb.steps.cluster import Clusters
 
 MOST_ROWS, REST = 14, 3
 FACES = 3
-STRIP = 8  # pictures
+STRIP, STRIP_SIDE = 8, 128  # pictures, and pixels of each
 ON_CARD = 4  # attributes named
 NOTES = 3  # of a vocabulary, in full
 
@@ -179,4 +180,15 @@ def _strip(
         return f"picture {i}" + (f", {gone} common {'part is' if gone == 1 else 'parts are'} missing" if gone else "")
 
     return {"title": title, "note": note,
-            "pictures": [{"data": webp(image, None), "text": text(i)} for i, image in pictures]}  # fmt: skip
+            "pictures": [{"data": webp(image, STRIP_SIDE), "text": text(i)} for i, image in pictures]}  # fmt: skip
+
+
+def proof_strips(proof: Persistence) -> list[dict[str, Any]]:
+    """Show what came of asking for the opposite of an attribute: the base model's pictures, then Θ's, same seeds."""
+    (line,) = proof.table.to_dict("records")
+    told = "baked in" if line["persists"] else "not proved to be baked in"
+    answer = f"{line['baked_in']:+.0%} ({line['low']:+.0%} to {line['high']:+.0%}): {told}."
+    notes = (f"{line['base']:.0%} show it all the same.", f"{line['character']:.0%} do, on the same seeds, {answer}")
+    title = f"“{line['attribute']}”, though asked “{line['asked_for']}”,"
+    sides = zip(("base model", "character"), notes, proof.pictures[line["asked_for"]], strict=True)
+    return [_strip(f"{title} {who}:", note, list(enumerate(pictures))) for who, note, pictures in sides]
