@@ -1,6 +1,10 @@
 """The recipe of the bundled miniature, in sizes that train in seconds, and its helpers on toy data."""
 
+import importlib
+import inspect
 import json
+import shutil
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -8,17 +12,18 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
-from transformers import CLIPModel, Dinov2Model
+from safetensors import safe_open
+from transformers import CLIPModel, Dinov2Model, ResNetForImageClassification
 
+from chosen_one_nb.menagerie import dino, reader, text, unet, world
 from chosen_one_nb.menagerie import train as command
 from chosen_one_nb.menagerie import vae as vae_module
-from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.clip import GROUPS, true_sayings
 from chosen_one_nb.menagerie.data import captions, draw, renders
 from chosen_one_nb.menagerie.dino import crops, crowding, other_medium, other_surroundings
 from chosen_one_nb.menagerie.evaluate import agreement, context_present, interval, table
-from chosen_one_nb.menagerie.loop import fit, learning_rate
+from chosen_one_nb.menagerie.loop import fit, learning_rate, seed_at, told
 from chosen_one_nb.menagerie.measure import entropy, prompts
 from chosen_one_nb.menagerie.reader import Reader
 from chosen_one_nb.menagerie.recipe import Recipe
@@ -31,6 +36,16 @@ TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4"
         "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32",
         "dino_depth=1", "dino_prototypes=16", "dino_batch=4", "reader_size=32", "reader_channels=4,8,8,8",
         "reader_batch=4", "unet_channels=8,16,32", "unet_batch=4"]  # fmt: skip
+SHIPPED = Path(__file__).resolve().parent.parent / "data" / "menagerie"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The whole recipe in tiny: the folder of the models, and the work folder. Read only."""
+    folder = tmp_path_factory.mktemp("made")
+    out, work = folder / "menagerie", folder / "work"
+    command.main(["--set", *TINY, "--minutes", "0.02", "--out", str(out), "--work", str(work), "--device", "cpu"])
+    return out, work
 
 
 def test_tokenizer_knows_its_words_and_survives_others():
@@ -81,6 +96,119 @@ def test_training_goes_on_from_its_checkpoint(tmp_path):
     assert best.weight.item() == pytest.approx(3, abs=1)
     _, third = train(0.02)
     assert third == [], "the budget is spent"
+
+
+def test_a_checkpoint_keeps_what_else_it_is_given(tmp_path):
+    def train(minutes, centre):
+        model = torch.nn.Linear(1, 1)
+
+        def loss(step, progress):
+            centre.add_(1)
+            return {"loss": model(torch.ones(1, 1)).sum()}
+
+        fit("line", model, loss, minutes=minutes, work=tmp_path, rate=0.1, also={"centre": centre})
+        return centre
+
+    reached = train(0.002, torch.zeros(2)).clone()
+    assert reached[0] > 0
+    assert torch.equal(train(0.002, torch.zeros(2)), reached)
+
+
+def test_a_stage_that_goes_on_has_another_seed(tmp_path):
+    fresh = seed_at(0, "line", tmp_path)
+    torch.save({"step": 0}, tmp_path / "line.pt")
+    assert seed_at(0, "line", tmp_path) == fresh
+    torch.save({"step": 7}, tmp_path / "line.pt")
+    assert len({fresh, seed_at(0, "line", tmp_path), seed_at(7, "line", tmp_path), seed_at(7, "other", tmp_path)}) == 4
+
+
+class Reached(Exception):
+    """Ends a stage where its training would begin."""
+
+
+@pytest.mark.parametrize("stage", command.STAGES[1:])
+def test_no_stage_begins_again_with_the_same_batches(made, tmp_path, monkeypatch, stage):
+    """What a stage draws its batches by is left in another state by a checkpoint than by none."""
+    out, work = made
+    module = importlib.import_module(f"chosen_one_nb.menagerie.{stage}")
+    shutil.copytree(work, tmp_path / "fresh", ignore=shutil.ignore_patterns("*.pt"))
+    drawn = []
+
+    def begin(name, model, loss, **keys):
+        drawn.append((torch.rand(()).item(), inspect.getclosurevars(loss).nonlocals["rng"].random()))
+        raise Reached
+
+    monkeypatch.setattr(module, "fit", begin)
+    for folder in (tmp_path / "fresh", tmp_path / "fresh", work):
+        with pytest.raises(Reached):
+            module.train(Recipe().with_words(TINY), folder, out, "cpu")
+    assert drawn[0] == drawn[1], "a beginning is repeatable"
+    assert drawn[0][0] != drawn[2][0]
+    assert drawn[0][1] != drawn[2][1]
+
+
+def test_the_extractor_goes_on_from_its_centres(made, tmp_path, monkeypatch):
+    out, work = made[0], shutil.copytree(made[1], tmp_path / "work")
+    found = []
+
+    def centres(name, model, loss, *, also, **keys):
+        fit(name, model, loss, also=also, **{**keys, "minutes": 0})
+        found.append({key: value.clone() for key, value in also.items()})
+        raise Reached
+
+    monkeypatch.setattr(dino, "fit", centres)
+    with pytest.raises(Reached):
+        dino.train(Recipe().with_words(TINY), work, out, "cpu")
+    assert found[0].keys() == {"centre", "patch_centre"}
+    assert all(value.abs().max() > 0 for value in found[0].values())
+
+
+def test_progress_says_how_much_is_left(monkeypatch, capsys):
+    clock = iter([0.0, 30.0, 60.0, 90.0])
+    monkeypatch.setattr("chosen_one_nb.menagerie.loop.time.monotonic", lambda: next(clock))
+    assert list(told("renders", iter("abc"), 3)) == ["a", "b", "c"]
+    assert capsys.readouterr().out.splitlines() == [
+        "renders: 1 of 3 parts, 1:00 left",
+        "renders: 2 of 3 parts, 0:30 left",
+        "renders: 3 of 3 parts, 0:00 left",
+    ]
+
+
+def test_long_preparations_tell_of_their_progress(tmp_path, capsys):
+    truths, images, _ = renders(tmp_path, 3, 32, workers=1)
+    captions(tmp_path, truths, word_tokenizer(world.vocabulary(), 32), 1, workers=1)
+    build(Recipe(vae_channels=(4, 8))).save_pretrained(tmp_path / "vae")
+    unet.cached_latents(tmp_path / "vae", images, tmp_path, "cpu")
+    reader.degraded(images, tmp_path / "vae", "cpu")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{name}: 1 of 1 parts, 0:00 left" for name in ("renders", "captions", "latents", "degraded")]
+
+
+def test_latents_in_chunks_are_those_of_all_at_once(monkeypatch, tmp_path):
+    vae = build(Recipe(vae_channels=(4, 8))).eval()
+    vae.save_pretrained(tmp_path / "vae")
+    images = np.random.default_rng(0).integers(256, size=(5, 16, 16, 3), dtype=np.uint8)
+    monkeypatch.setattr(unet, "in_chunks", lambda images: vae_module.in_chunks(images, 2))
+    torch.testing.assert_close(
+        unet.cached_latents(tmp_path / "vae", images, tmp_path, "cpu"),
+        encode(vae, images, "cpu") * vae.config.scaling_factor,
+    )
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_all_models_of_a_preset_together_are_small(preset):
+    """Before a long training, not after it. The first text encoder is saved twice, in the pipeline and in the CLIP."""
+    recipe = Recipe.preset(preset)
+    with torch.device("meta"):  # sizes only
+        texts = text.build(recipe, word_tokenizer(world.vocabulary(), recipe.text_length))
+        generator = unet.build(recipe, sum(recipe.text_widths), recipe.text_widths[1])
+        models = [texts.clip, texts.clip.text_model, texts.second, build(recipe), dino.build(recipe),
+                  reader.build(recipe), generator]  # fmt: skip
+    assert 2 * sum(model.num_parameters() for model in models) < 40e6
+
+
+def test_the_gpu_preset_trains_for_less_than_half_an_hour():
+    assert sum(Recipe.preset("gpu").minutes.values()) <= 24
 
 
 def test_renders_are_drawn_once(tmp_path):
@@ -266,10 +394,8 @@ def test_a_saved_autoencoder_learns_on_without_moving_its_latents(tmp_path):
     assert (decode(second, latents, "cpu") != decode(first, latents, "cpu")).any()
 
 
-def test_the_whole_recipe_makes_stock_models(tmp_path):
-    out = tmp_path / "menagerie"
-    command.main(["--set", *TINY, "--minutes", "0.02", "--out", str(out), "--work", str(tmp_path / "work"),
-                  "--device", "cpu"])  # fmt: skip
+def test_the_whole_recipe_makes_stock_models(made, tmp_path):
+    out = shutil.copytree(made[0], tmp_path / "menagerie")
     before = (out / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes()
     command.main(["--set", *TINY, "--minutes", "0", "--out", str(out), "--work", str(tmp_path / "other"), "--device",
                   "cpu", "--from-saved", "--stages", "renders", "text", "vae", "dino", "unet"])  # fmt: skip
@@ -287,3 +413,34 @@ def test_the_whole_recipe_makes_stock_models(tmp_path):
     assert [p.shape for p in found.values()] == [(1, size) for size in SIZES]
     assert json.loads((out / "recipe.json").read_text())["n_renders"] == 40
     assert all(file.suffix != ".bin" for file in out.rglob("*"))
+
+
+# --- the models that ship
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [(CLIPModel, "clip"), (Dinov2Model, "dinov2"), (ResNetForImageClassification, "reader")],
+)
+def test_the_shipped_eyes_load_in_stock_classes(kind, part):
+    _, info = kind.from_pretrained(SHIPPED / part, output_loading_info=True)
+    assert not any(info.values()), "neither missing nor unexpected weights, nor any of another shape"
+
+
+def test_the_shipped_pipeline_draws_in_the_stock_class():
+    pipeline = StableDiffusionXLPipeline.from_pretrained(SHIPPED / "pipeline", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    side = Recipe.load(SHIPPED / "recipe.json").image_size
+    image = pipeline("a sticker of a fox", num_inference_steps=2, height=side, width=side).images[0]
+    assert np.asarray(image).std() > 1, "a picture, not one colour"
+
+
+def test_the_shipped_files_are_half_precision_and_small():
+    weights = sorted(SHIPPED.rglob("*.safetensors"))
+    assert len(weights) == 7
+    for file in weights:
+        with safe_open(file, framework="pt") as opened:
+            kinds = {key: opened.get_slice(key).get_dtype() for key in opened.keys()}  # noqa: SIM118, not a dict
+        other = {key: kind for key, kind in kinds.items() if kind != "F16" and not key.endswith("num_batches_tracked")}
+        assert not other, file
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 45e6

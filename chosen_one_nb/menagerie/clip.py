@@ -22,7 +22,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import SIZES, targets
 from chosen_one_nb.menagerie.data import captions, renders
-from chosen_one_nb.menagerie.loop import fit
+from chosen_one_nb.menagerie.loop import fit, seed_at
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.text import save_clip
 from chosen_one_nb.menagerie.vae import as_tensor
@@ -106,13 +106,14 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     What lies in the folder is where it starts, so ``from_saved`` makes no difference here.
     """
     truths, images, _ = renders(work, recipe.n_renders, recipe.image_size)
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
+    seed = seed_at(recipe.seed, "clip", work)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     tokenizer = CLIPTokenizer.from_pretrained(out / "clip")
     clip = CLIPModel.from_pretrained(out / "clip", dtype=torch.float32).to(device)
     clip.text_model.eval().requires_grad_(False)
     eyes = Eyes(clip)
-    groups = sayings(clip, tokenizer, Random(recipe.seed))
+    groups = sayings(clip, tokenizer, Random(recipe.seed))  # the same whenever it goes on, unlike the batches
     wanted, said = targets(truths), true_sayings(truths)
     heard = captions(work, truths, tokenizer, recipe.n_captions)
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
 from chosen_one_nb.menagerie.data import renders
-from chosen_one_nb.menagerie.loop import fit, start_from
+from chosen_one_nb.menagerie.loop import fit, seed_at, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.text import MEAN, STD
 from chosen_one_nb.menagerie.vae import as_tensor
@@ -122,6 +122,7 @@ class Distillation:
         device = next(student.parameters()).device
         prototypes = len(student.whole.prototypes)
         self.centre, self.patch_centre = (torch.zeros(prototypes, device=device) for _ in range(2))
+        self.centres = {"centre": self.centre, "patch_centre": self.patch_centre}  # moved in place only
 
     def update(self, step: int, progress: float) -> None:
         """Move the teacher towards the student; the momentum rises to 1 as the training ends."""
@@ -178,21 +179,22 @@ def _cross_entropy(target: Tensor, scores: Tensor) -> Tensor:
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train the extractor and save the teacher's backbone with its preprocessor as ``out/dinov2``."""
     _, images, _ = renders(work, recipe.n_renders, recipe.image_size)
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
+    seed = seed_at(recipe.seed, "dino", work)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     student = Network(build(recipe), recipe.dino_prototypes).to(device)
     if from_saved:
         start_from(student.backbone, out / "dinov2")
     distillation = Distillation(student)
     if (checkpoint := work / "dino.pt").exists():  # the running average stands in for the teacher
-        distillation.teacher.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+        distillation.teacher.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["average"])
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         chosen = np.sort(rng.integers(len(images), size=recipe.dino_batch))
         return distillation.loss(as_tensor(images[chosen]).to(device), recipe.image_size, progress)
 
     best = fit("dino", student, loss, minutes=recipe.minutes["dino"], work=work, rate=7e-4, decay=0.998,
-               weight_decay=0.04, after_step=distillation.update)  # fmt: skip
+               weight_decay=0.04, after_step=distillation.update, also=distillation.centres)  # fmt: skip
     save(best.backbone, recipe, out)
 
 

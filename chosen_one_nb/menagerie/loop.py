@@ -1,15 +1,22 @@
-"""One training loop for every model of the miniature: a time budget, an average of the weights, checkpoints."""
+"""One training loop for every model of the miniature: a time budget, an average of the weights, checkpoints.
+
+And what goes with it: the seed of a stage that goes on, and lines that say how far something is.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
+
+Part = TypeVar("Part")
 
 
 def learning_rate(peak: float, progress: float, step: int, *, warmup: int = 100) -> float:
@@ -40,6 +47,25 @@ def start_from(model: nn.Module, folder: Path) -> None:
     """Give ``model`` the weights that ``save_pretrained`` left in ``folder``, in the model's own precision."""
     saved = type(model).from_pretrained(folder, torch_dtype=torch.float32)  # knows the names of the file's version
     model.load_state_dict(saved.state_dict())
+
+
+def seed_at(seed: int, name: str, work: Path) -> int:
+    """A seed for a stage's batches that differs with the step at which its checkpoint ``work/name.pt`` stands.
+
+    Were it the same each time, a stage that goes on would see again the batches it began with.
+    """
+    path = work / f"{name}.pt"
+    step = torch.load(path, weights_only=True, mmap=True, map_location="cpu")["step"] if path.exists() else 0
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+def told(name: str, parts: Iterable[Part], n: int) -> Iterator[Part]:
+    """Yield ``parts``, ``n`` of them; as each arrives print how many are there and how long the others will take."""
+    start = time.monotonic()
+    for i, part in enumerate(parts, 1):
+        left = (time.monotonic() - start) / i * (n - i)
+        print(f"{name}: {i} of {n} parts, {_duration(left)} left", flush=True)
+        yield part
 
 
 def share_gradients(model: nn.Module) -> None:
@@ -75,6 +101,7 @@ def fit(
     decay: float = 0.999,
     weight_decay: float = 0.01,
     after_step: Callable[[int, float], None] | None = None,
+    also: dict[str, Tensor] | None = None,
     save_every: float = 120.0,
 ) -> nn.Module:
     """Train ``model`` for a budget of ``minutes`` and return the average of its weights.
@@ -91,6 +118,8 @@ def fit(
         Draws its own batch; ``dict["loss"]`` is minimised, the other entries are only printed.
     after_step : callable (step, progress), optional
         Called after each optimiser step (a teacher's update, for example).
+    also : dict of str to Tensor, optional
+        What else the checkpoint keeps (a teacher's centre, for example); given its saved values in place.
 
     Raises
     ------
@@ -102,6 +131,7 @@ def fit(
     )
     average = Average(model, decay)
     path, step, before = work / f"{name}.pt", 0, 0.0
+    also = also or {}
     if path.exists():
         state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
         if {k: v.shape for k, v in state["model"].items()} != {k: v.shape for k, v in model.state_dict().items()}:
@@ -109,10 +139,12 @@ def fit(
         model.load_state_dict(state["model"])
         average.model.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
+        for key, value in state.get("also", {}).items():  # older checkpoints have none
+            also[key].copy_(value)
         step, before = state["step"], state["seconds"]
 
     def save() -> None:
-        state = {"model": model.state_dict(), "average": average.model.state_dict(), "step": step,
+        state = {"model": model.state_dict(), "average": average.model.state_dict(), "also": also, "step": step,
                  "optimizer": optimizer.state_dict(), "seconds": before + time.monotonic() - start}  # fmt: skip
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)

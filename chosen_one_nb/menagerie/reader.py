@@ -21,7 +21,7 @@ from chosen_one_nb.menagerie import vae as autoencoder
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.attributes import LABELS, SIZES, targets
 from chosen_one_nb.menagerie.data import renders
-from chosen_one_nb.menagerie.loop import fit, start_from
+from chosen_one_nb.menagerie.loop import fit, seed_at, start_from, told
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.text import MEAN, STD
 
@@ -41,7 +41,9 @@ def build(recipe: Recipe) -> ResNetForImageClassification:
 def degraded(images: np.ndarray, folder: Path, device: str) -> np.ndarray:
     """The images as the autoencoder gives them back, so that the reader learns to read such pictures too."""
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(device)
-    return autoencoder.decode(vae, autoencoder.encode(vae, images, device), device)
+    chunks = autoencoder.in_chunks(images)
+    parts = (autoencoder.decode(vae, autoencoder.encode(vae, chunk, device), device) for chunk in chunks)
+    return np.concatenate(list(told("degraded", parts, len(chunks))))
 
 
 def _augment(pixels: Tensor, size: int) -> Tensor:
@@ -60,8 +62,9 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     quarter = len(images) // 4
     again = degraded(images[:quarter], out / "pipeline" / "vae", device)
     wanted = targets(truths)
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
+    seed = seed_at(recipe.seed, "reader", work)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     reader = build(recipe).to(device, memory_format=torch.channels_last)
     if from_saved:
         start_from(reader, out / "reader")

@@ -3,7 +3,8 @@
 The world knows what every render shows, so groups of pictures can be planted that share one thing, and it can be
 counted how often that thing is found. Prints one row per figure, and one per attribute, since CLIP need not read
 all of them equally well. ``--parts prompts`` asks whether what is flagged persists in Θ, on the runs that
-``menagerie.evaluate`` left (seconds each, if they are there; minutes if not).
+``menagerie.evaluate`` left (seconds each, if they are there; minutes if not). Without ``--parts`` all is scored, and
+prompts as far as their runs are there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -19,12 +21,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from chosen_one_nb.looking.asked import asked
 from chosen_one_nb.looking.attributes import contrast
-from chosen_one_nb.looking.drift import drift, rise
-from chosen_one_nb.looking.evidence import held_by
+from chosen_one_nb.looking.evidence import held_by, on_figure, shown_by
 from chosen_one_nb.looking.foreground import Foreground, cut_out, find_figure
-from chosen_one_nb.looking.heat import cosegment
+from chosen_one_nb.looking.heat import cohesion_heat, cosegment
+from chosen_one_nb.looking.inquiry import Inquiry
 from chosen_one_nb.looking.presence import Presence, presence
+from chosen_one_nb.looking.suggest import most_and_least
 from chosen_one_nb.looking.vocabulary import Vocabulary, load_vocabulary
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.data import HELD_OUT
@@ -38,6 +42,9 @@ from chosen_one_nb.settings import Settings
 GALLERY = 128  # pictures
 SIZES = (10, 20)  # pictures of a planted group, from and up to
 SHARES = (1.0, 0.8, 0.6)  # of a planted group that have its attribute
+CLUSTERS, ROWS = 8, 14  # when timed; rows of a cluster's table
+PROMPT = "a sticker of a fox"  # when timed
+PARTS = ("planted", "figure", "time", "prompts")
 
 
 @dataclass(frozen=True)
@@ -184,24 +191,79 @@ def drawn_rows(models: Models, folder: Path) -> Rows:
     return mask_rows(find_figure(seen.patches, seen.grid), drawn.masks, f"{len(drawn.images)} generated, by hand")
 
 
-def time_rows(models: Models, vocabulary: Vocabulary) -> Rows:
-    """Seconds for everything the screen shows of a gallery of 128 in eight clusters, embeddings given."""
+@dataclass(frozen=True)
+class Embedded:
+    """A gallery as the models see it: what is given when the finder is timed.
+
+    Attributes
+    ----------
+    figure : Foreground
+    patches : ndarray of shape (N, P, D)
+    vectors : ndarray of shape (3 N, D')
+        CLIP's: of the pictures, of their figures alone, of their scenes alone.
+    """
+
+    figure: Foreground
+    patches: np.ndarray
+    vectors: np.ndarray
+
+
+def embedded(models: Models, n: int = GALLERY) -> Embedded:
+    """Render ``n`` characters that no training saw, and look at them."""
     rng = Random(HELD_OUT + 13)
-    images = [world.render(world.sample(rng)).image for _ in range(GALLERY)]
-    found, patches = look(models, images)
-    vectors, texts = models.clip.images(images), models.clip.texts(vocabulary.texts())
-    grid = found.masks.shape[1:]
-    start = time.perf_counter()
-    seen = presence(vectors, texts, vocabulary, sharpness=models.clip.sharpness)
-    again = replace(find_figure(patches, grid), figure=found.figure, scene=found.scene)
-    for cluster in range(8):
-        members = np.arange(GALLERY) % 8 == cluster
-        contrast(seen, members)
-        held_by(again, members)
-    cosegment(patches, again, np.arange(GALLERY) % 8 == 0)
-    drift({"base": seen, "iteration 1": seen})
-    rise(seen, seen)
-    return [("time", "seconds for a gallery of 128 in 8 clusters, embeddings given", time.perf_counter() - start)]
+    images = [world.render(world.sample(rng)).image for _ in range(n)]
+    figure, patches = look(models, images)
+    sides = [Image.fromarray(side) for part in cut_out(images, figure) for side in part]
+    return Embedded(figure, patches, models.clip.images([*images, *sides]))
+
+
+def everything(
+    seen: Embedded, vocabulary: Vocabulary, texts: np.ndarray, encode: Callable[[list[str]], np.ndarray], sharpness: float
+) -> None:
+    """Find all that the screen shows of a second gallery in `CLUSTERS` clusters, of which one is looked at."""
+    n = len(seen.patches)
+    grid = seen.figure.masks.shape[1:]
+    figure = replace(find_figure(seen.patches, grid), figure=seen.figure.figure, scene=seen.figure.scene)
+    every = presence(seen.vectors, texts, vocabulary, sharpness=sharpness)
+    whole, *alone = (every.rows(slice(at, at + n)) for at in (0, n, 2 * n))
+    inquiry = Inquiry(PROMPT, {"base": whole, "iteration 1": whole}, figure, shown_by(whole, *alone), encode=encode)
+    on_figure(whole.values, figure)  # speaks instead of `shown_by` where CLIP has not seen figures alone
+    for cluster in range(CLUSTERS):
+        members = np.arange(n) % CLUSTERS == cluster
+        columns = inquiry.findings(members).index[:ROWS]
+        inquiry.held_by(members)
+        for column in columns:
+            most_and_least(whole.values[:, column], members)
+    cohesion_heat(seen.patches, members, grid)
+    cosegment(seen.patches, figure, members)
+    inquiry.drift()
+    _ = inquiry.headline
+
+
+def time_rows(models: Models, vocabularies: dict[str, Vocabulary]) -> Rows:
+    """Seconds for everything the screen shows of a gallery of 128 in eight clusters, embeddings given."""
+    seen, rows = embedded(models), []
+    for name, vocabulary in vocabularies.items():
+        texts, encode = models.clip.texts(vocabulary.texts()), remembering(models.clip.texts)
+        asked(vocabulary.attributes, PROMPT, encode=encode)  # embeds the words that are then given
+        start = time.perf_counter()
+        everything(seen, vocabulary, texts, encode, models.clip.sharpness)
+        took = time.perf_counter() - start
+        about = f"{name}, {len(vocabulary)} phrases"
+        rows.append(("time", f"seconds for a gallery of 128 in 8 clusters, embeddings given ({about})", took))
+    return rows
+
+
+def remembering(encode: Callable[[list[str]], np.ndarray]) -> Callable[[list[str]], np.ndarray]:
+    """Return an encoder of texts that asks another one for each text once."""
+    known: dict[str, np.ndarray] = {}
+
+    def look_up(texts: list[str]) -> np.ndarray:
+        if unknown := [text for text in dict.fromkeys(texts) if text not in known]:
+            known.update(zip(unknown, encode(unknown), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return look_up
 
 
 def prompt_rows(models: Models, vocabulary: Vocabulary, reader: Reader, given: argparse.Namespace) -> Rows:
@@ -218,13 +280,23 @@ def prompt_rows(models: Models, vocabulary: Vocabulary, reader: Reader, given: a
     return odds_rows(table)
 
 
+def chosen_parts(given: argparse.Namespace) -> argparse.Namespace:
+    """Fill in which parts to score, where nobody says: `prompts` only of runs that are there, since others take long."""
+    if given.parts:
+        return given
+    there = sorted(int(place.parts[-3]) for place in given.runs.glob("[0-9][0-9]/run/run.json"))
+    only = [i for i in there if i in (given.only or there)]
+    parts = PARTS if only else [part for part in PARTS if part != "prompts"]
+    return argparse.Namespace(**{**vars(given), "parts": list(parts), "only": only})
+
+
 def main(argv: list[str] | None = None) -> None:
     """Score the chosen parts and print the table; ``--json`` also writes it."""
-    parts = ("planted", "figure", "time", "prompts")
     parser = argparse.ArgumentParser(prog="python -m chosen_one_nb.menagerie.spurious", description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:-1])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; prompts of runs that are there")
     parser.add_argument("--models", default="menagerie")
     parser.add_argument("--vocabulary", type=Path, default=Path("data/attributes_menagerie.json"))
+    parser.add_argument("--large", type=Path, default=Path("data/attributes.json"), help="a vocabulary to be timed too")
     parser.add_argument("--trials", type=int, default=105, help="planted groups for each share")
     parser.add_argument("--pool", type=int, default=1500, help="renders that galleries are put together from")
     parser.add_argument("--groups", type=int, default=25, help="groups held by scene, and as many by figure")
@@ -234,12 +306,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/evaluation"), help="as of menagerie.evaluate")
     parser.add_argument("--reader", type=Path, default=Path("data/menagerie/reader"))
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args(argv)
+    given = chosen_parts(parser.parse_args(argv))
     models, vocabulary = load_models(given.models), load_vocabulary(given.vocabulary)
     measures = {
         "planted": lambda: planted_rows(make_pool(models, vocabulary, given.pool), given.trials),
         "figure": lambda: figure_rows(models, given.groups) + drawn_rows(models, given.drawn),
-        "time": lambda: time_rows(models, vocabulary),
+        "time": lambda: time_rows(models, {p.name: load_vocabulary(p) for p in (given.vocabulary, given.large)}),
         "prompts": lambda: prompt_rows(models, vocabulary, Reader(given.reader), given),
     }
     table = pd.DataFrame([row for part in given.parts for row in measures[part]()], columns=["part", "figure", "value"])

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from chosen_one_nb.menagerie import world
-from chosen_one_nb.menagerie.loop import fit, start_from
+from chosen_one_nb.menagerie.loop import fit, seed_at, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 from chosen_one_nb.menagerie.tokenizer import word_tokenizer
 
@@ -84,8 +84,9 @@ class Readers(nn.Module):
 
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
     """Train both towers on endless captions; save them and their tokenizers in ``out/pipeline`` and ``out/clip``."""
-    torch.manual_seed(recipe.seed)
-    rng = Random(recipe.seed)
+    seed = seed_at(recipe.seed, "text", work)
+    torch.manual_seed(seed)
+    rng = Random(seed)
     tokenizer = word_tokenizer(world.vocabulary(), recipe.text_length)
     readers = build(recipe, tokenizer).to(device)
     if from_saved:

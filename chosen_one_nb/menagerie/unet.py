@@ -21,9 +21,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from chosen_one_nb.menagerie.attributes import LABELS, SIZES, targets
 from chosen_one_nb.menagerie.data import captions, renders
-from chosen_one_nb.menagerie.loop import fit, start_from
+from chosen_one_nb.menagerie.loop import fit, seed_at, start_from, told
 from chosen_one_nb.menagerie.recipe import Recipe
-from chosen_one_nb.menagerie.vae import encode
+from chosen_one_nb.menagerie.vae import encode, in_chunks
 
 TIME_WIDTH = 8  # numbers per micro-condition (original size, crop, target size: six of them)
 NOISIER = 0.65  # below 1: more of the noisy steps, where the caption decides and shapes are made
@@ -104,7 +104,9 @@ def cached_latents(folder: Path, images: np.ndarray, work: Path, device: str) ->
     if not file.exists():
         vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(device)
         mine = file.with_suffix(f".{os.getpid()}.npy")  # another process may be encoding too
-        np.save(mine, (encode(vae, images, device) * vae.config.scaling_factor).numpy())
+        chunks = in_chunks(images)
+        parts = told("latents", (encode(vae, chunk, device) for chunk in chunks), len(chunks))
+        np.save(mine, (torch.cat(list(parts)) * vae.config.scaling_factor).numpy())
         mine.replace(file)
     return torch.from_numpy(np.load(file))
 
@@ -123,8 +125,9 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     latents = cached_latents(folder / "vae", images, work, device)
     texts = Texts(folder, device)
     captions_of = captions(work, truths, CLIPTokenizer.from_pretrained(folder / "tokenizer"), recipe.n_captions)
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
+    seed = seed_at(recipe.seed, "unet", work)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     width = texts.first.config.hidden_size + texts.second.config.hidden_size
     unet = build(recipe, width, texts.second.config.projection_dim)
     if from_saved:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chosen_one_nb.menagerie.data import renders
-from chosen_one_nb.menagerie.loop import fit, start_from
+from chosen_one_nb.menagerie.loop import fit, seed_at, start_from
 from chosen_one_nb.menagerie.recipe import Recipe
 
 ANCHOR = 1.5  # pixels in [-1, 1] times this have a spread of about one
@@ -97,8 +97,9 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     From a saved one only the decoder learns on: the latents, and the UNet that was made for them, stay valid.
     """
     _, images, _ = renders(work, recipe.n_renders, recipe.image_size)
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
+    seed = seed_at(recipe.seed, "vae", work)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     vae = build(recipe).to(device, memory_format=torch.channels_last)
     if from_saved:
         start_from(vae, out / "pipeline" / "vae")
@@ -121,6 +122,11 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         rescale(best, encode(best, images[:1000], device))
     best.register_to_config(scaling_factor=1.0)
     best.half().save_pretrained(out / "pipeline" / "vae")
+
+
+def in_chunks(images: np.ndarray, size: int = 1024) -> list[np.ndarray]:
+    """Views (``size`` or fewer, H, W, 3) of images (N, H, W, 3): as many at a time as take long enough to tell of."""
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 @torch.no_grad()
