@@ -46,6 +46,8 @@ CLUSTERS, ROWS = 8, 14  # when timed; rows of a cluster's table
 PROMPT = "a sticker of a fox"  # when timed
 PARTS = ("planted", "figure", "time", "prompts")
 
+Encode = Callable[[list[str]], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -217,14 +219,12 @@ def embedded(models: Models, n: int = GALLERY) -> Embedded:
     return Embedded(figure, patches, models.clip.images([*images, *sides]))
 
 
-def everything(
-    seen: Embedded, vocabulary: Vocabulary, texts: np.ndarray, encode: Callable[[list[str]], np.ndarray], sharpness: float
-) -> None:
+def everything(seen: Embedded, vocabulary: Vocabulary, encode: Encode, sharpness: float) -> None:
     """Find all that the screen shows of a second gallery in `CLUSTERS` clusters, of which one is looked at."""
     n = len(seen.patches)
     grid = seen.figure.masks.shape[1:]
     figure = replace(find_figure(seen.patches, grid), figure=seen.figure.figure, scene=seen.figure.scene)
-    every = presence(seen.vectors, texts, vocabulary, sharpness=sharpness)
+    every = presence(seen.vectors, encode(vocabulary.texts()), vocabulary, sharpness=sharpness)
     whole, *alone = (every.rows(slice(at, at + n)) for at in (0, n, 2 * n))
     inquiry = Inquiry(PROMPT, {"base": whole, "iteration 1": whole}, figure, shown_by(whole, *alone), encode=encode)
     on_figure(whole.values, figure)  # speaks instead of `shown_by` where CLIP has not seen figures alone
@@ -244,17 +244,18 @@ def time_rows(models: Models, vocabularies: dict[str, Vocabulary]) -> Rows:
     """Seconds for everything the screen shows of a gallery of 128 in eight clusters, embeddings given."""
     seen, rows = embedded(models), []
     for name, vocabulary in vocabularies.items():
-        texts, encode = models.clip.texts(vocabulary.texts()), remembering(models.clip.texts)
-        asked(vocabulary.attributes, PROMPT, encode=encode)  # embeds the words that are then given
+        encode = remembering(models.clip.texts)
+        encode(vocabulary.texts())
+        asked(vocabulary.attributes, PROMPT, encode=encode)  # embeds what is then given
         start = time.perf_counter()
-        everything(seen, vocabulary, texts, encode, models.clip.sharpness)
+        everything(seen, vocabulary, encode, models.clip.sharpness)
         took = time.perf_counter() - start
         about = f"{name}, {len(vocabulary)} phrases"
         rows.append(("time", f"seconds for a gallery of 128 in 8 clusters, embeddings given ({about})", took))
     return rows
 
 
-def remembering(encode: Callable[[list[str]], np.ndarray]) -> Callable[[list[str]], np.ndarray]:
+def remembering(encode: Encode) -> Encode:
     """Return an encoder of texts that asks another one for each text once."""
     known: dict[str, np.ndarray] = {}
 
@@ -281,11 +282,10 @@ def prompt_rows(models: Models, vocabulary: Vocabulary, reader: Reader, given: a
 
 
 def chosen_parts(given: argparse.Namespace) -> argparse.Namespace:
-    """Fill in which parts to score, where nobody says: `prompts` only of runs that are there, since others take long."""
+    """Fill in which parts to score where nobody says: prompts only of runs that are there, since others take long."""
     if given.parts:
         return given
-    there = sorted(int(place.parts[-3]) for place in given.runs.glob("[0-9][0-9]/run/run.json"))
-    only = [i for i in there if i in (given.only or there)]
+    only = given.only or sorted(int(place.parts[-3]) for place in given.runs.glob("[0-9][0-9]/run/run.json"))
     parts = PARTS if only else [part for part in PARTS if part != "prompts"]
     return argparse.Namespace(**{**vars(given), "parts": list(parts), "only": only})
 
