@@ -7,6 +7,7 @@ files that are needed, and loaded from there as any folder is: no code of a repo
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from pathlib import Path
 from chosen_one_nb.loading import PICKLES, ModelError, convert_line
 
 __all__ = ["Source", "offline_mode", "wanted"]
+
+LORA = "pytorch_lora_weights.safetensors"  # as diffusers names it
 
 _OFFLINE: ContextVar[bool] = ContextVar("offline", default=False)
 
@@ -87,20 +90,27 @@ class Source:
         """
         if not self.on_hub:
             return Path(self.place)
-        from huggingface_hub import hf_hub_download, snapshot_download
-
-        local = {"revision": self.revision, "local_files_only": _offline()}
         try:
-            if self.inside:
-                return Path(hf_hub_download(self.place, self.inside, **local))
-            names = None if _offline() else wanted(self._files(), half) if weights else ["*.json", "*.txt"]
-            return Path(snapshot_download(self.place, allow_patterns=names, **local))
+            return self._fetched(half, weights, offline=_offline())
+        except ModelError as error:  # says what to do already
+            raise ModelError(f"{self}: {error}") from error
         except Exception as error:
+            with contextlib.suppress(Exception):  # without a network, what was fetched before will do
+                return self._fetched(half, weights, offline=True)
             raise ModelError(
                 f"{self}: not on this machine, and not fetched from the Hub ({_first_line(error)}). Check the id and "
                 f"the network; a copy in a folder works without one. Where there is a network, this fetches it:\n"
                 f"    {self.download_line()}"
             ) from error
+
+    def _fetched(self, half: bool, weights: bool, *, offline: bool) -> Path:
+        from huggingface_hub import hf_hub_download, snapshot_download
+
+        local = {"revision": self.revision, "local_files_only": offline}
+        if self.inside:
+            return Path(hf_hub_download(self.place, self.inside, **local))
+        names = None if offline else wanted(self._files(), half) if weights else ["*.json", "*.txt"]
+        return Path(snapshot_download(self.place, allow_patterns=names, **local))
 
     def _files(self) -> list[str]:
         from huggingface_hub import list_repo_files
@@ -110,7 +120,7 @@ class Source:
     def download_line(self) -> str:
         """Return the shell command that puts it into the Hub's cache."""
         revision = f" --revision {self.revision}" if self.revision else ""
-        patterns = "".join(f' --include "{pattern}"' for pattern in ("*.json", "*.txt", "*model.safetensors"))
+        patterns = "".join(f' --include "{pattern}"' for pattern in ("*.json", "*.txt", "*model.safetensors", LORA))
         return f"hf download {self.place}{f' {self.inside}' if self.inside else patterns}{revision}"
 
     def pinned(self, fetched: Path) -> Source:
@@ -148,8 +158,8 @@ def wanted(names: Iterable[str], half: bool = False) -> list[str]:
 
 
 def _is_weights(name: str) -> bool:
-    """Tell the weights of a part from single-file checkpoints, which stand in a pipeline's root."""
-    return name.endswith(".safetensors") and ("/" in name or "model" in name)
+    """Tell the weights of a part, or of a LoRA, from single-file checkpoints, which stand in a pipeline's root."""
+    return name.endswith(".safetensors") and ("/" in name or "model" in name or name == LORA)
 
 
 def _chosen(name: str, weights: list[str], half: bool) -> bool:

@@ -53,6 +53,35 @@ def test_what_is_not_there_comes_with_the_line_that_fetches_it(cache: Path) -> N
         Source.of("owner/pipe/distilled.safetensors").fetch()
 
 
+def test_without_a_network_the_cache_will_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", unreachable)
+    assert Source.of(f"owner/pipe@{COMMIT}").fetch() == cache / "models--owner--pipe" / "snapshots" / COMMIT
+    with pytest.raises(ModelError, match=r"not fetched from the Hub \(no route to host\)"):
+        Source.of(f"owner/pipe@{OTHER}").fetch()
+
+
+def unreachable(*args: Any, **keys: Any) -> list[str]:
+    raise ConnectionError("no route to host")
+
+
+def test_a_repository_of_pickles_says_how_to_convert_them(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *a, **k: ["config.json", "pytorch_model.bin"])
+    with pytest.raises(ModelError, match="owner/other: its weights are pickle files only") as caught:
+        Source.of("owner/other").fetch()
+    assert "hf download" not in str(caught.value)
+
+
+def test_a_lora_of_the_hub_is_fetched() -> None:
+    assert wanted(["README.md", "pytorch_lora_weights.safetensors"]) == ["pytorch_lora_weights.safetensors"]
+    assert "lora_weights" in Source.of("owner/lora").download_line()
+
+
 def test_only_what_is_needed_is_fetched() -> None:
     names = ["model_index.json", "sd_xl_base_1.0.safetensors", "unet/diffusion_pytorch_model.safetensors",
              "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.safetensors",
