@@ -14,6 +14,8 @@ import nbformat
 import pytest
 from screen import CELLS, N, Screen
 
+from chosen_one_nb.run import Run
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()),
@@ -315,7 +317,7 @@ def test_the_first_notebook_shows_a_finished_run(lesson, served):
     first.locator(".chosen-card").nth(1).wait_for()
     points = "document.querySelector('.chosen-explorer')?.querySelectorAll('.chosen-map .point').length >= 32"
     page.wait_for_function(points)
-    assert first.locator(".chosen-node").count() == 5
+    assert first.locator(".chosen-node").count() == len(Run.example().nodes)
     assert "0b" in first.locator(".chosen-node.is-shown").inner_text()
     (served[0] / "go-on").touch()
     first.locator(".chosen-node[data-node='1']").click()
