@@ -117,6 +117,21 @@ class Source:
 
         return list_repo_files(self.place, revision=self.revision)
 
+    @contextmanager
+    def completed(self) -> Iterator[None]:
+        """Where loading what was fetched fails for want of files, have the error say what fetches them.
+
+        A cache may hold a part of a repository: a download that was cut short, or made for another purpose.
+        """
+        try:
+            yield
+        except ModelError as error:
+            if not self.on_hub or "hf download" in str(error) or not _for_want_of_files(error):
+                raise
+            raise ModelError(
+                f"{error}\nWhere there is a network, this fetches what is missing:\n    {self.download_line()}"
+            ) from error
+
     def download_line(self) -> str:
         """Return the shell command that puts it into the Hub's cache."""
         revision = f" --revision {self.revision}" if self.revision else ""
@@ -177,6 +192,11 @@ def _offline() -> bool:
     from huggingface_hub import constants
 
     return _OFFLINE.get() or constants.HF_HUB_OFFLINE
+
+
+def _for_want_of_files(error: ModelError) -> bool:
+    """Whether a library failed, or nothing was found where something should be; not that it is of another kind."""
+    return error.__cause__ is not None or any(word in str(error) for word in ("found none", "found neither"))
 
 
 def _first_line(error: Exception) -> str:

@@ -69,6 +69,9 @@ class Models:
         Where they work.
     low_memory : bool
         Whether they rest on the CPU, and each stage has only its own parts on the device.
+    machine : dict
+        The arguments of `load_models` that say where and how they work: device (its kind: a worker's own may have
+        another number), dtype, low_memory, compile, offline. With `recipe`, all of them.
     """
 
     pipeline: Any
@@ -79,6 +82,7 @@ class Models:
     recipe: dict[str, str] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     low_memory: bool = False
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 def load_models(
@@ -147,15 +151,21 @@ def load_models(
                 "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
             )
         pipeline, made_of = load_pipeline(source, kind, config)
+        recipe = _recipe(name, *made_of)
         if distilled is not None:
-            made_of.append(distil(pipeline, distilled))
+            recipe["distilled"] = distil(pipeline, distilled)
+            made_of.append(recipe["distilled"])
         seeing, reading = _eye(FeatureExtractor, eyes[0], kind), _eye(Clip, eyes[1], kind)
     low_memory = low_memory if low_memory is not None else _cramped(place, pipeline, seeing, reading)
     settle(place, pipeline, seeing, reading, low_memory)
     compile_blocks(pipeline.unet, place, compile)
-    recipe = _recipe(name, made_of, extractor and seeing, clip and reading, distilled, config)
+    for key, given, eye in (("extractor", extractor, seeing), ("clip", clip, reading)):
+        if eye and (given or str(name) in KNOWN):
+            recipe[key] = eye.name
+    machine = {"device": place.type, "dtype": str(kind).removeprefix("torch."), "low_memory": low_memory,
+               "compile": compile, "offline": offline}  # fmt: skip
     sources = [*made_of, *(_source(eye) for eye in (seeing, reading))]
-    return Models(pipeline, seeing, reading, str(name), fingerprint(sources), recipe, place, low_memory)
+    return Models(pipeline, seeing, reading, str(name), fingerprint(sources), recipe, place, low_memory, machine)
 
 
 def fingerprint(sources: Sequence[str | Path | None]) -> str:
@@ -217,7 +227,10 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def _eye(kind: Any, given: Any, dtype: torch.dtype) -> Any:
-    return given if given is None or isinstance(given, kind) else kind.load(given, dtype=dtype)
+    if given is None or isinstance(given, kind):
+        return given
+    with Source.of(given).completed():
+        return kind.load(given, dtype=dtype)
 
 
 def _modules(pipeline: Any) -> list[Any]:
@@ -244,17 +257,10 @@ def settle(device: torch.device, pipeline: Any, seeing: Any, reading: Any, low_m
             eye.device = device
 
 
-def _recipe(name: Any, made_of: list[str], extractor: Any, clip: Any, distilled: Any, config: Any) -> dict[str, str]:
-    """The arguments that load the same models again."""
-    whole = str(name) in KNOWN or Path(made_of[0]).exists()
-    found = {
-        "name": str(name) if whole else made_of[0],
-        "extractor": extractor and extractor.name,
-        "clip": clip and clip.name,
-        "distilled": distilled and made_of[-1],
-        "config": config and str(config),
-    }
-    return {key: value for key, value in found.items() if value}
+def _recipe(name: str | Path, place: str, config: str | None = None) -> dict[str, str]:
+    """The arguments that load the same pipeline again: a short name and a Hub id as the commit that was loaded."""
+    found = {"name": str(name) if Path(place).exists() else place}
+    return found | ({"config": config} if config else {})
 
 
 def _source(eye: FeatureExtractor | Clip | None) -> str | None:

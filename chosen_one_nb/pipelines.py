@@ -60,10 +60,11 @@ def load_pipeline(place: str | Path, dtype: torch.dtype, config: str | Path | No
     source = Source.of(place)
     fetched = source.fetch(half=dtype != torch.float32)
     more: list[str] = []
-    if fetched.is_file():
-        pipeline, more = _from_file(fetched, dtype, config)
-    else:
-        pipeline = _from_folder(fetched, dtype)
+    with source.completed():
+        if fetched.is_file():
+            pipeline, more = _from_file(fetched, dtype, config)
+        else:
+            pipeline = _from_folder(fetched, dtype)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
@@ -87,12 +88,21 @@ def distil(pipeline: Any, place: str | Path) -> str:
     ModelError
         If it is neither, or of another base.
     """
-    from safetensors.torch import load_file
-
     source = Source.of(place)
     fetched = source.fetch()
-    file = _file_of(fetched)
-    with explained(fetched, "a distilled LoRA or UNet of the same base"), quietly():
+    with source.completed():
+        file = _file_of(fetched)
+        with explained(fetched, "a distilled LoRA or UNet of the same base"):
+            _put_into(pipeline, file)
+    pipeline.unet.eval().requires_grad_(False)
+    return str(source.pinned(fetched))
+
+
+def _put_into(pipeline: Any, file: Path) -> None:
+    """Fuse a LoRA into a pipeline's UNet, or replace the UNet's weights."""
+    from safetensors.torch import load_file
+
+    with quietly():
         weights = load_file(file)
         if any("lora" in key for key in weights):  # by its path: alpha stands in the file's metadata
             pipeline.load_lora_weights(
@@ -102,8 +112,6 @@ def distil(pipeline: Any, place: str | Path) -> str:
             pipeline.unload_lora_weights()
         else:
             pipeline.unet.load_state_dict(weights, strict=True)
-    pipeline.unet.eval().requires_grad_(False)
-    return str(source.pinned(fetched))
 
 
 def _file_of(fetched: Path) -> Path:

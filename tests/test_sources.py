@@ -82,6 +82,53 @@ def test_a_lora_of_the_hub_is_fetched() -> None:
     assert "lora_weights" in Source.of("owner/lora").download_line()
 
 
+def test_a_lora_by_id_is_distilled_in(cache: Path, models: Any, model_folder: Path) -> None:
+    from chosen_one_nb.adapters import fresh_lora
+
+    place = cache / "models--owner--lora"
+    (place / "snapshots" / COMMIT).mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(COMMIT)
+    with pytest.raises(ModelError, match=r"found neither.*\n.*\n.*hf download owner/lora .*lora_weights"):
+        load_models(model_folder, distilled="owner/lora", offline=True)
+    lora = fresh_lora(models.pipeline.unet, 2, torch.Generator().manual_seed(0))
+    save_file({f"unet.{key}": weight + 0.1 for key, weight in lora.items()},
+              place / "snapshots" / COMMIT / "pytorch_lora_weights.safetensors")  # fmt: skip
+    loaded = load_models(model_folder, distilled="owner/lora", offline=True)
+    assert loaded.recipe["distilled"] == f"owner/lora@{COMMIT}"
+
+
+@pytest.mark.parametrize(
+    ("repository", "part"),
+    [("pipe", "unet/diffusion_pytorch_model.safetensors"), ("pipe", "model_index.json"), ("eyes", "model.safetensors")],
+)
+def test_a_cache_with_a_part_of_the_files_says_what_fetches_the_rest(cache: Path, repository: str, part: str) -> None:
+    (cache / f"models--owner--{repository}" / "snapshots" / COMMIT / part).unlink()
+    with pytest.raises(ModelError, match=rf"fetches what is missing:\n    hf download owner/{repository} ") as told:
+        load_models("owner/pipe", extractor="owner/eyes", offline=True)
+    assert str(told.value).count("hf download") == 1
+
+
+def test_what_is_of_another_kind_is_not_to_be_fetched_again(cache: Path) -> None:
+    index = cache / "models--owner--pipe" / "snapshots" / COMMIT / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "FluxPipeline"}))
+    with pytest.raises(ModelError, match="got FluxPipeline") as told:
+        load_models("owner/pipe", extractor="owner/eyes", offline=True)
+    assert "hf download" not in str(told.value)
+
+
+def test_a_short_name_and_a_configuration_are_recorded_at_their_commits(
+    cache: Path, models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KNOWN, "tiny", ("owner/pipe", "owner/eyes", None))
+    found = load_models("tiny", offline=True)
+    assert found.recipe == {"name": f"owner/pipe@{COMMIT}", "extractor": f"owner/eyes@{COMMIT}"}
+    assert load_models(**found.recipe, offline=True).fingerprint == found.fingerprint
+    save_file(checkpoint(models.pipeline), tmp_path / "model.safetensors", {"format": "pt"})
+    single = load_models(tmp_path / "model.safetensors", config="owner/pipe", extractor="owner/eyes", offline=True)
+    assert single.recipe["config"] == f"owner/pipe@{COMMIT}"
+
+
 def test_only_what_is_needed_is_fetched() -> None:
     names = ["model_index.json", "sd_xl_base_1.0.safetensors", "unet/diffusion_pytorch_model.safetensors",
              "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.safetensors",
