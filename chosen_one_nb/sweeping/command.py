@@ -18,7 +18,7 @@ MISSING = "{} is not installed. It comes with: pip install 'chosen_one_nb[sweep]
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     add = command.add_argument
-    add("plan", type=Path, help="JSON: prompts, seeds, vary, settings, preset, do (gallery or run), models")
+    add("plan", type=Path, help="JSON: prompts, seeds, vary, settings, preset, sampling, do, models, load")
     add("--folder", type=Path, help="where everything lies (default: runs/sweep-<plan>)")
     add("--workers", type=int, metavar="N", help="processes (default: one per GPU, or one per core)")
     add("--threads", type=int, default=1, metavar="N", help="of PyTorch in each worker (default: 1)")
@@ -49,11 +49,14 @@ def sweep_command(given: argparse.Namespace) -> int:
 
 
 def _told(plan: Any, folder: Path) -> str:
+    from chosen_one_nb.settings import SAMPLING
+
     jobs = plan.jobs()
     pictures = sum(job.settings.n_images for job in jobs)
     what = "whole runs" if plan.do == "run" else f"galleries, {pictures} pictures"
+    note = f"\n{plan.sampling}: {SAMPLING[plan.sampling]['note']}" if plan.sampling else ""
     return (f"{len(plan.prompts)} prompts x {len(plan.combinations())} settings x {len(plan.seeds)} seeds: "
-            f"{len(jobs)} {what}, in {folder}")  # fmt: skip
+            f"{len(jobs)} {what}, in {folder}{note}")  # fmt: skip
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from joblib.parallel import LokyBackend, get_active_backend
 from chosen_one_nb.keeping.drawing import Album, Calls, Drawing, missing
 from chosen_one_nb.steps import raise_if_cancelled
 from chosen_one_nb.sweeping.pool import WorkerDied, Workers, visible_devices
-from chosen_one_nb.sweeping.tasks import Done, Shard, attempt
+from chosen_one_nb.sweeping.tasks import Done, Shard, attempt, load_of
 
 if TYPE_CHECKING:
     from chosen_one_nb.models import Models
@@ -57,7 +57,8 @@ class Crew:
             self.n = workers or (n if n and n > 1 else default_workers(threads))
             self._own = Workers(self.n, threads=threads, on_death=self._died)
         else:
-            self.n = workers or n or 1
+            n = backend.default_n_jobs if n is None else n  # -1, for all there are, with Dask and Ray
+            self.n = workers or max(1, backend.effective_n_jobs(n))
         self._streams = self._own is not None or (self.n > 1 and backend.supports_return_generator)
 
     def __enter__(self) -> Crew:
@@ -113,8 +114,8 @@ class Crew:
         """
         wanted = missing(drawing, album, fingerprint)
         total = len(drawing.seeds)
-        done, name = total - sum(map(len, wanted)), models().name if wanted else ""
-        for _, answer in self.do([Shard(drawing, album, name, fingerprint, block) for block in wanted]):
+        done, load = total - sum(map(len, wanted)), load_of(models()) if wanted else {}
+        for _, answer in self.do([Shard(drawing, album, load, fingerprint, block) for block in wanted]):
             if answer.error:
                 raise SweepError(answer.error)
             done += answer.value

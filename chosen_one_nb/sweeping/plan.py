@@ -17,6 +17,9 @@ from chosen_one_nb.settings import Settings, SettingsError
 __all__ = ["Job", "Plan", "PlanError"]
 
 KINDS = ("gallery", "run")
+LOADING = ("device", "dtype", "extractor", "clip", "distilled", "config", "low_memory", "compile", "offline")
+"""What `load_models` may be told beside the name."""
+
 SEED = 'seed belongs into seeds, such as "seeds": [0, 1, 2]'
 
 
@@ -69,6 +72,11 @@ class Plan:
         Draw the first gallery of each, or carry the whole method through.
     models : str
         Name, folder or Hub id.
+    load : dict
+        More for `load_models`, as plain values: device, dtype, extractor, clip, distilled, config, low_memory,
+        compile, offline. Pictures that are on disk already are not drawn again for another device or dtype.
+    sampling : str, optional
+        A sampling preset on top of `preset`, as of `Settings.sampled`.
 
     Raises
     ------
@@ -89,17 +97,25 @@ class Plan:
     preset: str = "menagerie"
     do: str = "gallery"
     models: str = "menagerie"
+    load: dict[str, Any] = field(default_factory=dict)
+    sampling: str | None = None
 
     def __post_init__(self) -> None:
         _check_prompts(self.prompts)
         _check_distinct("seeds", self.seeds, "a list of whole numbers from 0", lambda seed: _whole(seed) and seed >= 0)
-        for name, kind in (("vary", dict), ("settings", dict), ("preset", str), ("models", str)):
+        for name, kind in (("vary", dict), ("settings", dict), ("load", dict), ("preset", str), ("models", str)):
             if not isinstance(getattr(self, name), kind):
                 expected = "an object" if kind is dict else "a text"
                 raise PlanError(f"{name}: expected {expected}, got {getattr(self, name)!r}.")
         if self.do not in KINDS:
             raise PlanError(f"do: expected one of {', '.join(map(repr, KINDS))}, got {self.do!r}.")
+        _check_load(self.load)
         self._check_settings()
+
+    @property
+    def loads(self) -> dict[str, Any]:
+        """The arguments of `load_models`."""
+        return {"name": self.models, **self.load}
 
     @classmethod
     def read(cls, path: str | Path) -> Plan:
@@ -129,11 +145,15 @@ class Plan:
 
     def jobs(self) -> list[Job]:
         """Return all jobs: prompts x settings x seeds, in this order."""
-        start = Settings.preset(self.preset, **self.settings)
         return [
-            Job(prompt, varied, start.replace(**varied, seed=seed), _place(prompt, varied, seed))
+            Job(prompt, varied, self._settings(varied, seed=seed), _place(prompt, varied, seed))
             for prompt, varied, seed in itertools.product(self.prompts, self.combinations(), self.seeds)
         ]
+
+    def _settings(self, varied: dict[str, Any], **more: Any) -> Settings:
+        start = Settings.preset(self.preset)
+        start = start if self.sampling is None else start.sampled(self.sampling)
+        return start.replace(**self.settings, **varied, **more)
 
     def _check_settings(self) -> None:
         for name, values in self.vary.items():
@@ -144,7 +164,7 @@ class Plan:
             raise PlanError(f"seed: {SEED}.")
         for varied in self.combinations():
             try:
-                settings = Settings.preset(self.preset, **self.settings, **varied)
+                settings = self._settings(varied)
             except SettingsError as error:
                 raise PlanError(f"{_where(varied)}{error}") from error
             for prompt in self.prompts:
@@ -153,6 +173,15 @@ class Plan:
                         f"prompts: {prompt!r} holds {settings.token!r}, the word that is to stand for the "
                         "character. Leave it out, or set another token."
                     )
+
+
+def _check_load(load: dict[str, Any]) -> None:
+    """Refuse what `load_models` does not take, and what cannot be sent to a worker as it stands."""
+    if unknown := [name for name in load if name not in LOADING]:
+        raise PlanError(f"load: expected some of {', '.join(LOADING)}, got {unknown[0]!r}.")
+    for name, value in load.items():
+        if not isinstance(value, str | bool | None):
+            raise PlanError(f"load: {name}: expected a text, true, false or null, got {value!r}.")
 
 
 def _check_prompts(prompts: Any) -> None:

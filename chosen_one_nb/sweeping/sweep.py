@@ -88,7 +88,7 @@ class _Work:
     def _prepared(self) -> str:
         """Let one worker load the models and check the prompts, before anything is drawn."""
         asked = tuple((job.prompt, job.settings) for job in self.jobs if job.settings.seed == self.plan.seeds[0])
-        [(_, done)] = self.crew.do([Prepare(self.plan.models, asked)])
+        [(_, done)] = self.crew.do([Prepare(self.plan.loads, asked)])
         if done.error:
             raise SweepError(done.error)
         return done.value
@@ -104,7 +104,7 @@ class _Work:
 
     def runs(self) -> pd.DataFrame:
         """Carry every run to its end."""
-        runs = [(job, WholeRun(job.prompt, job.settings, self.place / job.folder / "run", self.plan.models,
+        runs = [(job, WholeRun(job.prompt, job.settings, self.place / job.folder / "run", self.plan.loads,
                                self.fingerprint)) for job in self.jobs]  # fmt: skip
         return self._table(self._do(runs, "run", "runs", len(runs), 0))
 
@@ -118,10 +118,10 @@ class _Work:
     def _shards(self, job: Job) -> list[Shard]:
         drawing, album = self._gallery(job)
         wanted = missing(drawing, album, self.fingerprint)
-        return [Shard(drawing, album, self.plan.models, self.fingerprint, block) for block in wanted]
+        return [Shard(drawing, album, self.plan.loads, self.fingerprint, block) for block in wanted]
 
     def _score(self, job: Job) -> Score:
-        return Score(*self._gallery(job), self.plan.models, self.fingerprint, job.prompt)
+        return Score(*self._gallery(job), self.plan.loads, self.fingerprint, job.prompt)
 
     def _do(self, tasks: Sequence[tuple[Job, Any]], stage: str, unit: str, total: int, done: int) -> dict[Path, Any]:
         """Do tasks with progress; return what came of each job, and note the errors."""

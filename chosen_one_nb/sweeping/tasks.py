@@ -6,9 +6,10 @@ taken from there. Models are loaded once per process and kept.
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from chosen_one_nb.models import Models
     from chosen_one_nb.settings import Settings
 
-__all__ = ["Done", "Prepare", "Score", "Shard", "WholeRun", "attempt"]
+__all__ = ["Done", "Load", "Prepare", "Score", "Shard", "WholeRun", "attempt", "load_of"]
+
+Load = str | Mapping[str, Any]
+"""What workers load: a name, or the arguments of `load_models` as plain data."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +85,30 @@ def _threads(n: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@lru_cache(maxsize=1)
-def models_of(name: str) -> Models:
+def load_of(models: Models) -> dict[str, Any]:
+    """Return what a worker must be told to load these very models: sources, precision, device, and the switches."""
+    return {"name": models.name, **models.recipe, **getattr(models, "machine", {})}
+
+
+def models_of(load: Load) -> Models:
     """Load models once per process."""
+    return _loaded(json.dumps({"name": load} if isinstance(load, str) else dict(load), sort_keys=True))
+
+
+@lru_cache(maxsize=1)
+def _loaded(load: str) -> Models:
     from chosen_one_nb.models import load_models
 
-    return load_models(name)
+    return load_models(**json.loads(load))
 
 
-def same_models(name: str, fingerprint: str) -> Models:
-    """Load models by name and see that they are those that were meant."""
-    models = models_of(name)
+def same_models(load: Load, fingerprint: str) -> Models:
+    """Load models and see that they are those that were meant."""
+    models = models_of(load)
     if models.fingerprint != fingerprint:
         from chosen_one_nb.keeping.painter import ModelsDiffer
 
+        name = load if isinstance(load, str) else load["name"]
         raise ModelsDiffer(
             f"Expected the models {fingerprint[:8]}, but a worker that loads {name!r} gets "
             f"{models.fingerprint[:8]}. Workers load models by name: put the same files where each finds them."
@@ -106,7 +120,7 @@ def same_models(name: str, fingerprint: str) -> Models:
 class Prepare:
     """Load the models and check every prompt with its caption; returns the models' fingerprint."""
 
-    models: str
+    models: Load
     asked: tuple[tuple[str, Settings], ...]
 
     def __call__(self) -> str:
@@ -125,7 +139,7 @@ class Shard:
 
     drawing: Drawing
     album: Album
-    models: str
+    models: Load
     fingerprint: str
     block: range
 
@@ -142,7 +156,7 @@ class Score:
 
     drawing: Drawing
     album: Album
-    models: str
+    models: Load
     fingerprint: str
     prompt: str
 
@@ -207,7 +221,7 @@ class WholeRun:
     prompt: str
     settings: Settings
     folder: Path
-    models: str
+    models: Load
     fingerprint: str
 
     def __call__(self) -> dict[str, Any]:
