@@ -19,7 +19,7 @@ from PIL import Image
 
 from chosen_one_nb.adapters import fresh_lora, wear_lora
 from chosen_one_nb.compiling import uncompiled
-from chosen_one_nb.latents import CHUNK, decode
+from chosen_one_nb.latents import CHUNK, decode, latent_size
 from chosen_one_nb.models import Models
 from chosen_one_nb.peak import Peak
 from chosen_one_nb.placement import at_work
@@ -140,6 +140,7 @@ def bench(models: Models, settings: Settings, *, straight: int = 4, say: Callabl
     seeds = image_seeds(settings, 0)
     batch = max(2, settings.batch_size)
     first = generate(models, PROMPT, seeds[:batch], settings.replace(sampling_steps=1))  # what only first calls take
+    embed(models, first.images, settings)
     alone = settings.replace(prior_share=0.0)  # the loop it is compared with has no first gallery
     refine(models, first.images[:2], alone.replace(refine_steps=1), prompt=PROMPT, latents=first.latents[:2])
     rows: list[Row] = []
@@ -241,10 +242,11 @@ def _straight(
 
 def _one_by_one(pipeline: Any, settings: Settings, n: int) -> None:
     """One stock call per picture."""
+    side, _ = latent_size(pipeline, settings.image_size)
     for seed in range(n):
         pipeline(
             PROMPT, num_inference_steps=settings.sampling_steps, guidance_scale=settings.guidance_scale,
-            generator=torch.Generator().manual_seed(seed),
+            height=side, width=side, generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
 
 
@@ -258,7 +260,7 @@ def _plain_training(models: Models, images: list[Image.Image], settings: Setting
     before = [table.detach().clone() for table in tables]
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     rng, g = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    side = unet.config.sample_size * pipeline.vae_scale_factor
+    side, _ = latent_size(pipeline, settings.image_size)
     try:
         weights = fresh_lora(unet, settings.lora_rank, g)
         with wear_lora(unet, weights, rank=settings.lora_rank, alpha=settings.lora_rank, dtype=torch.float32) as worn:

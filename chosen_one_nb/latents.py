@@ -110,8 +110,9 @@ def encode(
     """Turn pictures into mean and spread of their latents, each (N, C, h, w), scaled for the UNet.
 
     The pair, not one sample of it, is what may be kept: each training step draws anew (pitfall 9). A VAE
-    without a distribution (AutoencoderTiny) has a spread of zero. Encoded in float32 (pitfall 8). `chunk` and
-    `device` as in `decode`.
+    without a distribution (AutoencoderTiny) has a spread of zero. A float16 VAE works in float32 (pitfall 8); a
+    bfloat16 one, which has float32's range, as it is. Mean and spread are float32. `chunk` and `device` as in
+    `decode`.
     """
     vae = pipeline.vae
     with at_work(device or vae.device, vae), in_float32(vae):

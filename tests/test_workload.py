@@ -110,6 +110,19 @@ def test_a_bench_of_tiny_models(models: Any, quick: Any) -> None:
     assert not any(parameter.requires_grad for parameter in models.pipeline.text_encoder.parameters())
 
 
+def test_straight_use_does_the_same_work(models: Any, quick: Any, monkeypatch: Any) -> None:
+    """Pictures of the size asked for, drawn and learnt from; and the embedding is not timed at its first call."""
+    from chosen_one_nb import bench as benching
+
+    sides, seen, unet = [], [], models.pipeline.unet
+    inner, look = unet.forward, benching.embed
+    monkeypatch.setattr(unet, "forward", lambda x, *a, **k: sides.append(x.shape[-1]) or inner(x, *a, **k))
+    monkeypatch.setattr(benching, "embed", lambda *a, **k: seen.append(1) or look(*a, **k))
+    bench(models, quick.replace(refine_steps=1, sampling_steps=1, image_size=48), straight=1)
+    assert set(sides) == {12}
+    assert len(seen) == 2
+
+
 # --- memory that runs short
 
 
