@@ -201,7 +201,8 @@ def wear_lora(
     ----------
     unet : UNet2DConditionModel
     weights : mapping of str to Tensor
-        peft keys without prefix, `...attn1.to_q.lora_A.weight`.
+        peft keys without prefix, `...attn1.to_q.lora_A.weight`. Layers that a LoRA leaves out, as other trainers'
+        may, are worn with zeros: they add nothing, and stay as they are in training.
     rank, alpha : int, float
         The layers add alpha / rank * B A.
     dtype : torch.dtype, optional
@@ -219,6 +220,7 @@ def wear_lora(
     """
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
+    weights = _with_all_layers(unet, weights, rank)
     _check_fits(unet, weights, rank)
     flags = [(parameter, parameter.requires_grad) for parameter in unet.parameters()]
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS)
@@ -251,16 +253,32 @@ def _exact(unet: nn.Module, weights: Mapping[str, torch.Tensor]) -> list[nn.Para
     return list(worn.values())
 
 
+def _with_all_layers(unet: nn.Module, weights: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
+    """Add zeros for layers of which neither half is there, to a LoRA that has some of this UNet's."""
+    shapes = _shapes(unet, rank)
+    layers = {key.rsplit(".lora_", 1)[0] for key in weights}
+    if not layers & {key.rsplit(".lora_", 1)[0] for key in shapes}:
+        return dict(weights)
+    left_out = {key: shape for key, shape in shapes.items() if key.rsplit(".lora_", 1)[0] not in layers}
+    return {**weights, **{key: torch.zeros(shape) for key, shape in left_out.items()}}
+
+
+def _shapes(unet: nn.Module, rank: int) -> dict[str, tuple[int, int]]:
+    """The shape of each half of a LoRA of this UNet."""
+    shapes = {}
+    for name, layer in _targets(unet).items():
+        shapes[f"{name}.lora_A.weight"] = (rank, layer.in_features)
+        shapes[f"{name}.lora_B.weight"] = (layer.out_features, rank)
+    return shapes
+
+
 def _check_fits(unet: nn.Module, weights: Mapping[str, torch.Tensor], rank: int) -> None:
     if getattr(unet, "peft_config", None):
         raise AdapterError(
             f"the UNet already wears an adapter ({', '.join(unet.peft_config)}). Take it off first: "
             "leave the with-block, or call pipeline.unload_lora_weights()."
         )
-    expected = {}
-    for name, layer in _targets(unet).items():
-        expected[f"{name}.lora_A.weight"] = (rank, layer.in_features)
-        expected[f"{name}.lora_B.weight"] = (layer.out_features, rank)
+    expected = _shapes(unet, rank)
     got = {key: tuple(weight.shape) for key, weight in weights.items()}
     if got != expected:
         wrong = sorted(key for key in {*got, *expected} if got.get(key) != expected.get(key))

@@ -63,7 +63,7 @@ def tensors(character: Character, *, sgm: bool | None = None) -> dict[str, torch
     strange = [name for name, layer in named.items() if layer is None]
     if strange:
         raise refuse(strange, Path("this character"))
-    per_block = layers_per_block(halves)
+    per_block = _layers_per_block(character)
     sgm = len(character.tokens) > 1 if sgm is None else sgm
     found: dict[str, torch.Tensor] = {}
     for name, half in halves.items():
@@ -72,6 +72,11 @@ def tensors(character: Character, *, sgm: bool | None = None) -> dict[str, torch
         found[f"{key}.lora_down.weight"], found[f"{key}.lora_up.weight"] = half.down, half.up
         found[f"{key}.alpha"] = torch.tensor(float(character.alpha))
     return found
+
+
+def _layers_per_block(character: Character) -> int:
+    """Of the base's UNet: 2 in the published models, whichever layers the LoRA has; else told by its layers."""
+    return SDXL_LAYERS if Base.of(character).standard else layers_per_block(apart(character.lora, character.alpha))
 
 
 def write(file: Path, character: Character, name: str, pictures: Sequence[Drawn] = ()) -> None:
@@ -90,7 +95,7 @@ def metadata(character: Character, name: str, pictures: Sequence[Drawn] = ()) ->
         "token": character.token,
         "caption": character.caption,
         "alpha": character.alpha,
-        "layers_per_block": layers_per_block(apart(character.lora, character.alpha)),
+        "layers_per_block": _layers_per_block(character),
         "provenance": character.provenance,
     }
     return {
