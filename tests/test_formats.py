@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import dataclasses
 import io
 import json
 import os
@@ -335,6 +336,34 @@ def test_diffusers_advanced_script(models: Any, model_folder: Path, tmp_path: Pa
         np.testing.assert_allclose(draw(models.pipeline, character.prompt("on the beach")), theirs, atol=1e-4)
 
 
+def diffusers_keys(character: Character) -> dict[str, torch.Tensor]:
+    return {f"unet.{key}": weight for key, weight in character.lora.items()}
+
+
+@pytest.mark.parametrize("spell", [diffusers_keys, kohya.tensors])
+def test_a_lora_of_some_layers_only(spell: Any, models: Any, exports: Any, tmp_path: Path) -> None:
+    """The advanced script can be told which blocks to train; what it leaves out draws as the base does."""
+    character = dataclasses.replace(exports["sdxl"][1], alpha=2.0)
+    some = {key: weight for key, weight in character.lora.items() if key.startswith("mid_block")}
+    assert 0 < len(some) < len(character.lora)
+    partial = dataclasses.replace(character, lora=some, initial={})
+    save_file(spell(partial), tmp_path / "lora.safetensors")
+    save_file(character.tokens, tmp_path / "rows.safetensors")
+    got = Character.load(tmp_path, pipeline=models.pipeline)
+    zeros = {key: weight if key in some else weight * 0 for key, weight in character.lora.items()}
+    pictures = []
+    for which in (got, dataclasses.replace(character, lora=zeros, initial={})):
+        with which.on(models.pipeline):
+            pictures.append(draw(models.pipeline, "a red fox <v>"))
+    assert np.array_equal(*pictures)
+
+
+def test_a_part_of_the_layers_keeps_its_places_in_kohya_names(full_size: Character) -> None:
+    one = {key: w for key, w in full_size.lora.items() if key.startswith("up_blocks.1.attentions.0.")}
+    names = kohya.tensors(dataclasses.replace(full_size, lora=one))
+    assert names.keys() < kohya.tensors(full_size).keys()
+
+
 def draw(pipeline: Any, prompt: str) -> np.ndarray:
     generator = torch.Generator().manual_seed(1)
     return pipeline(prompt, num_inference_steps=2, generator=generator, output_type="np").images
@@ -533,6 +562,13 @@ def test_bases_of_every_kind(full_size: Character) -> None:
     hub = Character(full_size.lora, full_size.tokens, "<v>", "a <v>", 1, 1.0, provenance=pinned)
     assert Base.of(hub).licence.startswith("CreativeML Open RAIL++-M")
     assert Base.of(hub).checkpoint == "sd_xl_base_1.0.safetensors"
+    line = f"from_pretrained(base, use_safetensors=True, revision='{KNOWN['sdxl'][0].split('@')[1]}', dtype=dtype"
+    assert line in readme(hub, NAME, ("diffusers",))
+    hub.provenance = {"model": "sdxl", "load": {"name": KNOWN["sdxl"][0]}}
+    assert line in readme(hub, NAME, ("diffusers",))
+    hub.provenance = {"model": "sdxl"}
+    assert "revision=" not in readme(hub, NAME, ("diffusers",))
+    hub.provenance = pinned
     assert "Distilled to few steps with owner/lightning" in readme(hub, NAME, ("diffusers",))
     file = Character(full_size.lora, full_size.tokens, "<v>", "a <v>", 1, 1.0, provenance={"model": "x/my.safetensors"})
     assert Base.of(file).checkpoint == "my.safetensors"

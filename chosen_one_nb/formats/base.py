@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.models import MENAGERIE
@@ -44,23 +45,24 @@ class Base:
         Whether it is of SDXL's kind (two text encoders) rather than SD 1.x's.
     standard : bool
         Whether its text encoders are as wide as the published models' are, which A1111 and ComfyUI expect.
+    revision : str or None
+        The commit on the Hub that it was loaded at, where that is recorded.
     """
 
     name: str
     known: bool
     sdxl: bool
     standard: bool
+    revision: str | None = None
 
     @classmethod
     def of(cls, character: Character) -> Base:
         """Read it from a character's provenance and rows."""
         sdxl = len(character.tokens) > 1
-        recorded = character.provenance.get("model")
-        if recorded and not Path(recorded).exists():
-            recorded = str(recorded).split("@")[0]  # a Hub id at a commit
+        recorded, revision = _recorded(character.provenance)
         name = _SDXL if recorded == "sdxl" else str(recorded or (_SDXL if sdxl else _SD1))
         standard = all(rows.shape[-1] == _STANDARD.get(key) for key, rows in character.tokens.items())
-        return cls(name, bool(recorded), sdxl, standard)
+        return cls(name, bool(recorded), sdxl, standard, revision)
 
     @property
     def pipeline(self) -> str:
@@ -99,3 +101,12 @@ class Base:
     def size(self) -> int:
         """Side of its pictures in pixels, for the published models."""
         return 1024 if self.sdxl else 512
+
+
+def _recorded(provenance: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The base's name or place, and its commit on the Hub; None for what was not recorded."""
+    name = provenance.get("model")
+    if name is None or Path(name).exists():
+        return name, None
+    loaded = str(provenance.get("load", {}).get("name", name))  # the commit stands here, or in the name itself
+    return str(name).split("@")[0], loaded.partition("@")[2] or None

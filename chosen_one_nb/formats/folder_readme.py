@@ -47,11 +47,12 @@ def readme(character: Character, name: str, formats: Sequence[str], pictures: Se
 def _about(character: Character) -> str:
     base, about = Base.of(character), character.provenance
     made = f"made from {about['n_images']} pictures" if "n_images" in about else "made"
+    commit = f" at commit {base.revision}" if base.revision else ""
     recorded = "" if base.known else " (guessed; the file this character came from does not say)"
     lines = [
         f"# {escape(about.get('prompt', character.caption))}",
         f"One consistent character, {made} by chosen_one_nb, a kit for the method The Chosen One (arXiv 2311.10093).",
-        f"- Base model: {escape(base.name)}{recorded}; the files work with it and, as a rule, with models "
+        f"- Base model: {escape(base.name)}{commit}{recorded}; the files work with it and, as a rule, with models "
         f"fine-tuned from it.\n"
         f"- Caption: {escape(character.caption)}\n"
         f"- Word: {escape(character.token)}, {_rows(character)}\n"
@@ -119,12 +120,13 @@ def diffusers_lines(character: Character, pictures: Sequence[Drawn] = ()) -> str
     scheduler, forced = SAMPLERS[how.sampler]
     options = "".join(f", {key}={value!r}" for key, value in forced.items())
     load = "from_single_file(base" if base.single_file else "from_pretrained(base, use_safetensors=True"
+    commit = f", revision={base.revision!r}" if base.revision else ""
     return f"""\
 import torch
 from diffusers import {scheduler}, {base.pipeline_class}
 {_load_line(base)}base = {base.pipeline!r}
 device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {base.pipeline_class}.{load}, dtype=dtype{watermark})
+pipe = {base.pipeline_class}.{load}{commit}, dtype=dtype{watermark})
 pipe.to(device)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{options})
 
