@@ -161,6 +161,7 @@ def test_provenance(models: Any, gallery: Gallery, quick: Any) -> None:
     about = refine(models, gallery.images, quick, prompt=PROMPT, provenance={"image_ids": [[0, 3]]}).provenance
     assert about["prompt"] == PROMPT
     assert about["fingerprint"] == models.fingerprint
+    assert about["load"] == models.recipe == {"name": models.name}
     assert about["settings"]["lora_rank"] == 2
     assert about["image_ids"] == [[0, 3]]
 
@@ -307,6 +308,37 @@ def test_gradient_checkpointing_changes_nothing_but_memory(models: Any, gallery:
     for key in plain.lora:
         torch.testing.assert_close(plain.lora[key], saving.lora[key], atol=1e-5, rtol=1e-4)
     assert not models.pipeline.unet.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("kind", ["models", "sd_models"])
+def test_a_batch_that_does_not_fit_goes_in_parts_to_the_same_end(
+    where: str, kind: str, quick: Any, pictures: list[Image.Image], request: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, settings = request.getfixturevalue(kind), quick.replace(refine_batch_size=5, snr_gamma=5.0)
+    whole, parts, sizes = [], [], []
+    plain = refine(models, pictures, settings, prompt=PROMPT, on_step=whole.append)
+    unet = models.pipeline.unet
+    inner = unet.forward
+
+    def out_of_memory(*anything: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def forward(noisy: torch.Tensor, *args: Any, **more: Any) -> Any:
+        sizes.append(len(noisy))
+        if len(noisy) > 2 and where == "forward":
+            out_of_memory()
+        elif len(noisy) > 2:  # its gradient is ready after those of all LoRA layers that read it
+            more["encoder_hidden_states"].register_hook(out_of_memory)
+        return inner(noisy, *args, **more)
+
+    monkeypatch.setattr(unet, "forward", forward)
+    slow = refine(models, pictures, settings, prompt=PROMPT, on_step=parts.append)
+    assert sizes[:4] == [5, 2, 2, 1]
+    assert max(sizes[1:]) == 2
+    assert [event["loss"] for event in parts] == pytest.approx([event["loss"] for event in whole], rel=1e-4)
+    for name, weight in plain.lora.items():
+        torch.testing.assert_close(slow.lora[name], weight, atol=2e-5, rtol=1e-3)
 
 
 def test_every_picture_comes_before_any_comes_again() -> None:

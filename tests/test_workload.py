@@ -183,7 +183,7 @@ def test_drawing_and_learning_say_what_to_lower(models: Any, quick: Any, picture
     monkeypatch.setattr(unet, "forward", short(0, unet.forward, []))
     with pytest.raises(OutOfMemory, match=r"lower image_size, or load_models\(..., low_memory=True\)"):
         generate(models, "a fox", [1, 2], quick)
-    with pytest.raises(OutOfMemory, match=r"Lower refine_batch_size, set gradient_checkpointing"):
+    with pytest.raises(OutOfMemory, match=r"Not even one picture .* set gradient_checkpointing"):
         refine(models, pictures[:2], quick, prompt="a fox")
 
 

@@ -44,15 +44,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from chosen_one_nb.adapters import fresh_lora, read_lora, wear_lora, wear_tokens
-from chosen_one_nb.batches import advised
+from chosen_one_nb.batches import advised, is_out_of_memory
 from chosen_one_nb.character import Character
 from chosen_one_nb.compiling import uncompiled
 from chosen_one_nb.denoising import Samples, denoising_loss, endless, place_weights
 from chosen_one_nb.latents import CHUNK
 from chosen_one_nb.models import Models
-from chosen_one_nb.placement import at_work
+from chosen_one_nb.placement import at_work, release
 from chosen_one_nb.prompts import Condition, PromptError, check_prompt, condition, encoders
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, raise_if_cancelled
@@ -60,9 +61,13 @@ from chosen_one_nb.vocabulary import Vocabulary, initial_rows
 
 __all__ = ["RefineError", "refine"]
 
-SMALLER = "Lower refine_batch_size, set gradient_checkpointing, or load_models(..., low_memory=True)."
+SMALLER = (
+    "Not even one picture at a time can be learnt from: lower image_size, set gradient_checkpointing, or "
+    "load_models(..., low_memory=True)."
+)
 
 Prior = tuple[Sequence[Image.Image], np.ndarray | None]
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[int, int]], torch.Tensor]
 OnStep = Callable[[dict[str, Any]], None]
 
 
@@ -132,6 +137,8 @@ def refine(
         missing prior.
     RefineError
         If the loss is no longer a number.
+    OutOfMemory
+        If not even one picture fits. A batch that does not fit goes through the UNet in halves, quarters and so on.
     Cancelled
         When asked to stop.
 
@@ -171,8 +178,8 @@ def refine(
         stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing or models.low_memory))
         _train(models, lora, rows, batches, empty, (captions, priors), settings, on_step, cancelled)
         weights = read_lora(pipeline.unet)
-    about = {"prompt": prompt, "model": models.name, "fingerprint": models.fingerprint, "n_images": len(images),
-             "seed": seed, "settings": settings.to_dict(), "captions": captions}  # fmt: skip
+    about = {"prompt": prompt, "model": models.name, "load": models.recipe, "fingerprint": models.fingerprint,
+             "n_images": len(images), "seed": seed, "settings": settings.to_dict(), "captions": captions}  # fmt: skip
     about |= {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
     return dataclasses.replace(start, lora=weights, tokens=tokens, provenance=about | (provenance or {}))
@@ -276,7 +283,7 @@ class _Batches:
         self.weights = all_alike if masks is None else place_weights(masks, settings.scene_weight, size)
         self.orders = [endless(len(pool.mean), self.generator) for pool in self.pools]
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[int, int]], torch.Tensor]:
+    def next(self) -> Batch:
         """Return latents (B, C, h, w), time ids (B, 6), weights (B, 1, h, w), and two facts of each of B pictures.
 
         These are its pool (0 chosen, 1 prior) with its number there, and whether it goes without caption.
@@ -330,23 +337,80 @@ def _train(
     )
     scaler = torch.amp.GradScaler(models.device.type, enabled=pipeline.unet.dtype == torch.float16)
     vocabulary, diary = Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
-    for _ in range(settings.refine_steps):
-        raise_if_cancelled(cancelled)
-        latents, ids, weights, which, without = batches.next()
+
+    def backward(batch: Batch, unet: Any) -> float:
+        latents, ids, weights, which, without = batch
         told = _each(pipeline, [captions[pool][number] for pool, number in which])
         text = empty.expand(len(which)).where(without, told)
         loss = denoising_loss(
-            pipeline.unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma,
-            weights=weights,
-        )  # fmt: skip
+            unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma, weights=weights
+        )
         scaler.scale(loss).backward()
+        return loss.item()
+
+    at_once = settings.refine_batch_size
+    for _ in range(settings.refine_steps):
+        raise_if_cancelled(cancelled)
+        loss, at_once = _within_memory(backward, batches, pipeline.unet, at_once, trained)
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         vocabulary.pull(rows, settings)
-        diary.write(loss.item(), vocabulary.norms(rows))
+        diary.write(loss, vocabulary.norms(rows))
+
+
+def _within_memory(
+    backward: Callable[[Batch, Any], float], batches: _Batches, unet: Any, at_once: int, trained: list[nn.Parameter]
+) -> tuple[float, int]:
+    """Do the next batch, with half as many pictures in the UNet at once whenever memory runs out.
+
+    Returns the loss, and how many pictures fitted: later batches begin with as many.
+    """
+    batch, state = batches.next(), batches.generator.get_state()
+    while True:
+        try:
+            return backward(batch, unet if at_once >= len(batch[0]) else _InParts(unet, at_once)), at_once
+        except (RuntimeError, MemoryError) as error:
+            if at_once == 1 or not is_out_of_memory(error):
+                raise
+        # outside of `except`, whose traceback holds the tensors that did not fit
+        at_once //= 2
+        batches.generator.set_state(state)  # to the same noise
+        for parameter in trained:
+            parameter.grad = None  # it may have run out in the midst of the backward pass
+        release(batches.device)
+
+
+class _InParts:
+    """A UNet that takes a few pictures of a batch at a time.
+
+    The activations of each part are dropped and computed again in the backward pass, so that those of one part are
+    all that is ever held. Loss and gradients are the whole batch's, up to rounding; a step takes a third longer.
+    """
+
+    def __init__(self, unet: Any, size: int) -> None:
+        self.unet, self.size, self.dtype = unet, size, unet.dtype
+
+    def __call__(
+        self,
+        noisy: torch.Tensor,
+        times: torch.Tensor,
+        *,
+        encoder_hidden_states: torch.Tensor,
+        return_dict: bool,
+        added_cond_kwargs: dict[str, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor]:
+        """As the UNet's: noisy latents (B, C, h, w), times (B,), texts (B, T, D) -> one tensor (B, C, h, w)."""
+        guesses = []
+        for start in range(0, len(noisy), self.size):
+            part = slice(start, start + self.size)
+            told = {"encoder_hidden_states": encoder_hidden_states[part], "return_dict": return_dict}
+            if added_cond_kwargs is not None:
+                told["added_cond_kwargs"] = {key: value[part] for key, value in added_cond_kwargs.items()}
+            guesses += checkpoint(self.unet, noisy[part], times[part], use_reentrant=False, **told)
+        return (torch.cat(guesses),)
 
 
 def _each(pipeline: Any, captions: list[str]) -> Condition:
