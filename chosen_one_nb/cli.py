@@ -204,7 +204,23 @@ def _begun(given: argparse.Namespace) -> Run:
         return run
     if not given.prompt:
         raise RunError("Expected a prompt, or --folder of a run to go on with.")
-    return Run.start(given.prompt, more.models_of(given), _settings(given), given.folder)
+    return _started(given)
+
+
+def _started(given: argparse.Namespace) -> Run:
+    """Begin a run, and say what its sampling means."""
+    from chosen_one_nb.run import Run
+
+    settings, models = _settings(given), more.models_of(given)
+    if given.sampling and not given.quiet:
+        print(more.note_on(given.sampling), file=sys.stderr)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        run = Run.start(given.prompt, models, settings, given.folder)
+    for warning in caught:
+        if warning.category is RuntimeWarning:
+            print(f"warning: {warning.message}", file=sys.stderr)
+    return run
 
 
 def _stored_name(folder: Path) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.settings import Settings
     from chosen_one_nb.workload import Plan
 
-__all__ = ["add_bench", "add_export", "add_machine", "bench_command", "export_command", "models_of"]
+__all__ = ["add_bench", "add_export", "add_machine", "bench_command", "export_command", "models_of", "note_on"]
 
 PATIENCE = 600.0
 """Seconds: what is expected to take longer is only counted, unless asked for with --anyway."""
@@ -45,6 +45,13 @@ def models_of(given: argparse.Namespace, name: str | None = None) -> Models | st
     return load_models(name, **said) if said else name
 
 
+def note_on(sampling: str) -> str:
+    """Say how a sampling preset changes what is drawn."""
+    from chosen_one_nb.settings import SAMPLING
+
+    return f"sampling {sampling}: {SAMPLING[sampling]['note']}"
+
+
 def add_bench(command: argparse.ArgumentParser) -> None:
     """Say what ``bench`` takes."""
     add = command.add_argument
@@ -72,6 +79,8 @@ def bench_command(given: argparse.Namespace) -> int:
     settings = _settings(given)
     costs = plan(_counted(given, settings), settings)
     print(costs, end="\n\n")
+    if given.sampling:
+        print(note_on(given.sampling), end="\n\n")
     speeds = {f"{n:g} asked for": n * 1e12 for n in given.tflops}
     if given.plan:
         print(arithmetic(costs, speeds) if speeds else "", end="\n" if speeds else "")

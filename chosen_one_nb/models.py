@@ -6,6 +6,7 @@ Only safetensors files and stock classes are loaded: no pickles, no code from a 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from chosen_one_nb.loading import ModelError
 from chosen_one_nb.memory import keep_freed_memory
 from chosen_one_nb.pipelines import distil, load_pipeline
 from chosen_one_nb.placement import best_device, best_dtype, device_memory, move
+from chosen_one_nb.settings import SAMPLING, Settings
 
 __all__ = [
     "KNOWN",
@@ -32,6 +34,7 @@ __all__ = [
     "fingerprint",
     "load_models",
     "settle",
+    "warn_unless_distilled",
     "weight_bytes",
 ]
 
@@ -188,6 +191,21 @@ def fingerprint(sources: Sequence[str | Path | None]) -> str:
                     stream.seek(max(0, file.stat().st_size - ENOUGH))
                     digest.update(stream.read())
     return digest.hexdigest()
+
+
+def warn_unless_distilled(models: Models, settings: Settings) -> None:
+    """Warn where settings draw as `Settings.sampled("flash")` does, with models that were not given distilled weights.
+
+    Models that are distilled as they come cannot be told from others, so this is no error.
+    """
+    flash = all(getattr(settings, name) == SAMPLING["flash"][name] for name in ("sampler", "sampling_steps"))
+    if flash and "distilled" not in models.recipe:
+        warnings.warn(
+            "sampling flash: 4 steps without guidance draw blurs unless the models are distilled to few steps. Load "
+            'them with load_models(..., distilled=...), or take sampled("fast").',
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def weight_bytes(*modules: Any) -> int:

@@ -101,11 +101,19 @@ class Run(Painter):
             The prompt is empty, too long, or holds the placeholder token; the folder holds something else.
         StoreError
             The folder cannot be written.
+
+        Warns
+        -----
+        RuntimeWarning
+            Settings for distilled models ("flash"), and models that were loaded without distilled weights.
         """
+        from chosen_one_nb.models import warn_unless_distilled
+
         settings = settings or Settings()
         place = opening.free_folder(prompt) if folder is None else Path(folder).expanduser().resolve()
         opening.check_empty(place)
         models = opening.loaded(models)
+        warn_unless_distilled(models, settings)
         prompt = opening.check_prompt(models, prompt, settings)
         keeper = Lock(store.make_folder(place))
         keeper.acquire()

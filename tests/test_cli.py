@@ -11,6 +11,7 @@ from PIL import Image
 
 from chosen_one_nb import cli, store
 from chosen_one_nb.run import Run
+from chosen_one_nb.settings import SAMPLING
 
 FOX = "a sticker of a fox"
 SMALL = [
@@ -55,6 +56,18 @@ def begin(folder: Path, *more: str) -> int:
 
 def nodes(folder: Path) -> dict[str, Any]:
     return {name: node.stages_done for name, node in Run.open(folder, read_only=True).nodes.items()}
+
+
+def test_a_sampling_preset_says_what_it_changes(folder: Path, models: Any, capsys: pytest.CaptureFixture):
+    """And that the fastest one is for distilled models, unless they were loaded so."""
+    warned = {}
+    for name, sampling in (("fast", "fast"), ("flash", "flash"), ("distilled", "flash")):
+        models.recipe = {"name": "fake"} | ({"distilled": "owner/lora"} if name == "distilled" else {})
+        begin(folder / name, "--sampling", sampling)
+        said = capsys.readouterr().err
+        assert f"sampling {sampling}: {SAMPLING[sampling]['note']}" in said
+        warned[name] = "warning: sampling flash: 4 steps without guidance draw blurs" in said
+    assert warned == {"fast": False, "flash": True, "distilled": False}
 
 
 def test_a_run_goes_to_its_end_and_says_so(folder: Path, capsys: pytest.CaptureFixture):

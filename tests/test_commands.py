@@ -64,8 +64,9 @@ def test_bench_counts_and_measures(model_folder: Path, capsys: pytest.CaptureFix
     less = ["--preset", "quick", "--straight", "1", "--threads", str(torch.get_num_threads())]
     for change in ("n_images=2", "target_cluster_size=1", "min_cluster_size=1", "sampling_steps=1", "refine_steps=1"):
         less += ["--set", change]
-    assert main(["bench", "--models", str(model_folder), "--plan", "--tflops", "1", *less]) == 0
+    assert main(["bench", "--models", str(model_folder), "--plan", "--tflops", "1", "--sampling", "fast", *less]) == 0
     out = capsys.readouterr().out
+    assert "sampling fast: 8 steps: another distribution" in out
     assert "peak expected" in out
     assert "at 1 TFLOP/s (1 asked for): gallery" in out
     assert "straight" not in out

@@ -49,12 +49,12 @@ def sweep_command(given: argparse.Namespace) -> int:
 
 
 def _told(plan: Any, folder: Path) -> str:
-    from chosen_one_nb.settings import SAMPLING
+    from chosen_one_nb.commands import note_on
 
     jobs = plan.jobs()
     pictures = sum(job.settings.n_images for job in jobs)
     what = "whole runs" if plan.do == "run" else f"galleries, {pictures} pictures"
-    note = f"\n{plan.sampling}: {SAMPLING[plan.sampling]['note']}" if plan.sampling else ""
+    note = f"\n{note_on(plan.sampling)}" if plan.sampling else ""
     return (f"{len(plan.prompts)} prompts x {len(plan.combinations())} settings x {len(plan.seeds)} seeds: "
             f"{len(jobs)} {what}, in {folder}{note}")  # fmt: skip
 
