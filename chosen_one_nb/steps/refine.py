@@ -338,7 +338,7 @@ def _train(
     scaler = torch.amp.GradScaler(models.device.type, enabled=pipeline.unet.dtype == torch.float16)
     vocabulary, diary = Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
 
-    def backward(batch: Batch, unet: Any) -> float:
+    def backward(batch: Batch, unet: Any) -> torch.Tensor:
         latents, ids, weights, which, without = batch
         told = _each(pipeline, [captions[pool][number] for pool, number in which])
         text = empty.expand(len(which)).where(without, told)
@@ -346,7 +346,7 @@ def _train(
             unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma, weights=weights
         )
         scaler.scale(loss).backward()
-        return loss.item()
+        return loss.detach()
 
     at_once = settings.refine_batch_size
     for _ in range(settings.refine_steps):
@@ -358,12 +358,16 @@ def _train(
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         vocabulary.pull(rows, settings)
-        diary.write(loss, vocabulary.norms(rows))
+        diary.write(loss.item(), vocabulary.norms(rows))
 
 
 def _within_memory(
-    backward: Callable[[Batch, Any], float], batches: _Batches, unet: Any, at_once: int, trained: list[nn.Parameter]
-) -> tuple[float, int]:
+    backward: Callable[[Batch, Any], torch.Tensor],
+    batches: _Batches,
+    unet: Any,
+    at_once: int,
+    trained: list[nn.Parameter],
+) -> tuple[torch.Tensor, int]:
     """Do the next batch, with half as many pictures in the UNet at once whenever memory runs out.
 
     Returns the loss, and how many pictures fitted: later batches begin with as many.
@@ -387,7 +391,7 @@ class _InParts:
     """A UNet that takes a few pictures of a batch at a time.
 
     The activations of each part are dropped and computed again in the backward pass, so that those of one part are
-    all that is ever held. Loss and gradients are the whole batch's, up to rounding; a step takes a third longer.
+    all that is ever held. Loss and gradients are the whole batch's, up to rounding; a step takes about a third longer.
     """
 
     def __init__(self, unet: Any, size: int) -> None:
