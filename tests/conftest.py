@@ -6,9 +6,6 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# UMAP's first map lets numba tell OpenMP, and so torch, to use all cores from then on, whatever OMP_NUM_THREADS says:
-# with several test processes at once the tiny models are then several times slower
-os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path

@@ -34,6 +34,19 @@ def test_a_map_shows_groups_that_are_there(method):
     assert made.trust[["trustworthiness", "pca_continuity"]].notna().all().all()
 
 
+def test_the_first_map_leaves_torch_the_threads_it_was_given():
+    """In a process of its own: what numba does, it does at its first use."""
+    code = (
+        "import numpy as np, torch\n"
+        "from chosen_one_nb.looking.maps import joint_map\n"
+        "torch.set_num_threads(1)\n"
+        "assert torch.get_num_threads() == 1  # asked once before: torch settles its number when first asked\n"
+        "joint_map({'0': np.random.default_rng(0).standard_normal((20, 4))})\n"
+        "print(torch.get_num_threads())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
 @pytest.mark.parametrize("method", ["pca", "umap"])
 def test_the_same_seed_gives_the_same_map(method):
     one, other = (joint_map({"0": gallery(1)}, method=method, seed=3).positions for _ in range(2))
