@@ -391,7 +391,7 @@ class _InParts:
     """A UNet that takes a few pictures of a batch at a time.
 
     The activations of each part are dropped and computed again in the backward pass, so that those of one part are
-    all that is ever held. Loss and gradients are the whole batch's, up to rounding; a step takes about a third longer.
+    all that is ever held. Loss and gradients are the whole batch's, up to rounding; it costs one more forward pass.
     """
 
     def __init__(self, unet: Any, size: int) -> None:
