@@ -181,18 +181,17 @@ def _spread_out(start: np.ndarray, seed: int) -> np.ndarray:
 
 def _umap(features: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int, gently: bool) -> np.ndarray:
     pace = {"learning_rate": 0.1, "n_epochs": 200} if gently else {}
-    with warnings.catch_warnings():
-        for text in KNOWN_WARNINGS:
-            warnings.filterwarnings("ignore", message=text)
-        from threadpoolctl import threadpool_limits
-        from umap import UMAP  # late: the import alone takes seconds
+    for text in KNOWN_WARNINGS:  # for good: `catch_warnings` in one thread undoes the filters that another one sets
+        warnings.filterwarnings("ignore", message=text)
+    from threadpoolctl import threadpool_limits
+    from umap import UMAP  # late: the import alone takes seconds
 
-        # At its first use numba tells OpenMP, which torch goes by as well, to take all cores from then on; leaving
-        # the block puts back what a person had set. A seeded UMAP works in one thread anyway.
-        with threadpool_limits(1, user_api="openmp"):
-            mapped = UMAP(
-                n_neighbors=max(2, n_neighbors), init=start.astype(np.float32), random_state=seed, n_jobs=1, **pace
-            ).fit_transform(features.astype(np.float32))
+    # At its first use numba tells OpenMP, which torch goes by as well, to take all cores from then on; leaving
+    # the block puts back what a person had set. A seeded UMAP works in one thread anyway.
+    with threadpool_limits(1, user_api="openmp"):
+        mapped = UMAP(
+            n_neighbors=max(2, n_neighbors), init=start.astype(np.float32), random_state=seed, n_jobs=1, **pace
+        ).fit_transform(features.astype(np.float32))
     return np.asarray(mapped, dtype=float)
 
 
