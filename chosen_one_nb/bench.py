@@ -7,18 +7,22 @@ step. Operations come from `chosen_one_nb.workload`.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from chosen_one_nb import store
 from chosen_one_nb.adapters import fresh_lora, wear_lora
 from chosen_one_nb.compiling import uncompiled
+from chosen_one_nb.keeping.drawing import Album, Calls, Drawing
 from chosen_one_nb.latents import CHUNK, decode, latent_size
 from chosen_one_nb.models import Models
 from chosen_one_nb.peak import Peak
@@ -28,11 +32,13 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.generate import Gallery, generate, image_seeds
 from chosen_one_nb.steps.refine import refine
+from chosen_one_nb.sweeping.crew import Crew
 from chosen_one_nb.workload import Plan, gigabytes, plan
 
 __all__ = ["Bench", "Row", "arithmetic", "bench", "matmul_speed"]
 
 PROMPT = "a sticker of a fox"
+SHARED = "gallery, shared"
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,14 @@ class Bench:
     yardstick : float
         Operations per second of a large matrix product here, per processor second on the CPU.
     title : str
+    threads : int
+        Processor threads of PyTorch, in all rows but that of workers, which have one each.
     """
 
     rows: tuple[Row, ...]
     yardstick: float
     title: str
+    threads: int
 
     def __getitem__(self, stage: str) -> Row:
         return next(row for row in self.rows if row.stage == stage)
@@ -93,6 +102,7 @@ class Bench:
         rows = [head, *(self._cells(row) for row in self.rows)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        shared = [self._of_workers(row) for row in self.rows if row.stage == SHARED]
         both = [sum(self[f"{start}{name}"].busy for name in ("gallery", "refine")) for start in ("", "straight ")]
         return "\n".join(
             [
@@ -102,8 +112,13 @@ class Bench:
                 f"gallery: {self.times_ideal('gallery'):.2f} times FLOPs / peak",
                 f"against straight use: gallery {self.gain('gallery'):.1f}x, refine {self.gain('refine'):.1f}x, "
                 f"both {both[1] / both[0]:.1f}x",
+                *shared,
             ]
         )
+
+    def _of_workers(self, row: Row) -> str:
+        alone = self["straight gallery"].seconds
+        return f"by the clock, {row.work}: {alone / row.seconds:.1f}x straight use, which had {self.threads} threads"
 
     def _cells(self, row: Row) -> tuple[str, ...]:
         speed = row.flops / row.busy if row.busy else 0.0
@@ -114,7 +129,14 @@ class Bench:
         )  # fmt: skip
 
 
-def bench(models: Models, settings: Settings, *, straight: int = 4, say: Callable[[str], None] | None = None) -> Bench:
+def bench(
+    models: Models,
+    settings: Settings,
+    *,
+    straight: int = 4,
+    workers: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Bench:
     """Measure an iteration's stages, and the same work by straight use.
 
     Parameters
@@ -125,6 +147,8 @@ def bench(models: Models, settings: Settings, *, straight: int = 4, say: Callabl
         `n_images` and `refine_steps` say how much is measured.
     straight : int
         Pictures and training steps of straight use that are measured; its rows are scaled to the same work.
+    workers : int, optional
+        Also draw the gallery by this many processes of one thread each, which load the models by name.
     say : callable, optional
         Told what is being measured.
 
@@ -162,7 +186,10 @@ def bench(models: Models, settings: Settings, *, straight: int = 4, say: Callabl
     row("refine", costs["refine"].work, costs["refine"].flops, lambda: refine(
         models, few, alone, prompt=PROMPT, latents=gallery.latents[: len(few)]))  # fmt: skip
     rows += _straight(models, settings, costs, gallery, straight, tell)
-    return Bench(tuple(rows), yardstick, costs.title)
+    if workers:
+        tell(SHARED)
+        rows.append(_shared_out(models, settings, costs, workers))
+    return Bench(tuple(rows), yardstick, costs.title, torch.get_num_threads())
 
 
 def matmul_speed(device: torch.device, dtype: torch.dtype, *, n: int | None = None) -> float:
@@ -192,6 +219,20 @@ def arithmetic(costs: Plan, speeds: dict[str, float]) -> str:
         parts = [f"{what} {flops / speed:,.1f} s" for what, flops in work.items()]
         lines.append(f"at {speed / 1e12:g} TFLOP/s ({name}): {', '.join(parts)}")
     return "\n".join(lines)
+
+
+def _shared_out(models: Models, settings: Settings, costs: Plan, n: int) -> Row:
+    """The gallery by n workers, to the last picture's file; from when their models are loaded."""
+    few = settings.replace(n_images=max(2, n), batch_size=1, min_cluster_size=0, target_cluster_size=1)
+    with tempfile.TemporaryDirectory() as folder, Crew(n) as crew:
+        place = Path(folder)
+        for name, asked in (("few", few), ("all", settings)):
+            album = Album(store.make_folder(place / name) / "gallery", place / name)
+            begun = time.perf_counter()
+            drawing = Drawing(PROMPT, image_seeds(asked, 0), asked)
+            crew.draw(drawing, album, lambda: models, models.fingerprint, Calls())
+            seconds = time.perf_counter() - begun
+    return Row(SHARED, f"{settings.n_images} pictures by {n} workers", seconds, n * seconds, costs.gallery)
 
 
 def _timed(device: torch.device, do: Callable[[], Any]) -> tuple[Any, float, float, int | None]:

@@ -234,7 +234,8 @@ def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Sett
     """The settings asked for; without a preset, on top of the stored ones."""
     from chosen_one_nb.settings import Settings
 
-    start = Settings.preset(given.preset) if given.preset else stored or Settings()
+    fresh = given.preset or (None if stored else Settings.preset_for(given.models or "menagerie"))
+    start = Settings.preset(fresh) if fresh else stored
     start = start.sampled(given.sampling) if given.sampling else start
     changes = dict(assignment(text) for text in given.set)
     if given.iterations is not None:

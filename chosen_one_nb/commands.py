@@ -57,11 +57,12 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add_machine(command)
     add("--random", metavar="NAME", help="random weights of full size, without a download: sdxl or sd15")
-    add("--preset", default="menagerie", help="settings: menagerie, paper or quick (default: menagerie)")
+    add("--preset", help="settings: menagerie, paper or quick (default: the one that the models go with)")
     add("--sampling", help="sampling on top of the preset: paper, standard, fast or flash")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated")
     add("--straight", type=int, default=4, metavar="N", help="pictures and steps of straight use measured (default: 4)")
     add("--threads", type=int, metavar="N", help="processor threads of PyTorch (default: its own choice)")
+    add("--workers", type=int, metavar="N", help="also draw the gallery by N processes of one thread each")
     add("--plan", action="store_true", help="only count: operations and memory, without running anything")
     add("--anyway", action="store_true", help=f"run even what is expected to take over {PATIENCE / 60:.0f} minutes")
     add("--tflops", type=float, action="append", default=[], metavar="N", help="say what it takes at this many TFLOP/s")
@@ -72,8 +73,11 @@ def bench_command(given: argparse.Namespace) -> int:
     import torch
 
     from chosen_one_nb.bench import arithmetic, bench, matmul_speed
+    from chosen_one_nb.loading import ModelError
     from chosen_one_nb.workload import plan
 
+    if given.workers and given.random:
+        raise ModelError("--workers: processes load models by name, and random ones have none. Leave one of them out.")
     if given.threads:
         torch.set_num_threads(given.threads)
     settings = _settings(given)
@@ -93,7 +97,7 @@ def bench_command(given: argparse.Namespace) -> int:
               f"at least (--anyway runs it, --set n_images=N makes it smaller). By arithmetic:")  # fmt: skip
         print(arithmetic(costs, {"a matrix product here": here, **speeds}))
         return 0
-    print(bench(_whole(given), settings, straight=given.straight, say=_say))
+    print(bench(_whole(given), settings, straight=given.straight, workers=given.workers, say=_say))
     if speeds:
         print(arithmetic(costs, speeds))
     return 0
@@ -111,7 +115,7 @@ def _settings(given: argparse.Namespace) -> Settings:
     from chosen_one_nb.cli import assignment
     from chosen_one_nb.settings import Settings
 
-    settings = Settings.preset(given.preset)
+    settings = Settings.preset(given.preset or Settings.preset_for(given.random or given.models or "menagerie"))
     settings = settings.sampled(given.sampling) if given.sampling else settings
     return settings.replace(**dict(assignment(text) for text in given.set))
 

@@ -27,7 +27,10 @@ SINGLE_FILE = {
         PIPELINES[0],
         "stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",
     ),
-    "cond_stage_model.transformer.": (PIPELINES[1], "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "cond_stage_model.transformer.": (
+        PIPELINES[1],
+        "stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    ),
 }
 """By what tensors' names begin with: the class of a single-file checkpoint, and whose configuration it goes with."""
 

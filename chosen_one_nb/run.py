@@ -87,7 +87,7 @@ class Run(Painter):
         models : Models, str or Path
             The models, or the name or folder to load them from.
         settings : Settings, optional
-            None takes the ``menagerie`` preset.
+            None takes the preset that the models go with: ``menagerie`` for the bundled ones, ``paper`` for others.
         folder : str or Path, optional
             A new or empty folder; None makes ``runs/<prompt>``.
 
@@ -109,10 +109,10 @@ class Run(Painter):
         """
         from chosen_one_nb.models import warn_unless_distilled
 
-        settings = settings or Settings()
         place = opening.free_folder(prompt) if folder is None else Path(folder).expanduser().resolve()
         opening.check_empty(place)
         models = opening.loaded(models)
+        settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
         prompt = opening.check_prompt(models, prompt, settings)
         keeper = Lock(store.make_folder(place))

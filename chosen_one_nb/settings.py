@@ -311,6 +311,17 @@ class Settings:
             raise SettingsError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}.")
         return cls().replace(**{**PRESETS[name], **changes})
 
+    @classmethod
+    def preset_for(cls, models: str) -> str:
+        """Name the preset that models go with: `menagerie` for the bundled miniature, `paper` for all others.
+
+        Examples
+        --------
+        >>> Settings.preset_for("menagerie"), Settings.preset_for("sdxl")
+        ('menagerie', 'paper')
+        """
+        return "menagerie" if models == "menagerie" else "paper"
+
     def sampled(self, name: str) -> Settings:
         """Return a copy that draws by a sampling preset; `SAMPLING` says what each does.
 

@@ -133,6 +133,7 @@ def fake_models(name: str = "fake", fingerprint: str = "f" * 64) -> Any:
         name=name,
         fingerprint=fingerprint,
         recipe={"name": name},
+        machine={"device": "cpu", "dtype": "float32"},
         device=torch.device("cpu"),
         drawn=[],
         refined=[],

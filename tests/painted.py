@@ -55,6 +55,7 @@ MODELS = SimpleNamespace(
     name="painted",
     fingerprint="painted",
     recipe={"name": "painted"},
+    machine={"device": "cpu", "dtype": "float32"},
 )
 
 

@@ -41,7 +41,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Any:
     fakes.install(monkeypatch)
     monkeypatch.setattr(chosen_one_nb.workload, "plan", lambda models, settings: f"plan of {settings.n_images}")
     found = fakes.fake_models()
-    monkeypatch.setattr(chosen_one_nb.models, "load_models", lambda name: found)
+    monkeypatch.setattr(chosen_one_nb.models, "load_models", lambda name, **machine: found)
     return found
 
 

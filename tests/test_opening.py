@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from chosen_one_nb.adapters import wear_tokens
-from chosen_one_nb.keeping.opening import check_prompt
+from chosen_one_nb.keeping.opening import check_prompt, manifest, reloaded
 from chosen_one_nb.prompts import PromptError
 from chosen_one_nb.prompts import check_prompt as check_text
 from chosen_one_nb.settings import Settings
@@ -25,3 +25,20 @@ def test_a_prompt_is_refused_at_the_start_if_its_caption_will_be_too_long(models
         check_text(models.pipeline, settings.caption(fits.strip()))
         with pytest.raises(PromptError, match=f"got {limit + 1}"):
             check_text(models.pipeline, settings.caption(fits + "fox"))
+
+
+def test_a_run_reopened_on_such_a_device_works_in_the_precision_it_was_made_in(monkeypatch):
+    asked = []
+    monkeypatch.setattr("chosen_one_nb.models.load_models", lambda **given: asked.append(given))
+    recorded = {"name": "sdxl", "load": {"name": "sdxl"}, "machine": {"device": "cuda", "dtype": "float16"}}
+    for device in ("cuda", "cpu"):
+        monkeypatch.setattr("chosen_one_nb.placement.best_device", lambda device=device: torch.device(device))
+        reloaded(recorded)
+    reloaded({"name": "menagerie", "load": {}})  # as a run of earlier says it
+    assert asked == [{"name": "sdxl", "dtype": "float16"}, {"name": "sdxl"}, {"name": "menagerie"}]
+
+
+def test_a_run_records_where_and_in_what_precision_it_is_made(models):
+    assert manifest("a fox", models, Settings())["models"]["machine"] == {
+        key: models.machine[key] for key in ("device", "dtype") if key in models.machine
+    }

@@ -19,6 +19,7 @@ from chores import environment, note
 from chosen_one_nb import cli, store
 from chosen_one_nb.keeping.drawing import Album, Calls, Drawing, blocks, draw
 from chosen_one_nb.run import Run
+from chosen_one_nb.settings import Settings
 from chosen_one_nb.sweeping import crew as crews
 from chosen_one_nb.sweeping import tasks
 from chosen_one_nb.sweeping.command import workers_of
@@ -102,11 +103,13 @@ def test_the_bundled_example_is_a_plan():
 def faked(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Steps that take no time, done in this process."""
     import chosen_one_nb.keeping.opening
+    import chosen_one_nb.workload
 
     fakes.install(monkeypatch)
     models = fakes.fake_models("menagerie")
     monkeypatch.setattr(tasks, "models_of", lambda name: models)
     monkeypatch.setattr(chosen_one_nb.keeping.opening, "check_prompt", lambda models, prompt, settings: prompt)
+    monkeypatch.setattr(chosen_one_nb.workload, "plan", lambda models, settings: f"{settings.batch_size} at once")
     with joblib.parallel_config(backend="sequential"):
         yield models
 
@@ -124,6 +127,27 @@ def test_a_sweep_gives_a_table_and_goes_on(faked: Any, tmp_path: Path):
     again = sweep(Plan(**FOX), tmp_path)
     assert faked.drawn == []
     assert again["distance"].tolist() == table["distance"].tolist()
+
+
+def test_a_sweep_says_first_what_its_largest_job_needs(faked: Any, tmp_path: Path):
+    said: list[str] = []
+    sweep(Plan(prompts=["a fox"], preset="quick", vary={"batch_size": [2, 8, 4]}), tmp_path, say=said.append)
+    assert said == ["Each worker: 8 at once"]
+
+
+def test_a_plan_without_a_preset_takes_the_models_own():
+    assert Plan(prompts=["a fox"]).jobs()[0].settings == Settings.preset("menagerie")
+    assert Plan(prompts=["a fox"], models="sdxl").jobs()[0].settings == Settings.preset("paper")
+    assert Plan(prompts=["a fox"], models="sdxl", preset="quick").jobs()[0].settings == Settings.preset("quick")
+
+
+def test_where_answers_come_all_together_tasks_are_given_out_in_portions():
+    with joblib.parallel_config(backend="threading", n_jobs=1), Crew(1) as crew:
+        crew._streams, given = False, []
+        done = crew.do([partial(given.append, i) for i in range(10)])
+        next(done)
+        assert given == [0, 1, 2, 3]  # a portion of four for the one worker, not all ten
+        assert [number for number, _ in done] == list(range(1, 10))
 
 
 def test_a_longer_plan_draws_only_what_is_new(faked: Any, tmp_path: Path):

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import gc
 import importlib.machinery
+import re
 import sys
 import types
 from typing import Any
@@ -98,11 +99,15 @@ def test_a_plan_says_what_to_lower(full_size: Any) -> None:
 
 def test_a_bench_of_tiny_models(models: Any, quick: Any) -> None:
     before = {key: value.clone() for key, value in models.pipeline.text_encoder.state_dict().items()}
-    found = bench(models, quick.replace(refine_steps=2, sampling_steps=2), straight=1)
+    found = bench(models, quick.replace(refine_steps=2, sampling_steps=2), straight=1, workers=2)
     assert [row.stage for row in found.rows] == [
-        "gallery", "  decode", "embed", "refine", "straight gallery", "straight refine",
+        "gallery", "  decode", "embed", "refine", "straight gallery", "straight refine", "gallery, shared",
     ]  # fmt: skip
-    assert all(row.busy > 0 and row.flops > 0 and row.peak for row in found.rows)
+    assert re.search(
+        rf"by the clock, .* by 2 workers: [\d.]+x straight use, which had {found.threads} threads", str(found)
+    )
+    assert all(row.busy > 0 and row.flops > 0 for row in found.rows)
+    assert all(row.peak for row in found.rows[:-1])
     assert found.gain("gallery") > 1
     assert "times FLOPs / peak" in str(found)
     after = models.pipeline.text_encoder.state_dict()

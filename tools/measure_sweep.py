@@ -61,7 +61,7 @@ def crew_of(n: int, settings: Settings) -> tuple[float, float]:
             album = Album(store.make_folder(place / name) / "gallery", place / name)
             drawing = Drawing(PROMPT, np.arange(chosen.n_images), chosen)
             begun = time.perf_counter()
-            shards = [Shard(drawing, album, "menagerie", prepared.value, block) for block in blocks(drawing)]
+            shards = [Shard(drawing, album, "menagerie", prepared.value[0], block) for block in blocks(drawing)]
             done = [answer for _, answer in crew.do(shards)]
             seconds = time.perf_counter() - begun
     return seconds, sum(answer.cpu for answer in done)

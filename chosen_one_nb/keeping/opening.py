@@ -94,10 +94,17 @@ def loaded(models: Models | str | Path) -> Models:
 
 
 def reloaded(recorded: dict[str, Any]) -> Models:
-    """Load the models that a manifest records, Hub ids at the commit they were loaded at."""
-    from chosen_one_nb.models import load_models
+    """Load the models that a manifest records, Hub ids at the commit they were loaded at.
 
-    return load_models(**(recorded.get("load") or {"name": recorded["name"]}))
+    In the precision recorded, where the device is of the same kind: what a GPU computes in half precision, a processor
+    hardly can.
+    """
+    from chosen_one_nb.models import load_models
+    from chosen_one_nb.placement import best_device
+
+    machine = recorded.get("machine") or {}
+    again = {"dtype": machine["dtype"]} if machine.get("device") == best_device().type else {}
+    return load_models(**(recorded.get("load") or {"name": recorded["name"]}), **again)
 
 
 def manifest(prompt: str, models: Models, settings: Settings) -> dict[str, Any]:
@@ -105,7 +112,12 @@ def manifest(prompt: str, models: Models, settings: Settings) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "prompt": prompt,
-        "models": {"name": str(models.name), "fingerprint": models.fingerprint, "load": models.recipe},
+        "models": {
+            "name": str(models.name),
+            "fingerprint": models.fingerprint,
+            "load": models.recipe,
+            "machine": {key: value for key, value in models.machine.items() if key in ("device", "dtype")},
+        },
         "settings": settings.to_dict(),
         "versions": {"python": platform.python_version(), "system": platform.platform()} | _versions(),
         "made": store.now(),

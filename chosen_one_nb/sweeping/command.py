@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def sweep_command(given: argparse.Namespace) -> int:
     if given.check:
         return 0
     with workers_of(given.backend, given.workers, given.address), _Progress(given.quiet) as on_progress:
-        table = sweep(plan, folder, workers=given.workers, threads=given.threads, on_progress=on_progress)
+        say = None if given.quiet else partial(print, file=sys.stderr, flush=True)
+        table = sweep(plan, folder, workers=given.workers, threads=given.threads, on_progress=on_progress, say=say)
     print(table.drop(columns="folder").to_string(index=False, float_format="{:.3f}".format, na_rep=""))
     print(folder / "table.csv")
     return 1 if (table["error"] != "").any() else 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Crew", "SweepError"]
 
+PORTION = 4  # tasks of each worker that are given out at once where answers come all together, as Ray's do
 ROUNDS = 3  # that may go by without a single task done, before giving up
 
 
@@ -100,7 +101,10 @@ class Crew:
             return_as="generator_unordered" if self._streams else "list",
             **({"backend": self._own} if self._own is not None else {}),
         )  # fmt: skip
-        yield from parallel(delayed(numbered)(i, task, self.threads) for i, task in list(tasks.items()))
+        every = list(tasks.items())
+        portion = max(1, len(every)) if self._streams else PORTION * self.n
+        for start in range(0, len(every), portion):
+            yield from parallel(delayed(numbered)(i, task, self.threads) for i, task in every[start : start + portion])
 
     def draw(
         self, drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, calls: Calls

@@ -66,8 +66,8 @@ class Plan:
         Settings and the values each is to take; all combinations are done.
     settings : dict
         Settings that are the same in all jobs.
-    preset : str
-        What the settings start from.
+    preset : str, optional
+        What the settings start from; None is the preset that the models go with.
     do : {"gallery", "run"}
         Draw the first gallery of each, or carry the whole method through.
     models : str
@@ -94,7 +94,7 @@ class Plan:
     seeds: Sequence[int] = (0,)
     vary: dict[str, Sequence[Any]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    preset: str = "menagerie"
+    preset: str | None = None
     do: str = "gallery"
     models: str = "menagerie"
     load: dict[str, Any] = field(default_factory=dict)
@@ -103,10 +103,12 @@ class Plan:
     def __post_init__(self) -> None:
         _check_prompts(self.prompts)
         _check_distinct("seeds", self.seeds, "a list of whole numbers from 0", lambda seed: _whole(seed) and seed >= 0)
-        for name, kind in (("vary", dict), ("settings", dict), ("load", dict), ("preset", str), ("models", str)):
+        for name, kind in (("vary", dict), ("settings", dict), ("load", dict), ("models", str)):
             if not isinstance(getattr(self, name), kind):
                 expected = "an object" if kind is dict else "a text"
                 raise PlanError(f"{name}: expected {expected}, got {getattr(self, name)!r}.")
+        if not isinstance(self.preset, str | None):
+            raise PlanError(f"preset: expected a text, got {self.preset!r}.")
         if self.do not in KINDS:
             raise PlanError(f"do: expected one of {', '.join(map(repr, KINDS))}, got {self.do!r}.")
         _check_load(self.load)
@@ -151,7 +153,7 @@ class Plan:
         ]
 
     def _settings(self, varied: dict[str, Any], **more: Any) -> Settings:
-        start = Settings.preset(self.preset)
+        start = Settings.preset(self.preset or Settings.preset_for(self.models))
         start = start if self.sampling is None else start.sampled(self.sampling)
         return start.replace(**self.settings, **varied, **more)
 

@@ -42,7 +42,7 @@ def sweep(
     on_progress : callable, optional
         Told after each shard: `stage`, `done`, `total`, `unit`.
     say : callable, optional
-        Told when a worker died.
+        Told the memory plan of the job that needs most, and when a worker died.
 
     Returns
     -------
@@ -65,6 +65,8 @@ def sweep(
     try:
         with Crew(workers, threads=threads, say=say) as crew:
             work = _Work(plan, place, crew, on_progress)
+            if say is not None:
+                say(f"Each worker: {work.memory}")
             table = work.runs() if plan.do == "run" else work.galleries()
         store.write_bytes(place / "table.csv", table.to_csv(index=False).encode())
         store.write_json(place / "plan.json", plan.to_dict())
@@ -81,11 +83,11 @@ class _Work:
         self.jobs = plan.jobs()
         self.took = {job.folder: [0.0, 0.0] for job in self.jobs}
         self.errors: dict[Path, str] = {}
-        self.fingerprint = self._prepared()
+        self.fingerprint, self.memory = self._prepared()
         for job in self.jobs:
             store.make_folder(place / job.folder)
 
-    def _prepared(self) -> str:
+    def _prepared(self) -> tuple[str, str]:
         """Let one worker load the models and check the prompts, before anything is drawn."""
         asked = tuple((job.prompt, job.settings) for job in self.jobs if job.settings.seed == self.plan.seeds[0])
         [(_, done)] = self.crew.do([Prepare(self.plan.loads, asked)])

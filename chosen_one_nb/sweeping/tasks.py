@@ -87,7 +87,7 @@ def _threads(n: int | None) -> Iterator[None]:
 
 def load_of(models: Models) -> dict[str, Any]:
     """Return what a worker must be told to load these very models: sources, precision, device, and the switches."""
-    return {"name": models.name, **models.recipe, **getattr(models, "machine", {})}
+    return {"name": models.name, **models.recipe, **models.machine}
 
 
 def models_of(load: Load) -> Models:
@@ -118,19 +118,26 @@ def same_models(load: Load, fingerprint: str) -> Models:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Load the models and check every prompt with its caption; returns the models' fingerprint."""
+    """Load the models and check every prompt with its caption; returns their fingerprint, and what it will take."""
 
     models: Load
     asked: tuple[tuple[str, Settings], ...]
 
-    def __call__(self) -> str:
+    def __call__(self) -> tuple[str, str]:
         """Do it."""
         from chosen_one_nb.keeping.opening import check_prompt
+        from chosen_one_nb.workload import plan
 
         models = models_of(self.models)
         for prompt, settings in self.asked:
             check_prompt(models, prompt, settings)
-        return models.fingerprint
+        largest = max((settings for _, settings in self.asked), key=_room)
+        return models.fingerprint, str(plan(models, largest))
+
+
+def _room(settings: Settings) -> tuple[int, int, int]:
+    """What decides how much memory a job needs, as far as settings do."""
+    return settings.image_size or 0, settings.batch_size, settings.refine_batch_size
 
 
 @dataclass(frozen=True)
