@@ -1,7 +1,8 @@
 """Take the pictures of the explorer for the README: ``python tools/screenshots.py [--out FOLDER] [--every]``.
 
 A copy of the bundled run is opened in JupyterLab in Chromium and used as a person would. With ``--every`` the states
-that the README does not show are kept too, to be looked at.
+that the README does not show are kept too, to be looked at. With ``--lesson`` it is the explorer of lesson 03, after
+that lesson's own cells, and the picture is the one that the lesson shows.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +23,8 @@ CELLS = [
     "from chosen_one_nb import Explorer, Run\nrun = Run.example('fox')",
     "explorer = Explorer(run)\nexplorer",
 ]
-README = ("explorer", "explorer_dark", "explorer_compare")
+LESSON = ROOT / "notebooks" / "03_spurious_attributes.ipynb"
+KEPT = ("explorer", "explorer_dark", "explorer_compare", "explorer_shares")
 MARGIN = 4
 WIDE, NARROW = (1600, 2700), (820, 3200)
 POINT = """(index) => {
@@ -115,23 +118,40 @@ def photograph(camera: Camera) -> None:
     camera.keep("narrow")
 
 
+def cells_of_the_lesson() -> list[str]:
+    """Give the lesson's code down to its explorer."""
+    sources = [cell.source for cell in nbformat.read(LESSON, as_version=4).cells if cell.cell_type == "code"]
+    return sources[: 1 + next(i for i, source in enumerate(sources) if "Explorer(run)" in source)]
+
+
+def photograph_shares(camera: Camera) -> None:
+    """Keep the cards, and the table of what the chosen cluster shares."""
+    camera.find(".chosen-card .chosen-shares").filter(has_text="not asked for").first.wait_for()
+    camera.settled()
+    camera.page.locator(".chosen-explorer").evaluate(
+        "explorer => explorer.scrollIntoView()"
+    )  # below the lesson's cells
+    camera.keep("explorer_shares", first=".chosen-map", last=".chosen-attributes")
+
+
 def main() -> None:
     """Open, photograph, close."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "pictures")
     parser.add_argument("--every", action="store_true", help="keep the states that the README does not show too")
+    parser.add_argument("--lesson", action="store_true", help="the explorer of lesson 03 instead")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        lab.write_notebook(place / "explorer.ipynb", CELLS)
+        lab.write_notebook(place / "explorer.ipynb", cells_of_the_lesson() if asked.lesson else CELLS)
         with lab.server(place) as address, lab.browser() as chromium:
             notebook = lab.Notebook(chromium, address, "explorer.ipynb", width=WIDE[0], height=WIDE[1])
             notebook.page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
             notebook.run_all()
-            camera = Camera(notebook, asked.out, () if asked.every else README)
+            camera = Camera(notebook, asked.out, () if asked.every else KEPT)
             camera.find(".chosen-map .scatterlayer .point").first.wait_for()
-            photograph(camera)
+            (photograph_shares if asked.lesson else photograph)(camera)
 
 
 if __name__ == "__main__":
