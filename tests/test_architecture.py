@@ -45,3 +45,11 @@ def test_no_branch_asks_for_the_miniature():
     for path in modules("steps/", "looking/", "keeping/", "widgets/"):
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
         assert not {name for name in names if "toy" in name.lower() or "menagerie" in name.lower()}, path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_pitfall_22_only_what_libraries_publish_is_imported(path):
+    """What begins with an underscore may go in any release; two of PyTorch's own have no public place yet."""
+    without = ("torch.utils._python_dispatch", "torch.utils._pytree", "chosen_one_nb", "__future__")
+    foreign = {name for name in imports(path) if not name.startswith(without)}
+    assert not [name for name in foreign if any(part.startswith("_") for part in name.split("."))]

@@ -310,3 +310,15 @@ def test_damaged_folders_are_told(character: Character, tmp_path: Path, damage: 
     damage(character.save(tmp_path))
     with pytest.raises(CharacterError, match=message):
         Character.load(tmp_path)
+
+
+def test_pitfall_11_encoders_of_either_build_take_the_rows_and_no_lora(models: Any, character: Character) -> None:
+    """One class keeps its layers under `.text_model`, the other one no longer does; nothing may depend on it."""
+    encoders = models.pipeline.text_encoder, models.pipeline.text_encoder_2
+    assert [hasattr(encoder, "text_model") for encoder in encoders] == [False, True]
+    before = [[name for name, _ in encoder.named_parameters()] for encoder in encoders]
+    with character.on(models.pipeline):
+        for encoder in encoders:
+            assert encoder.get_input_embeddings().rows.shape == (1, encoder.config.hidden_size)
+            assert not [name for name, _ in encoder.named_parameters() if "lora" in name]
+    assert [[name for name, _ in encoder.named_parameters()] for encoder in encoders] == before

@@ -19,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from chosen_one_nb.looking.foreground import find_figure
+from chosen_one_nb.looking.foreground import cut_out, find_figure
 from chosen_one_nb.menagerie import vae as autoencoder
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.data import HELD_OUT, held_out
@@ -107,17 +107,36 @@ def open_rows(
 
 
 def identity_rows(models: Models, n: int, size: int) -> list[Row]:
-    """How often one identity in two scenes is closer than one of them and another identity of the same kind."""
+    """How often one identity in two scenes is closer than one of them and another identity of the same kind.
+
+    By the class token of whole pictures, and by figures that the patch tokens find and the extractor then sees cut out,
+    which is what the preset makes its clusters of.
+    """
     rng = Random(HELD_OUT + 2)
     triples = []
     for _ in range(n):
         truth = world.sample(rng)
         other = world.sample(rng, kind=truth["kind"])
         triples += [truth, world.new_scene(truth, rng), other]
-    features = unit(models.extractor([world.render(truth, size).image for truth in triples]).cls)
-    anchor, same, other = features[0::3], features[1::3], features[2::3]
-    closer = np.linalg.norm(anchor - same, axis=1) < np.linalg.norm(anchor - other, axis=1)
-    return [("dino", "same identity closer than another of its kind", float(closer.mean()))]
+    drawn = [world.render(truth, size).image for truth in triples]
+    seen = models.extractor(drawn, patches=True)
+    found = find_figure(seen.patches, seen.grid)
+    cut = models.extractor(pictures(cut_out(drawn, found)[0]), patches=True).patches
+    name = "same identity closer than another of its kind"
+    return [
+        ("dino", name, closer(unit(seen.cls))),
+        ("dino", f"{name}, figures cut out", closer(found.seen_alone(cut, cut).figure)),
+    ]
+
+
+def closer(features: np.ndarray) -> float:
+    """How often the first of three features (3 n, D) is nearer to the second than to the third.
+
+    >>> closer(np.array([[0.0], [1.0], [2.0], [0.0], [5.0], [4.0]]))
+    0.5
+    """
+    first, same, other = features[0::3], features[1::3], features[2::3]
+    return float((np.linalg.norm(first - same, axis=1) < np.linalg.norm(first - other, axis=1)).mean())
 
 
 def mask_rows(models: Models, n: int, size: int) -> list[Row]:
