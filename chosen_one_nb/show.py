@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from chosen_one_nb import store
-from chosen_one_nb.looking.charts import curve_chart, font, picture
+from chosen_one_nb.looking.charts import colour_of, curve_chart, font, picture
 
 if TYPE_CHECKING:
     from chosen_one_nb.keeping.node import Node
@@ -156,6 +157,42 @@ def proof_sheet(proof: Persistence, *, tile: int = 64) -> Image.Image:
             captions += [words, *[""] * half]
     title = f"Asked: {', '.join(proof.pictures)}" if proof.pictures else "Nothing to prove: no opposite is known."
     return contact_sheet(images, columns=2 * (half + 1), tile=tile, captions=captions, title=title)
+
+
+def map_sheet(
+    positions: np.ndarray, images: Sequence[Image.Image], labels: Sequence[int] = (), *, size: int = 640, tile: int = 44
+) -> Image.Image:
+    """Put each picture at its place on a map of the features.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (N, 2)
+        As `chosen_one_nb.looking.maps.joint_map` gives them; the second axis points upwards.
+    images : sequence of N PIL.Image
+    labels : sequence of N int, optional
+        Clusters: a picture's frame has its cluster's colour.
+    size : int
+        Width and height in pixels.
+    tile : int
+        Side of each picture, in pixels.
+
+    Returns
+    -------
+    PIL.Image
+        RGB.
+    """
+    room = size - tile - 2 * GAP
+    low, span = positions.min(axis=0), max(float(np.ptp(positions, axis=0).max()), 1e-9)
+    places = ((positions - low) / span * room + GAP).round().astype(int)
+    sheet = Image.new("RGB", (size, size), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (x, y) in enumerate(places):
+        corner = int(x), int(size - tile - y)
+        sheet.paste(fitted(images[i], tile), corner)
+        if len(labels):
+            box = (corner[0] - 2, corner[1] - 2, corner[0] + tile + 1, corner[1] + tile + 1)
+            pen.rectangle(box, outline=colour_of(int(labels[i])), width=3)
+    return sheet
 
 
 def before_and_after(first: Sequence[Image.Image], after: Sequence[Image.Image], *, tile: int = 96) -> Image.Image:

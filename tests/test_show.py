@@ -296,3 +296,19 @@ def test_everything_is_written_at_once(run: Run, tmp_path: Path):
     assert [path.name for path in paths] == ["gallery-0.png", "gallery-1.png", "gallery-0b.png", "gallery-1b.png",
                                              "distance.png", "contexts.png", "report.html"]  # fmt: skip
     assert all(path.stat().st_size > 500 for path in paths)
+
+
+def test_a_map_shows_each_picture_at_its_place():
+    """Red lies lowest and leftmost, blue highest and rightmost; the frame is of the cluster's colour."""
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    sheet = show.map_sheet(np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]), pictures, [0, 1, -1], size=200, tile=20)
+    assert sheet.size == (200, 200)
+    assert [sheet.getpixel(at) for at in ((14, 186), (100, 100), (186, 14))] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    frames = [sheet.getpixel(at) for at in ((2, 186), (198 - 2, 2))]
+    assert frames[0] == Image.new("RGB", (1, 1), charts.colour_of(0)).getpixel((0, 0))
+    assert sheet.getpixel((14, 14)) == (255, 255, 255)
+
+
+def test_a_map_of_pictures_in_one_place():
+    sheet = show.map_sheet(np.zeros((2, 2)), [Image.new("RGB", (8, 8), "red")] * 2, size=100, tile=20)
+    assert sheet.getpixel((14, 86)) == (255, 0, 0)
