@@ -178,14 +178,14 @@ def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
     if quiet or run.next_stage is None:
         yield
         return
-    from chosen_one_nb import workload
     from chosen_one_nb.peak import Peak
+    from chosen_one_nb.workload import gigabytes
 
-    print(workload.plan(run.models, run.root.settings), file=sys.stderr)
+    print(run.plan(run.root), file=sys.stderr)
     with Peak(run.models.device) as peak:
         yield
     if peak.bytes:
-        print(f"peak measured: {workload.gigabytes(peak.bytes)}", file=sys.stderr)
+        print(f"peak measured: {gigabytes(peak.bytes)}", file=sys.stderr)
 
 
 def _begun(given: argparse.Namespace) -> Run:

@@ -636,8 +636,30 @@ def test_looking_closer_sends_the_full_picture(explorer):
 
 
 def test_settings_show_symbols_and_sources(explorer):
-    assert "d_min-c" in explorer.settings.ui.value
-    assert "class='is-changed'" in explorer.settings.ui.value
+    assert "d_min-c" in explorer.settings.table.value
+    assert "class='is-changed'" in explorer.settings.table.value
+
+
+def test_what_an_iteration_takes_is_counted_when_asked(explorer, monkeypatch):
+    asked = []
+    monkeypatch.setattr("chosen_one_nb.workload.plan", lambda models, settings: asked.append(settings) or "9 GB <peak>")
+    assert explorer.settings.plan.value == ""
+    explorer.settings.count.click()
+    explorer.later.settle()
+    explorer.refresh()
+    assert explorer.settings.plan.value == "<pre>9 GB &lt;peak&gt;</pre>"
+    assert asked == [explorer.node.settings]
+
+
+def test_why_it_cannot_be_counted_is_said(explorer, monkeypatch):
+    def fail(models, settings):
+        raise OSError("no room")
+
+    monkeypatch.setattr("chosen_one_nb.workload.plan", fail)
+    explorer.settings.count.click()
+    explorer.later.settle()
+    explorer.refresh()
+    assert explorer.settings.plan.value == "<p>This cannot be counted: no room</p>"
 
 
 def test_tables_are_written(explorer, tmp_path):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.looking.persistence import Persistence
     from chosen_one_nb.looking.vocabulary import Attribute, Vocabulary
     from chosen_one_nb.models import Models
+    from chosen_one_nb.workload import Plan
 
 PROBES = 8
 """Pictures drawn with every Θ on the same seeds."""
@@ -89,6 +90,15 @@ class Painter(Editor):
             self._log("models", self.current, name=now.name, fingerprint=now.fingerprint)
             self._others_logged = True
         return now
+
+    def plan(self, node: Node | str | None = None) -> Plan:
+        """Count what an iteration with a node's settings takes: operations, weights, memory of each stage.
+
+        Nothing is drawn; the models are loaded if they are not yet. `print` it before a long run.
+        """
+        from chosen_one_nb.workload import plan
+
+        return plan(self.models, self.node(node).settings)
 
     def probe(self, node: Node | str | None = None, *, strength: float = 1.0, **calls: Any) -> list[Image.Image]:
         """Draw the run's eight fixed seeds with the Θ of a node, to compare Θs by eye; kept on disk.

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import ipywidgets
 
-from .panel import Panel
+from .panel import Panel, button, row
 
 if TYPE_CHECKING:
+    from chosen_one_nb.settings import Settings
+
     from .explorer import Explorer
 
 CERTAINTY = {
@@ -27,16 +29,28 @@ class SettingsPanel(Panel):
 
     def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
-        self.ui = ipywidgets.HTML()
-        self.ui.add_class("chosen-table")
+        tip = "Count operations and memory of an iteration with these settings, without drawing; may load the models"
+        self.count = button("What it takes", tip, kind="plan")
+        self.plan, self.table = ipywidgets.HTML(), ipywidgets.HTML()
+        self.table.add_class("chosen-table")
+        self.ui = ipywidgets.VBox([row(self.count), self.plan, self.table])
+        self.count.on_click(lambda _button: self.take_stock())
+
+    def take_stock(self) -> None:
+        """Count, in the background, what an iteration with the settings shown takes."""
+        node = self.node
+        self.explorer.later.get(_key(node.settings), lambda: str(self.run.plan(node)))
+        self.show()
 
     def show(self) -> None:
         """Show the settings of the iteration that is shown."""
         from chosen_one_nb.settings import settings_help
 
+        self.count.disabled = self.explorer.busy
+        self.plan.value = self._plan()
         values = self.node.settings.to_dict()
         rows = "".join(_row(about, values[about["name"]]) for about in settings_help())
-        self.ui.value = (
+        self.table.value = (
             "<p>Settings belong to an iteration. To try others on the same gallery, begin a branch: "
             "<code>run.branch(refine_steps=200)</code>. Values in bold are not the default's. How sure a value is: "
             f"{', '.join(f'<em>[{escape(tag)}]</em> {escape(words)}' for tag, words in CERTAINTY.items())}.</p>"
@@ -44,6 +58,20 @@ class SettingsPanel(Panel):
             "</thead>"
             f"<tbody>{rows}</tbody></table>"
         )
+
+    def _plan(self) -> str:
+        """What is known of the cost: nothing yet, being counted, what went wrong, or the table."""
+        later, key = self.explorer.later, _key(self.node.settings)
+        if not later.asked(key):
+            return ""
+        if (error := later.error(key)) is not None:
+            return f"<p>This cannot be counted: {escape(str(error))}</p>"
+        found = later.get(key, str)
+        return f"<pre>{escape(found)}</pre>" if found else "<p>Counting…</p>"
+
+
+def _key(settings: Settings) -> tuple[str, str]:
+    return "plan", settings.to_json()
 
 
 def _row(about: dict, value: object) -> str:
