@@ -11,6 +11,7 @@ import dataclasses
 import json
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from chosen_one_nb.fields import (
@@ -313,14 +314,19 @@ class Settings:
 
     @classmethod
     def preset_for(cls, models: str) -> str:
-        """Name the preset that models go with: `menagerie` for the bundled miniature, `paper` for all others.
+        """Name the preset that models go with: `menagerie` for the miniature, `paper` for all others.
+
+        Parameters
+        ----------
+        models : str
+            What `load_models` is asked for. A folder is the miniature if that is its name, so a copy counts too.
 
         Examples
         --------
-        >>> Settings.preset_for("menagerie"), Settings.preset_for("sdxl")
-        ('menagerie', 'paper')
+        >>> Settings.preset_for("menagerie"), Settings.preset_for("data/menagerie"), Settings.preset_for("sdxl")
+        ('menagerie', 'menagerie', 'paper')
         """
-        return "menagerie" if models == "menagerie" else "paper"
+        return "menagerie" if Path(models).name == "menagerie" else "paper"
 
     def sampled(self, name: str) -> Settings:
         """Return a copy that draws by a sampling preset; `SAMPLING` says what each does.

@@ -172,3 +172,18 @@ def test_importing_what_looks_loads_neither_torch_nor_umap():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_filter_of_warnings_set_meanwhile_stays(monkeypatch):
+    """The first map is made in the background, while a person's cell imports libraries that silence themselves."""
+    import umap
+
+    class Slow(umap.UMAP):
+        def fit_transform(self, points):
+            warnings.filterwarnings("ignore", message="set while the map was made")
+            return super().fit_transform(points)
+
+    monkeypatch.setattr(umap, "UMAP", Slow)
+    with warnings.catch_warnings():
+        joint_map({"gallery": np.random.default_rng(0).standard_normal((12, 4))}, method="umap")
+        assert any(found[1] and found[1].pattern == "set while the map was made" for found in warnings.filters)

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -435,6 +437,7 @@ def test_a_folder_deleted_under_an_open_run_is_told(run: Run):
 
 KILLED = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from chosen_one_nb.models import load_models
 from chosen_one_nb.run import Run
@@ -1228,3 +1231,25 @@ def test_runs_read_well(run: Run):
 def test_errors_of_the_run_are_not_confused_with_those_of_the_store():
     assert not issubclass(RunInUse, RunError)
     assert issubclass(ChoiceError, ValueError)
+
+
+def test_models_are_loaded_once_although_two_threads_ask(run: Run, monkeypatch: pytest.MonkeyPatch):
+    loaded: list[object] = []
+
+    def load(recorded: dict[str, Any]) -> object:
+        time.sleep(0.1)
+        loaded.append(object())
+        return loaded[-1]
+
+    monkeypatch.setattr("chosen_one_nb.keeping.opening.reloaded", load)
+    run._models = None
+    with ThreadPoolExecutor(2) as pool:
+        got = list(pool.map(lambda _: run.models, range(2)))
+    assert got == [loaded[0]] * 2
+    assert len(loaded) == 1
+
+
+@pytest.mark.parametrize(("name", "preset"), [("menagerie", "menagerie"), ("sdxl", "paper"), ("owner/model", "paper")])
+def test_without_settings_a_run_takes_those_its_models_go_with(name: str, preset: str, tmp_path: Path):
+    with Run.start("a fox", fakes.fake_models(name), folder=tmp_path / "run") as run:
+        assert run.root.settings == Settings.preset(preset)

@@ -128,9 +128,7 @@ def photograph_shares(camera: Camera) -> None:
     """Keep the cards, and the table of what the chosen cluster shares."""
     camera.find(".chosen-card .chosen-shares").filter(has_text="not asked for").first.wait_for()
     camera.settled()
-    camera.page.locator(".chosen-explorer").evaluate(
-        "explorer => explorer.scrollIntoView()"
-    )  # below the lesson's cells
+    camera.page.locator(".chosen-explorer").evaluate("explorer => explorer.scrollIntoView()")  # from below the cells
     camera.keep("explorer_shares", first=".chosen-map", last=".chosen-attributes")
 
 

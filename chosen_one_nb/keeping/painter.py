@@ -5,6 +5,7 @@ Work with the models is done here one piece at a time; who asks meanwhile is tol
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,14 +60,16 @@ class Painter(Editor):
     def __init__(self, tree: Tree, read_only: bool) -> None:
         super().__init__(tree, read_only)
         self._models: Models | None = None
+        self._loading = threading.Lock()  # a screen counts and asks in the background while a stage is begun
         self._others_allowed = self._others_logged = False
 
     @property
     def models(self) -> Models:
         """The models, loaded by name when first asked for."""
-        if self._models is None:
-            self._models = opening.reloaded(self._tree.manifest["models"])
-        return self._models
+        with self._loading:
+            if self._models is None:
+                self._models = opening.reloaded(self._tree.manifest["models"])
+            return self._models
 
     @property
     def _fingerprint(self) -> str:
