@@ -7,7 +7,7 @@ setup:       ## create .venv and install the kit, in the versions of constraints
 	@$(PYTHON) tools/set_up.py
 
 lab: setup   ## open JupyterLab on the first lesson
-	$(IN) -m jupyterlab notebooks/01_from_prompt_to_character.ipynb
+	$(IN) -m jupyterlab --ServerApp.root_dir=. notebooks/01_from_prompt_to_character.ipynb
 
 test: setup  ## lint, then the whole test suite, in two processes of one thread
 	$(IN) -m ruff check .

@@ -1,6 +1,7 @@
 """The notebooks: clean as committed, and every cell runs."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_notebook_defines_nothing_and_says_what_it_needs(path):
             assert len(cell.source.splitlines()) <= 14, cell.source
     top = notebook.cells[0].source
     assert all(word in top for word in ("**You will learn**", "**Hardware**", "**Time**"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_linked_pictures_are_there_and_served(path):
+    """JupyterLab serves nothing above its root, which would be the lesson's folder if `make lab` did not say."""
+    sources = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    linked = re.findall(r"!\[[^\]]*\]\(([^):]+)\)", "".join(sources))
+    assert all((path.parent / link).is_file() for link in linked)
+    assert not linked or "--ServerApp.root_dir=. " in (ROOT / "Makefile").read_text()
 
 
 def test_cleaning_takes_out_widgets_and_keeps_pictures():
