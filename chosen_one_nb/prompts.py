@@ -40,6 +40,13 @@ class Condition:
         """Take texts by their numbers, repeats allowed."""
         return Condition(self.embeds[numbers], None if self.pooled is None else self.pooled[numbers])
 
+    def beyond(self, other: Condition, weight: float) -> Condition:
+        """Emphasise what this text says more than another one: other + weight * (this - other)."""
+        embeds = torch.lerp(other.embeds, self.embeds, weight)
+        if self.pooled is None or other.pooled is None:
+            return Condition(embeds, None)
+        return Condition(embeds, torch.lerp(other.pooled, self.pooled, weight))
+
     def where(self, choose: torch.Tensor, other: Condition) -> Condition:
         """Take this condition for the rows where `choose` (B,) is True, and the other one elsewhere."""
         embeds = torch.where(choose[:, None, None], self.embeds, other.embeds)

@@ -86,6 +86,12 @@ class Settings:
         check=FRACTION,
         source="arXiv 2305.08891, section 3.4",
     )
+    context_weight: float = setting(
+        1.5,
+        "How much a context counts that is added to a character's prompt, such as 'at the beach'; 1 leaves it as is.",
+        check=POSITIVE,
+        source="this kit; weighted prompts, as in compel, for what Theta would drown out",
+    )
     image_size: int | None = setting(
         None, "Side of the square pictures in pixels; None is the model's own size.", check=POSITIVE
     )
@@ -411,6 +417,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cluster_on": "picture",
         "prior_share": 0.0,
         "describe_scene": False,
+        "context_weight": 1.0,
     },
     "quick": {
         "n_images": 16,

@@ -44,12 +44,14 @@ def generate(
     *,
     character: Any = None,
     strength: float = 1.0,
+    context: str = "",
     negative: Any = None,
     on_progress: Any = None,
     on_batch: Any = None,
     cancelled: Any = None,
 ) -> Gallery:
     images = []
+    prompt = f"{prompt} {context}".strip()
     models.drawn.append((prompt, len(seeds)))
     for i, seed in enumerate(seeds):
         raise_if_cancelled(cancelled)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from chosen_one_nb.prompts import PromptError, check_prompt, condition, subject
+from chosen_one_nb.prompts import Condition, PromptError, check_prompt, condition, subject
 from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.generate import generate, image_seeds, noise, probe_seeds, sampler
@@ -223,6 +223,29 @@ def test_prompt_is_encoded_once(models: Any, quick: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(models.pipeline.text_encoder, "forward", lambda *a, **k: calls.append(1) or encode(*a, **k))
     generate(models, "a fox", SEEDS, quick.replace(batch_size=1))
     assert len(calls) == 1
+
+
+def test_a_context_counts_as_much_as_settings_say(models: Any, quick: Any) -> None:
+    plain, whole = "a red fox", "a red fox at the beach"
+    written = generate(models, whole, SEEDS, quick).latents
+    once, without = (
+        generate(models, plain, SEEDS, quick.replace(context_weight=weight), context="at the beach").latents
+        for weight in (1.0, 1e-6)
+    )
+    assert np.array_equal(once, written)
+    assert np.allclose(without, generate(models, plain, SEEDS, quick).latents, atol=1e-3)
+    twice = generate(models, plain, SEEDS, quick.replace(context_weight=2.0), context="at the beach")
+    assert not np.allclose(twice.latents, written, atol=1e-3)
+    assert twice.prompt == whole
+
+
+def test_beyond_a_text_by_hand() -> None:
+    this, other = (Condition(torch.full((1, 2, 3), x), torch.full((1, 3), 10 * x)) for x in (3.0, 1.0))
+    for weight, value in [(0.0, 1.0), (1.0, 3.0), (1.5, 4.0)]:
+        found = this.beyond(other, weight)
+        assert found.embeds.unique().tolist() == [value]
+        assert found.pooled.unique().tolist() == [10 * value]
+    assert Condition(this.embeds, None).beyond(Condition(other.embeds, None), 1.5).pooled is None
 
 
 def test_unconditional_is_zero_as_in_sdxl(models: Any, sd_models: Any) -> None:

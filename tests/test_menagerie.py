@@ -368,13 +368,16 @@ def test_interval_holds_the_mean():
 
 
 def test_table_of_one_prompt():
-    numbers = ["ratio", "seconds", "identity_first", "identity_final", "identity_base_contexts", "identity_contexts"]
+    numbers = ["ratio", "seconds", "identity_first", "identity_final"]
+    numbers += [f"identity_contexts{base}{way}" for base in ("", "_base") for way in ("", "_plain")]
     row = dict.fromkeys(numbers, 0.5) | {"outcome": "converged", "context_base": 0.8, "context": 0.6}
+    row |= {"context_base_plain": 0.5, "context_plain": 0.2}
     row["fell"] = True
     found = table(pd.DataFrame([row])).set_index("figure")["value"]
     assert found["prompts that converged"] == 1
     assert found["galleries that fall to 0.8 of the first distance"] == 1
     assert found["asked context present, relative to the base model"] == pytest.approx(0.75)
+    assert found["asked context present, plain, relative to the base model"] == pytest.approx(0.4)
 
 
 def test_held_out_prompts_ask_for_something():

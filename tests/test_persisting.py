@@ -79,7 +79,7 @@ def test_a_context_that_asks_for_the_value_itself_is_left_out():
 def test_a_context_is_remembered_with_what_the_reader_sees():
     asked = []
 
-    def contexts(node, texts, base):
+    def contexts(node, texts, base, weight):
         asked.append(base)
         return {text: [text, text] for text in texts}
 
@@ -112,7 +112,7 @@ class WordRun:
             for name, attribute in zip(names, vocabulary.attributes, strict=True)]})  # fmt: skip
         return SimpleNamespace(findings=lambda: findings.iloc[::-1])  # its order is not that of the vocabulary
 
-    def contexts(self, node, texts, base):
+    def contexts(self, node, texts, base, weight):
         places = [wanted.get("place", "plain") if base else "underwater" for _, wanted in world.CONTEXTS]
         return {text: [{"place": place, "kind": "fox"}] * SEEDS for text, place in zip(texts, places, strict=True)}
 

@@ -1166,6 +1166,21 @@ def test_contexts_are_drawn_with_the_character_and_kept(run: Run, models: Any):
     assert models.drawn == [("a sticker of a fox in the snow", 1)]
 
 
+def test_a_context_drawn_with_another_weight_stands_beside_the_usual_one(run: Run, models: Any):
+    run.next_iteration()
+    run.contexts(contexts=["in the snow"], seeds=2)
+    models.drawn.clear()
+    events: list[dict] = []
+    run.contexts(contexts=["in the snow"], seeds=2, weight=1, on_progress=events.append)
+    assert len(models.drawn) == 1
+    assert events[-1]["stage"] == "contexts"
+    models.drawn.clear()
+    run.contexts(contexts=["in the snow"], seeds=2)
+    run.contexts(contexts=["in the snow"], seeds=2, weight=1)
+    assert models.drawn == []
+    assert len(run.drawn_contexts()["in the snow"]) == 2
+
+
 def test_progress_counts_over_all_contexts(run: Run):
     events = []
     run.contexts(contexts=["here", "there"], seeds=3, on_progress=events.append)

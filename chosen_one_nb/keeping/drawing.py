@@ -94,7 +94,7 @@ class Drawing:
     Parameters
     ----------
     text : str
-        The prompt as the pipeline gets it.
+        The prompt as the pipeline gets it, but for the context.
     seeds : (N,) int64
         One per picture.
     settings : Settings
@@ -104,6 +104,8 @@ class Drawing:
         Checksum of Θ's files; empty without one.
     strength : float
         How much of Θ, in [0, 1].
+    context : str
+        What follows the prompt and counts ``settings.context_weight`` times.
     """
 
     text: str
@@ -112,11 +114,19 @@ class Drawing:
     character: Character | None = None
     theta: str = ""
     strength: float = 1.0
+    context: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The prompt with its context."""
+        return f"{self.text} {self.context}".strip()
 
     def recipe(self, fingerprint: str) -> str:
         """Return a checksum of everything that bears on the pictures besides their seeds."""
         bearing = {name: getattr(self.settings, name) for name in BEARING if hasattr(self.settings, name)}
-        parts = [self.text, bearing, self.theta, self.strength if self.theta else 1.0, fingerprint]
+        parts = [self.whole, bearing, self.theta, self.strength if self.theta else 1.0, fingerprint]
+        if self.context and self.settings.context_weight != 1:
+            parts += [self.context, self.settings.context_weight]
         return store.digest(json.dumps(parts, sort_keys=True))
 
 
@@ -297,7 +307,7 @@ class _Desk:
 
             generate(
                 models, drawing.text, drawing.seeds[indices], drawing.settings, character=drawing.character,
-                strength=drawing.strength, cancelled=self.calls.cancelled, on_batch=keep,
+                strength=drawing.strength, context=drawing.context, cancelled=self.calls.cancelled, on_batch=keep,
                 on_progress=lambda event: self.report(before + len(indices) * event["done"] / event["total"]),
             )  # fmt: skip
             while waiting:
@@ -326,7 +336,7 @@ class _Desk:
     def _about(self, index: int) -> dict[str, str]:
         return {
             **self.album.about,
-            "prompt": self.drawing.text,
+            "prompt": self.drawing.whole,
             "seed": str(self.drawing.seeds[index]),
             "index": str(index),
             "settings": json.dumps(dataclasses.asdict(self.drawing.settings)),

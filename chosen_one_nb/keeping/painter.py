@@ -141,6 +141,7 @@ class Painter(Editor):
         seeds: int = 4,
         *,
         base: bool = False,
+        weight: float | None = None,
         **calls: Any,
     ) -> dict[str, list[Image.Image]]:
         """Draw the character in contexts on fixed seeds; kept on disk.
@@ -155,6 +156,8 @@ class Painter(Editor):
             Pictures per context; the seeds are the same for all contexts and nodes.
         base : bool
             Draw with the base models and the bare prompt instead, for comparison.
+        weight : float, optional
+            How much the context counts; None is ``settings.context_weight``, 1 the prompt as it is written.
         **calls
             ``on_progress``, ``on_images``, ``cancelled`` as in `step`.
 
@@ -167,24 +170,27 @@ class Painter(Editor):
         calls = Calls(**calls)
         parts = [calls.part(i, len(contexts)) for i in range(len(contexts))]
         pairs = zip(contexts, parts, strict=True)
-        return {text: self._show(source, text, seeds, "contexts", 1.0, part) for text, part in pairs}
+        usual = self.root.settings.context_weight
+        weight = usual if weight is None else weight
+        kind = "contexts" if weight == usual else f"contexts/weight-{weight:g}"
+        return {text: self._show(source, text, seeds, kind, 1.0, part, weight) for text, part in pairs}
 
     def _show(
-        self, source: Node | None, context: str, n: int, kind: str, strength: float, calls: Calls
+        self, source: Node | None, context: str, n: int, kind: str, strength: float, calls: Calls, weight: float = 1.0
     ) -> list[Image.Image]:
         """Draw n pictures on seeds that depend on the run alone, with the Θ of ``source``."""
-        settings, theta = self.root.settings, source.theta if source else None
-        text = theta.prompt(context) if theta else f"{self.prompt} {context}".strip()
+        settings, theta = self.root.settings.replace(context_weight=weight), source.theta if source else None
+        text = theta.prompt() if theta else self.prompt
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
         digest = source.theta_digest if source else ""
-        drawing = Drawing(text, seeds, settings, theta, digest, strength)
-        folder = self._shown_in(kind, source, strength) / opening.slug(context)
+        drawing = Drawing(text, seeds, settings, theta, digest, strength, context)
+        folder, stage = self._shown_in(kind, source, strength) / opening.slug(context), kind.partition("/")[0]
         album = Album(folder, self.folder, keep=not self.read_only, about={"context": context})
         try:
-            return draw(drawing, album, _not_loaded, self._fingerprint, calls, stage=kind)[0]
+            return draw(drawing, album, _not_loaded, self._fingerprint, calls, stage=stage)[0]
         except _NotDrawn:
-            with self._working(lambda: (source or self.root, kind)):
-                return draw(drawing, album, self._ready_models, self._fingerprint, calls, stage=kind)[0]
+            with self._working(lambda: (source or self.root, stage)):
+                return draw(drawing, album, self._ready_models, self._fingerprint, calls, stage=stage)[0]
 
     def context_scores(
         self,

@@ -5,6 +5,7 @@ pictures show. What is done lies in the folder, so an interrupted evaluation goe
 
 The final gallery is the one that the run ended with, collapsed or not. Contexts are drawn with the Θ of the last
 sound gallery; where not even the first refinement left one, there is no character, and the base model's stand.
+They are drawn twice: weighted as the settings say, for the base model too, and as the prompt is written ("plain").
 """
 
 from __future__ import annotations
@@ -69,18 +70,24 @@ def score(run: Run, reader: Reader) -> dict[str, object]:
     texts = [text for text, _ in world.CONTEXTS]
     asked = [wanted for _, wanted in world.CONTEXTS for _ in range(SEEDS)]
     outcome, curve, node = run.outcome, run.curve(), with_theta(run)
-    read: dict[str, pd.DataFrame] = {}
-    for name, base in (("base", True), ("character", node is None)):
-        drawn = run.contexts(node, texts, SEEDS, base=base)
-        read[name] = reader([image for text in texts for image in drawn[text]])
+    read: dict[tuple[str, str], pd.DataFrame] = {}
+    for way, weight in (("", None), ("_plain", 1.0)):
+        for name, base in (("base", True), ("character", node is None)):
+            drawn = run.contexts(node, texts, SEEDS, base=base, weight=weight)
+            read[name, way] = reader([image for text in texts for image in drawn[text]])
+    contexts: dict[str, float] = {}
+    for (name, way), shown in read.items():
+        key = f"{'_base' if name == 'base' else ''}{way}"
+        contexts |= {
+            f"identity_contexts{key}": identity_agreement(shown),
+            f"context{key}": context_present(shown, asked),
+        }
     return {
         "prompt": run.prompt, "outcome": outcome.state, "iterations": int(curve["iteration"].max()),
         "ratio": float(curve["ratio"].iloc[-1]), "fell": bool((curve["ratio"] <= FALL).any()),
         "identity_first": identity_agreement(reader(list(run.root.images))),
         "identity_final": identity_agreement(reader(list(run.node(outcome.node).images))),
-        "identity_base_contexts": identity_agreement(read["base"]),
-        "identity_contexts": identity_agreement(read["character"]),
-        "context_base": context_present(read["base"], asked), "context": context_present(read["character"], asked),
+        **contexts,
     }  # fmt: skip
 
 
@@ -129,14 +136,17 @@ def table(scores: pd.DataFrame) -> pd.DataFrame:
         "final galleries that the health check calls collapsed": scores["outcome"] == "collapsed",
         "identity agreement, first gallery": scores["identity_first"],
         "identity agreement, final gallery": scores["identity_final"],
-        "identity agreement in contexts, base model": scores["identity_base_contexts"],
-        "identity agreement in contexts, character": scores["identity_contexts"],
-        "asked context present, base model": scores["context_base"],
-        "asked context present, character": scores["context"],
     }  # fmt: skip
+    for way in ("", "_plain"):
+        said, ours, theirs = ", plain" if way else "", scores[f"context{way}"], scores[f"context_base{way}"]
+        rows |= {
+            f"identity agreement in contexts{said}, base model": scores[f"identity_contexts_base{way}"],
+            f"identity agreement in contexts{said}, character": scores[f"identity_contexts{way}"],
+            f"asked context present{said}, base model": theirs,
+            f"asked context present{said}, character": ours,
+            f"asked context present{said}, relative to the base model": ours / theirs.clip(lower=1e-9),
+        }
     found = [(name, *interval(values)) for name, values in rows.items()]
-    ratio = (scores["context"] / scores["context_base"].clip(lower=1e-9)).to_numpy()
-    found.append(("asked context present, relative to the base model", *interval(ratio)))
     found.append(("seconds of a run, median", *interval(scores["seconds"], np.median)))
     return pd.DataFrame(found, columns=["figure", "value", "low", "high"])
 

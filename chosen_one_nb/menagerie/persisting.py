@@ -89,7 +89,7 @@ def _open(prompt: str, vocabulary: Vocabulary, findings: pd.DataFrame) -> Iterat
 
 
 def in_contexts(run: Run, node: Node | None, reader: Reader) -> pd.DataFrame:
-    """What the reader sees in the contexts, drawn with the Θ of a node or (None) by the base model.
+    """What the reader sees in the contexts, as they are written, drawn with the Θ of a node or (None) the base model.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def in_contexts(run: Run, node: Node | None, reader: Reader) -> pd.DataFrame:
         A row per picture, as of the reader, and `context`, the number in `world.CONTEXTS`.
     """
     texts = [text for text, _ in world.CONTEXTS]
-    drawn = run.contexts(node, texts, base=node is None)
+    drawn = run.contexts(node, texts, base=node is None, weight=1.0)
     read = reader([image for text in texts for image in drawn[text]])
     return read.assign(context=[at for at, text in enumerate(texts) for _ in drawn[text]])
 

@@ -102,6 +102,7 @@ def generate(
     *,
     character: Character | None = None,
     strength: float = 1.0,
+    context: str = "",
     negative: str | None = None,
     on_progress: Progress | None = None,
     on_batch: OnBatch | None = None,
@@ -113,7 +114,7 @@ def generate(
     ----------
     models : Models
     prompt : str
-        Used as it is; `character.prompt(context)` gives one that holds the character's token.
+        Used as it is; `character.prompt()` gives one that holds the character's token.
     seeds : sequence of int, length N
         Such as `image_seeds(settings, iteration)`.
     settings : Settings
@@ -122,6 +123,9 @@ def generate(
         Put on the pipeline meanwhile; None draws with the base model.
     strength : float in [0, 1]
         Of the character.
+    context : str
+        More of the prompt, such as "at the beach", that counts `settings.context_weight` times: the text's embeddings
+        are moved that far from those of the prompt alone towards those of both together, and past them if above 1.
     negative : str, optional
         What to steer away from; None is the model's own unconditional input.
     on_progress : callable, optional
@@ -148,8 +152,10 @@ def generate(
     """
     seeds = np.asarray(seeds, dtype=np.int64)
     with torch.no_grad(), character.on(models.pipeline, strength) if character else nullcontext():
-        prompt = check_prompt(models.pipeline, prompt, forbidden=None if character else settings.token)
-        job = _Job(models, prompt, negative, seeds, settings, on_progress, cancelled)
+        forbidden = None if character else settings.token
+        prompt = check_prompt(models.pipeline, prompt, forbidden=forbidden)
+        whole = check_prompt(models.pipeline, f"{prompt} {context}", forbidden=forbidden)
+        job = _Job(models, (prompt, whole), negative, seeds, settings, on_progress, cancelled)
         images: list[Image.Image] = []
         latents: list[np.ndarray] = []
         for indices, batch in batches(len(seeds), settings.batch_size, job.draw, SMALLER):
@@ -157,8 +163,8 @@ def generate(
             images += pictures
             latents.append(batch.float().cpu().numpy())
             if on_batch is not None:
-                on_batch(indices, Gallery(pictures, latents[-1], seeds[indices.start : indices.stop], prompt))
-    return Gallery(images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, prompt)
+                on_batch(indices, Gallery(pictures, latents[-1], seeds[indices.start : indices.stop], whole))
+    return Gallery(images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, whole)
 
 
 def sampler(pipeline: Any, name: str) -> Any:
@@ -175,7 +181,7 @@ class _Job:
     def __init__(
         self,
         models: Models,
-        prompt: str,
+        prompts: tuple[str, str],
         negative: str | None,
         seeds: np.ndarray,
         settings: Settings,
@@ -191,7 +197,14 @@ class _Job:
         self.on_progress, self.cancelled = on_progress, cancelled
         self.shape = (pipeline.unet.config.in_channels, side, side)
         with advised(SMALLER), at_work(self.device, *(getattr(pipeline, name) for _, name, _ in encoders(pipeline))):
-            self.text, self.opposite = condition(pipeline, prompt, negative, guided=settings.guidance_scale > 1)
+            self.text, self.opposite = self._texts(*prompts, negative)
+
+    def _texts(self, prompt: str, whole: str, negative: str | None) -> tuple[Condition, Condition | None]:
+        """Encode a prompt with its context, weighted, and what guidance contrasts it with."""
+        text, opposite = condition(self.pipeline, whole, negative, guided=self.settings.guidance_scale > 1)
+        if whole != prompt and self.settings.context_weight != 1:
+            text = text.beyond(condition(self.pipeline, prompt)[0], self.settings.context_weight)
+        return text, opposite
 
     def draw(self, indices: range) -> torch.Tensor:
         """Denoise one batch by the stock pipeline: indices -> latents (B, C, h, w)."""
