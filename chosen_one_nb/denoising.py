@@ -164,6 +164,7 @@ def denoising_loss(
     *,
     generator: torch.Generator,
     gamma: float | None = None,
+    floor: float = 0.0,
     weights: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Return the loss of one batch: E || target - unet(z_t, t, text) ||^2 (L_rec of section 3.2).
@@ -181,6 +182,8 @@ def denoising_loss(
         On the CPU.
     gamma : float, optional
         Of min-SNR.
+    floor : float in [0, 1)
+        Noise levels are drawn from all but this share of the schedule, the quietest ones.
     weights : Tensor of shape (B, 1, h, w), or 1
         How much each place counts; see `place_weights`.
 
@@ -189,7 +192,7 @@ def denoising_loss(
     Tensor, a float32 scalar
     """
     steps = scheduler.config.num_train_timesteps
-    times = torch.randint(steps, (len(latents),), generator=generator).to(latents.device)
+    times = torch.randint(int(floor * steps), steps, (len(latents),), generator=generator).to(latents.device)
     noise = _normal(latents, generator)
     noisy = scheduler.add_noise(latents, noise, times).to(unet.dtype)
     added = (

@@ -233,6 +233,13 @@ class Settings:
         "words, not the token, take them up; off is the paper.",
         source="this kit; captions that name what shall not be learnt are common in LoRA training",
     )
+    noise_floor: float = setting(
+        0.4,
+        "Share of the noise schedule, from its quiet end, that training leaves out (0 is the paper): what a character "
+        "is gets decided in noisy steps, and quiet ones would teach the gallery's blur.",
+        check=BELOW_ONE,
+        source="this kit",
+    )
     snr_gamma: float | None = setting(
         None,
         "Min-SNR loss weighting; None weighs all noise levels alike.",
@@ -417,6 +424,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cluster_on": "picture",
         "prior_share": 0.0,
         "describe_scene": False,
+        "noise_floor": 0.0,
         "context_weight": 1.0,
     },
     "quick": {
@@ -431,6 +439,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cluster_on": "picture",
         "prior_share": 0.0,
         "describe_scene": False,
+        "noise_floor": 0.0,
         "max_iterations": 2,
     },
 }

@@ -87,6 +87,29 @@ def test_it_learns(models: Any, gallery: Gallery) -> None:
     assert loss(1.0) < loss(0.0) - 0.01
 
 
+@pytest.mark.parametrize(("floor", "quietest"), [(0.0, 0), (0.4, 400), (0.9, 900)])
+def test_noise_floor_leaves_the_quiet_levels_out(models: Any, floor: float, quietest: int) -> None:
+    """Of a thousand levels, every one from the floor on is drawn sooner or later, and none below it."""
+    seen: list[int] = []
+
+    def unet(noisy: torch.Tensor, times: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
+        seen.extend(times.tolist())
+        return (torch.zeros_like(noisy),)
+
+    unet.dtype = torch.float32
+    text, latents, ids = condition(models.pipeline, PROMPT)[0], torch.zeros(500, 1, 1, 1), torch.zeros(500, 6)
+    denoising_loss(
+        unet, scheduler("v_prediction"), latents, text, ids, generator=torch.Generator().manual_seed(0), floor=floor
+    )
+    assert quietest <= min(seen) < quietest + 10
+    assert max(seen) > 990
+
+
+def test_a_refinement_keeps_to_the_noise_floor(models: Any, quick: Any, pictures: list[Image.Image]) -> None:
+    everywhere, noisy = (refine(models, pictures, quick.replace(noise_floor=f), prompt=PROMPT) for f in (0.0, 0.4))
+    assert not same(everywhere.lora, noisy.lora)
+
+
 def test_the_same_seed_is_the_same_character(models: Any, gallery: Gallery, quick: Any) -> None:
     first, second = (refine(models, gallery.images, quick, prompt=PROMPT, seed=4) for _ in range(2))
     other = refine(models, gallery.images, quick, prompt=PROMPT, seed=5)
