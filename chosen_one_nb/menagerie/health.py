@@ -4,6 +4,9 @@ For every prompt, galleries are made to collapse and others to stay sound; the j
 check does not, drops those that came out otherwise. Then: how many collapsed ones does the check recognise, and how
 many sound ones does it call collapsed? Limits are found on one half of the prompts and scored on the other, and the
 other way round. Every gallery is kept on disk, so that the command goes on where it stopped.
+
+With ``--runs runs/evaluation`` galleries of whole runs count too: nobody made them to be sound or to collapse, so they
+are what the judge says, and those that it cannot tell are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from PIL import Image, ImageDraw
 from chosen_one_nb.menagerie.galleries import LIMITS, RECIPES, Recipe, Shelf, gallery_settings, sheet
 from chosen_one_nb.menagerie.judge import Judge, load_judge
 from chosen_one_nb.models import MENAGERIE, load_models
+from chosen_one_nb.run import Run
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import Health, health
 
@@ -110,6 +114,20 @@ def measure(shelf: Shelf, number: int, judge: Judge, recipes: Sequence[Recipe] =
     return rows
 
 
+def measure_run(run: Run, number: int, judge: Judge) -> list[dict[str, object]]:
+    """One row for each gallery of a run but the first, as of `measure`."""
+    rows, first = [], list(run.root.images)
+    for node in run.nodes.values():
+        if node is run.root or node.health is None:
+            continue
+        judged = judge(list(node.images), first, run.prompt)
+        rows.append({"number": number, "recipe": "run", "meant": judged.state, "strange": judged.strange,
+                     "lost": judged.lost, "frozen": judged.frozen, "is": judged.state,
+                     **extremes(health(node.look, run.root.look, run.root.settings))})  # fmt: skip
+        print(f"{number:>2} {f'run {node.id}':<9} {judged.state:<10} called {node.health.state}", flush=True)
+    return [row for row in rows if row["is"] != "unclear"]
+
+
 def overview(sheets: dict[str, list[Image.Image]], *, across: int = 4, line: int = 14) -> Image.Image:
     """Lay sheets side by side, each under its title."""
     found = {title: sheet(images) for title, images in sheets.items()}
@@ -177,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=Path, default=MENAGERIE)
     parser.add_argument("--reader", type=Path, help="default: reader/ beside the models")
     parser.add_argument("--folder", type=Path, default=Path("work/health"), help="where galleries are kept")
+    parser.add_argument("--runs", type=Path, help="folder of `evaluate`, whose galleries count too")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings, values as JSON")
     given = parser.parse_args(argv)
     prompts = json.loads(given.prompts.read_text())["prompts"]
@@ -187,6 +206,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = gallery_settings(seed=number, **changes)
         shelf = Shelf(prompts[number], models, settings, folder / f"{number:02d}")
         rows += measure(shelf, number, judge, [recipe for recipe in RECIPES if recipe.name in given.recipes])
+    for place in sorted(given.runs.glob("*/run")) if given.runs else ():
+        if not given.only or int(place.parent.name) in given.only:
+            rows += measure_run(Run.open(place, read_only=True), int(place.parent.name), judge)
     table = pd.DataFrame(rows)
     table.to_csv(folder / "galleries.csv", index=False)
     print(report(table, gallery_settings(**changes)))
