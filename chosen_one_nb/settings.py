@@ -164,7 +164,7 @@ class Settings:
         source="not found in the paper; 5e-4 is common for textual inversion",
     )
     refine_steps: int = setting(
-        120,
+        100,
         "Optimiser steps per iteration.",
         check=AT_LEAST_ONE,
         certainty="X",
