@@ -43,7 +43,7 @@ def run_picture(run: Run) -> Image.Image:
     after = contact_sheet(list(last.images)[:24], columns=12, tile=72, title=f"gallery of iteration {last.iteration}")
     places = run.contexts()
     elsewhere = contact_sheet(
-        [pictures[0] for pictures in places.values()], columns=8, tile=108, captions=list(places), title="the character"
+        [pictures[0] for pictures in places.values()], columns=8, tile=120, captions=list(places), title="the character"
     )
     return stacked([sheets[0], drawn, sheets[1], after, elsewhere])
 
