@@ -62,29 +62,31 @@ class Recipe:
     pick: Literal["rule", "pair"] = "rule"
 
 
-def rates(factor: float, steps: int) -> dict[str, Any]:
-    """The preset's learning rates times a factor, over so many steps."""
+def rates(factor: float, steps: int, **more: Any) -> dict[str, Any]:
+    """The preset's learning rates times a factor, over so many steps, with other settings if given."""
     s = Settings()
-    return {
+    return more | {
         "lora_learning_rate": factor * s.lora_learning_rate,
         "token_learning_rate": factor * s.token_learning_rate,
         "refine_steps": steps,
     }
 
 
-STRONG, WILD = {"guidance_scale": 6.0}, {"guidance_scale": 25.0}
+STRONG, WILD = {"guidance_scale": 6.0}, {"guidance_scale": 40.0}
+PAPER = {"noise_floor": 0.0}  # all noise levels: above the preset's floor even a hundredfold rate seldom breaks anything
 RECIPES = (
     Recipe("other", "sound", "the base model on other seeds"),
     Recipe("gentle", "sound", "one refinement at a third of the preset's rates", (rates(1 / 3, 60),)),
     Recipe("refined", "sound", "one refinement at the preset's rates", (rates(1, 60),)),
     Recipe("twice", "sound", "two refinements at half the preset's rates", (rates(1 / 2, 50),) * 2),
     Recipe("converged", "sound", "one long refinement at three times the preset's rates", (rates(3, 120),)),
-    Recipe("rate", "collapsed", "a hundred times the preset's learning rates", (rates(100, 60),)),
-    Recipe("long", "collapsed", "sixty times the rates, twice the steps", (rates(60, 120),)),
-    Recipe("guidance", "collapsed", "the base model at guidance 25", drawing=WILD),
-    Recipe("guided", "collapsed", "two refinements at guidance 6, first gallery too", (rates(2, 50),) * 2,
+    Recipe("rate", "collapsed", "three hundred times the preset's learning rates", (rates(300, 60, **PAPER),)),
+    Recipe("long", "collapsed", "two hundred times the rates, twice the steps", (rates(200, 120, **PAPER),)),
+    Recipe("guidance", "collapsed", "the base model at guidance 40", drawing=WILD),
+    Recipe("guided", "collapsed", "three refinements at guidance 6, first gallery too", (rates(2, 50, **PAPER),) * 3,
            STRONG, STRONG),
-    Recipe("tiny", "collapsed", "two pictures only, sixty times the rates", (rates(60, 80),), pick="pair"),
+    Recipe("tiny", "collapsed", "two pictures only, two hundred times the rates", (rates(200, 80, **PAPER),),
+           pick="pair"),
 )  # fmt: skip
 
 
