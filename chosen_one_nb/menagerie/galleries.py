@@ -73,7 +73,7 @@ def rates(factor: float, steps: int, **more: Any) -> dict[str, Any]:
 
 
 STRONG, WILD = {"guidance_scale": 6.0}, {"guidance_scale": 40.0}
-PAPER = {"noise_floor": 0.0}  # all noise levels: above the preset's floor even a hundredfold rate seldom breaks anything
+PAPER = {"noise_floor": 0.0}  # all noise levels: above the preset's floor a hundredfold rate seldom breaks anything
 RECIPES = (
     Recipe("other", "sound", "the base model on other seeds"),
     Recipe("gentle", "sound", "one refinement at a third of the preset's rates", (rates(1 / 3, 60),)),
