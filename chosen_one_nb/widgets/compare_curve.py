@@ -13,6 +13,8 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 190, 44, 64, 12, 30
 STYLES = (("#0072B2", "", "●"), ("#E69F00", "6 4", "■"))
 """Of A and B: colour, dashes and the sign at its points, so that no distinction hangs on hue alone."""
 
+LINE = 12.0  # least distance of two labels, in pixels
+
 
 def way(node: Node) -> list[Node]:
     """Return the checked nodes from the root over a node to where its newest line ends."""
@@ -50,18 +52,31 @@ def curves_svg(a: Node, b: Node) -> str:
         )
 
     parts = [_axes(last, high, at), _line([at(0, limit), at(last, limit)], "#D55E00", "4 3")]
-    parts.append(_text(*at(last, limit), " d_conv", dx=6))
+    ends = [(*at(last, limit), "d_conv")]
     for nodes, (colour, dashes, sign), name in zip(ways, STYLES, "AB", strict=True):
         spots = [at(node.iteration, node.convergence.distance) for node in nodes]
         parts.append(_line(spots, colour, dashes))
         parts += [_text(x, y, sign, colour=colour, anchor="middle", dy=4) for x, y in spots]
-        lower = nodes[-1].convergence.distance < max(other[-1].convergence.distance for other in ways)
-        parts.append(_text(*spots[-1], f"{name} · {nodes[-1].id}", dx=9, dy=13 if lower else 0))
+        ends.append((*spots[-1], f"{name} · {nodes[-1].id}"))
+    heights = apart([y for _, y, _ in ends])
+    parts += [_text(x, y, words, dx=9, dy=4) for (x, _, words), y in zip(ends, heights, strict=True)]
     said = escape(f"Mean pairwise distance of {a.id} and {b.id} by iteration against d_conv {limit:.3f}", quote=True)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{said}">'
         f"<title>{said}</title>{''.join(parts)}</svg>"
     )
+
+
+def apart(heights: Sequence[float], least: float = LINE) -> list[float]:
+    """Move heights down, no more than need be, until each is `least` below the one above it; in the order given.
+
+    >>> apart([10.0, 40.0, 12.0], least=12)
+    [10.0, 40.0, 22.0]
+    """
+    found, above = list(heights), float("-inf")
+    for i in sorted(range(len(found)), key=found.__getitem__):
+        above = found[i] = max(found[i], above + least)
+    return found
 
 
 def _axes(last: int, high: float, at: Callable[[float, float], tuple[float, float]]) -> str:
