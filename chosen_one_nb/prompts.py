@@ -41,7 +41,10 @@ class Condition:
         return Condition(self.embeds[numbers], None if self.pooled is None else self.pooled[numbers])
 
     def beyond(self, other: Condition, weight: float) -> Condition:
-        """Emphasise what this text says more than another one: other + weight * (this - other)."""
+        """Emphasise what this text adds to another one: other + weight * (this - other), both of B texts.
+
+        0 gives the other text, 1 this one, and more goes past this one.
+        """
         embeds = torch.lerp(other.embeds, self.embeds, weight)
         if self.pooled is None or other.pooled is None:
             return Condition(embeds, None)

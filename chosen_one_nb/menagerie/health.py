@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from chosen_one_nb.menagerie.galleries import LIMITS, RECIPES, Recipe, Shelf, gallery_settings, sheet
-from chosen_one_nb.menagerie.judge import Judge, load_judge
+from chosen_one_nb.menagerie.judge import Judge, Judged, load_judge
 from chosen_one_nb.models import MENAGERIE, load_models
 from chosen_one_nb.run import Run
 from chosen_one_nb.settings import Settings
@@ -96,6 +96,12 @@ def share(hits: pd.Series) -> tuple[float, float, float]:
     return p, float((middle - half) / (1 + z**2 / n)), float((middle + half) / (1 + z**2 / n))
 
 
+def gallery_row(number: int, recipe: str, meant: str, judged: Judged, found: Health) -> dict[str, object]:
+    """One gallery in the table: what it was meant to be and is, the judge's figures, and the check's `extremes`."""
+    return {"number": number, "recipe": recipe, "meant": meant, "strange": judged.strange, "lost": judged.lost,
+            "frozen": judged.frozen, "is": judged.state, **extremes(found)}  # fmt: skip
+
+
 def measure(shelf: Shelf, number: int, judge: Judge, recipes: Sequence[Recipe] = RECIPES) -> list[dict[str, object]]:
     """Make or read one prompt's galleries; one row each, and one picture of all of them to look at."""
     rows, sheets = [], {}
@@ -103,13 +109,10 @@ def measure(shelf: Shelf, number: int, judge: Judge, recipes: Sequence[Recipe] =
         first, images = shelf.first(recipe), shelf.gallery(recipe)
         judged = judge(images, first, shelf.prompt)
         found = health(shelf.look(images), shelf.look(first), shelf.settings)
-        row = {"number": number, "recipe": recipe.name, "meant": recipe.meant, "strange": judged.strange,
-               "lost": judged.lost, "frozen": judged.frozen, "is": judged.state,
-               **extremes(found)}  # fmt: skip
-        rows.append(row)
+        rows.append(gallery_row(number, recipe.name, recipe.meant, judged, found))
         sheets |= {"first": first} if not recipe.first else {}
-        sheets[f"{recipe.name}: meant {recipe.meant}, is {row['is']}, called {found.state}"] = images
-        print(f"{number:>2} {recipe.name:<9} {row['is']:<10} called {found.state}", flush=True)
+        sheets[f"{recipe.name}: meant {recipe.meant}, is {judged.state}, called {found.state}"] = images
+        print(f"{number:>2} {recipe.name:<9} {judged.state:<10} called {found.state}", flush=True)
     overview(sheets).save(shelf.folder / "all.png")
     return rows
 
@@ -121,9 +124,7 @@ def measure_run(run: Run, number: int, judge: Judge) -> list[dict[str, object]]:
         if node is run.root or node.health is None:
             continue
         judged = judge(list(node.images), first, run.prompt)
-        rows.append({"number": number, "recipe": "run", "meant": judged.state, "strange": judged.strange,
-                     "lost": judged.lost, "frozen": judged.frozen, "is": judged.state,
-                     **extremes(health(node.look, run.root.look, run.root.settings))})  # fmt: skip
+        rows.append(gallery_row(number, "run", judged.state, judged, node.health))
         print(f"{number:>2} {f'run {node.id}':<9} {judged.state:<10} called {node.health.state}", flush=True)
     return [row for row in rows if row["is"] != "unclear"]
 

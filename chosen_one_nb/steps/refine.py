@@ -343,16 +343,9 @@ def _train(
         told = _each(pipeline, [captions[pool][number] for pool, number in which])
         text = empty.expand(len(which)).where(without, told)
         loss = denoising_loss(
-            unet,
-            scheduler,
-            latents,
-            text,
-            ids,
-            generator=batches.generator,
-            gamma=settings.snr_gamma,
-            floor=settings.noise_floor,
-            weights=weights,
-        )
+            unet, scheduler, latents, text, ids, generator=batches.generator, gamma=settings.snr_gamma,
+            floor=settings.noise_floor, weights=weights,
+        )  # fmt: skip
         scaler.scale(loss).backward()
         return loss.detach()
 
