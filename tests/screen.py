@@ -65,13 +65,17 @@ class Screen:
         return self.page.evaluate(RUN_CODE, code).strip()
 
     def keep_busy(self, seconds: float) -> None:
-        """Have the kernel hear nobody for a while, from now on."""
+        """Have the kernel hear nobody for a while, from now on.
+
+        Widgets are heard on a thread of their own, so the sleep keeps the interpreter's lock, as a slow step may.
+        """
+        code = f"import ctypes; ctypes.PyDLL(None).usleep({int(1e6 * seconds)})"
         self.page.evaluate(
-            """(seconds) => {
+            """(code) => {
               const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-              kernel.requestExecute({ code: `import time; time.sleep(${seconds})`, store_history: false });
+              kernel.requestExecute({ code, store_history: false });
             }""",
-            seconds,
+            code,
         )
 
     def keep(self, name: str) -> None:

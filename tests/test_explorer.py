@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 
+import ipywidgets
 import numpy as np
 import painted
 import pandas as pd
@@ -835,6 +836,13 @@ def test_figures_say_what_they_show(second):
     assert "d_conv is" in second.curves.distance.widget.alt
     second.show_node("0")
     assert "over 12 refinement steps, from" in second.curves.loss.widget.alt
+
+
+def test_what_is_typed_is_sent_once_before_a_button_hears_of_the_click(explorer):
+    """Letters sent one by one wait for a slow kernel's answers; the click that follows does not."""
+    boxes = [widget for widget in walk(explorer.ui) if isinstance(widget, ipywidgets.Text)]
+    assert len(boxes) >= 3
+    assert [box.description for box in boxes if box.continuous_update] == []
 
 
 def walk(widget):

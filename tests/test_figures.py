@@ -12,7 +12,7 @@ from chosen_one_nb.widgets.signs import DROPPED, GREY, HUES, marks, plain_marks,
 
 
 def fire(figure, kind, indices, trace=POINTS):
-    """Do what Plotly does in the browser: write an event into the figure's trait (xs and ys must be there)."""
+    """Do what the figure does in the browser: tell of an event as Plotly describes it (xs and ys must be there)."""
     points = {
         "trace_indexes": [trace] * len(indices),
         "point_indexes": list(indices),
@@ -20,12 +20,11 @@ def fire(figure, kind, indices, trace=POINTS):
         "ys": [0.0] * len(indices),
     }
     selector = {"type": "lasso", "selector_state": {"xs": [], "ys": []}} if kind == "plotly_selected" else None
-    figure._js2py_pointsCallback = {
-        "event_type": kind,
-        "points": points,
-        "device_state": None,
-        "selector": selector,
-    }
+    event = {"event_type": kind, "points": points, "device_state": None, "selector": selector}
+    if kind.endswith("hover"):
+        figure._js2py_pointsCallback = event
+    else:
+        figure._handle_custom_msg({"points": event}, [])
 
 
 @pytest.fixture

@@ -3,6 +3,16 @@
 // first drawing would otherwise never be seen. The answer may take long, for a kernel that runs a cell reads nothing.
 // Nothing slow may happen in `initialize`: anywidget gives it two seconds, then the model is deaf for good.
 
+// Clicks and lassos go to the kernel as messages, one after the other. Plotly writes them into a trait, as it does where
+// the pointer is: while one write is unanswered the next waits, and a third takes its place. That is right for a pointer
+// that moves on, but a slow kernel would never hear of the click.
+function outspoken(model) {
+  const isPointing = ({ event_type }) => event_type.endsWith("hover");
+  const set = (trait, value) => trait === "_js2py_pointsCallback" && !isPointing(value)
+    ? model.send({ points: value }) : model.set(trait, value);
+  return { ...model, set };
+}
+
 export default () => {
   let lasting; // the model as it outlives any one view
   let figure;
@@ -12,7 +22,7 @@ export default () => {
     const module = await plotlyModule();
     if (!figure) {
       figure = module.default();
-      figure.initialize({ model: lasting });
+      figure.initialize({ model: outspoken(lasting) });
     }
   }
 

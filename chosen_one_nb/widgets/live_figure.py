@@ -1,6 +1,6 @@
 """A Plotly figure widget that is never stale and shares one copy of Plotly with its siblings.
 
-Two facts about ``plotly.graph_objects.FigureWidget`` (7.1) are worked around here:
+Three facts about ``plotly.graph_objects.FigureWidget`` (7.1) are worked around here:
 
 - what is edited between a figure's making and the end of its loading in the browser never reaches the screen when the
   figure is nested in another widget; `show_figures` copies the present state just before the screen is shown, and a
@@ -87,6 +87,8 @@ class LiveFigure(go.FigureWidget):
             plotly_bundle()
         elif content.get("want") == "fresh":
             self.send({"fresh": True, "changed": self.refresh()})
+        elif "points" in content:
+            self._handler_js2py_pointsCallback({"new": content["points"]})
 
 
 def show_figures(figures: Iterable[LiveFigure]) -> None:

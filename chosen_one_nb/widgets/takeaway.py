@@ -183,6 +183,7 @@ def _text(label: str, tip: str, width: str) -> ipywidgets.Text:
     return ipywidgets.Text(
         description=label,
         tooltip=tip,
+        continuous_update=False,  # letter by letter, the last ones would be overtaken by a click on a button
         style={"description_width": "auto"},
         layout=ipywidgets.Layout(width=width, max_width="100%"),
     )
