@@ -78,8 +78,15 @@ def share_gradients(model: nn.Module) -> None:
         gradient.copy_(mean.view(gradient.shape))
 
 
+def _together() -> bool:
+    """Whether this is one of several processes that ``torchrun`` started."""
+    return distributed.is_initialized()
+
+
 def _same_for_all(seconds: float) -> float:
     """The first process's clock, so that all of them stop at the same step."""
+    if not _together():
+        return seconds
     shared = torch.tensor([seconds], dtype=torch.float64)
     distributed.broadcast(shared, 0)
     return shared.item()
@@ -87,6 +94,89 @@ def _same_for_all(seconds: float) -> float:
 
 def _duration(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Checkpoint:
+    """The file that a stage goes on from.
+
+    Parameters
+    ----------
+    path : Path
+    model, average : nn.Module
+        What is trained, and the average of its weights.
+    optimizer : torch.optim.Optimizer
+    also : dict of str to Tensor
+        What else is kept; given its saved values in place.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: nn.Module,
+        average: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        also: dict[str, Tensor],
+    ) -> None:
+        self.path, self.also = path, also
+        self.parts = {"model": model, "average": average, "optimizer": optimizer}
+
+    def load(self) -> tuple[int, float]:
+        """Put everything back as it was, if there is a file; the step it was at and the seconds spent so far.
+
+        Raises
+        ------
+        ValueError
+            If it belongs to a model of other sizes.
+        """
+        if not self.path.exists():
+            return 0, 0.0
+        model = self.parts["model"]
+        state = torch.load(self.path, weights_only=True, map_location=next(model.parameters()).device)
+        sizes = {key: value.shape for key, value in state["model"].items()}
+        if sizes != {key: value.shape for key, value in model.state_dict().items()}:
+            raise ValueError(
+                f"{self.path}: expected a checkpoint of this model, got one of another recipe; move it away."
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        for key, value in state["also"].items():
+            self.also[key].copy_(value)
+        return state["step"], state["seconds"]
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write the file, whole or not at all."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        torch.save({**state, "also": self.also, "step": step, "seconds": seconds}, self.path.with_suffix(".tmp"))
+        self.path.with_suffix(".tmp").replace(self.path)
+
+
+class Log:
+    """A line every ``pause`` seconds: the step, every value smoothed over about fifty steps, and the time left."""
+
+    def __init__(self, name: str, pause: float = 20.0) -> None:
+        self.name, self.pause, self.said = name, pause, time.monotonic()
+        self.smooth: dict[str, float] = {}
+
+    def add(self, step: int, values: dict[str, Tensor], left: float) -> None:
+        """Take in what a step gave, with ``left`` seconds to go, and print a line if it is time for one."""
+        for key, value in values.items():
+            self.smooth[key] = 0.98 * self.smooth.get(key, now := value.detach().item()) + 0.02 * now
+        if time.monotonic() - self.said > self.pause:
+            self.said = time.monotonic()
+            shown = " ".join(f"{key} {value:.4f}" for key, value in self.smooth.items())
+            print(f"{self.name}: step {step} {shown}, {_duration(left)} left", flush=True)
+
+
+def _descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """One step down the loss; with other processes, down the mean of all losses."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if _together():
+        share_gradients(model)
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
 
 
 def fit(
@@ -130,61 +220,27 @@ def fit(
         parameters or model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay
     )
     average = Average(model, decay)
-    path, step, before = work / f"{name}.pt", 0, 0.0
-    also = also or {}
-    if path.exists():
-        state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
-        if {k: v.shape for k, v in state["model"].items()} != {k: v.shape for k, v in model.state_dict().items()}:
-            raise ValueError(f"{path}: expected a checkpoint of this model, got one of another recipe; move it away.")
-        model.load_state_dict(state["model"])
-        average.model.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        for key, value in state.get("also", {}).items():  # older checkpoints have none
-            also[key].copy_(value)
-        step, before = state["step"], state["seconds"]
-
-    def save() -> None:
-        state = {"model": model.state_dict(), "average": average.model.state_dict(), "also": also, "step": step,
-                 "optimizer": optimizer.state_dict(), "seconds": before + time.monotonic() - start}  # fmt: skip
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-
-    budget, start = minutes * 60, time.monotonic()
-    together = distributed.is_initialized()
-    if together:
+    checkpoint = Checkpoint(work / f"{name}.pt", model, average.model, optimizer, also or {})
+    step, before = checkpoint.load()
+    if _together():
         for values in model.state_dict().values():
             distributed.broadcast(values, 0)
-    first = not together or distributed.get_rank() == 0
-    saved = said = start
-    smooth: dict[str, float] = {}
-    while True:
-        spent = before + time.monotonic() - start
-        spent = _same_for_all(spent) if together else spent
-        if spent >= budget:
-            break
+    first = not _together() or distributed.get_rank() == 0
+    log, budget = Log(name), minutes * 60
+    start = saved = time.monotonic()
+    while (spent := _same_for_all(before + time.monotonic() - start)) < budget:
         progress = spent / budget
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(rate, progress, step)
         values = loss(step, progress)
-        optimizer.zero_grad(set_to_none=True)
-        values["loss"].backward()
-        if together:
-            share_gradients(model)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        _descend(model, optimizer, values["loss"], learning_rate(rate, progress, step))
         average.update(model, step)
         if after_step is not None:
             after_step(step, progress)
         step += 1
-        for key, value in values.items():
-            smooth[key] = 0.98 * smooth.get(key, now := value.detach().item()) + 0.02 * now
-        if first and time.monotonic() - said > 20:
-            said = time.monotonic()
-            shown = " ".join(f"{key} {value:.4f}" for key, value in smooth.items())
-            print(f"{name}: step {step} {shown}, {_duration(budget - spent)} left", flush=True)
+        if first:
+            log.add(step, values, budget - spent)
         if first and time.monotonic() - saved > save_every:
             saved = time.monotonic()
-            save()
+            checkpoint.save(step, before + saved - start)
     if first:
-        save()
+        checkpoint.save(step, before + time.monotonic() - start)
     return average.model

@@ -147,19 +147,10 @@ def refine(
     Where the token stands in captions, rates, steps and batch are not found in the paper. The optimiser (AdamW)
     starts anew each iteration.
     """
-    check_prompt(models.pipeline, prompt, forbidden=settings.token)
-    start = _start(models.pipeline, settings, prompt, seed, character if settings.carry_over == "warm" else None)
-    if settings.prior_share and prior is None:
-        raise SettingsError(
-            f"prior_share: {settings.prior_share} of each batch should come from the first gallery, "
-            "but none was given. Pass prior, or set prior_share to 0."
-        )
-    if settings.scene_weight < 1 and (masks is None or len(masks) != len(images)):
-        raise SettingsError(
-            f"scene_weight: {settings.scene_weight} asks where the figure is in each of {len(images)} pictures, got "
-            f"{'no masks' if masks is None else f'{len(masks)} masks'}. Pass masks, or set scene_weight to 1."
-        )
     pipeline = models.pipeline
+    check_prompt(pipeline, prompt, forbidden=settings.token)
+    _check_given(settings, len(images), prior, masks)
+    start = _start(pipeline, settings, prompt, seed, character if settings.carry_over == "warm" else None)
     rows = {key: nn.Parameter(row.clone().to(models.device)) for key, row in start.tokens.items()}
     with ExitStack() as stack:
         stack.enter_context(advised(SMALLER))
@@ -183,6 +174,20 @@ def refine(
     about |= {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
     return dataclasses.replace(start, lora=weights, tokens=tokens, provenance=about | (provenance or {}))
+
+
+def _check_given(settings: Settings, n: int, prior: Prior | None, masks: np.ndarray | None) -> None:
+    """Refuse settings that ask for what was not given with the n pictures."""
+    if settings.prior_share and prior is None:
+        raise SettingsError(
+            f"prior_share: {settings.prior_share} of each batch should come from the first gallery, "
+            "but none was given. Pass prior, or set prior_share to 0."
+        )
+    if settings.scene_weight < 1 and (masks is None or len(masks) != n):
+        raise SettingsError(
+            f"scene_weight: {settings.scene_weight} asks where the figure is in each of {n} pictures, got "
+            f"{'no masks' if masks is None else f'{len(masks)} masks'}. Pass masks, or set scene_weight to 1."
+        )
 
 
 def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character: Character | None) -> Character:
