@@ -7,7 +7,6 @@ explorer and the other way round. An error is one sentence; ``--debug`` shows wh
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import traceback
 import warnings
@@ -117,7 +116,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     add("prompt", nargs="?", help="what the character is; may be left out where the folder holds a run")
     add("--folder", type=Path, help="where the run lies or will lie (default: runs/<prompt>)")
     add("--preset", help="settings to begin with: menagerie, paper or quick (default: menagerie)")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated")
+    more.add_changes(command)
     add(
         "--iterations",
         type=int,
@@ -237,23 +236,10 @@ def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Sett
     fresh = given.preset or (None if stored else Settings.preset_for(given.models or "menagerie"))
     start = Settings.preset(fresh) if fresh else stored
     start = start.sampled(given.sampling) if given.sampling else start
-    changes = dict(assignment(text) for text in given.set)
+    changes = dict(given.set)
     if given.iterations is not None:
         changes["max_iterations"] = stored.max_iterations if stored else given.iterations
     return start.replace(**changes)
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """Read "name=value"; the value as JSON where it is JSON, else as text."""
-    from chosen_one_nb.settings import SettingsError
-
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise SettingsError(f"--set: expected NAME=VALUE, such as n_images=32, got {text!r}.")
-    try:
-        return name.strip(), json.loads(value)
-    except ValueError:
-        return name.strip(), value
 
 
 def _check_same(run: Run, given: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,31 @@ def add_machine(command: argparse.ArgumentParser) -> None:
     add("--distilled", help="LoRA or UNet distilled to few steps: folder, file or Hub id (for --sampling flash)")
 
 
+def add_changes(command: argparse.ArgumentParser) -> None:
+    """Add changes of settings: ``set``, a list of (name, value), from several words or the option several times."""
+    about = "change settings, such as n_images=32 refine_steps=60"
+    command.add_argument(
+        "--set", type=assignment, action="extend", nargs="+", default=[], metavar="NAME=VALUE", help=about
+    )
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Read "name=value"; the value as JSON where it is JSON, else as text.
+
+    Examples
+    --------
+    >>> assignment("n_images=32"), assignment("sampler=ddim")
+    (('n_images', 32), ('sampler', 'ddim'))
+    """
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, such as n_images=32, got {text!r}")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
+
+
 def models_of(given: argparse.Namespace, name: str | None = None) -> Models | str:
     """Return the models asked for: loaded if anything about the machine is said, else by name."""
     from chosen_one_nb.models import load_models
@@ -59,7 +85,7 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     add("--random", metavar="NAME", help="random weights of full size, without a download: sdxl or sd15")
     add("--preset", help="settings: menagerie, paper or quick (default: the one that the models go with)")
     add("--sampling", help="sampling on top of the preset: paper, standard, fast or flash")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated")
+    add_changes(command)
     add("--straight", type=int, default=4, metavar="N", help="pictures and steps of straight use measured (default: 4)")
     add("--threads", type=int, metavar="N", help="processor threads of PyTorch (default: its own choice)")
     add("--workers", type=int, metavar="N", help="also draw the gallery by N processes of one thread each")
@@ -112,12 +138,11 @@ def _work(costs: Plan) -> float:
 
 
 def _settings(given: argparse.Namespace) -> Settings:
-    from chosen_one_nb.cli import assignment
     from chosen_one_nb.settings import Settings
 
     settings = Settings.preset(given.preset or Settings.preset_for(given.random or given.models or "menagerie"))
     settings = settings.sampled(given.sampling) if given.sampling else settings
-    return settings.replace(**dict(assignment(text) for text in given.set))
+    return settings.replace(**dict(given.set))
 
 
 def _place(given: argparse.Namespace) -> tuple[Any, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import torch
 
 __all__ = ["Condition", "PromptError", "check_prompt", "condition", "encoders", "subject", "time_ids"]
+
+TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
+"""What transformers calls its own warning of a prompt that is too long."""
 
 # Words that end the description of the subject: what follows is scene, dress or style.
 _AFTER_SUBJECT = re.compile(
@@ -94,11 +98,13 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
         )
     for _, _, name in encoders(pipeline):
         tokenizer = getattr(pipeline, name)
+        tokenizer.deprecation_warnings[TOO_LONG] = True  # said below, in words that help
         length = len(tokenizer(pipeline.maybe_convert_prompt(prompt, tokenizer)).input_ids)
         if length > tokenizer.model_max_length:
             raise PromptError(
                 f"prompt: expected at most {tokenizer.model_max_length} tokens (start and end included), "
-                f"got {length}: {prompt!r}. The model would not see the end of it; use fewer words."
+                f"got {length}: {shorten(prompt, 80, placeholder=' …')!r}. The model would not see the end of it; use "
+                "fewer words."
             )
     return prompt.strip()
 

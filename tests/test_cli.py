@@ -169,7 +169,6 @@ ERRORS = {
     "unknown setting": (["run", "a fox", "--folder", "F", "--set", "colour=1"], "colour: no such setting"),
     "bad value": (["run", "a fox", "--folder", "F", "--set", "n_images=-3"], "n_images: expected"),
     "nan": (["run", "a fox", "--folder", "F", "--set", "convergence=NaN"], "convergence: expected"),
-    "no value": (["run", "a fox", "--folder", "F", "--set", "n_images"], "expected NAME=VALUE"),
     "unknown preset": (["run", "a fox", "--folder", "F", "--preset", "best"], "preset: expected one of"),
     "too few images": (["run", "a fox", "--folder", "F", "--set", "n_images=4"], "n_images: expected more than"),
     "no run to show": (["show", "F"], "holds no run"),
@@ -212,6 +211,14 @@ def test_a_command_line_not_understood(arguments: list[str], capsys: pytest.Capt
         cli.main(arguments)
     assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_settings_come_in_one_option_or_several(capsys: pytest.CaptureFixture):
+    given = cli.parser().parse_args(["run", "a fox", "--set", "n_images=9", "sampler=ddim", "--set", "seed=3"])
+    assert given.set == [("n_images", 9), ("sampler", "ddim"), ("seed", 3)]
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["run", "--set", "seed=3", "a fox"])
+    assert "argument --set: expected NAME=VALUE, such as n_images=32, got 'a fox'" in capsys.readouterr().err
 
 
 def test_help_is_quick_and_has_examples():

@@ -21,6 +21,7 @@ import pandas as pd
 from PIL import Image
 
 from chosen_one_nb import store
+from chosen_one_nb.commands import add_changes
 from chosen_one_nb.keeping.node import Node
 from chosen_one_nb.menagerie import world
 from chosen_one_nb.menagerie.reader import Reader
@@ -174,11 +175,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--models", default="menagerie")
     parser.add_argument("--reader", type=Path, default=Path("data/menagerie/reader"))
     parser.add_argument("--folder", type=Path, default=Path("runs/evaluation"))
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings, values as JSON")
+    add_changes(parser)
     given = parser.parse_args(argv)
     prompts = json.loads(given.prompts.read_text())["prompts"]
-    changes = {name: json.loads(value) for name, value in (word.split("=", 1) for word in given.set)}
-    settings = Settings.preset("menagerie").replace(**changes)
+    settings = Settings.preset("menagerie").replace(**dict(given.set))
     models, reader = load_models(given.models), Reader(given.reader)
     found = {}
     for i in given.only or range(len(prompts)):

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from chosen_one_nb.commands import add_changes
 from chosen_one_nb.menagerie.galleries import LIMITS, RECIPES, Recipe, Shelf, gallery_settings, sheet
 from chosen_one_nb.menagerie.judge import Judge, Judged, load_judge
 from chosen_one_nb.models import MENAGERIE, load_models
@@ -197,14 +198,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--reader", type=Path, help="default: reader/ beside the models")
     parser.add_argument("--folder", type=Path, default=Path("work/health"), help="where galleries are kept")
     parser.add_argument("--runs", type=Path, help="folder of `evaluate`, whose galleries count too")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings, values as JSON")
+    add_changes(parser)
     given = parser.parse_args(argv)
     prompts = json.loads(given.prompts.read_text())["prompts"]
-    changes = {name: json.loads(value) for name, value in (word.split("=", 1) for word in given.set)}
     models, judge = load_models(given.models), load_judge(given.models, given.reader or given.models / "reader")
     folder, rows = given.folder / models.fingerprint[:8], []
     for number in given.only or range(len(prompts)):
-        settings = gallery_settings(seed=number, **changes)
+        settings = gallery_settings(seed=number, **dict(given.set))
         shelf = Shelf(prompts[number], models, settings, folder / f"{number:02d}")
         rows += measure(shelf, number, judge, [recipe for recipe in RECIPES if recipe.name in given.recipes])
     for place in sorted(given.runs.glob("*/run")) if given.runs else ():
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows += measure_run(Run.open(place, read_only=True), int(place.parent.name), judge)
     table = pd.DataFrame(rows)
     table.to_csv(folder / "galleries.csv", index=False)
-    print(report(table, gallery_settings(**changes)))
+    print(report(table, gallery_settings(**dict(given.set))))
 
 
 if __name__ == "__main__":
