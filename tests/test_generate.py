@@ -213,6 +213,16 @@ def test_over_long_prompt_tells_tokens_and_limit(models: Any, quick: Any) -> Non
     assert check_prompt(models.pipeline, "a fox " * 15)
 
 
+def test_over_long_prompt_is_told_of_once_and_in_short(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.pipeline.tokenizer, "deprecation_warnings", {})
+    warned = []
+    monkeypatch.setattr("transformers.tokenization_utils_base.logger.warning", warned.append)
+    with pytest.raises(PromptError) as refused:
+        check_prompt(models.pipeline, "a fox " * 200)
+    assert warned == []
+    assert len(str(refused.value)) < 250
+
+
 def test_prompt_with_the_placeholder(models: Any, quick: Any) -> None:
     with pytest.raises(PromptError, match=r"without '<v>'.*placeholder"):
         generate(models, "a fox <v> in snow", SEEDS, quick)
