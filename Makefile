@@ -1,5 +1,7 @@
 PYTHON ?= python3
 IN = .venv/bin/python
+# Jupyter asks for it; in a container one often is root.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: setup lab test lint fix menagerie
 
@@ -7,7 +9,7 @@ setup:       ## create .venv and install the kit, in the versions of constraints
 	@$(PYTHON) tools/set_up.py
 
 lab: setup   ## open JupyterLab on the first lesson
-	$(IN) -m jupyterlab --ServerApp.root_dir=. notebooks/01_from_prompt_to_character.ipynb
+	$(IN) -m jupyterlab $(AS_ROOT) --ServerApp.root_dir=. notebooks/01_from_prompt_to_character.ipynb
 
 test: setup  ## lint, then the whole test suite, in two processes of one thread
 	$(IN) -m ruff check .
