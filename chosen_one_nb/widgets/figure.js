@@ -10,7 +10,8 @@ function outspoken(model) {
   const isPointing = ({ event_type }) => event_type.endsWith("hover");
   const set = (trait, value) => trait === "_js2py_pointsCallback" && !isPointing(value)
     ? model.send({ points: value }) : model.set(trait, value);
-  return { ...model, set };
+  const bound = (value) => (typeof value === "function" ? value.bind(model) : value);
+  return new Proxy(model, { get: (_, name) => (name === "set" ? set : bound(model[name])) });
 }
 
 export default () => {
