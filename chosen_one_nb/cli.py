@@ -126,6 +126,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     add("--workers", type=int, metavar="N", help="processes that share the drawing of each gallery")
     add("--ask", action="store_true", help="stop at each choice and ask")
     add("--node", help="go on from this node of the tree instead of the latest")
+    add("--redo", metavar="STAGE", help="do a stage of the node again first, for example where a file was damaged")
     add("--choose", type=int, metavar="CLUSTER", help="take this cluster; at a refined node: as a new branch")
     add("--choose-images", type=_numbers, metavar="I,J,...", help="take these images of the gallery instead")
     add("--exclude", type=_numbers, default=[], metavar="I,J,...", help="images to leave out of the choice")
@@ -161,6 +162,8 @@ def _numbers(text: str) -> list[int]:
 def run_command(given: argparse.Namespace) -> int:
     """Begin a run or go on with it, to its end or to the next choice."""
     with _begun(given) as run:
+        if given.redo:
+            run.redo_stage(given.redo, given.node)
         _choose(run, given)
         with _memory(run, quiet=given.quiet):
             outcome = _to_the_end(run, given)

@@ -195,6 +195,20 @@ def test_another_prompt_or_other_settings_are_refused(folder: Path, capsys: pyte
     assert cli.main(["run", "--folder", str(folder), "--set", "n_images=9"]) == 0
 
 
+def test_a_damaged_file_is_made_again_from_the_shell(folder: Path, capsys: pytest.CaptureFixture):
+    begin(folder)
+    place = folder / "nodes" / "0" / "features.npy"
+    whole = place.read_bytes()
+    place.write_bytes(whole[:50])
+    assert cli.main(["show", str(folder), "--no-contexts"]) == 1
+    assert f"`python -m chosen_one_nb run --folder {folder} --node 0 --redo embed`" in capsys.readouterr().err
+    assert cli.main(["run", "--folder", str(folder), "--node", "0", "--redo", "embed", "--quiet"]) == 0
+    assert place.read_bytes() == whole
+    assert cli.main(["show", str(folder), "--no-contexts"]) == 0
+    assert cli.main(["run", "--folder", str(folder), "--node", "0", "--redo", "paint"]) == 1
+    assert "Expected a finished stage of node 0, got 'paint'" in capsys.readouterr().err
+
+
 def test_an_unexpected_error_is_named_and_debug_shows_it(folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch):
     import chosen_one_nb.steps.embed
 

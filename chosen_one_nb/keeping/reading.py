@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, overload
 
 from PIL import Image
@@ -57,7 +58,10 @@ class Advice:
 
     def __init__(self, stage: str, node: str, run: Path) -> None:
         self._run = run
-        self._text = f"run.redo_stage({stage!r}, {node!r}) makes it again; everything else is kept."
+        self._text = (
+            f"run.redo_stage({stage!r}, {node!r}) makes it again, in a shell `python -m chosen_one_nb run "
+            f"--folder {quote(str(run))} --node {node} --redo {stage}`; everything else is kept."
+        )
 
     def __enter__(self) -> None:
         return None
