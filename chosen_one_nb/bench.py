@@ -170,6 +170,7 @@ def bench(
     rows: list[Row] = []
 
     def row(stage: str, work: str, flops: float, do: Callable[[], Any]) -> Any:
+        """Measure a piece of work as a row of the table; give what it returns."""
         tell(stage)
         found, *measured = _timed(models.device, do)
         rows.append(Row(stage, work, measured[0], measured[1], flops, measured[2]))

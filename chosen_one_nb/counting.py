@@ -99,6 +99,8 @@ def _fused_attention(meter: Meter) -> Iterator[None]:
 
 
 class _Attention(torch.autograd.Function):
+    """Attention of the right shape that only counts: once its work forth, twice back."""
+
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, meter: Meter) -> torch.Tensor:
         ctx.meter, ctx.work = meter, 2 * query.numel() * key.shape[-2] * 2  # Q K^T and its product with V

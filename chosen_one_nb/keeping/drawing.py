@@ -298,6 +298,7 @@ class _Desk:
         with ThreadPoolExecutor(max_workers=1) as writer:
 
             def keep(places: range, part: Gallery) -> None:
+                """Tell of a batch, and write it while the next is drawn; at most one waits to be written."""
                 mine = [indices[place] for place in places]
                 if self.calls.on_images:
                     self.calls.on_images(list(zip(mine, part.images, strict=True)))

@@ -73,19 +73,19 @@ def rates(factor: float, steps: int, **more: Any) -> dict[str, Any]:
 
 
 STRONG, WILD = {"guidance_scale": 6.0}, {"guidance_scale": 40.0}
-PAPER = {"noise_floor": 0.0}  # all noise levels: above the preset's floor a hundredfold rate seldom breaks anything
+NO_FLOOR = {"noise_floor": 0.0}  # all noise levels: above the preset's floor a hundredfold rate seldom breaks anything
 RECIPES = (
     Recipe("other", "sound", "the base model on other seeds"),
     Recipe("gentle", "sound", "one refinement at a third of the preset's rates", (rates(1 / 3, 60),)),
     Recipe("refined", "sound", "one refinement at the preset's rates", (rates(1, 60),)),
     Recipe("twice", "sound", "two refinements at half the preset's rates", (rates(1 / 2, 50),) * 2),
     Recipe("converged", "sound", "one long refinement at three times the preset's rates", (rates(3, 120),)),
-    Recipe("rate", "collapsed", "three hundred times the preset's learning rates", (rates(300, 60, **PAPER),)),
-    Recipe("long", "collapsed", "two hundred times the rates, twice the steps", (rates(200, 120, **PAPER),)),
+    Recipe("rate", "collapsed", "three hundred times the preset's learning rates", (rates(300, 60, **NO_FLOOR),)),
+    Recipe("long", "collapsed", "two hundred times the rates, twice the steps", (rates(200, 120, **NO_FLOOR),)),
     Recipe("guidance", "collapsed", "the base model at guidance 40", drawing=WILD),
-    Recipe("guided", "collapsed", "three refinements at guidance 6, first gallery too", (rates(2, 50, **PAPER),) * 3,
+    Recipe("guided", "collapsed", "three refinements at guidance 6, first gallery too", (rates(2, 50, **NO_FLOOR),) * 3,
            STRONG, STRONG),
-    Recipe("tiny", "collapsed", "two pictures only, two hundred times the rates", (rates(200, 80, **PAPER),),
+    Recipe("tiny", "collapsed", "two pictures only, two hundred times the rates", (rates(200, 80, **NO_FLOOR),),
            pick="pair"),
 )  # fmt: skip
 

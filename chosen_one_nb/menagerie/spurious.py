@@ -260,6 +260,7 @@ def remembering(encode: Encode) -> Encode:
     known: dict[str, np.ndarray] = {}
 
     def look_up(texts: list[str]) -> np.ndarray:
+        """Vectors of texts, (len(texts), D): from memory, the others asked for together."""
         if unknown := [text for text in dict.fromkeys(texts) if text not in known]:
             known.update(zip(unknown, encode(unknown), strict=True))
         return np.stack([known[text] for text in texts])

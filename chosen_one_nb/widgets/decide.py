@@ -22,41 +22,8 @@ class DecidePanel(Panel):
         super().__init__(explorer)
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-decision")
-        self.proposal = button("Take the proposal", "Choose what the paper's rule proposes", kind="proposal")
-        self.use = button("Choose selection", "Refine on the selected pictures instead of a cluster", kind="use")
-        self.out = button("Leave out", "Leave the selected pictures out of the choice", kind="out")
-        self.back = button("Put back", "Put the selected pictures back (with none selected: all)", kind="back")
-        self.clear = button("Clear", "Clear the selection", kind="clear")
-        self.merge = button("Merge ticked", "Make one cluster of the clusters ticked on their cards", kind="merge")
-        self.k = ipywidgets.BoundedIntText(
-            2,
-            min=1,
-            max=2,
-            description="k",
-            tooltip="Number of clusters",
-            style={"description_width": "auto"},
-            layout=ipywidgets.Layout(width="90px"),
-        )
-        self.again = button(
-            "Re-cluster",
-            "Cluster the same pictures again into k clusters; nothing is drawn",
-            kind="recluster",
-        )
-        self.undo = button(
-            "Undo",
-            "Take back the last decision, exclusion, merge or re-clustering (z)",
-            icon="undo",
-            kind="undo",
-        )
-        self.redo = button("Redo", "Make it again (y)", icon="repeat", kind="redo")
-        self.note = ipywidgets.Text(
-            placeholder="Why? Kept with the decision",
-            continuous_update=False,
-            description="note",
-            tooltip="A note that is kept with the next decision, or with this one when you press Enter",
-            style={"description_width": "auto"},
-            layout=ipywidgets.Layout(width="340px", flex="1 1 340px"),
-        )
+        self._make_buttons()
+        self._make_fields()
         self.strip = Gallery(name="The chosen pictures", click="exclude", size=56, empty="Nothing is chosen yet.")
         self.strip.add_class("chosen-choice")
         self.ui = ipywidgets.VBox(
@@ -69,6 +36,45 @@ class DecidePanel(Panel):
         )
         self.ui.add_class("chosen-decide")
         self._listen()
+
+    def _make_buttons(self) -> None:
+        self.proposal = button("Take the proposal", "Choose what the paper's rule proposes", kind="proposal")
+        self.use = button("Choose selection", "Refine on the selected pictures instead of a cluster", kind="use")
+        self.out = button("Leave out", "Leave the selected pictures out of the choice", kind="out")
+        self.back = button("Put back", "Put the selected pictures back (with none selected: all)", kind="back")
+        self.clear = button("Clear", "Clear the selection", kind="clear")
+        self.merge = button("Merge ticked", "Make one cluster of the clusters ticked on their cards", kind="merge")
+        self.again = button(
+            "Re-cluster",
+            "Cluster the same pictures again into k clusters; nothing is drawn",
+            kind="recluster",
+        )
+        self.undo = button(
+            "Undo",
+            "Take back the last decision, exclusion, merge or re-clustering (z)",
+            icon="undo",
+            kind="undo",
+        )
+        self.redo = button("Redo", "Make it again (y)", icon="repeat", kind="redo")
+
+    def _make_fields(self) -> None:
+        self.k = ipywidgets.BoundedIntText(
+            2,
+            min=1,
+            max=2,
+            description="k",
+            tooltip="Number of clusters",
+            style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="90px"),
+        )
+        self.note = ipywidgets.Text(
+            placeholder="Why? Kept with the decision",
+            continuous_update=False,
+            description="note",
+            tooltip="A note that is kept with the next decision, or with this one when you press Enter",
+            style={"description_width": "auto"},
+            layout=ipywidgets.Layout(width="340px", flex="1 1 340px"),
+        )
 
     def _listen(self) -> None:
         act = self.explorer

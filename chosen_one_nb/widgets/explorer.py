@@ -96,14 +96,15 @@ class Explorer(Actions):
         self._live: dict[str, set[int]] = {}
         self._shown = ""
         self._loss_drawn = 0.0
-        self._build(method)
+        self._make_panels(method)
+        self._make_screen()
         run.listeners.append(self._heard)
         self.desk.watchers.append(self._watch)
         self.status.say(self._where())
         with self.later.held():
             self.refresh()
 
-    def _build(self, method: Method) -> None:
+    def _make_panels(self, method: Method) -> None:
         self.bar, self.stepper, self.tree, self.curves = (
             StageBar(self),
             Stepper(self),
@@ -133,6 +134,8 @@ class Explorer(Actions):
             self.settings,
             self.takeaway,
         ]
+
+    def _make_screen(self) -> None:
         self.tabs = ipywidgets.Tab(
             [p.ui for p in (self.gallery, self.attributes, self.compare, self.strength, self.settings, self.takeaway)]
         )

@@ -48,6 +48,26 @@ class MapPanel(Panel):
         self.layouts = Layouts(explorer.later)
         self.figure = MapFigure()
         self.preview = Preview()
+        self._make_controls(method)
+        self.trust, self.variants = ipywidgets.HTML(), ipywidgets.HTML()
+        for text in (self.trust, self.variants):
+            text.add_class("chosen-trust")
+        self.ui = ipywidgets.VBox(
+            [
+                row(self.method, self.colour, self.thumbs),
+                self.figure.widget,
+                self.preview,
+                row(self.steps, self.glide, self.doubt),
+                self.trust,
+                self.variants,
+            ]
+        )
+        self.ui.add_class("chosen-map")
+        self._listen()
+        self._drawn: tuple[Any, ...] = ()
+        self._varied = self._previewed = ""
+
+    def _make_controls(self, method: Method) -> None:
         self.method = ipywidgets.ToggleButtons(
             options=[("UMAP", "umap"), ("PCA", "pca")],
             value=method,
@@ -79,23 +99,6 @@ class MapPanel(Panel):
         self.doubt = button(
             "other maps", "Lay the pictures out with other seeds and neighbourhoods: what changes is not real"
         )
-        self.trust, self.variants = ipywidgets.HTML(), ipywidgets.HTML()
-        for text in (self.trust, self.variants):
-            text.add_class("chosen-trust")
-        self.ui = ipywidgets.VBox(
-            [
-                row(self.method, self.colour, self.thumbs),
-                self.figure.widget,
-                self.preview,
-                row(self.steps, self.glide, self.doubt),
-                self.trust,
-                self.variants,
-            ]
-        )
-        self.ui.add_class("chosen-map")
-        self._listen()
-        self._drawn: tuple[Any, ...] = ()
-        self._varied = self._previewed = ""
 
     def _listen(self) -> None:
         for control in (self.method, self.colour, self.thumbs):
