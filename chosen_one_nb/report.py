@@ -17,7 +17,7 @@ from chosen_one_nb.keeping.node import compared
 from chosen_one_nb.keeping.tables import scores
 from chosen_one_nb.looking.charts import colour_of, curve_chart, loss_chart, map_chart, principal_places, svg
 from chosen_one_nb.settings import settings_help
-from chosen_one_nb.show import sentence
+from chosen_one_nb.show import or_dash, sentence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,7 +183,7 @@ def _clusters(node: Node) -> Markup:
         medoid = int(clusters.medoids[cluster])
         image = tag("figure", picture_tag(node.image(medoid), f"medoid of cluster {cluster}, image {medoid}"))
         numbers = [clusters.sizes[cluster], f"{clusters.cohesion[cluster]:.3f}"]
-        numbers.append(f"{clusters.cohesion_corrected[cluster]:.3f}")
+        numbers.append(or_dash(clusters.cohesion_corrected[cluster], ".3f"))
         rows.append([[swatch, str(cluster)], *numbers, what, image])
     head = ["cluster", "images", "cohesion", "corrected n/(n-1)", "", "medoid"]
     return tag("div", _table(head, rows), tag("p", clusters.reason))

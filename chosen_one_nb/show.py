@@ -98,6 +98,15 @@ def gallery_sheet(node: Node, *, tile: int = 96) -> Image.Image:
     return contact_sheet(images, tile=tile, captions=captions, frames=frames, title=sentence(node))
 
 
+def or_dash(value: float, form: str) -> str:
+    """Write a number, or a dash where there is none: a single picture has no corrected cohesion.
+
+    >>> or_dash(0.25, ".3f"), or_dash(float("nan"), ".3f")
+    ('0.250', '–')
+    """
+    return "–" if np.isnan(value) else f"{value:{form}}"
+
+
 def sentence(node: Node) -> str:
     """Say in a line what a node is."""
     parts = [f"Node {node.id}, iteration {node.iteration}"]

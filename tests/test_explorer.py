@@ -838,6 +838,15 @@ def test_figures_say_what_they_show(second):
     assert "over 12 refinement steps, from" in second.curves.loss.widget.alt
 
 
+def test_a_cluster_of_one_picture_reads_well(explorer):
+    explorer.recluster(len(explorer.node.seeds))  # as many clusters as pictures
+    explorer.settle()
+    facts = dict(fact[:2] for fact in explorer.clusters.view.cards[0]["facts"])
+    assert facts["corrected"] == "–"
+    assert not any("nan" in value for value in facts.values())
+    assert explorer.gallery.view.sections[0]["note"].startswith("1 picture, ")
+
+
 def test_what_is_typed_is_sent_once_before_a_button_hears_of_the_click(explorer):
     """Letters sent one by one wait for a slow kernel's answers; the click that follows does not."""
     boxes = [widget for widget in walk(explorer.ui) if isinstance(widget, ipywidgets.Text)]

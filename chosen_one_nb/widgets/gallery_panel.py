@@ -105,7 +105,7 @@ class GalleryPanel(Panel):
     def _cluster(self, c: int) -> dict[str, Any]:
         clusters, decision = self.node.clusters, self.node.decision
         sign, members = sign_of(clusters, c), ranked_members(clusters, c)
-        notes = [f"{len(members)} pictures"]
+        notes = [f"{len(members)} picture{'s' if len(members) > 1 else ''}"]
         notes += ["proposed"] if clusters.proposed == c else []
         notes += ["chosen"] if decision and decision.cluster == c else []
         notes += [] if clusters.kept[c] else ["dropped: too few"]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chosen_one_nb.show import or_dash
+
 from .signs import sign_of
 
 if TYPE_CHECKING:
@@ -159,7 +161,6 @@ def _card(clusters: Clusters, settings: Settings, found: Evidence | None, c: int
 def _facts(clusters: Clusters, settings: Settings, found: Evidence | None, c: int) -> Sequence[tuple[str, str, str]]:
     squared = settings.cohesion == "squared"
     waiting = found is None
-    silhouette = "…" if waiting else "–" if np.isnan(found.silhouette[c]) else f"{found.silhouette[c]:.2f}"
     return [
         (
             "cohesion",
@@ -171,7 +172,7 @@ def _facts(clusters: Clusters, settings: Settings, found: Evidence | None, c: in
         ),
         (
             "corrected",
-            f"{clusters.cohesion_corrected[c]:.3f}",
+            or_dash(clusters.cohesion_corrected[c], ".3f"),
             "Cohesion times n/(n−1): the centroid is fitted to its own members, which flatters small clusters",
         ),
         (
@@ -181,7 +182,7 @@ def _facts(clusters: Clusters, settings: Settings, found: Evidence | None, c: in
         ),
         (
             "silhouette",
-            silhouette,
+            "…" if waiting else or_dash(found.silhouette[c], ".2f"),
             "How much nearer the members are to their own cluster than to the next, −1 to 1",
         ),
         (
