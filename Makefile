@@ -25,4 +25,4 @@ fix: setup   ## mend what ruff can mend
 	$(IN) -m ruff format .
 
 menagerie: setup  ## train the bundled miniature from nothing (an evening on two cores, minutes on a GPU)
-	$(IN) -m chosen_one_nb.menagerie.train
+	$(IN) -m menagerie.train

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chosen_one_nb.character import Character
-    from chosen_one_nb.models import load_models
-    from chosen_one_nb.run import Run
+    from chosen_one_nb.models.load import load_models
+    from chosen_one_nb.run.run import Run
     from chosen_one_nb.settings import Settings
     from chosen_one_nb.widgets.explorer import Explorer
 
@@ -22,9 +22,9 @@ __all__ = ["Character", "Explorer", "Run", "Settings", "__version__", "load_mode
 _HOMES = {
     "Character": "chosen_one_nb.character",
     "Explorer": "chosen_one_nb.widgets.explorer",
-    "Run": "chosen_one_nb.run",
+    "Run": "chosen_one_nb.run.run",
     "Settings": "chosen_one_nb.settings",
-    "load_models": "chosen_one_nb.models",
+    "load_models": "chosen_one_nb.models.load",
 }
 
 

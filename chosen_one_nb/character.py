@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from chosen_one_nb.adapters import TARGETS, AdapterError, wear_lora, wear_tokens
-from chosen_one_nb.prompts import encoders
+from chosen_one_nb.steps.lora import TARGETS, AdapterError, wear_lora, wear_tokens
+from chosen_one_nb.steps.prompts import encoders
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -190,7 +190,7 @@ class Character:
         CharacterError
             For an unknown format, a name that no prompt could hold, or a folder that cannot be written.
         """
-        from chosen_one_nb.formats.writing import export
+        from chosen_one_nb.export.writing import export
 
         return export(self, folder, formats, pictures, name)
 
@@ -223,7 +223,7 @@ class Character:
             If a file is missing, damaged, of another base or rank, or written by a later version; the
             message names it and says what was expected.
         """
-        from chosen_one_nb.formats.reading import load
+        from chosen_one_nb.export.reading import load
 
         return load(path, embeddings=embeddings, token=token, caption=caption, pipeline=pipeline)
 

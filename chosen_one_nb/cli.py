@@ -1,6 +1,6 @@
 """The command line: begin a run, go on with it, show it. `python -m chosen_one_nb --help` tells the rest.
 
-Everything done here is a method of `chosen_one_nb.run.Run`, so a run begun here can be opened in the
+Everything done here is a method of `chosen_one_nb.run.run.Run`, so a run begun here can be opened in the
 explorer and the other way round. An error is one sentence; ``--debug`` shows where it arose.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chosen_one_nb import commands as more
-from chosen_one_nb.sweeping import command as sweeping
+from chosen_one_nb.sweep import command as sweeping
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Outcome, Run
+    from chosen_one_nb.run.run import Outcome, Run
     from chosen_one_nb.settings import Settings
 
 DONE, FAILED, COLLAPSED, WAITING, INTERRUPTED = 0, 1, 3, 4, 130
@@ -180,8 +180,8 @@ def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
     if quiet or run.next_stage is None:
         yield
         return
-    from chosen_one_nb.peak import Peak
-    from chosen_one_nb.workload import gigabytes
+    from chosen_one_nb.run.cost_estimate import gigabytes
+    from chosen_one_nb.run.memory_profile import Peak
 
     print(run.plan(run.root), file=sys.stderr)
     with Peak(run.models.device) as peak:
@@ -191,7 +191,7 @@ def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
 
 
 def _begun(given: argparse.Namespace) -> Run:
-    from chosen_one_nb.run import Run, RunError
+    from chosen_one_nb.run.run import Run, RunError
 
     if given.folder and (given.folder / "run.json").exists():
         named = given.models or any(getattr(given, key) for key in more.MACHINE)
@@ -211,7 +211,7 @@ def _begun(given: argparse.Namespace) -> Run:
 
 def _started(given: argparse.Namespace) -> Run:
     """Begin a run, and say what its sampling means."""
-    from chosen_one_nb.run import Run
+    from chosen_one_nb.run.run import Run
 
     settings, models = _settings(given), more.models_of(given)
     if given.sampling and not given.quiet:
@@ -227,7 +227,7 @@ def _started(given: argparse.Namespace) -> Run:
 
 def _stored_name(folder: Path) -> str:
     """Name of the models that a run was made with."""
-    from chosen_one_nb.store import read_json
+    from chosen_one_nb.run.store import read_json
 
     return str(read_json(folder / "run.json")["models"]["name"])
 
@@ -247,7 +247,7 @@ def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Sett
 
 def _check_same(run: Run, given: argparse.Namespace) -> None:
     """Refuse to go on with a run under a prompt or settings that are not its own."""
-    from chosen_one_nb.run import RunError
+    from chosen_one_nb.run.run import RunError
 
     if given.prompt and given.prompt.strip() != run.prompt:
         raise RunError(f"{run.folder} holds a run of {run.prompt!r}, not of {given.prompt!r}. Give another --folder.")
@@ -276,7 +276,7 @@ def _decide(run: Run, given: argparse.Namespace, **choice: Any) -> None:
 
 
 def _to_the_end(run: Run, given: argparse.Namespace) -> Outcome:
-    from chosen_one_nb.bars import Bars
+    from chosen_one_nb.progress import Bars
 
     bars, workers = Bars(run, quiet=given.quiet), _workers(given)
     try:
@@ -293,7 +293,7 @@ def _to_the_end(run: Run, given: argparse.Namespace) -> Outcome:
 
 def _workers(given: argparse.Namespace) -> Callable[[], Any]:
     """What gives the workers asked for, or none."""
-    from chosen_one_nb.sweeping.crew import Crew
+    from chosen_one_nb.sweep.worker_pool import Crew
 
     return nullcontext if given.workers is None else lambda: Crew(given.workers)
 
@@ -320,7 +320,7 @@ def _asked(run: Run, given: argparse.Namespace) -> bool:
 
 def show_command(given: argparse.Namespace) -> int:
     """Write contact sheets, curve, contexts and the HTML page."""
-    from chosen_one_nb.bars import Bars
+    from chosen_one_nb.progress import Bars
     from chosen_one_nb.show import write_all
 
     with _viewed(given) as run:
@@ -339,8 +339,8 @@ def show_command(given: argparse.Namespace) -> int:
 
 def _viewed(given: argparse.Namespace) -> Run:
     """Open the run for writing (what is drawn is kept), or for looking where another process works on it."""
-    from chosen_one_nb.run import Run
-    from chosen_one_nb.store import RunInUse
+    from chosen_one_nb.run.run import Run
+    from chosen_one_nb.run.store import RunInUse
 
     try:
         return Run.open(given.folder, given.models)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chosen_one_nb.models import Models
+    from chosen_one_nb.models.load import Models
+    from chosen_one_nb.run.cost_estimate import Plan
     from chosen_one_nb.settings import Settings
-    from chosen_one_nb.workload import Plan
 
 __all__ = ["add_bench", "add_export", "add_machine", "bench_command", "export_command", "models_of", "note_on"]
 
@@ -64,7 +64,7 @@ def assignment(text: str) -> tuple[str, Any]:
 
 def models_of(given: argparse.Namespace, name: str | None = None) -> Models | str:
     """Return the models asked for: loaded if anything about the machine is said, else by name."""
-    from chosen_one_nb.models import load_models
+    from chosen_one_nb.models.load import load_models
 
     name = name or given.models or "menagerie"
     said = {key: getattr(given, key) for key in MACHINE if getattr(given, key)}
@@ -98,9 +98,9 @@ def bench_command(given: argparse.Namespace) -> int:
     """Print the memory plan, what was measured, and the arithmetic."""
     import torch
 
-    from chosen_one_nb.bench import arithmetic, bench, matmul_speed
-    from chosen_one_nb.loading import ModelError
-    from chosen_one_nb.workload import plan
+    from chosen_one_nb.models.files import ModelError
+    from chosen_one_nb.run.cost_estimate import plan
+    from tools.bench.measure import arithmetic, bench, matmul_speed
 
     if given.workers and given.random:
         raise ModelError("--workers: processes load models by name, and random ones have none. Leave one of them out.")
@@ -148,7 +148,7 @@ def _settings(given: argparse.Namespace) -> Settings:
 def _place(given: argparse.Namespace) -> tuple[Any, Any]:
     import torch
 
-    from chosen_one_nb.placement import best_device, best_dtype
+    from chosen_one_nb.models.offload import best_device, best_dtype
 
     device = torch.device(given.device) if given.device else best_device()
     return device, getattr(torch, given.dtype) if given.dtype else best_dtype(device)
@@ -160,7 +160,7 @@ def _counted(given: argparse.Namespace, settings: Settings) -> Models:
 
     if not given.random:
         return _whole(given)
-    from chosen_one_nb.random_models import random_models
+    from tools.bench.random_models import random_models
 
     device, dtype = _place(given)
     bare = random_models(given.random, extractor=given.extractor or "dinov2-large", device="meta", dtype=dtype)
@@ -168,10 +168,10 @@ def _counted(given: argparse.Namespace, settings: Settings) -> Models:
 
 
 def _whole(given: argparse.Namespace) -> Models:
-    from chosen_one_nb.models import load_models
+    from chosen_one_nb.models.load import load_models
 
     if given.random:
-        from chosen_one_nb.random_models import random_models
+        from tools.bench.random_models import random_models
 
         device, dtype = _place(given)
         eyes, low = given.extractor or "dinov2-large", bool(given.low_memory)
@@ -212,7 +212,7 @@ def export_command(given: argparse.Namespace) -> int:
 
 
 def _export_run(given: argparse.Namespace) -> Path:
-    from chosen_one_nb.run import Run
+    from chosen_one_nb.run.run import Run
 
     run = Run.open(given.source, read_only=True)
     return run.export(given.to, given.node, formats=given.formats, name=given.name)

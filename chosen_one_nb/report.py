@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from chosen_one_nb.keeping.node import compared
-from chosen_one_nb.keeping.tables import scores
-from chosen_one_nb.looking.charts import colour_of, curve_chart, loss_chart, map_chart, principal_places, svg
+from chosen_one_nb.plots import colour_of, curve_chart, loss_chart, map_chart, principal_places, svg
+from chosen_one_nb.run.node import compared
+from chosen_one_nb.run.tables import scores
 from chosen_one_nb.settings import settings_help
 from chosen_one_nb.show import or_dash, sentence
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from chosen_one_nb.keeping.node import Node
-    from chosen_one_nb.run import Run
+    from chosen_one_nb.run.node import Node
+    from chosen_one_nb.run.run import Run
 
 THUMBNAIL = 80
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from chosen_one_nb import store
-from chosen_one_nb.looking.charts import colour_of, curve_chart, font, picture
+from chosen_one_nb.plots import colour_of, curve_chart, font, picture
+from chosen_one_nb.run import store
 
 if TYPE_CHECKING:
-    from chosen_one_nb.keeping.node import Node
-    from chosen_one_nb.looking.persistence import Persistence
-    from chosen_one_nb.run import Run
+    from chosen_one_nb.analysis.counterfactual import Persistence
+    from chosen_one_nb.run.node import Node
+    from chosen_one_nb.run.run import Run
 
 GAP = 4
 LETTERS = 12
@@ -176,7 +176,7 @@ def map_sheet(
     Parameters
     ----------
     positions : ndarray of shape (N, 2)
-        As `chosen_one_nb.looking.maps.joint_map` gives them; the second axis points upwards.
+        As `chosen_one_nb.analysis.projection.joint_map` gives them; the second axis points upwards.
     images : sequence of N PIL.Image
     labels : sequence of N int, optional
         Clusters: a picture's frame has its cluster's colour.

@@ -263,7 +263,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def models(model_folder: Path) -> Any:
     """The model set, loaded once for the whole session: tests leave it as it was."""
-    from chosen_one_nb.models import load_models
+    from chosen_one_nb.models.load import load_models
 
     return load_models(model_folder)
 
@@ -271,7 +271,7 @@ def models(model_folder: Path) -> Any:
 @pytest.fixture(scope="session")
 def sd_models(models: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The same eyes with a StableDiffusionPipeline."""
-    from chosen_one_nb.models import load_models
+    from chosen_one_nb.models.load import load_models
 
     folder = tmp_path_factory.mktemp("models") / "sd"
     build_sd().save_pretrained(folder)

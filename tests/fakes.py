@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.character import Character
-from chosen_one_nb.models import Features
+from chosen_one_nb.models.load import Features
 from chosen_one_nb.steps import raise_if_cancelled, report
 from chosen_one_nb.steps.generate import Gallery
 

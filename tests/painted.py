@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.character import Character
-from chosen_one_nb.menagerie.values import IDENTITY, PROPORTIONS
-from chosen_one_nb.menagerie.world import render, sample
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import raise_if_cancelled, report
+from menagerie.values import IDENTITY, PROPORTIONS
+from menagerie.world import render, sample
 
 SIZE = 64
 PALETTE = (
@@ -199,6 +199,6 @@ def settings(**changes: Any) -> Settings:
 
 def start(folder: Path, prompt: str = "a sticker of a fox", **changes: Any) -> Any:
     """Begin a painted run."""
-    from chosen_one_nb.run import Run
+    from chosen_one_nb.run.run import Run
 
     return Run.start(prompt, MODELS, settings(**changes), folder)

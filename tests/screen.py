@@ -11,7 +11,7 @@ N = 32
 CELLS = [
     "import painted, pytest\n"
     "painted.paint(pytest.MonkeyPatch())\n"
-    "from chosen_one_nb.run import Run\n"
+    "from chosen_one_nb.run.run import Run\n"
     "from chosen_one_nb.widgets.explorer import Explorer",
     "from pathlib import Path\n"
     "if Path('run/run.json').exists():\n"

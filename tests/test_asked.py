@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.asked import asked, classify, noun_of, pieces
-from chosen_one_nb.looking.vocabulary import read_vocabulary
+from chosen_one_nb.analysis.phrases import read_vocabulary
+from chosen_one_nb.analysis.prompt_match import asked, classify, noun_of, pieces
 
 WORDS = read_vocabulary(
     {

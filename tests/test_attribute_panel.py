@@ -9,10 +9,10 @@ import painted
 import pytest
 from PIL import Image
 
-from chosen_one_nb.looking.persistence import persistence
-from chosen_one_nb.looking.vocabulary import read_vocabulary
-from chosen_one_nb.models import Features
-from chosen_one_nb.run import Run
+from chosen_one_nb.analysis.counterfactual import persistence
+from chosen_one_nb.analysis.phrases import read_vocabulary
+from chosen_one_nb.models.load import Features
+from chosen_one_nb.run.run import Run
 from chosen_one_nb.widgets.attribute_rows import Shared, _row, proof_strips, words_of
 from chosen_one_nb.widgets.explorer import Explorer
 from chosen_one_nb.widgets.figures import POINTS

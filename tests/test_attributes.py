@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chosen_one_nb.looking.attributes import contrast, explain
-from chosen_one_nb.looking.presence import Presence, presence
-from chosen_one_nb.looking.vocabulary import Attribute, read_vocabulary
+from chosen_one_nb.analysis.attributes import contrast, explain
+from chosen_one_nb.analysis.phrases import Attribute, read_vocabulary
+from chosen_one_nb.analysis.zero_shot import Presence, presence
 
 
 def toy(values):

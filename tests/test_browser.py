@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from screen import CELLS, N, Screen
 
-from chosen_one_nb.run import Run
+from chosen_one_nb.run.run import Run
 
 pytestmark = [
     pytest.mark.browser,

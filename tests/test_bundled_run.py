@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chosen_one_nb import models
-from chosen_one_nb.keeping.opening import EXAMPLE
-from chosen_one_nb.run import Run
+from chosen_one_nb.models.load import load as models
+from chosen_one_nb.run.opening import EXAMPLE
+from chosen_one_nb.run.run import Run
 from chosen_one_nb.widgets.explorer import Explorer
 
 ROOT = Path(__file__).resolve().parent.parent

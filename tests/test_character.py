@@ -15,9 +15,9 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from traces import trace
 
-from chosen_one_nb.adapters import NewRows, fresh_lora
 from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.prompts import check_prompt, condition
+from chosen_one_nb.steps.lora import NewRows, fresh_lora
+from chosen_one_nb.steps.prompts import check_prompt, condition
 
 
 def made_for(pipeline: Any, *, vectors: int = 1, alpha: float = 2.0, token: str = "<v>") -> Character:

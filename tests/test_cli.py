@@ -9,8 +9,9 @@ import fakes
 import pytest
 from PIL import Image
 
-from chosen_one_nb import cli, store
-from chosen_one_nb.run import Run
+from chosen_one_nb import cli
+from chosen_one_nb.run import store
+from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import SAMPLING
 
 FOX = "a sticker of a fox"
@@ -35,13 +36,15 @@ SMALL = [
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The fakes, however the models are named; opened runs are closed between commands as processes would."""
-    import chosen_one_nb.models
-    import chosen_one_nb.workload
+    import chosen_one_nb.models.load
+    import chosen_one_nb.run.cost_estimate
 
     fakes.install(monkeypatch)
-    monkeypatch.setattr(chosen_one_nb.workload, "plan", lambda models, settings: f"plan of {settings.n_images}")
+    monkeypatch.setattr(
+        chosen_one_nb.run.cost_estimate, "plan", lambda models, settings: f"plan of {settings.n_images}"
+    )
     found = fakes.fake_models()
-    monkeypatch.setattr(chosen_one_nb.models, "load_models", lambda name, **machine: found)
+    monkeypatch.setattr(chosen_one_nb.models.load, "load_models", lambda name, **machine: found)
     return found
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from chosen_one_nb.eyes import Clip, FeatureExtractor
-from chosen_one_nb.looking.foreground import find_figure
-from chosen_one_nb.looking.heat import cohesion_heat, phrase_heat
+from chosen_one_nb.analysis.heatmaps import cohesion_heat, phrase_heat
+from chosen_one_nb.analysis.segmentation import find_figure
+from chosen_one_nb.models.features import Clip, FeatureExtractor
 
 
 def test_a_unit_vector_for_each_patch_in_the_space_of_the_texts(models, pictures):

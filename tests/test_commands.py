@@ -11,12 +11,12 @@ import torch
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.cli import main
-from chosen_one_nb.run import Run
+from chosen_one_nb.run.run import Run
 
 
 @pytest.fixture
 def character(models: Any) -> Character:
-    from chosen_one_nb.adapters import fresh_lora
+    from chosen_one_nb.steps.lora import fresh_lora
 
     lora = fresh_lora(models.pipeline.unet, 2, torch.Generator().manual_seed(0))
     rows = {"clip_l": torch.randn(1, 16), "clip_g": torch.randn(1, 24)}
@@ -52,7 +52,7 @@ def test_an_export_that_cannot_be(
 
 
 def test_a_run_without_a_character_has_nothing_to_export(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    from chosen_one_nb.keeping import opening
+    from chosen_one_nb.run import opening
 
     monkeypatch.setattr(opening, "check_prompt", lambda models, prompt, settings: prompt)
     Run.start("a fox", fakes.fake_models(), folder=tmp_path / "run").close()

@@ -14,8 +14,8 @@ import torch
 from test_character import made_for
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from chosen_one_nb.compiling import compile_blocks
-from chosen_one_nb.models import ModelError, load_models
+from chosen_one_nb.models.compiling import compile_blocks
+from chosen_one_nb.models.load import ModelError, load_models
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.refine import refine
 

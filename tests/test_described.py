@@ -3,10 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.described import descriptions
-from chosen_one_nb.looking.presence import presence
-from chosen_one_nb.looking.vocabulary import read_vocabulary
-from chosen_one_nb.run import Run, RunError
+from chosen_one_nb.analysis.captioning import descriptions
+from chosen_one_nb.analysis.phrases import read_vocabulary
+from chosen_one_nb.analysis.zero_shot import presence
+from chosen_one_nb.run.run import Run, RunError
 
 FOLLOWING = {"one_of": True, "kind": "incidental", "template": "a {noun} {}"}
 WORDS = read_vocabulary({

@@ -11,10 +11,12 @@ import pytest
 import torch
 from test_character import made_for
 
-from chosen_one_nb import adapters, character, store
-from chosen_one_nb.batches import OutOfMemory
-from chosen_one_nb.keeping.drawing import Album, Calls, Drawing, draw
+from chosen_one_nb import character
+from chosen_one_nb.models.batches import OutOfMemory
+from chosen_one_nb.run import store
+from chosen_one_nb.run.drawing import Album, Calls, Drawing, draw
 from chosen_one_nb.steps import Cancelled
+from chosen_one_nb.steps import lora as adapters
 
 N = 7
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.drift import drift, headline, rise
-from chosen_one_nb.looking.presence import Presence
-from chosen_one_nb.looking.vocabulary import Attribute
+from chosen_one_nb.analysis.drift import drift, headline, rise
+from chosen_one_nb.analysis.phrases import Attribute
+from chosen_one_nb.analysis.zero_shot import Presence
 
 NAMES = ("red hat", "snow", "sticker")
 ATTRIBUTES = tuple(Attribute(name, "g", "seen", False, (at,), (name,)) for at, name in enumerate(NAMES))

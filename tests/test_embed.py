@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from chosen_one_nb.models import FeatureExtractor, ModelError
+from chosen_one_nb.models.load import FeatureExtractor, ModelError
 from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.embed import embed
 

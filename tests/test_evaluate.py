@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from chosen_one_nb.menagerie.evaluate import evaluate
+from menagerie.evaluate import evaluate
 
 
 def scored(folder, models, settings, prompt="a fox"):
@@ -12,11 +12,11 @@ def scored(folder, models, settings, prompt="a fox"):
 
 
 def test_scores_of_other_settings_or_another_prompt_are_not_taken_for_these(tmp_path, models, quick, monkeypatch):
-    monkeypatch.setattr("chosen_one_nb.menagerie.evaluate.score", lambda run, reader: {"prompt": run.prompt})
+    monkeypatch.setattr("menagerie.evaluate.score", lambda run, reader: {"prompt": run.prompt})
     settings = quick.replace(n_images=6, max_iterations=1)
     first = scored(tmp_path, models, settings)
     assert first["seconds"] > 0
-    monkeypatch.setattr("chosen_one_nb.menagerie.evaluate.score", lambda run, reader: pytest.fail("scored again"))
+    monkeypatch.setattr("menagerie.evaluate.score", lambda run, reader: pytest.fail("scored again"))
     assert scored(tmp_path, models, settings) == first == json.loads((tmp_path / "scores.json").read_text())
     with pytest.raises(SystemExit, match="got those of others"):
         scored(tmp_path, models, settings.replace(seed=5))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.evidence import held_by, on_figure, shown_by
-from chosen_one_nb.looking.foreground import NO_PATCHES, Foreground, NotAvailable
-from chosen_one_nb.looking.presence import Presence
+from chosen_one_nb.analysis.localization import held_by, on_figure, shown_by
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, Foreground, NotAvailable
+from chosen_one_nb.analysis.zero_shot import Presence
 
 N = 64
 

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from test_figures import fire
 
-from chosen_one_nb.run import ChoiceError, Run, RunError
-from chosen_one_nb.store import StoreError
+from chosen_one_nb.run.run import ChoiceError, Run, RunError
+from chosen_one_nb.run.store import StoreError
+from chosen_one_nb.widgets.cluster_style import LEFT_OUT
 from chosen_one_nb.widgets.explorer import Explorer
 from chosen_one_nb.widgets.figures import POINTS, RINGS
-from chosen_one_nb.widgets.job import Busy
-from chosen_one_nb.widgets.signs import LEFT_OUT
 from chosen_one_nb.widgets.status import sentence
+from chosen_one_nb.widgets.tasks import Busy
 
 
 @pytest.fixture(autouse=True)
@@ -362,7 +362,7 @@ def test_iterations_share_one_map_and_a_slider(second):
 
 
 def test_pca_stands_in_while_umap_is_fitted(explorer, monkeypatch):
-    from chosen_one_nb.looking import maps
+    from chosen_one_nb.analysis import projection as maps
 
     go, real = threading.Event(), maps.joint_map
 
@@ -381,7 +381,7 @@ def test_pca_stands_in_while_umap_is_fitted(explorer, monkeypatch):
 
 
 def test_no_umap_is_said_not_hidden(explorer, monkeypatch):
-    from chosen_one_nb.looking import maps
+    from chosen_one_nb.analysis import projection as maps
 
     real = maps.joint_map
 
@@ -397,7 +397,7 @@ def test_no_umap_is_said_not_hidden(explorer, monkeypatch):
 
 
 def test_other_maps_on_request(explorer, monkeypatch):
-    from chosen_one_nb.looking import maps
+    from chosen_one_nb.analysis import projection as maps
 
     one = maps.joint_map({"": explorer.node.features}, method="pca", trust=False)
     monkeypatch.setattr(maps, "sensitivity", lambda features: [one] * 4)
@@ -643,7 +643,9 @@ def test_settings_show_symbols_and_sources(explorer):
 
 def test_what_an_iteration_takes_is_counted_when_asked(explorer, monkeypatch):
     asked = []
-    monkeypatch.setattr("chosen_one_nb.workload.plan", lambda models, settings: asked.append(settings) or "9 GB <peak>")
+    monkeypatch.setattr(
+        "chosen_one_nb.run.cost_estimate.plan", lambda models, settings: asked.append(settings) or "9 GB <peak>"
+    )
     assert explorer.settings.plan.value == ""
     explorer.settings.count.click()
     explorer.later.settle()
@@ -656,7 +658,7 @@ def test_why_it_cannot_be_counted_is_said(explorer, monkeypatch):
     def fail(models, settings):
         raise OSError("no room")
 
-    monkeypatch.setattr("chosen_one_nb.workload.plan", fail)
+    monkeypatch.setattr("chosen_one_nb.run.cost_estimate.plan", fail)
     explorer.settings.count.click()
     explorer.later.settle()
     explorer.refresh()

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from chosen_one_nb.denoising import denoising_loss, place_weights
-from chosen_one_nb.keeping.node import compared
-from chosen_one_nb.run import Run, RunError
+from chosen_one_nb.run.node import compared
+from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.settings import Settings, SettingsError, settings_help
+from chosen_one_nb.steps.loss import denoising_loss, place_weights
 from chosen_one_nb.steps.refine import refine
-from chosen_one_nb.widgets.later import Later
+from chosen_one_nb.widgets.background import Later
 from chosen_one_nb.widgets.layouts import Layouts
 
 PROMPT = "a sticker of a fox"
@@ -36,7 +36,7 @@ def test_weights_of_places_have_mean_one_and_follow_the_mask():
 def test_what_is_masked_out_does_not_count(models):
     from diffusers import DDPMScheduler
 
-    from chosen_one_nb.prompts import condition
+    from chosen_one_nb.steps.prompts import condition
 
     scheduler = DDPMScheduler.from_config(models.pipeline.scheduler.config)
     text, _ = condition(models.pipeline, PROMPT)
@@ -155,7 +155,7 @@ def test_figures_are_kept_and_read_back(run, models):
 
 
 def test_an_extractor_without_patches_says_so(run, models, monkeypatch):
-    from chosen_one_nb.models import Features
+    from chosen_one_nb.models.load import Features
 
     class Blind:
         def __call__(self, images, **more):

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chosen_one_nb.looking import charts
+from chosen_one_nb import plots as charts
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
+from chosen_one_nb.widgets.cluster_style import DROPPED, GREY, HUES, marks, plain_marks, sign_of
 from chosen_one_nb.widgets.curves import CurveFigure, LossFigure
 from chosen_one_nb.widgets.figures import LINES, NUMBERS, POINTS, RINGS, MapFigure
 from chosen_one_nb.widgets.live_figure import LiveFigure, plotly_bundle, show_figures
-from chosen_one_nb.widgets.signs import DROPPED, GREY, HUES, marks, plain_marks, sign_of
 
 
 def fire(figure, kind, indices, trace=POINTS):

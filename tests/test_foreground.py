@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.foreground import NO_PATCHES, NotAvailable, cut_out, find_figure, resize
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, cut_out, find_figure, resize
 
 GRID = (8, 8)
 

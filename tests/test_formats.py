@@ -22,15 +22,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from chosen_one_nb.adapters import TARGETS, fresh_lora
 from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.formats import kohya
-from chosen_one_nb.formats.comfyui import workflow
-from chosen_one_nb.formats.drawn import Drawn
-from chosen_one_nb.formats.folder_readme import readme
-from chosen_one_nb.formats.wording import a1111_prompt, comfyui_prompt
-from chosen_one_nb.prompts import condition, encoders
+from chosen_one_nb.export import kohya
+from chosen_one_nb.export.comfyui import workflow
+from chosen_one_nb.export.drawn import Drawn
+from chosen_one_nb.export.folder_readme import readme
+from chosen_one_nb.export.wording import a1111_prompt, comfyui_prompt
 from chosen_one_nb.steps.generate import generate
+from chosen_one_nb.steps.lora import TARGETS, fresh_lora
+from chosen_one_nb.steps.prompts import condition, encoders
 
 SEED = 20231116
 NAME = "chosen_x"
@@ -536,7 +536,7 @@ def test_the_workflow_is_whole(exports: Any, kind: str) -> None:
 
 
 def test_pictures_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_path: Path) -> None:
-    from chosen_one_nb.store import write_picture
+    from chosen_one_nb.run.store import write_picture
 
     _, character, gallery, _ = exports["sdxl"]
     about = {"seed": "77", "prompt": "a <v>", "settings": how.replace(sampling_steps=9).to_json(), "strength": "0.5"}
@@ -555,8 +555,8 @@ def test_pictures_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_p
 
 
 def test_bases_of_every_kind(full_size: Character) -> None:
-    from chosen_one_nb.formats.base import Base
-    from chosen_one_nb.models import KNOWN
+    from chosen_one_nb.export.base import Base
+    from chosen_one_nb.models.load import KNOWN
 
     pinned = {"model": KNOWN["sdxl"][0], "distilled": "owner/lightning/lora.safetensors@abc"}
     hub = Character(full_size.lora, full_size.tokens, "<v>", "a <v>", 1, 1.0, provenance=pinned)

@@ -12,7 +12,7 @@ from chosen_one_nb.widgets import gallery as gallery_module
 from chosen_one_nb.widgets.cards import Cards
 from chosen_one_nb.widgets.gallery import Gallery
 from chosen_one_nb.widgets.hints import Hints, described
-from chosen_one_nb.widgets.pictures import HERE, Album, Albums, webp
+from chosen_one_nb.widgets.images import HERE, Album, Albums, webp
 from chosen_one_nb.widgets.preview import Preview
 from chosen_one_nb.widgets.switch import Switch
 from chosen_one_nb.widgets.tree import TreeView

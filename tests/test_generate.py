@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from chosen_one_nb.prompts import Condition, PromptError, check_prompt, condition, subject
 from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.generate import generate, image_seeds, noise, probe_seeds, sampler
+from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition, subject
 
 SEEDS = [11, 22, 33, 44]
 
@@ -180,7 +180,7 @@ def test_pitfall_17_pictures_are_decoded_in_small_chunks(
 
 
 def test_pitfall_8_a_half_precision_vae_decodes_in_float32(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chosen_one_nb.latents import decode
+    from chosen_one_nb.steps.latents import decode
 
     vae, seen = models.pipeline.vae, []
     before = {key: value.clone() for key, value in vae.state_dict().items()}

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from chosen_one_nb.menagerie import galleries, world
-from chosen_one_nb.menagerie.galleries import RECIPES, Recipe, Shelf, rates, sheet, tiles
-from chosen_one_nb.menagerie.health import calibrate, called, crossed, extremes, limits_of, overview, report, share
-from chosen_one_nb.menagerie.judge import Judged, frozen
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import Health, Sign
+from menagerie import galleries, world
+from menagerie.galleries import RECIPES, Recipe, Shelf, rates, sheet, tiles
+from menagerie.health import calibrate, called, crossed, extremes, limits_of, overview, report, share
+from menagerie.judge import Judged, frozen
 
 
 def rows(sound: list[float], collapsed: list[float]) -> pd.DataFrame:

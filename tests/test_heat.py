@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.foreground import NO_PATCHES, Foreground, NotAvailable
-from chosen_one_nb.looking.heat import cohesion_heat, cosegment, phrase_heat, scaled
+from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat, scaled
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, Foreground, NotAvailable
 
 GRID = (2, 3)
 

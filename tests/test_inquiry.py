@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from chosen_one_nb.keeping.inquiring import Words, vocabulary_file, wording
-from chosen_one_nb.looking.inquiry import Inquiry
-from chosen_one_nb.looking.presence import Presence
-from chosen_one_nb.looking.vocabulary import VocabularyError, read_vocabulary
-from chosen_one_nb.run import Run, RunError
+from chosen_one_nb.analysis.inquiry import Inquiry
+from chosen_one_nb.analysis.phrases import VocabularyError, read_vocabulary
+from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.run.inquiring import Words, vocabulary_file, wording
+from chosen_one_nb.run.run import Run, RunError
 
 PROMPT = "a sticker of a fox"
 WORDS = {"groups": {

@@ -3,8 +3,8 @@ import threading
 import pytest
 
 from chosen_one_nb.steps import Cancelled
-from chosen_one_nb.widgets.job import Busy, Desk, Job, Progress
-from chosen_one_nb.widgets.later import Later
+from chosen_one_nb.widgets.background import Later
+from chosen_one_nb.widgets.tasks import Busy, Desk, Job, Progress
 
 
 def test_the_result_of_the_work_is_kept():

@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from chosen_one_nb.eyes import Clip, FeatureExtractor
-from chosen_one_nb.looking.asked import classify, noun_of
-from chosen_one_nb.looking.attributes import contrast, explain
-from chosen_one_nb.looking.drift import drift, headline, rise
-from chosen_one_nb.looking.evidence import held_by, on_figure, shown_by
-from chosen_one_nb.looking.foreground import NO_PATCHES, cut_out, find_figure
-from chosen_one_nb.looking.heat import cohesion_heat, cosegment, phrase_heat
-from chosen_one_nb.looking.maps import joint_map
-from chosen_one_nb.looking.presence import presence
-from chosen_one_nb.looking.suggest import leave_out, prefer_least
-from chosen_one_nb.looking.vocabulary import load_vocabulary
+from chosen_one_nb.analysis.attributes import contrast, explain
+from chosen_one_nb.analysis.drift import drift, headline, rise
+from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat
+from chosen_one_nb.analysis.localization import held_by, on_figure, shown_by
+from chosen_one_nb.analysis.phrases import load_vocabulary
+from chosen_one_nb.analysis.projection import joint_map
+from chosen_one_nb.analysis.prompt_match import classify, noun_of
+from chosen_one_nb.analysis.recommendations import leave_out, prefer_least
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, cut_out, find_figure
+from chosen_one_nb.analysis.zero_shot import presence
+from chosen_one_nb.models.features import Clip, FeatureExtractor
 
 PROMPT = "a sticker of a fox in the snow"
 
@@ -125,7 +125,7 @@ SIZE, REST = 10, 90
 
 @pytest.fixture(scope="module")
 def eyes(request):
-    from chosen_one_nb.models import Clip, FeatureExtractor
+    from chosen_one_nb.models.load import Clip, FeatureExtractor
 
     folder = request.config.rootpath / "data" / "menagerie"
     if not all((folder / part / "model.safetensors").is_file() for part in ("dinov2", "clip")):
@@ -136,7 +136,7 @@ def eyes(request):
 @pytest.fixture(scope="module")
 def world():
     """90 foxes, then five groups of 10 that share a scene, then five that share an identity."""
-    from chosen_one_nb.menagerie import world
+    from menagerie import world
 
     rng = Random(7)
     truths = [world.sample(rng, kind="fox") for _ in range(REST)]

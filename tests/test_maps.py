@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.maps import SMALLEST, Map, joint_map, procrustes, sensitivity
+from chosen_one_nb.analysis.projection import SMALLEST, Map, joint_map, procrustes, sensitivity
 
 CENTRES = 4 * np.random.default_rng(0).standard_normal((4, 16))
 
@@ -38,7 +38,7 @@ def test_the_first_map_leaves_torch_the_threads_it_was_given():
     """In a process of its own: what numba does, it does at its first use."""
     code = (
         "import numpy as np, torch\n"
-        "from chosen_one_nb.looking.maps import joint_map\n"
+        "from chosen_one_nb.analysis.projection import joint_map\n"
         "torch.set_num_threads(1)\n"
         "assert torch.get_num_threads() == 1  # asked once before: torch settles its number when first asked\n"
         "joint_map({'0': np.random.default_rng(0).standard_normal((20, 4))})\n"
@@ -167,7 +167,7 @@ def test_importing_what_looks_loads_neither_torch_nor_umap():
         "statistics",
     )
     code = (
-        f"import sys; [__import__('chosen_one_nb.looking.' + name) for name in {names}]; "
+        f"import sys; [__import__('chosen_one_nb.analysis.' + name) for name in {names}]; "
         "print([name for name in ('torch', 'umap', 'plotly', 'ipywidgets') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

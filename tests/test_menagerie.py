@@ -15,22 +15,22 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors import safe_open
 from transformers import CLIPModel, Dinov2Model, ResNetForImageClassification
 
-from chosen_one_nb.menagerie import dino, reader, text, unet, world
-from chosen_one_nb.menagerie import train as command
-from chosen_one_nb.menagerie import vae as vae_module
-from chosen_one_nb.menagerie.attributes import SIZES, targets
-from chosen_one_nb.menagerie.clip import GROUPS, true_sayings
-from chosen_one_nb.menagerie.data import captions, draw, renders
-from chosen_one_nb.menagerie.dino import crops, crowding, other_medium, other_surroundings
-from chosen_one_nb.menagerie.evaluate import agreement, context_present, interval, table
-from chosen_one_nb.menagerie.loop import fit, learning_rate, seed_at, told
-from chosen_one_nb.menagerie.measure import entropy, prompts
-from chosen_one_nb.menagerie.reader import Reader
-from chosen_one_nb.menagerie.recipe import Recipe
-from chosen_one_nb.menagerie.text import said
-from chosen_one_nb.menagerie.tokenizer import word_tokenizer
-from chosen_one_nb.menagerie.unet import figure_shares
-from chosen_one_nb.menagerie.vae import ANCHOR, FAINT, anchor_loss, build, decode, encode, rescale
+from menagerie import dino, reader, text, unet, world
+from menagerie import train as command
+from menagerie import vae as vae_module
+from menagerie.attributes import SIZES, targets
+from menagerie.clip import GROUPS, true_sayings
+from menagerie.data import captions, draw, renders
+from menagerie.dino import crops, crowding, other_medium, other_surroundings
+from menagerie.evaluate import agreement, context_present, interval, table
+from menagerie.loop import fit, learning_rate, seed_at, told
+from menagerie.measure import entropy, prompts
+from menagerie.reader import Reader
+from menagerie.recipe import Recipe
+from menagerie.text import said
+from menagerie.tokenizer import word_tokenizer
+from menagerie.unet import figure_shares
+from menagerie.vae import ANCHOR, FAINT, anchor_loss, build, decode, encode, rescale
 
 TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
         "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32",
@@ -130,7 +130,7 @@ class Reached(Exception):
 def test_no_stage_begins_again_with_the_same_batches(made, tmp_path, monkeypatch, stage):
     """What a stage draws its batches by is left in another state by a checkpoint than by none."""
     out, work = made
-    module = importlib.import_module(f"chosen_one_nb.menagerie.{stage}")
+    module = importlib.import_module(f"menagerie.{stage}")
     shutil.copytree(work, tmp_path / "fresh", ignore=shutil.ignore_patterns("*.pt"))
     drawn = []
 
@@ -165,7 +165,7 @@ def test_the_extractor_goes_on_from_its_centres(made, tmp_path, monkeypatch):
 
 def test_progress_says_how_much_is_left(monkeypatch, capsys):
     clock = iter([0.0, 30.0, 60.0, 90.0])
-    monkeypatch.setattr("chosen_one_nb.menagerie.loop.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("menagerie.loop.time.monotonic", lambda: next(clock))
     assert list(told("renders", iter("abc"), 3)) == ["a", "b", "c"]
     assert capsys.readouterr().out.splitlines() == [
         "renders: 1 of 3 parts, 1:00 left",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from chosen_one_nb.models import Clip, FeatureExtractor, ModelError, fingerprint, load_models
+from chosen_one_nb.models.load import Clip, FeatureExtractor, ModelError, fingerprint, load_models
 
 
 def test_a_model_set(models: Any, model_folder: Path) -> None:

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from chosen_one_nb.eyes import Clip, FeatureExtractor
-from chosen_one_nb.loading import ModelError
+from chosen_one_nb.models.features import Clip, FeatureExtractor
+from chosen_one_nb.models.files import ModelError
 
 VISION = {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "mlp_ratio": 2.5, "patch_size": 8}
 TEXT = {"context_length": 32, "width": 24, "heads": 3, "layers": 2}
@@ -133,7 +133,7 @@ def test_pictures_and_texts_as_openclip_sees_them(made: Any, pictures: list[Imag
 
 
 def test_preprocessing_is_the_configurations(made: Any, tmp_path: Path) -> None:
-    from chosen_one_nb.open_clip import processor
+    from chosen_one_nb.models.open_clip import processor
 
     config = json.loads((made[1] / "open_clip_config.json").read_text())["model_cfg"]
     wide = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (32, 1)).astype(np.uint8)).convert("RGB")

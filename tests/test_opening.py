@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from chosen_one_nb.adapters import wear_tokens
-from chosen_one_nb.keeping.opening import check_prompt, manifest, reloaded
-from chosen_one_nb.prompts import PromptError
-from chosen_one_nb.prompts import check_prompt as check_text
+from chosen_one_nb.run.opening import check_prompt, manifest, reloaded
 from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps.lora import wear_tokens
+from chosen_one_nb.steps.prompts import PromptError
+from chosen_one_nb.steps.prompts import check_prompt as check_text
 
 
 @pytest.mark.parametrize("vectors", [1, 4])
@@ -29,10 +29,10 @@ def test_a_prompt_is_refused_at_the_start_if_its_caption_will_be_too_long(models
 
 def test_a_run_reopened_on_such_a_device_works_in_the_precision_it_was_made_in(monkeypatch):
     asked = []
-    monkeypatch.setattr("chosen_one_nb.models.load_models", lambda **given: asked.append(given))
+    monkeypatch.setattr("chosen_one_nb.models.load.load_models", lambda **given: asked.append(given))
     recorded = {"name": "sdxl", "load": {"name": "sdxl"}, "machine": {"device": "cuda", "dtype": "float16"}}
     for device in ("cuda", "cpu"):
-        monkeypatch.setattr("chosen_one_nb.placement.best_device", lambda device=device: torch.device(device))
+        monkeypatch.setattr("chosen_one_nb.models.offload.best_device", lambda device=device: torch.device(device))
         reloaded(recorded)
     reloaded({"name": "menagerie", "load": {}})  # as a run of earlier says it
     assert asked == [{"name": "sdxl", "dtype": "float16"}, {"name": "sdxl"}, {"name": "menagerie"}]

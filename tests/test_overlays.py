@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from chosen_one_nb.looking.charts import attribute_chart, drift_chart, svg
-from chosen_one_nb.looking.overlays import heat_over, parts_over
+from chosen_one_nb.analysis.overlays import heat_over, parts_over
+from chosen_one_nb.plots import attribute_chart, drift_chart, svg
 
 GREY = Image.new("RGB", (8, 8), (100, 100, 100))
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.persistence import persistence
-from chosen_one_nb.looking.vocabulary import read_vocabulary
+from chosen_one_nb.analysis.counterfactual import persistence
+from chosen_one_nb.analysis.phrases import read_vocabulary
 
 HAT, SNOW, ODD = read_vocabulary(
     {"g": [{"text": "hat", "opposite": "bare head"}, {"text": "snow", "opposite": "desert"}, "odd"]}

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chosen_one_nb.looking.vocabulary import read_vocabulary
-from chosen_one_nb.menagerie import persisting, world
-from chosen_one_nb.menagerie.persisting import cases, in_contexts, odds_ratio, odds_rows, persists, run_table, shown
+from chosen_one_nb.analysis.phrases import read_vocabulary
+from menagerie import persisting, world
+from menagerie.persisting import cases, in_contexts, odds_ratio, odds_rows, persists, run_table, shown
 
 TEXTS = [text for text, _ in world.CONTEXTS]
 SEEDS = 4

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.presence import group_mask, presence
-from chosen_one_nb.looking.vocabulary import read_vocabulary
+from chosen_one_nb.analysis.phrases import read_vocabulary
+from chosen_one_nb.analysis.zero_shot import group_mask, presence
 
 PLACES = read_vocabulary(
     {"place": {"one_of": True, "phrases": ["beach", "snow", {"text": "ice", "attribute": "snow"}]}}

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 from traces import half, trace
 
-from chosen_one_nb.adapters import NewRows, fresh_lora, read_lora, wear_lora, wear_tokens
 from chosen_one_nb.character import Character
-from chosen_one_nb.denoising import Samples, denoising_loss, endless, snr_weights, square, target
-from chosen_one_nb.latents import decode, encode
-from chosen_one_nb.prompts import PromptError, condition
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.generate import Gallery, generate
+from chosen_one_nb.steps.latents import decode, encode
+from chosen_one_nb.steps.lora import NewRows, fresh_lora, read_lora, wear_lora, wear_tokens
+from chosen_one_nb.steps.loss import Samples, denoising_loss, endless, snr_weights, square, target
+from chosen_one_nb.steps.prompts import PromptError, condition
 from chosen_one_nb.steps.refine import RefineError, _captions, _each, refine
-from chosen_one_nb.vocabulary import Vocabulary, initial_rows
+from chosen_one_nb.steps.tokens import Vocabulary, initial_rows
 
 PROMPT = "a red fox"
 

@@ -19,11 +19,11 @@ import fakes
 import numpy as np
 import pytest
 
-from chosen_one_nb import store
-from chosen_one_nb.run import CONTEXTS, STAGES, ChoiceError, ModelsDiffer, Run, RunError
+from chosen_one_nb.run import store
+from chosen_one_nb.run.run import CONTEXTS, STAGES, ChoiceError, ModelsDiffer, Run, RunError
+from chosen_one_nb.run.store import RunInUse, StoreError
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import Cancelled
-from chosen_one_nb.store import RunInUse, StoreError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")  # tests choose small clusters on purpose
 
@@ -439,8 +439,8 @@ KILLED = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from chosen_one_nb.models import load_models
-from chosen_one_nb.run import Run
+from chosen_one_nb.models.load import load_models
+from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
 run = Run.start("a fox", load_models(Path(sys.argv[2])), Settings.from_json(sys.argv[3]), Path(sys.argv[1]))
 run.until_converged(on_progress=lambda event: print(event["stage"], event["done"], flush=True))
@@ -451,7 +451,7 @@ def test_killed_on_real_models_it_ends_as_if_it_had_not_been(
     tmp_path: Path, models: Any, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Killed in a refinement in another process, cancelled in the second block of a gallery in this one."""
-    from chosen_one_nb.models import load_models
+    from chosen_one_nb.models.load import load_models
 
     monkeypatch.undo()  # the real steps
     real = load_models(model_folder)
@@ -908,7 +908,7 @@ def test_the_same_folder_is_the_same_run_within_a_process(run: Run, models: Any)
 
 
 def test_a_second_process_is_told(run: Run):
-    code = f"from chosen_one_nb.run import Run; Run.open({str(run.folder)!r})"
+    code = f"from chosen_one_nb.run.run import Run; Run.open({str(run.folder)!r})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert "RunInUse" in found.stderr
     assert f"in use by process {os.getpid()}" in found.stderr
@@ -1213,7 +1213,7 @@ def test_what_is_drawn_can_be_seen_during_work_but_nothing_else_drawn(run: Run):
 
 
 def test_the_contexts_are_those_the_menagerie_can_judge():
-    from chosen_one_nb.menagerie.world import CONTEXTS as JUDGED
+    from menagerie.world import CONTEXTS as JUDGED
 
     assert [text for text, _ in JUDGED] == list(CONTEXTS)
 
@@ -1230,7 +1230,7 @@ def test_patch_tokens_are_made_when_asked_for_and_kept(run: Run, models: Any):
 def test_importing_and_looking_load_no_widget_and_no_plot(run: Run):
     run.close()
     code = (
-        f"import sys; from chosen_one_nb.run import Run; run = Run.open({str(run.folder)!r}, read_only=True); "
+        f"import sys; from chosen_one_nb.run.run import Run; run = Run.open({str(run.folder)!r}, read_only=True); "
         "run.outcome, run.current.id; print([m for m in ('torch', 'plotly', 'ipywidgets') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
@@ -1256,7 +1256,7 @@ def test_models_are_loaded_once_although_two_threads_ask(run: Run, monkeypatch: 
         loaded.append(object())
         return loaded[-1]
 
-    monkeypatch.setattr("chosen_one_nb.keeping.opening.reloaded", load)
+    monkeypatch.setattr("chosen_one_nb.run.opening.reloaded", load)
     run._models = None
     with ThreadPoolExecutor(2) as pool:
         got = list(pool.map(lambda _: run.models, range(2)))

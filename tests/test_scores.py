@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking import scores
+from chosen_one_nb.analysis import metrics as scores
 
 APART = np.array([[1.0, 0.0], [0.0, 1.0]])
 SAME = np.array([[2.0, 0.0], [5.0, 0.0], [1.0, 0.0]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from chosen_one_nb.menagerie.loop import fit
+from menagerie.loop import fit
 
 
 def _process(rank: int, port: int, folder) -> None:

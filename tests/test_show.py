@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from chosen_one_nb import plots as charts
 from chosen_one_nb import show
-from chosen_one_nb.looking import charts
-from chosen_one_nb.looking.persistence import Persistence
+from chosen_one_nb.analysis.counterfactual import Persistence
 from chosen_one_nb.report import Markup, page, tag
-from chosen_one_nb.run import Run
+from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.foreground import Foreground
-from chosen_one_nb.menagerie.silhouettes import best_constant, inside, overlap, read_drawn
-from chosen_one_nb.menagerie.spurious import mask_rows
+from chosen_one_nb.analysis.segmentation import Foreground
+from menagerie.silhouettes import best_constant, inside, overlap, read_drawn
+from menagerie.spurious import mask_rows
 
 
 def square(top, left, size=8, side=4):

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from single_file import checkpoint
 from traces import PARTS
 
-from chosen_one_nb.hub import Source, wanted
-from chosen_one_nb.models import KNOWN, FeatureExtractor, ModelError, fingerprint, load_models
+from chosen_one_nb.models.hub import Source, wanted
+from chosen_one_nb.models.load import KNOWN, FeatureExtractor, ModelError, fingerprint, load_models
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 
@@ -83,7 +83,7 @@ def test_a_lora_of_the_hub_is_fetched() -> None:
 
 
 def test_a_lora_by_id_is_distilled_in(cache: Path, models: Any, model_folder: Path) -> None:
-    from chosen_one_nb.adapters import fresh_lora
+    from chosen_one_nb.steps.lora import fresh_lora
 
     place = cache / "models--owner--lora"
     (place / "snapshots" / COMMIT).mkdir(parents=True)
@@ -229,8 +229,8 @@ def test_a_pickle_is_refused_and_the_line_given_converts_it(sd_models: Any, tmp_
 
 
 def test_a_distilled_lora_becomes_part_of_the_unet(models: Any, model_folder: Path, tmp_path: Path) -> None:
-    from chosen_one_nb.adapters import fresh_lora
     from chosen_one_nb.character import Character
+    from chosen_one_nb.steps.lora import fresh_lora
 
     g = torch.Generator().manual_seed(0)
     lora = {key: torch.randn(w.shape, generator=g) * 0.1 for key, w in fresh_lora(models.pipeline.unet, 2, g).items()}
@@ -279,7 +279,7 @@ def test_other_eyes(kind: str, model_folder: Path, pictures: Any, tmp_path: Path
 
 
 def test_device_and_precision(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chosen_one_nb import placement
+    from chosen_one_nb.models import offload as placement
 
     assert load_models(model_folder, dtype="bfloat16").pipeline.unet.dtype == torch.bfloat16
     with pytest.raises(ModelError, match="dtype: expected float32, bfloat16 or float16, got 'int8'"):

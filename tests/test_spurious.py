@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chosen_one_nb.looking import inquiry
-from chosen_one_nb.looking.presence import Presence
-from chosen_one_nb.looking.vocabulary import Attribute, load_vocabulary, read_vocabulary
-from chosen_one_nb.menagerie import spurious, world
-from chosen_one_nb.menagerie.persisting import meaning
-from chosen_one_nb.menagerie.spurious import Pool, planted, planted_rows
-from chosen_one_nb.models import Features
+from chosen_one_nb.analysis import inquiry
+from chosen_one_nb.analysis.phrases import Attribute, load_vocabulary, read_vocabulary
+from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.models.load import Features
+from menagerie import spurious, world
+from menagerie.persisting import meaning
+from menagerie.spurious import Pool, planted, planted_rows
 
 
 @pytest.fixture(scope="module")

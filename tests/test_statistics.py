@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chosen_one_nb.looking.statistics import (
+from chosen_one_nb.analysis.statistics import (
     auroc,
     balanced,
     bootstrap_means,

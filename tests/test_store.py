@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chosen_one_nb import store
-from chosen_one_nb.store import Lock, RunInUse, StoreError
+from chosen_one_nb.run import store
+from chosen_one_nb.run.store import Lock, RunInUse, StoreError
 
 pytestmark = pytest.mark.usefixtures("real_fsync")
 
@@ -171,7 +171,7 @@ def test_plain_makes_json_of_numpy_and_nan():
 HOLD = """
 import sys, time
 from pathlib import Path
-from chosen_one_nb.store import Lock
+from chosen_one_nb.run.store import Lock
 lock = Lock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

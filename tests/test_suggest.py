@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.presence import Presence
-from chosen_one_nb.looking.suggest import leave_out, most_and_least, prefer_least
-from chosen_one_nb.looking.vocabulary import Attribute
+from chosen_one_nb.analysis.phrases import Attribute
+from chosen_one_nb.analysis.recommendations import leave_out, most_and_least, prefer_least
+from chosen_one_nb.analysis.zero_shot import Presence
 
 HAT = Presence(
     np.array([[0.9], [0.8], [0.1], [0.2], [0.7], [0.0]]),

@@ -16,17 +16,18 @@ import pytest
 import torch
 from chores import environment, note
 
-from chosen_one_nb import cli, store
-from chosen_one_nb.keeping.drawing import Album, Calls, Drawing, blocks, draw
-from chosen_one_nb.run import Run
+from chosen_one_nb import cli
+from chosen_one_nb.run import store
+from chosen_one_nb.run.drawing import Album, Calls, Drawing, blocks, draw
+from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.sweeping import crew as crews
-from chosen_one_nb.sweeping import tasks
-from chosen_one_nb.sweeping.command import workers_of
-from chosen_one_nb.sweeping.crew import Crew, SweepError
-from chosen_one_nb.sweeping.plan import Plan, PlanError
-from chosen_one_nb.sweeping.pool import WorkerDied, Workers, pinned, visible_devices
-from chosen_one_nb.sweeping.sweep import sweep
+from chosen_one_nb.sweep import tasks
+from chosen_one_nb.sweep import worker_pool as crews
+from chosen_one_nb.sweep.command import workers_of
+from chosen_one_nb.sweep.plan import Plan, PlanError
+from chosen_one_nb.sweep.pool import WorkerDied, Workers, pinned, visible_devices
+from chosen_one_nb.sweep.sweep import sweep
+from chosen_one_nb.sweep.worker_pool import Crew, SweepError
 
 SMALL = {"n_images": 8, "batch_size": 4, "target_cluster_size": 4, "min_cluster_size": 1, "refine_steps": 2,
          "max_iterations": 1}  # fmt: skip
@@ -102,14 +103,16 @@ def test_the_bundled_example_is_a_plan():
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Steps that take no time, done in this process."""
-    import chosen_one_nb.keeping.opening
-    import chosen_one_nb.workload
+    import chosen_one_nb.run.cost_estimate
+    import chosen_one_nb.run.opening
 
     fakes.install(monkeypatch)
     models = fakes.fake_models("menagerie")
     monkeypatch.setattr(tasks, "models_of", lambda name: models)
-    monkeypatch.setattr(chosen_one_nb.keeping.opening, "check_prompt", lambda models, prompt, settings: prompt)
-    monkeypatch.setattr(chosen_one_nb.workload, "plan", lambda models, settings: f"{settings.batch_size} at once")
+    monkeypatch.setattr(chosen_one_nb.run.opening, "check_prompt", lambda models, prompt, settings: prompt)
+    monkeypatch.setattr(
+        chosen_one_nb.run.cost_estimate, "plan", lambda models, settings: f"{settings.batch_size} at once"
+    )
     with joblib.parallel_config(backend="sequential"):
         yield models
 
@@ -209,7 +212,7 @@ def test_a_prompt_that_the_models_refuse_stops_all(faked: Any, tmp_path: Path, m
     def refuse(models: Any, prompt: str, settings: Any) -> str:
         raise store.StoreError(f"{prompt!r} is too long.")
 
-    monkeypatch.setattr("chosen_one_nb.keeping.opening.check_prompt", refuse)
+    monkeypatch.setattr("chosen_one_nb.run.opening.check_prompt", refuse)
     with pytest.raises(SweepError, match="'a fox' is too long"):
         sweep(Plan(**FOX), tmp_path)
     assert faked.drawn == []

@@ -15,11 +15,11 @@ import torch
 from joblib.parallel import ThreadingBackend
 
 from chosen_one_nb import cli
-from chosen_one_nb.keeping.drawing import Album, Calls, Drawing, draw
-from chosen_one_nb.models import load_models
-from chosen_one_nb.sweeping import tasks
-from chosen_one_nb.sweeping.crew import Crew
-from chosen_one_nb.sweeping.plan import Plan, PlanError
+from chosen_one_nb.models.load import load_models
+from chosen_one_nb.run.drawing import Album, Calls, Drawing, draw
+from chosen_one_nb.sweep import tasks
+from chosen_one_nb.sweep.plan import Plan, PlanError
+from chosen_one_nb.sweep.worker_pool import Crew
 
 
 def test_what_is_sent_loads_the_same_models(model_folder: Path) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.looking.trust import dubious, reliability, true_neighbours, trust_table
+from chosen_one_nb.analysis.projection_quality import dubious, reliability, true_neighbours, trust_table
 
 RNG = np.random.default_rng(0)
 FLAT = RNG.standard_normal((40, 2))  # features that a map can show without loss

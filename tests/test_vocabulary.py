@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from chosen_one_nb.looking.vocabulary import MAX_PHRASES, VocabularyError, load_vocabulary, read_vocabulary
+from chosen_one_nb.analysis.phrases import MAX_PHRASES, VocabularyError, load_vocabulary, read_vocabulary
 
 BUNDLED = ["data/attributes.json", "data/attributes_menagerie.json"]
 
@@ -143,7 +143,7 @@ def test_the_one_for_photographs_and_art_has_the_groups_one_looks_for(request):
 
 
 def test_the_menagerie_is_asked_in_words_that_its_captions_use(request):
-    from chosen_one_nb.menagerie import world
+    from menagerie import world
 
     read = load_vocabulary(request.config.rootpath / BUNDLED[1])
     known = set(world.vocabulary())
@@ -153,8 +153,8 @@ def test_the_menagerie_is_asked_in_words_that_its_captions_use(request):
 
 def test_the_menageries_opposites_ask_for_something_else_after_a_caption(request):
     """Not of styles: captions name them first, and the generator passes over one that comes later."""
-    from chosen_one_nb.keeping.inquiring import sentence, wording
-    from chosen_one_nb.menagerie import world
+    from chosen_one_nb.run.inquiring import sentence, wording
+    from menagerie import world
 
     read = load_vocabulary(request.config.rootpath / BUNDLED[1])
     ask, say = wording(read, "fox"), sentence(read, "fox")

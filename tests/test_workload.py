@@ -18,19 +18,19 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from chosen_one_nb.batches import OutOfMemory, batches
-from chosen_one_nb.bench import arithmetic, bench
-from chosen_one_nb.counting import Meter
-from chosen_one_nb.latents import decode
-from chosen_one_nb.models import settle
-from chosen_one_nb.placement import at_work
-from chosen_one_nb.random_models import random_models
+from chosen_one_nb.models.batches import OutOfMemory, batches
+from chosen_one_nb.models.load import settle
+from chosen_one_nb.models.offload import at_work
+from chosen_one_nb.run.cost_estimate import plan
+from chosen_one_nb.run.flops import Meter
 from chosen_one_nb.settings import SAMPLING, Settings, SettingsError
 from chosen_one_nb.steps import generate as generating
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.generate import generate
+from chosen_one_nb.steps.latents import decode
 from chosen_one_nb.steps.refine import _optimizer, refine
-from chosen_one_nb.workload import plan
+from tools.bench.measure import arithmetic, bench
+from tools.bench.random_models import random_models
 
 # --- counting
 
@@ -227,7 +227,7 @@ def test_each_stage_has_its_own_parts_only(models: Any, quick: Any, monkeypatch:
         return at_work(device, *parts)
 
     monkeypatch.setattr(generating, "at_work", lent)
-    monkeypatch.setattr("chosen_one_nb.latents.at_work", lent)
+    monkeypatch.setattr("chosen_one_nb.steps.latents.at_work", lent)
     generate(models, "a fox", [1, 2, 3], quick.replace(batch_size=2))
     assert seen == [["text_encoder", "text_encoder_2"], ["unet"], ["vae"], ["unet"], ["vae"]]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from chosen_one_nb.menagerie import world
+from menagerie import world
 
 SEEDS = st.integers(0, 2**32)
 

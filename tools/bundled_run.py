@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from chosen_one_nb import Run, Settings
-from chosen_one_nb.store import TEMPORARY
+from chosen_one_nb.run.store import TEMPORARY
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a sticker of a fox"

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from chosen_one_nb import store
-from chosen_one_nb.keeping.drawing import Album, Drawing, blocks
-from chosen_one_nb.models import load_models
+from chosen_one_nb.models.load import load_models
+from chosen_one_nb.run import store
+from chosen_one_nb.run.drawing import Album, Drawing, blocks
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.generate import generate
-from chosen_one_nb.sweeping.crew import Crew
-from chosen_one_nb.sweeping.tasks import Prepare, Shard
+from chosen_one_nb.sweep.tasks import Prepare, Shard
+from chosen_one_nb.sweep.worker_pool import Crew
 
 PROMPT = "a sticker of a fox"
 

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 
 from chosen_one_nb import Run, Settings, load_models
-from chosen_one_nb.looking.charts import map_chart, picture
-from chosen_one_nb.looking.maps import joint_map
-from chosen_one_nb.menagerie import world
+from chosen_one_nb.analysis.projection import joint_map
+from chosen_one_nb.plots import map_chart, picture
 from chosen_one_nb.show import contact_sheet
 from chosen_one_nb.steps.embed import unit
 from chosen_one_nb.steps.generate import generate
+from menagerie import world
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "pictures"
 PROMPTS = ("a sticker of a fox", "a cartoon of a blue cat", "a photo of a green frog in the snow", "a wizard at night")

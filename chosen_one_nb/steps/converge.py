@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.distance import cdist, pdist
 
-from chosen_one_nb.pictures import picture_statistics, thumbnails
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
+from chosen_one_nb.steps.image_statistics import picture_statistics, thumbnails
 
 __all__ = [
     "Convergence",

@@ -12,7 +12,7 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import CancelledCheck, Progress
 
 if TYPE_CHECKING:  # a run that is only looked at must not load torch
-    from chosen_one_nb.models import Features, Models
+    from chosen_one_nb.models.load import Features, Models
 
 __all__ = ["embed", "in_space", "unit"]
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chosen_one_nb.batches import advised, batches
 from chosen_one_nb.character import Character
-from chosen_one_nb.latents import CHUNK, decode, latent_size
-from chosen_one_nb.models import Models
-from chosen_one_nb.placement import at_work
-from chosen_one_nb.prompts import Condition, check_prompt, condition, encoders
+from chosen_one_nb.models.batches import advised, batches
+from chosen_one_nb.models.load import Models
+from chosen_one_nb.models.offload import at_work
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
+from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
+from chosen_one_nb.steps.prompts import Condition, check_prompt, condition, encoders
 
 __all__ = ["Gallery", "generate", "image_seeds", "noise", "probe_seeds", "sampler"]
 

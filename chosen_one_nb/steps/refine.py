@@ -46,18 +46,18 @@ from PIL import Image
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from chosen_one_nb.adapters import fresh_lora, read_lora, wear_lora, wear_tokens
-from chosen_one_nb.batches import advised, is_out_of_memory
 from chosen_one_nb.character import Character
-from chosen_one_nb.compiling import uncompiled
-from chosen_one_nb.denoising import Samples, denoising_loss, endless, place_weights
-from chosen_one_nb.latents import CHUNK
-from chosen_one_nb.models import Models
-from chosen_one_nb.placement import at_work, release
-from chosen_one_nb.prompts import Condition, PromptError, check_prompt, condition, encoders
+from chosen_one_nb.models.batches import advised, is_out_of_memory
+from chosen_one_nb.models.compiling import uncompiled
+from chosen_one_nb.models.load import Models
+from chosen_one_nb.models.offload import at_work, release
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, raise_if_cancelled
-from chosen_one_nb.vocabulary import Vocabulary, initial_rows
+from chosen_one_nb.steps.latents import CHUNK
+from chosen_one_nb.steps.lora import fresh_lora, read_lora, wear_lora, wear_tokens
+from chosen_one_nb.steps.loss import Samples, denoising_loss, endless, place_weights
+from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition, encoders
+from chosen_one_nb.steps.tokens import Vocabulary, initial_rows
 
 __all__ = ["RefineError", "refine"]
 

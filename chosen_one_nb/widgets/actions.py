@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .job import Desk, Job
+from .export_panel import save_table
 from .status import Status, guarded
-from .takeaway import save_table
+from .tasks import Desk, Job
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node, Run
+    from chosen_one_nb.run.run import Node, Run
 
     from .cards import ClusterPanel
-    from .decide import DecidePanel
+    from .selection_panel import DecidePanel
     from .strength import StrengthPanel
 
 

@@ -12,20 +12,20 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from chosen_one_nb.keeping.decision import RunError
-from chosen_one_nb.looking.vocabulary import Vocabulary, VocabularyError, load_vocabulary
+from chosen_one_nb.analysis.phrases import Vocabulary, VocabularyError, load_vocabulary
+from chosen_one_nb.run.decision import RunError
 
 from .attribute_rows import Shared, notes_of, proof_strips, rows, shared, strips, words_of
-from .job import Job
+from .images import HERE, script
 from .judge import ranked_members
 from .panel import Panel, button, row
-from .pictures import HERE, script
 from .status import guarded
+from .tasks import Job
 
 if TYPE_CHECKING:
-    from chosen_one_nb.looking.inquiry import Inquiry
-    from chosen_one_nb.looking.vocabulary import Attribute
-    from chosen_one_nb.run import Node
+    from chosen_one_nb.analysis.inquiry import Inquiry
+    from chosen_one_nb.analysis.phrases import Attribute
+    from chosen_one_nb.run.run import Node
 
     from .explorer import Explorer
 
@@ -218,7 +218,7 @@ class AttributePanel(Panel):
             self._shown = now
 
     def _tell(self, inquiry: Inquiry) -> None:
-        from chosen_one_nb.looking.charts import drift_chart, svg
+        from chosen_one_nb.plots import drift_chart, svg
 
         groups, notes = len({attribute.group for attribute in inquiry.attributes}), notes_of(self.vocabulary())
         self.about.value = escape(

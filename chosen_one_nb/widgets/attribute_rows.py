@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .pictures import webp
+from .images import webp
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from chosen_one_nb.looking.evidence import HeldBy
-    from chosen_one_nb.looking.foreground import NotAvailable
-    from chosen_one_nb.looking.inquiry import Inquiry
-    from chosen_one_nb.looking.persistence import Persistence
-    from chosen_one_nb.looking.vocabulary import Vocabulary
-    from chosen_one_nb.run import Node, Run
+    from chosen_one_nb.analysis.counterfactual import Persistence
+    from chosen_one_nb.analysis.inquiry import Inquiry
+    from chosen_one_nb.analysis.localization import HeldBy
+    from chosen_one_nb.analysis.phrases import Vocabulary
+    from chosen_one_nb.analysis.segmentation import NotAvailable
+    from chosen_one_nb.run.run import Node, Run
     from chosen_one_nb.steps.cluster import Clusters
 
 MOST_ROWS, REST = 14, 3
@@ -51,7 +51,7 @@ class Shared:
 
     def on_card(self, inquiry: Inquiry, warning: str) -> dict[str, str]:
         """Give the lines of a card; `warning` is what stands there already."""
-        from chosen_one_nb.keeping.inquiring import NOT_LOOKED
+        from chosen_one_nb.run.inquiring import NOT_LOOKED
 
         names = self.flagged(inquiry)
         more = f" and {len(names) - ON_CARD} more" if len(names) > ON_CARD else ""
@@ -70,7 +70,7 @@ class Shared:
 
 def shared(inquiry: Inquiry, clusters: Clusters) -> dict[int, Shared]:
     """Ask what each cluster shares, and what holds it together."""
-    from chosen_one_nb.looking.attributes import contrast
+    from chosen_one_nb.analysis.attributes import contrast
 
     found = {}
     for cluster in range(len(clusters.sizes)):
@@ -103,7 +103,7 @@ def words_of(inquiry: Inquiry, found: Shared) -> list[list[str]]:
 
 def rows(inquiry: Inquiry, found: Shared, members: list[int]) -> list[dict[str, Any]]:
     """Give the rows of the table: findings first, then a few that come next."""
-    from chosen_one_nb.looking.suggest import most_and_least
+    from chosen_one_nb.analysis.recommendations import most_and_least
 
     if found.table is None:
         return []
@@ -137,8 +137,8 @@ def _p(p: float) -> str:
 
 def strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, Any]]:
     """Show which patches make a cluster cohesive, and the common parts of its figures."""
-    from chosen_one_nb.looking.heat import cohesion_heat, cosegment, scaled
-    from chosen_one_nb.looking.overlays import heat_over, parts_over
+    from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, scaled
+    from chosen_one_nb.analysis.overlays import heat_over, parts_over
 
     if node.patches is None or not inquiry.figure:
         return []
@@ -161,9 +161,9 @@ def strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, A
 
 def phrase_strip(run: Run, node: Node, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
     """Show which patches say an attribute, in the pictures that have it most and least."""
-    from chosen_one_nb.looking.heat import scaled
-    from chosen_one_nb.looking.overlays import heat_over
-    from chosen_one_nb.looking.suggest import most_and_least
+    from chosen_one_nb.analysis.heatmaps import scaled
+    from chosen_one_nb.analysis.overlays import heat_over
+    from chosen_one_nb.analysis.recommendations import most_and_least
 
     most, least = most_and_least(inquiry.found.values[:, column], members, STRIP // 2)
     heat = scaled(run.phrase_heat(inquiry.attributes[column], [*most, *least], node))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from .images import HERE, script
 from .judge import Evidence, cards, evidence
 from .panel import Panel
-from .pictures import HERE, script
 from .status import guarded
 
 if TYPE_CHECKING:

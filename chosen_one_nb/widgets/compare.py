@@ -14,7 +14,7 @@ from .panel import Panel, row
 from .status import guarded
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node
+    from chosen_one_nb.run.run import Node
 
     from .explorer import Explorer
 

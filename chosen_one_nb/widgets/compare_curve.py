@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node
+    from chosen_one_nb.run.run import Node
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 190, 44, 64, 12, 30
 STYLES = (("#0072B2", "", "●"), ("#E69F00", "6 4", "■"))

@@ -15,33 +15,33 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import numpy as np
 
-from chosen_one_nb.keeping.node import compared
+from chosen_one_nb.run.node import compared
 
 from .actions import Actions
 from .attribute_panel import AttributePanel
+from .background import Later
 from .cards import ClusterPanel
 from .compare import ComparePanel
 from .curve_panel import CurvePanel
-from .decide import DecidePanel
+from .export_panel import Selection, TakeawayPanel
 from .gallery_panel import GalleryPanel
 from .hints import Hints
-from .job import Desk, Job
-from .later import Later
+from .images import HERE, Albums
 from .live_figure import show_figures
 from .map_panel import MapPanel
 from .panel import Panel, framed
-from .pictures import HERE, Albums
+from .selection_panel import DecidePanel
 from .settings_panel import SettingsPanel
 from .stages import ABOUT, StageBar, Stepper
 from .status import Status, guarded
 from .strength import StrengthPanel
-from .takeaway import Selection, TakeawayPanel
+from .tasks import Desk, Job
 from .tree import TreePanel
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from chosen_one_nb.run import Node, Run
+    from chosen_one_nb.run.run import Node, Run
 
     from .layouts import Method
 

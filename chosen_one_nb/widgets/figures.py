@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from PIL import Image
 
+from .cluster_style import Marks
+from .images import webp
 from .live_figure import LiveFigure
-from .pictures import webp
-from .signs import Marks
 
 GHOSTS, LINES, POINTS, RINGS, NUMBERS = range(5)
 """The traces: other iterations, lines to neighbours, the pictures, rings, cluster numbers at their centres."""

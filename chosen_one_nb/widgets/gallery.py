@@ -13,13 +13,13 @@ from typing import Any, Literal
 import anywidget
 import traitlets
 
-from .pictures import HERE, script
+from .images import HERE, script
 
 Action = Literal["choose", "undo", "redo"]
 
 
 class Gallery(anywidget.AnyWidget):
-    """A grid of pictures taken from an album (see `chosen_one_nb.widgets.pictures.Album`).
+    """A grid of pictures taken from an album (see `chosen_one_nb.widgets.images.Album`).
 
     Parameters
     ----------

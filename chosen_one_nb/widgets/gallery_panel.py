@@ -8,11 +8,11 @@ import ipywidgets
 import numpy as np
 
 from .attribute_panel import most_first
+from .cluster_style import sign_of
 from .gallery import Gallery
+from .images import webp
 from .judge import ranked_members
 from .panel import Panel, row
-from .pictures import webp
-from .signs import sign_of
 from .status import guarded
 
 if TYPE_CHECKING:

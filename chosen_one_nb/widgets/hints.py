@@ -9,8 +9,8 @@ import traitlets
 from ipywidgets import Widget
 from ipywidgets.widgets.widget_description import DescriptionWidget
 
+from .images import script
 from .live_figure import LiveFigure
-from .pictures import script
 
 
 class Hints(anywidget.AnyWidget):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chosen_one_nb.show import or_dash
 
-from .signs import sign_of
+from .cluster_style import sign_of
 
 if TYPE_CHECKING:
     from chosen_one_nb.settings import Settings

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from chosen_one_nb.keeping.node import by_figures, compared
+from chosen_one_nb.run.node import by_figures, compared
 
-from .later import Later
+from .background import Later
 
 if TYPE_CHECKING:
-    from chosen_one_nb.looking.maps import Map
-    from chosen_one_nb.run import Node
+    from chosen_one_nb.analysis.projection import Map
+    from chosen_one_nb.run.run import Node
 
 Method = Literal["umap", "pca"]
 
@@ -31,7 +31,7 @@ class Layout:
     Parameters
     ----------
     map : Map
-        See `chosen_one_nb.looking.maps.joint_map`.
+        See `chosen_one_nb.analysis.projection.joint_map`.
     galleries : tuple of str
         Ids of the nodes that own them.
     figures : bool
@@ -122,7 +122,7 @@ class Layouts:
 
     def _at_once(self, nodes: Sequence[Node], key: tuple[str, ...]) -> Map:
         """PCA, at once; how far to trust it follows from the background."""
-        from chosen_one_nb.looking.maps import joint_map
+        from chosen_one_nb.analysis.projection import joint_map
 
         if key not in self._pca:
             self._pca[key] = joint_map(compared(nodes), method="pca", trust=False)
@@ -131,7 +131,7 @@ class Layouts:
 
     def _umap(self, galleries: dict[str, NDArray[np.floating]]) -> Map:
         """Fit a UMAP, starting from the last one so that old points stay about where they were."""
-        from chosen_one_nb.looking.maps import joint_map
+        from chosen_one_nb.analysis.projection import joint_map
 
         self._last = joint_map(galleries, method="umap", previous=self._last)
         return self._last

@@ -21,8 +21,8 @@ import anywidget
 import plotly.graph_objects as go
 import traitlets
 
-from .pictures import HERE
-from .signs import INK
+from .cluster_style import INK
+from .images import HERE
 
 SLOT = (HERE / "slot.js").read_text("utf-8")
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import numpy as np
 
-from chosen_one_nb.keeping.node import compared
+from chosen_one_nb.run.node import compared
 
+from .cluster_style import Marks, marks, plain_marks, tinted_marks
 from .figures import MapFigure
 from .layouts import Layout, Layouts, Method
 from .panel import Panel, button, row
 from .preview import Preview
-from .signs import Marks, marks, plain_marks, tinted_marks
 from .status import guarded
 from .switch import Switch
 from .variants import variants_html
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node
+    from chosen_one_nb.run.run import Node
 
     from .explorer import Explorer
 
@@ -281,7 +281,7 @@ class MapPanel(Panel):
         if self._varied != node.gallery_of or node.features is None:
             self.variants.value = ""
             return
-        from chosen_one_nb.looking.maps import sensitivity
+        from chosen_one_nb.analysis.projection import sensitivity
 
         features = compared([node])[node.gallery_of]
         key = ("variants", node.gallery_of, node.goes_by_figures)

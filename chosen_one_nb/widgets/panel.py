@@ -13,7 +13,7 @@ import ipywidgets
 from .status import Status
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node, Run
+    from chosen_one_nb.run.run import Node, Run
 
     from .explorer import Explorer
 

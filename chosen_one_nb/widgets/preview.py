@@ -5,7 +5,7 @@ from __future__ import annotations
 import anywidget
 import traitlets
 
-from .pictures import HERE, script
+from .images import HERE, script
 
 
 class Preview(anywidget.AnyWidget):

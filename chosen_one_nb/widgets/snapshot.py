@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from chosen_one_nb.looking.charts import curve_chart, font, map_chart, picture
+from chosen_one_nb.plots import curve_chart, font, map_chart, picture
 from chosen_one_nb.show import contact_sheet
 
+from .cluster_style import sign_of
 from .judge import ranked_members
 from .layouts import Layout
-from .signs import sign_of
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node
+    from chosen_one_nb.run.run import Node
 
     from .explorer import Explorer
 

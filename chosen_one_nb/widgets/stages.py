@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import ipywidgets
 
-from .job import Job
 from .panel import Panel, button, row
 from .status import guarded
 from .switch import Switch
+from .tasks import Job
 
 if TYPE_CHECKING:
     from .explorer import Explorer

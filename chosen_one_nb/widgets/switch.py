@@ -5,7 +5,7 @@ from __future__ import annotations
 import anywidget
 import traitlets
 
-from .pictures import script
+from .images import script
 
 
 class Switch(anywidget.AnyWidget):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from .images import HERE, script
 from .panel import Panel
-from .pictures import HERE, script
 from .status import guarded
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run import Node
+    from chosen_one_nb.run.run import Node
 
     from .explorer import Explorer
 

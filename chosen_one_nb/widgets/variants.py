@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chosen_one_nb.looking.charts import map_chart, svg
+from chosen_one_nb.plots import map_chart, svg
 
 if TYPE_CHECKING:
-    from chosen_one_nb.looking.maps import Map
+    from chosen_one_nb.analysis.projection import Map
     from chosen_one_nb.steps.cluster import Clusters
 
 SIDE = 150
@@ -22,7 +22,7 @@ def variants_html(maps: Sequence[Map], clusters: Clusters | None) -> str:
     Parameters
     ----------
     maps : sequence of Map
-        As `chosen_one_nb.looking.maps.sensitivity` gives them.
+        As `chosen_one_nb.analysis.projection.sensitivity` gives them.
     clusters : Clusters or None
         For the colours.
     """

@@ -1,0 +1,146 @@
+"""Whether Θ has baked an attribute in: ask for its opposite, with the base model and with Θ, and look.
+
+The only causal test of the kit: everything before it observes galleries, this one intervenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chosen_one_nb.analysis.phrases import Attribute
+from chosen_one_nb.analysis.statistics import interval
+
+__all__ = ["Persistence", "persistence"]
+
+Draw = Callable[[str], Sequence[Any]]
+Similarity = Callable[[Sequence[Any], list[str]], np.ndarray]
+Say = Callable[[Attribute, str], str]
+Cache = MutableMapping[tuple[str, str], Any]
+
+
+@dataclass(frozen=True)
+class Persistence:
+    """What came of asking for opposites.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per attribute asked against: `attribute`, `group`, `asked_for` (the opposite), `base` and
+        `character`, shares of pictures that show the attribute all the same, `baked_in`, their difference,
+        with `low` and `high` (95 %, bootstrap over seeds), and `persists` (the interval lies above 0).
+    pictures : dict of str to (sequence, sequence)
+        By opposite: the base model's pictures and Θ's, on the same seeds, to be shown side by side
+        (`chosen_one_nb.show.proof_sheet`).
+    skipped : tuple of str
+        Attributes for which the vocabulary knows no opposite.
+    """
+
+    table: pd.DataFrame
+    pictures: dict[str, tuple[Sequence[Any], Sequence[Any]]]
+    skipped: tuple[str, ...]
+
+
+def persistence(
+    attributes: Sequence[Attribute],
+    draw_base: Draw,
+    draw_character: Draw,
+    similarity: Similarity,
+    *,
+    say: Say = lambda attribute, phrase: phrase,
+    ask: Say = lambda attribute, phrase: phrase,
+    cache: Cache | None = None,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> Persistence:
+    """Ask for the opposite of each attribute and count the pictures that show the attribute none the less.
+
+    A picture shows it if it is more similar to the attribute's phrases than to the opposite. What the base
+    model already gets wrong is no fault of Θ: the difference of the two shares is what Θ baked in.
+
+    Parameters
+    ----------
+    attributes : sequence of Attribute
+        The flagged ones.
+    draw_base, draw_character : callable
+        What `ask` makes of an opposite ("in the desert") -> pictures, always on the same seeds. The caller builds
+        the prompt, draws, and may stop by raising.
+    similarity : callable
+        Pictures and texts -> cosines (n, t).
+    say : callable
+        Attribute and phrase -> sentence for CLIP, where the vocabulary has a template.
+    ask : callable
+        Attribute and opposite -> what follows the caption in a prompt: a photograph is asked for "as a photograph".
+    cache : mutable mapping, optional
+        Pictures by ("base" or "character", what is asked for): what is in it is not drawn again. Keep the base
+        model's part for the next Θ.
+    repeats, seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    Persistence
+
+    Raises
+    ------
+    ValueError
+        If base and character give different numbers of pictures, or none.
+    """
+    cache = {} if cache is None else cache
+    rows, pictures = [], {}
+    for attribute in attributes:
+        if attribute.opposite:
+            wanted = ask(attribute, attribute.opposite)
+            pair = tuple(
+                _drawn(cache, key, wanted, draw) for key, draw in (("base", draw_base), ("character", draw_character))
+            )
+            _check(attribute, *pair)
+            pictures[attribute.opposite] = pair
+            shows = [_shows(attribute, images, similarity, say) for images in pair]
+            rows.append(_row(attribute, *shows, repeats, seed))
+    skipped = tuple(attribute.name for attribute in attributes if not attribute.opposite)
+    columns = ["attribute", "group", "asked_for", "base", "character", "baked_in", "low", "high", "persists"]
+    return Persistence(pd.DataFrame(rows, columns=columns), pictures, skipped)
+
+
+def _drawn(cache: Cache, key: str, wanted: str, draw: Draw) -> Sequence[Any]:
+    if (key, wanted) not in cache:
+        cache[key, wanted] = draw(wanted)
+    return cache[key, wanted]
+
+
+def _check(attribute: Attribute, base: Sequence[Any], character: Sequence[Any]) -> None:
+    if len(base) != len(character) or not len(base):
+        raise ValueError(
+            f'expected as many pictures of "{attribute.opposite}" by the base model as by the '
+            f"character, at least one; got {len(base)} and {len(character)}. Draw both on the "
+            "same seeds."
+        )
+
+
+def _shows(attribute: Attribute, images: Sequence[Any], similarity: Similarity, say: Say) -> np.ndarray:
+    """Whether each picture is closer to the attribute than to what was asked for, bool (n,)."""
+    texts = (*attribute.phrases, attribute.opposite or "")
+    cosines = similarity(images, [say(attribute, text) for text in texts])  # (n, phrases + 1)
+    return cosines[:, :-1].max(axis=1) > cosines[:, -1]
+
+
+def _row(attribute: Attribute, base: np.ndarray, character: np.ndarray, repeats: int, seed: int) -> dict[str, Any]:
+    difference = character.astype(float) - base  # (n,), paired by seed
+    picks = np.random.default_rng(seed).integers(len(difference), size=(repeats, len(difference)))
+    low, high = interval(difference[picks].mean(axis=1))
+    return {
+        "attribute": attribute.name,
+        "group": attribute.group,
+        "asked_for": attribute.opposite,
+        "base": base.mean(),
+        "character": character.mean(),
+        "baked_in": difference.mean(),
+        "low": float(low),
+        "high": float(high),
+        "persists": bool(low > 0),
+    }

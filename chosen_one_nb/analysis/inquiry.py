@@ -1,0 +1,190 @@
+"""Everything that can be asked of a gallery about what its pictures share: one object, made of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from chosen_one_nb.analysis import drift as drifting
+from chosen_one_nb.analysis.attributes import contrast
+from chosen_one_nb.analysis.localization import HeldBy, held_by, on_figure
+from chosen_one_nb.analysis.phrases import Attribute
+from chosen_one_nb.analysis.prompt_match import Answer, classify
+from chosen_one_nb.analysis.recommendations import Suggestion, leave_out, prefer_least
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, Foreground, NotAvailable
+from chosen_one_nb.analysis.zero_shot import Members, Presence, group_mask
+
+__all__ = ["Inquiry"]
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """What the groups of a gallery share, whether anybody asked for it, and how it came about.
+
+    Attributes
+    ----------
+    prompt : str
+    galleries : dict of str to Presence
+        The first gallery and those after it up to the one in question, which is the last: rows of one presence.
+    figure : Foreground or NotAvailable
+        Of the last gallery.
+    shown : ndarray of shape (A,), optional
+        Whether figure or scene shows each attribute, as `evidence.shown_by` says it; None asks `on_figure`.
+    corrections : mapping of str to "asked", "identity" or "incidental"
+        A person's word, by "group: name".
+    encode : callable, optional
+        Texts -> unit vectors, to see what the prompt means besides what it says.
+    chosen : ndarray of int, optional
+        The pictures that were chosen, which groups default to.
+    """
+
+    prompt: str
+    galleries: Mapping[str, Presence]
+    figure: Foreground | NotAvailable = NO_PATCHES
+    shown: np.ndarray | None = None
+    corrections: Mapping[str, Answer] = field(default_factory=dict)
+    encode: Callable[[list[str]], np.ndarray] | None = None
+    chosen: np.ndarray | None = None
+
+    @property
+    def found(self) -> Presence:
+        """How surely each picture of the gallery has each attribute."""
+        return next(reversed(self.galleries.values()))
+
+    @property
+    def first(self) -> Presence:
+        """The same of the first gallery."""
+        return next(iter(self.galleries.values()))
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What is asked about."""
+        return self.found.attributes
+
+    @cached_property
+    def answers(self) -> pd.DataFrame:
+        """Asked for, identity or incidental, and why: a row per attribute, by column."""
+        evidence = on_figure(self.found.values, self.figure) if self.shown is None else self.shown
+        return classify(
+            self.attributes, self.prompt, encode=self.encode, on_figure=evidence, corrections=self.corrections
+        )
+
+    def _group(self, members: Members | None) -> Members:
+        if members is not None:
+            return members
+        if self.chosen is None:
+            raise ValueError("Expected a group of pictures, since none has been chosen yet: give members.")
+        return self.chosen
+
+    def findings(
+        self, members: Members | None = None, *, against: Literal["rest", "first"] = "rest", level: float = 0.05
+    ) -> pd.DataFrame:
+        """Compare a group (None: the chosen pictures) with other pictures: `attributes.contrast`, with answers.
+
+        Parameters
+        ----------
+        members : sequence of int, or ndarray of bool, shape (N,), optional
+            Of the last gallery.
+        against : "rest" or "first"
+            The rest of its gallery, or the first gallery: what has come in since, of which a later gallery may be full.
+        level : float
+            As of `contrast`.
+
+        Returns
+        -------
+        DataFrame
+            As of `contrast`, and `answer`, `why`.
+
+        Raises
+        ------
+        ValueError
+            If there is no group, nothing to compare it with, or `against` is neither of the two.
+        """
+        found, group = self.found, self._group(members)
+        if against == "first":
+            found, group = self._after_the_first(group)
+        elif against != "rest":
+            raise ValueError(f'Expected against to be "rest" or "first", got {against!r}.')
+        return contrast(found, group, level=level).join(self.answers[["answer", "why"]])
+
+    def _after_the_first(self, members: Members) -> tuple[Presence, np.ndarray]:
+        """Put a group of the last gallery behind the first gallery: all rows, and which of them are the group's."""
+        if len(self.galleries) < 2:
+            raise ValueError("This is the first gallery: there is none before it to compare a group with.")
+        first, group = self.first, self.found.rows(group_mask(members, len(self.found.values)))
+        both = Presence(np.concatenate([first.values, group.values]), first.attributes, first.told_apart)
+        return both, np.arange(len(both.values)) >= len(first.values)
+
+    def flagged(self, members: Members | None = None, *, level: float = 0.05) -> pd.DataFrame:
+        """What a group shares although nobody asked for it: the findings that are not asked for, each said once."""
+        table = self.findings(members, level=level)
+        return table[table.finding & (table.answer != "asked") & (table.same_as < 0)]
+
+    def suspects(self, labels: np.ndarray, *, level: float = 0.05) -> pd.DataFrame:
+        """What each cluster shares although nobody asked for it: `flagged` of all of them, strongest first.
+
+        Parameters
+        ----------
+        labels : ndarray of int, shape (N,)
+            Cluster of each picture; negative is none.
+        level : float
+            Of each cluster's findings; 1 takes all attributes, findings or not.
+
+        Returns
+        -------
+        DataFrame
+            As of `flagged`, by rows from 0, and `cluster`, `column` and `opposite`, what to ask for to have a picture
+            without it (None where the vocabulary knows nothing).
+        """
+        labels = np.asarray(labels)
+        parts = [
+            self.flagged(labels == c, level=level).reset_index(names="column").assign(cluster=int(c))
+            for c in np.unique(labels[labels >= 0])
+            if 0 < (labels == c).sum() < len(labels)
+        ]
+        if not parts:
+            return self.flagged(np.arange(len(labels)) == 0).iloc[:0].assign(cluster=0, column=0, opposite=None)
+        table = pd.concat(parts, ignore_index=True)
+        table["opposite"] = [self.attributes[column].opposite for column in table["column"]]
+        return table.sort_values("z", ascending=False, kind="stable", ignore_index=True)
+
+    def held_by(self, members: Members | None = None) -> HeldBy | NotAvailable:
+        """Tell whether figure or scene holds a group together (None: the chosen pictures)."""
+        return held_by(self.figure, self._group(members))
+
+    def leave_out(self, column: int, members: Members) -> Suggestion:
+        """Take a group without the pictures that have an attribute."""
+        return leave_out(self.found, column, members)
+
+    def prefer_least(self, column: int, labels: np.ndarray, kept: np.ndarray, instead_of: int | None) -> Suggestion:
+        """Take the cluster that has an attribute least."""
+        return prefer_least(self.found, column, labels, kept=kept, instead_of=instead_of)
+
+    @cached_property
+    def rises(self) -> pd.DataFrame:
+        """By how much each attribute became more frequent since the first gallery: `drift.rise`, with answers."""
+        return drifting.rise(self.first, self.found).join(self.answers[["answer"]])
+
+    @property
+    def headline(self) -> str:
+        """What rose most without being asked for, as a sentence."""
+        if len(self.galleries) < 2:
+            return "Drift shows from the second gallery on."
+        return drifting.headline(self.rises, list(self.answers.answer))
+
+    def drift(self, columns: list[int] | None = None) -> pd.DataFrame:
+        """Count attributes in gallery after gallery; None takes those that rose most without being asked for."""
+        table = drifting.drift(self.galleries)
+        return table[table.column.isin(self.risen() if columns is None else columns)]
+
+    def risen(self, count: int = 5) -> list[int]:
+        """The attributes that rose most without being asked for, by column: those certain first."""
+        if len(self.galleries) < 2:
+            return []
+        free = self.rises[(self.rises.answer != "asked") & (self.rises["rise"] > 0)]
+        return [int(c) for c in free.sort_values(["certain", "rise"], ascending=False, kind="stable").index[:count]]

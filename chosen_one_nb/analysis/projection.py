@@ -1,0 +1,258 @@
+"""Maps of galleries in two dimensions, comparable from iteration to iteration, and how far to trust them.
+
+A map is for looking only: clusters and cohesion are made of the features themselves, whose distances a map
+does not keep. UMAP by McInnes et al. (arXiv 1802.03426); PCA is the deterministic, instant alternative and
+the yardstick.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from chosen_one_nb.analysis.projection_quality import trust_table
+from chosen_one_nb.analysis.statistics import varying
+
+__all__ = ["Map", "joint_map", "procrustes", "sensitivity", "warm_up"]
+
+Method = Literal["umap", "pca"]
+
+KNOWN_WARNINGS = (
+    "n_jobs value .* overridden",
+    "n_neighbors is larger than the dataset size",
+    "Tensorflow not installed",
+)
+SMALLEST = 5  # points that UMAP makes a map of; below it is PCA
+
+
+@dataclass(frozen=True)
+class Map:
+    """Where the pictures of one or several galleries lie.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (n, 2)
+    method : "umap" or "pca"
+        As made: "pca" also where UMAP was wanted and there are too few pictures.
+    owners : tuple, length n
+        (gallery, index) of each point.
+    trust : DataFrame
+        See `trust.trust_table`; empty below four points.
+    seed, n_neighbors : int
+        Of UMAP.
+    note : str
+        What to know about it, as a sentence; "" if nothing.
+    """
+
+    positions: np.ndarray
+    method: Method
+    owners: tuple[tuple[Hashable, int], ...]
+    trust: pd.DataFrame
+    seed: int = 0
+    n_neighbors: int = 15
+    note: str = ""
+
+    def of(self, gallery: Hashable) -> np.ndarray:
+        """Return the positions of one gallery, by index, (N, 2)."""
+        rows = [at for at, (owner, _) in enumerate(self.owners) if owner == gallery]
+        return self.positions[rows]
+
+
+def joint_map(
+    galleries: Mapping[Hashable, np.ndarray],
+    *,
+    method: Method = "umap",
+    n_neighbors: int = 15,
+    seed: int = 0,
+    previous: Map | None = None,
+    trust: bool = True,
+) -> Map:
+    """Map several galleries at once, so that positions and distances can be compared between them.
+
+    UMAP starts from the previous map (and then moves gently), or from PCA where there is none. What comes out
+    is turned, mirrored, shifted and, as the scale of UMAP means nothing, scaled (Procrustes) onto the points
+    that both maps have, so that old points stay about where they were.
+
+    Parameters
+    ----------
+    galleries : mapping of name to ndarray of shape (N_i, D)
+        Features as the clustering sees them.
+    method : "umap" or "pca"
+    n_neighbors : int
+        At most n - 1 is used.
+    seed : int
+        Same features, same seed: same map, on the same machine.
+    previous : Map, optional
+        Of some of the same pictures.
+    trust : bool
+        Whether to compute the figures of trust.
+
+    Returns
+    -------
+    Map
+        With fewer than five pictures, or identical ones, by PCA, and its note says so.
+
+    Raises
+    ------
+    ValueError
+        If there is no picture, widths differ, a number is not finite, or the method is unknown.
+    """
+    if method not in ("umap", "pca"):
+        raise ValueError(f"expected method 'umap' or 'pca', got {method!r}.")
+    features = _joined(galleries)
+    owners = tuple((name, at) for name, gallery in galleries.items() for at in range(len(gallery)))
+    made, note = _possible(features, method)
+    positions = pca = _pca(features)
+    if made == "umap":
+        start = _spread_out(_start(features, owners, pca, previous), seed)
+        count = min(n_neighbors, len(features) - 1)
+        positions = _umap(features, start, count, seed, gently=previous is not None)
+    positions = _onto(positions, owners, previous, scaling=made == "umap")
+    table = trust_table(features, positions, pca) if trust else trust_table(features[:0], positions[:0])
+    return Map(positions, made, owners, table, seed, n_neighbors, note)
+
+
+def _joined(galleries: Mapping[Hashable, np.ndarray]) -> np.ndarray:
+    """Stack galleries (n, D) and check them."""
+    arrays = [np.asarray(gallery, dtype=np.float64) for gallery in galleries.values()]
+    shapes = [array.shape for array in arrays]
+    if not arrays or any(array.ndim != 2 for array in arrays) or len({shape[1] for shape in shapes}) != 1:
+        raise ValueError(f"expected galleries of shape (N, D), all of one width; got {shapes}.")
+    features = np.concatenate(arrays)
+    if not len(features) or not np.isfinite(features).all():
+        raise ValueError(
+            "expected at least one picture and finite features, got "
+            + ("none." if not len(features) else "NaN or infinity. Embed the gallery again.")
+        )
+    return features
+
+
+def _possible(features: np.ndarray, method: Method) -> tuple[Method, str]:
+    """The method that can be used, and a note if it is not the wanted one."""
+    if not varying(features).any():
+        return "pca", "All pictures have the same features: one point." if len(features) > 1 else ""
+    if method == "umap" and len(features) < SMALLEST:
+        return "pca", f"{len(features)} pictures are too few for UMAP; this is PCA."
+    return method, ""
+
+
+def _pca(features: np.ndarray) -> np.ndarray:
+    """First two principal components (n, 2); each turned so that its largest value is positive."""
+    centred = np.where(varying(features), features - features.mean(axis=0), 0.0)
+    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    positions = np.zeros((len(features), 2))
+    count = min(2, len(scale))
+    positions[:, :count] = left[:, :count] * scale[:count]
+    largest = np.abs(positions).argmax(axis=0)
+    return positions * np.where(positions[largest, [0, 1]] < 0, -1.0, 1.0)
+
+
+def _shared(owners: Sequence[Any], previous: Map | None) -> tuple[list[int], list[int]]:
+    """Rows, here and in the previous map, of the points that both have."""
+    before = {owner: at for at, owner in enumerate(previous.owners)} if previous else {}
+    rows = [at for at, owner in enumerate(owners) if owner in before]
+    return rows, [before[owners[at]] for at in rows]
+
+
+def _start(features: np.ndarray, owners: Sequence[Any], pca: np.ndarray, previous: Map | None) -> np.ndarray:
+    """Where UMAP starts, (n, 2): old points where they were, new ones amid their three nearest old points."""
+    here, before = _shared(owners, previous)
+    if len(here) < 3 or previous is None:
+        return pca / max(np.abs(pca).max(), 1e-12) * 10
+    from sklearn.neighbors import NearestNeighbors
+
+    places = previous.positions[before]
+    nearest = NearestNeighbors(n_neighbors=3).fit(features[here]).kneighbors(features, return_distance=False)
+    start = places[nearest].mean(axis=1)
+    start[here] = places
+    return start
+
+
+def _spread_out(start: np.ndarray, seed: int) -> np.ndarray:
+    """Give an axis on which all points are one something to start from: UMAP would divide by its width."""
+    flat = np.ptp(start, axis=0) < 1e-6
+    return np.where(flat, np.random.default_rng(seed).standard_normal(start.shape), start)
+
+
+def _umap(features: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int, gently: bool) -> np.ndarray:
+    pace = {"learning_rate": 0.1, "n_epochs": 200} if gently else {}
+    for text in KNOWN_WARNINGS:  # for good: `catch_warnings` in one thread undoes the filters that another one sets
+        warnings.filterwarnings("ignore", message=text)
+    from threadpoolctl import threadpool_limits
+    from umap import UMAP  # late: the import alone takes seconds
+
+    # At its first use numba tells OpenMP, which torch goes by as well, to take all cores from then on; leaving
+    # the block puts back what a person had set. A seeded UMAP works in one thread anyway.
+    with threadpool_limits(1, user_api="openmp"):
+        mapped = UMAP(
+            n_neighbors=max(2, n_neighbors), init=start.astype(np.float32), random_state=seed, n_jobs=1, **pace
+        ).fit_transform(features.astype(np.float32))
+    return np.asarray(mapped, dtype=float)
+
+
+def _onto(positions: np.ndarray, owners: Sequence[Any], previous: Map | None, scaling: bool) -> np.ndarray:
+    here, before = _shared(owners, previous)
+    if len(here) < 2 or previous is None:
+        return positions
+    matrix, shift = procrustes(positions[here], previous.positions[before], scaling=scaling)
+    return positions @ matrix + shift
+
+
+def procrustes(points: np.ndarray, targets: np.ndarray, *, scaling: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rotation or reflection, and the shift, that bring points nearest to targets (Schönemann).
+
+    Parameters
+    ----------
+    points, targets : ndarray of shape (n, 2)
+        Row by row the same points.
+    scaling : bool
+        Whether to scale as well; without it, distances stay what they are.
+
+    Returns
+    -------
+    matrix : ndarray of shape (2, 2)
+    shift : ndarray of shape (2,)
+        `points @ matrix + shift` lies nearest to `targets`.
+    """
+    middle, goal = points.mean(axis=0), targets.mean(axis=0)
+    left, strength, right = np.linalg.svd((points - middle).T @ (targets - goal))
+    size = ((points - middle) ** 2).sum()
+    scale = strength.sum() / size if scaling and size > 0 and strength.sum() > 0 else 1.0
+    matrix = scale * left @ right
+    return matrix, goal - middle @ matrix
+
+
+def sensitivity(
+    features: np.ndarray, *, seeds: Sequence[int] = (0, 1, 2), n_neighbors: Sequence[int] = (5, 15, 50)
+) -> list[Map]:
+    """Make the map again with other seeds and neighbourhoods: what stays is in the data, what changes is not.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, D)
+    seeds, n_neighbors : sequence of int
+
+    Returns
+    -------
+    list of Map
+        A row per number of neighbours, a column per seed, row by row; all turned onto the first one.
+    """
+    first: Map | None = None
+    maps: list[Map] = []
+    for count in n_neighbors:
+        for seed in seeds:
+            made = joint_map({"": features}, n_neighbors=count, seed=seed, trust=False)
+            first = first or made
+            turned = _onto(made.positions, made.owners, first, scaling=True)
+            maps.append(Map(turned, made.method, made.owners, made.trust, seed, count, made.note))
+    return maps
+
+
+def warm_up() -> None:
+    """Import and compile UMAP on a few points: in a thread, so that the first map comes at once."""
+    joint_map({"": np.random.default_rng(0).standard_normal((20, 4))}, trust=False)

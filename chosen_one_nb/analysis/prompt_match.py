@@ -1,0 +1,225 @@
+"""Whether a shared attribute was asked for, makes the identity, or came along by accident.
+
+Asked for: the prompt says it, by its words or, if a text encoder is given, by words close to it in meaning.
+Identity: it belongs to the figure. Incidental: it belongs to scene, framing, style or mood. A person's
+correction, kept as a plain dict, goes over all of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from chosen_one_nb.analysis.phrases import Attribute
+
+__all__ = ["ANSWERS", "Answer", "asked", "classify", "noun_of", "pieces"]
+
+Answer = Literal["asked", "identity", "incidental"]
+Encode = Callable[[list[str]], np.ndarray]
+ANSWERS: tuple[Answer, ...] = ("asked", "identity", "incidental")
+
+FILLERS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the of in on at by to for from with and or is are its his her their very some "
+        "wearing holding having showing made picture image scene someone somebody something",
+    )
+)
+NEGATIONS = frozenset({"without", "no", "not", "never"})
+CLAUSE_ENDS = frozenset({",", ".", ";", "but", "and", "with", "in", "on", "at", "wearing", "holding"})
+LONGEST_PIECE = 4  # words
+
+
+def _words(text: str) -> list[str]:
+    """Words and punctuation in lower case, plural s taken off."""
+    words = re.findall(r"[^\W_]+(?:['-][^\W_]+)*|[,.;]", text.lower())
+    return [word[:-1] if len(word) > 3 and re.search(r"[^s]s$", word) else word for word in words]
+
+
+def _wished(prompt: str) -> list[str]:
+    """The telling words of a prompt, in order; what it does *not* want is left out, "|" marks a gap."""
+    kept: list[str] = []
+    denied = False
+    for word in _words(prompt):
+        denied = (denied and word not in CLAUSE_ENDS) or word in NEGATIONS
+        if denied or word in ",.;":
+            kept.append("|")
+        elif word not in FILLERS:
+            kept.append(word)
+    return kept
+
+
+def pieces(prompt: str) -> list[str]:
+    """List the runs of one to four telling words of a prompt, whose meaning a phrase is compared with.
+
+    Parameters
+    ----------
+    prompt : str
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> pieces("a sticker of a ginger cat")
+    ['sticker', 'sticker ginger', 'sticker ginger cat', 'ginger', 'ginger cat', 'cat']
+    """
+    words = _wished(prompt)
+    runs = [
+        words[start:stop]
+        for start in range(len(words))
+        for stop in range(start + 1, min(start + LONGEST_PIECE, len(words)) + 1)
+    ]
+    return list(dict.fromkeys(" ".join(run) for run in runs if "|" not in run))
+
+
+def noun_of(prompt: str) -> str:
+    """Guess the word for what a prompt is about: the last one before the first clause that adds something.
+
+    Parameters
+    ----------
+    prompt : str
+
+    Returns
+    -------
+    str
+        "character" if there is no word at all.
+
+    Examples
+    --------
+    >>> noun_of("a photo of a 50 years old man with curly hair")
+    'man'
+    """
+    more = r"[,;.]|\b(?:with|without|wearing|in|on|at|holding|who|that|and|under|near)\b"
+    head = re.split(more, prompt.lower())[0]
+    words = re.findall(r"[^\W\d_]+", head.rsplit(" of ", 1)[-1])
+    return words[-1] if words else "character"
+
+
+def asked(
+    attributes: Sequence[Attribute], prompt: str, *, encode: Encode | None = None, threshold: float = 0.92
+) -> list[str]:
+    """Tell which attributes a prompt asks for.
+
+    First by words: the telling words of one of the attribute's phrases stand in the prompt, side by side and
+    in order ("red hat" is not in "a red scarf and a blue hat"), and not after "without" or "no". Then by
+    meaning, for what the vocabulary says otherwise: of all phrases, one is closest to some run of the prompt's words,
+    and close enough. Runs whose words are all in the vocabulary as they stand have said what they mean: "cat" is
+    close to "kitten", but asks for a cat.
+
+    Parameters
+    ----------
+    attributes : sequence of Attribute, length A
+    prompt : str
+    encode : callable, optional
+        Texts -> unit vectors (T, D): `Clip.texts`. Without it only words count.
+    threshold : float
+        Cosine from which two texts mean the same.
+
+    Returns
+    -------
+    list of str, length A
+        Why it counts as asked for, "" where it does not.
+    """
+    said = [_said(attribute, prompt) for attribute in attributes]
+    reasons = [words and f'the prompt says "{words}"' for words in said]
+    clear = {word for words in said for word in words.split()}
+    runs = [run for run in pieces(prompt) if not clear.issuperset(run.split())]
+    open_phrases = [
+        (at, " ".join(_wished(phrase)))
+        for at, attribute in enumerate(attributes)
+        if not reasons[at]
+        for phrase in attribute.phrases
+    ]
+    open_phrases = [(at, phrase) for at, phrase in open_phrases if phrase.strip("| ")]
+    if encode is None or not runs or not open_phrases:
+        return reasons
+    cosines = encode([phrase for _, phrase in open_phrases]) @ encode(runs).T  # (phrases, runs)
+    for run, column in zip(runs, cosines.T, strict=True):
+        nearest = {open_phrases[place][0] for place in np.flatnonzero(column >= column.max() - 1e-6)}
+        if column.max() >= threshold and len(nearest) == 1:
+            at = nearest.pop()
+            reasons[at] = reasons[at] or f'close to "{run}" in the prompt (cosine {column.max():.2f})'
+    return reasons
+
+
+def _said(attribute: Attribute, prompt: str) -> str:
+    """Give the words of the attribute's phrase that a prompt holds word by word, or ""."""
+    line = f" {' '.join(_wished(prompt))} "
+    for phrase in (attribute.name, *attribute.phrases):
+        telling = " ".join(_wished(phrase))
+        if telling.strip("| ") and f" {telling} " in line:
+            return telling
+    return ""
+
+
+def classify(
+    attributes: Sequence[Attribute],
+    prompt: str,
+    *,
+    encode: Encode | None = None,
+    on_figure: np.ndarray | None = None,
+    corrections: Mapping[str, Answer] | None = None,
+    threshold: float = 0.92,
+    margin: float = 0.05,
+) -> pd.DataFrame:
+    """Say of each attribute whether it is asked for, identity or incidental, and why.
+
+    Parameters
+    ----------
+    attributes : sequence of Attribute, length A
+    prompt : str
+    encode, threshold
+        See `asked`.
+    on_figure : ndarray of shape (A,), optional
+        Evidence from the pictures, positive where the figure shows it: `evidence.shown_by` or
+        `evidence.on_figure`. Speaks where
+        the vocabulary leaves it open (kind "seen").
+    corrections : mapping of str to "asked", "identity" or "incidental", optional
+        A person's word, by attribute name, or "group: name" where a name is in two groups.
+    margin : float
+        Evidence below it does not count; then the attribute is incidental.
+
+    Returns
+    -------
+    DataFrame
+        A row per attribute, in their order: `attribute`, `group`, `answer`, `why`.
+
+    Raises
+    ------
+    ValueError
+        If a correction is none of the three, or `on_figure` has another length.
+    """
+    corrections = corrections or {}
+    wrong = {name: answer for name, answer in corrections.items() if answer not in ANSWERS}
+    if wrong:
+        raise ValueError(f"expected corrections to be one of {', '.join(ANSWERS)}, got {wrong}.")
+    if on_figure is not None and len(on_figure) != len(attributes):
+        raise ValueError(f"expected evidence for {len(attributes)} attributes, got {len(on_figure)}.")
+    reasons = asked(attributes, prompt, encode=encode, threshold=threshold)
+    rows = []
+    for at, attribute in enumerate(attributes):
+        evidence = None if on_figure is None else float(on_figure[at])
+        answer, why = _answer(attribute, reasons[at], evidence, corrections, margin)
+        rows.append({"attribute": attribute.name, "group": attribute.group, "answer": answer, "why": why})
+    return pd.DataFrame(rows, columns=["attribute", "group", "answer", "why"])
+
+
+def _answer(
+    attribute: Attribute, reason: str, evidence: float | None, corrections: Mapping[str, Answer], margin: float
+) -> tuple[Answer, str]:
+    said = corrections.get(f"{attribute.group}: {attribute.name}", corrections.get(attribute.name))
+    if said:
+        return said, "you said so"
+    if reason:
+        return "asked", reason
+    if attribute.kind != "seen":
+        return attribute.kind, f'"{attribute.group}" counts as {attribute.kind}'
+    if evidence is None or np.isnan(evidence) or abs(evidence) < margin:
+        return "incidental", "the pictures do not tell whether it is on the figure"
+    return ("identity", "it shows on the figure") if evidence > 0 else ("incidental", "it shows in the scene")

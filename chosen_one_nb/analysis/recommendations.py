@@ -1,0 +1,143 @@
+"""From a finding to a decision: other pictures, or another cluster, with the reason in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chosen_one_nb.analysis.zero_shot import Members, Presence
+
+__all__ = ["Suggestion", "leave_out", "most_and_least", "prefer_least"]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A choice that a finding speaks for, ready for `Run.choose`.
+
+    Attributes
+    ----------
+    images : tuple of int
+        The pictures that would be taken.
+    exclude : tuple of int
+        The pictures that would be left out.
+    cluster : int or None
+    reason : str
+        A sentence, for the decision's note.
+    """
+
+    images: tuple[int, ...]
+    exclude: tuple[int, ...]
+    cluster: int | None
+    reason: str
+
+
+def most_and_least(values: np.ndarray, members: Members, count: int = 3) -> tuple[list[int], list[int]]:
+    """Find the pictures of a group that have an attribute most, and least.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,)
+        One column of a presence.
+    members : sequence of int, or ndarray of bool, shape (N,)
+    count : int
+        Of each; fewer if the group is smaller than twice that, so that no picture is in both.
+
+    Returns
+    -------
+    list of int, list of int
+        The most first, and the least first.
+    """
+    pictures = _pictures(members)
+    order = [int(picture) for picture in pictures[np.argsort(-np.asarray(values)[pictures], kind="stable")]]
+    most = order[: min(count, (len(order) + 1) // 2)]
+    return most, order[len(most) :][::-1][:count]
+
+
+def _pictures(members: Members) -> np.ndarray:
+    members = np.asarray(members)
+    return np.flatnonzero(members) if members.dtype == bool else members.astype(int).ravel()
+
+
+def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: int = 3) -> Suggestion:
+    """Take a group without the pictures that have an attribute.
+
+    Parameters
+    ----------
+    found : Presence
+    column : int
+        Of the attribute.
+    members : sequence of int, or ndarray of bool, shape (N,)
+    keep_at_least : int
+        If fewer pictures lack it, those that have it least surely stay, and the reason says so.
+
+    Returns
+    -------
+    Suggestion
+        `cluster` is None; `exclude` is empty if no picture has it, too few pictures are there, or pictures with and
+        without it were not told apart.
+    """
+    pictures, name = _pictures(members), found.attributes[column].name
+    order = pictures[np.argsort(found.values[pictures, column], kind="stable")]
+    lack = int((~found.has_it[pictures, column]).sum())
+    keep = max(lack, min(keep_at_least, len(order)))
+    if not found.told_apart[column]:
+        keep, reason = len(order), f'pictures with and without "{name}" cannot be told apart: nothing is left out'
+    elif lack == len(order):
+        reason = f'none of the {lack} pictures has "{name}": nothing to leave out'
+    elif keep == len(order):
+        reason = f'{len(order) - lack} of {keep} pictures have "{name}", but {keep} must stay to learn from'
+    else:
+        reason = f'left out {len(order) - keep} of {len(order)} pictures for having "{name}"'
+        reason += f"; {len(order) - lack} have it, but {keep} must stay to learn from" if keep > lack else ""
+    stay, go = (tuple(sorted(part.tolist())) for part in (order[:keep], order[keep:]))
+    return Suggestion(stay, go, None, reason)
+
+
+def prefer_least(
+    found: Presence, column: int, labels: np.ndarray, *, kept: np.ndarray | None = None, instead_of: int | None = None
+) -> Suggestion:
+    """Take the cluster that has an attribute least.
+
+    Parameters
+    ----------
+    found : Presence
+        Of N pictures.
+    column : int
+        Of the attribute.
+    labels : ndarray of int, shape (N,)
+        Cluster of each picture; negative is none.
+    kept : ndarray of bool, shape (K,), optional
+        Clusters that may be chosen.
+    instead_of : int, optional
+        The cluster proposed so far, for the reason.
+
+    Returns
+    -------
+    Suggestion
+        Among equals the first cluster, which is the most cohesive one. The reason counts pictures, or says that it
+        is a ranking only, where pictures with and without it were not told apart.
+
+    Raises
+    ------
+    ValueError
+        If no cluster may be chosen.
+    """
+    labels = np.asarray(labels)
+    clusters = [int(k) for k in np.unique(labels[labels >= 0]) if kept is None or kept[k]]
+    if not clusters:
+        raise ValueError("expected at least one cluster to choose from, got none. Lower the minimum size.")
+    means = [found.values[labels == k, column].mean() for k in clusters]
+    best = clusters[int(np.argmin(np.round(means, 6)))]
+    reason = f'cluster {best} has "{found.attributes[column].name}" least'
+    if not found.told_apart[column]:
+        reason += " surely: a ranking only, pictures with and without it cannot be told apart"
+    else:
+        reason += f": {_count(found, column, labels == best)}"
+        if instead_of is not None and instead_of != best:
+            reason += f"; cluster {instead_of}: {_count(found, column, labels == instead_of)}"
+    return Suggestion(tuple(np.flatnonzero(labels == best).tolist()), (), best, reason)
+
+
+def _count(found: Presence, column: int, mask: np.ndarray) -> str:
+    return f"{int(found.has_it[mask, column].sum())} of {int(mask.sum())} pictures"

@@ -1,0 +1,306 @@
+"""Figure and scene, told apart by the feature extractor's patch tokens.
+
+Two ways, both by the border prior: a picture's rim (above and at the sides) is mostly scene. `border`: a patch is
+figure as far as it is unlike the rim of its own picture, and where that is unclear, as far as that place is figure in
+the other pictures. `pca`: the first principal components of all patches of all
+pictures separate what stands in front from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4);
+the rim tells which side is which. The first also works with features that are far from DINOv2's, where a principal
+component may be the tint of the scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from chosen_one_nb.analysis.statistics import auroc, varying
+
+__all__ = ["NO_PATCHES", "Foreground", "NotAvailable", "cut_out", "find_figure", "resize"]
+
+Method = Literal["border", "pca"]
+
+COMPONENTS = 3  # principal components that may be the one that separates
+GREY = 128  # what stands in the place of what was cut away
+ONE_HUMP = 2 / np.pi  # of its variance, a normal distribution cut at its mean has between the two sides
+NEAREST = 0.3  # of the rim, what a patch is compared with: a figure cut off by the rim is on the rest of it
+
+
+@dataclass(frozen=True)
+class NotAvailable:
+    """What stands in the place of a result that cannot be had; false, and says why.
+
+    Attributes
+    ----------
+    reason : str
+        A sentence for the reader.
+    """
+
+    reason: str
+
+    def __bool__(self) -> bool:
+        """Be false, so that `if result:` reads well."""
+        return False
+
+
+NO_PATCHES = NotAvailable(
+    "The feature extractor gives no patch tokens, so figure and scene cannot be told "
+    "apart; everything that needs whole pictures only is shown."
+)
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """The figure in each picture.
+
+    Attributes
+    ----------
+    masks : ndarray of bool, shape (N, h, w)
+        True on the figure; at least one patch of each picture is figure, and at least one is scene.
+    heights : ndarray of shape (N, h, w)
+        What was cut at `threshold`: larger is more figure.
+    threshold : float
+    figure, scene : ndarray of shape (N, D)
+        Features of each, of unit length: what to cluster on instead of whole pictures. The mean of its patch tokens;
+        at first of tokens that know something of the rest of the picture, since they attend to each other, and after
+        `seen_alone` of those that the extractor gives to figure and scene cut out.
+    clear : float
+        Share of the heights' variance that the cut explains, in [0, 1]: 0.64 for a single hump, above 0.75 two.
+    """
+
+    masks: np.ndarray
+    heights: np.ndarray
+    threshold: float
+    figure: np.ndarray
+    scene: np.ndarray
+    clear: float
+
+    def at(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the masks at another size, bool (N, height, width): of pictures, or of latents for a masked loss."""
+        return resize(self.heights, size) > self.threshold
+
+    def rows(self, images: Sequence[int] | slice | np.ndarray) -> Foreground:
+        """Return the same for some of the pictures."""
+        return replace(
+            self,
+            masks=self.masks[images],
+            heights=self.heights[images],
+            figure=self.figure[images],
+            scene=self.scene[images],
+        )
+
+    def seen_alone(self, figures: np.ndarray, scenes: np.ndarray) -> Foreground:
+        """Return the same with features from the patch tokens (N, P, D) of the pictures that `cut_out` gives.
+
+        Their mean under the mask, not the class token: it tells more of what a figure is like (colour, clothes) and
+        is not concerned with the grey around it.
+        """
+        n, patches = len(self.masks), self.masks[0].size
+        for name, tokens in (("figures", figures), ("scenes", scenes)):
+            if tokens is None or tokens.shape[:2] != (n, patches):
+                got = None if tokens is None else tokens.shape
+                raise ValueError(f"expected patch tokens of {n} {name}, shape ({n}, {patches}, D), got {got}.")
+        masks = self.masks.reshape(n, patches)
+        return replace(self, figure=_masked_mean(figures, masks), scene=_masked_mean(scenes, ~masks))
+
+
+def find_figure(
+    patches: np.ndarray | None,
+    grid: tuple[int, int],
+    *,
+    method: Method = "border",
+    threshold: Literal["otsu"] | float = "otsu",
+    seed: int = 0,
+) -> Foreground | NotAvailable:
+    """Split pictures into figure and scene.
+
+    Parameters
+    ----------
+    patches : ndarray of shape (N, P, D), or None
+        Patch tokens row by row, as `FeatureExtractor` gives them.
+    grid : (int, int)
+        h, w with h * w = P.
+    method : "border" or "pca"
+        See the module.
+    threshold : "otsu" or float
+        Where to cut: where Otsu's method (1979) cuts the heights of all pictures, or a number (0 is the mean).
+    seed : int
+        Of the randomised PCA.
+
+    Returns
+    -------
+    Foreground or NotAvailable
+        The latter without patches, without any patch that is not on the rim, or if all patches are the same.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, numbers are not finite, or the method is unknown.
+    """
+    if patches is None:
+        return NO_PATCHES
+    if method not in get_args(Method):
+        raise ValueError(f"expected method 'border' or 'pca', got {method!r}.")
+    tokens, rim = _checked(patches, grid), _rim(grid)
+    if rim.all():
+        return NotAvailable(f"{grid[0]} x {grid[1]} patches in a picture are too few to tell figure from scene.")
+    if not varying(tokens.reshape(-1, tokens.shape[-1])).any():
+        return NotAvailable("All patches of all pictures are the same: there is no figure to find.")
+    heights = _unlike_the_rim(tokens, rim) if method == "border" else _component(tokens, rim, seed)  # (N, P)
+    cut, clear = _otsu(heights.ravel())
+    cut = cut if threshold == "otsu" else float(threshold)
+    masks = _never_all_or_nothing(heights > cut, heights)
+    return Foreground(
+        masks.reshape(-1, *grid),
+        heights.reshape(-1, *grid),
+        cut,
+        _masked_mean(tokens, masks),
+        _masked_mean(tokens, ~masks),
+        clear,
+    )
+
+
+def _checked(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    tokens = np.asarray(patches, dtype=np.float32)
+    if tokens.ndim != 3 or not len(tokens) or tokens.shape[1] != grid[0] * grid[1]:
+        raise ValueError(f"expected patches of shape (N, {grid[0]} * {grid[1]}, D), got {tokens.shape}.")
+    if not np.isfinite(tokens).all():
+        raise ValueError("expected finite patches, got NaN or infinity. Embed the gallery again.")
+    return tokens
+
+
+def cut_out(pictures: Sequence[Any], found: Foreground) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Cut figures and scenes out of pictures, the rest grey, so that the extractor can look at each alone.
+
+    Parameters
+    ----------
+    pictures : sequence of N pictures
+        PIL images, or uint8 arrays of shape (H, W, 3).
+    found : Foreground
+        Of the same pictures.
+
+    Returns
+    -------
+    figures, scenes : list of ndarray of shape (H, W, 3), uint8
+        For `Image.fromarray`, then the feature extractor, then `Foreground.seen_alone`.
+    """
+    if len(pictures) != len(found.masks):
+        raise ValueError(f"expected {len(found.masks)} pictures, got {len(pictures)}.")
+    figures, scenes = [], []
+    for at, picture in enumerate(pictures):
+        pixels = np.asarray(picture)[..., :3]
+        mask = (resize(found.heights[at : at + 1], pixels.shape[:2]) > found.threshold)[0, ..., None]
+        figures.append(np.where(mask, pixels, np.uint8(GREY)))
+        scenes.append(np.where(mask, np.uint8(GREY), pixels))
+    return figures, scenes
+
+
+def _rim(grid: tuple[int, int]) -> np.ndarray:
+    """The outermost patches above, left and right, bool (P,): below, figures stand or are cut off."""
+    rim = np.ones(grid, bool)
+    rim[1:, 1:-1] = False
+    return rim.ravel()
+
+
+def _unlike_the_rim(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
+    """How unlike the rim of its picture each patch is, (N, P): mean 0 and variance 1 in each picture.
+
+    The mean of two votes: one on the tokens, one on the tokens less their picture's mean, which shows small
+    differences where a picture has a strong tint. Where these fall into two clear kinds they decide alone; the less
+    they do, the more the mean over all pictures has a say, up to as much as the picture itself: figures of one prompt
+    stand in much the same place.
+    """
+    centred = tokens - tokens.mean(axis=1, keepdims=True)
+    votes = [_standard(_rim_distance(side, rim)) for side in (tokens, centred)]
+    heights = _standard(votes[0] + votes[1])
+    _, clear = _otsu(heights.ravel())
+    say = np.clip((1 - clear) / (1 - ONE_HUMP), 0, 1)
+    return _standard(heights + say * heights.mean(axis=0))
+
+
+def _rim_distance(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
+    """1 - mean cosine of each patch to the part of its picture's rim that it is most like, (N, P)."""
+    unit = tokens / np.maximum(np.linalg.norm(tokens, axis=-1, keepdims=True), 1e-12)
+    cosines = unit @ unit[:, rim].transpose(0, 2, 1)  # (N, P, R)
+    own = np.flatnonzero(rim)
+    cosines[:, own, np.arange(len(own))] = -np.inf  # a patch of the rim is not compared with itself
+    count = min(max(1, round(NEAREST * len(own))), len(own) - 1)
+    return 1 - np.partition(cosines, -count, axis=-1)[..., -count:].mean(axis=-1)
+
+
+def _standard(heights: np.ndarray) -> np.ndarray:
+    """Mean 0 and variance 1 in each picture; 0 where a picture is all of one patch."""
+    centred = heights - heights.mean(axis=1, keepdims=True)
+    spread = centred.std(axis=1, keepdims=True)
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-6)
+
+
+def _component(tokens: np.ndarray, rim: np.ndarray, seed: int) -> np.ndarray:
+    """Scores of all patches on the principal component in which rim and inside differ most, inside up, (N, P)."""
+    from sklearn.utils.extmath import randomized_svd
+
+    flat = tokens.reshape(-1, tokens.shape[-1])
+    flat = flat - flat.mean(axis=0)
+    left, scale, _ = randomized_svd(flat, min(COMPONENTS, *flat.shape), random_state=seed)
+    scores = left * scale  # (N * P, c)
+    chances = auroc(scores, np.tile(~rim, len(tokens)))
+    best = int(np.argmax(np.abs(chances - 0.5)))
+    return np.sign(chances[best] - 0.5 or 1.0) * scores[:, best].reshape(tokens.shape[:2])
+
+
+def _otsu(values: np.ndarray, bins: int = 256) -> tuple[float, float]:
+    """Cut where the variance between the two sides is largest (Otsu 1979), and its share of the whole."""
+    counts, edges = np.histogram(values, bins=bins)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below, above = np.cumsum(counts), len(values) - np.cumsum(counts)
+    mass = np.cumsum(counts * centres)
+    mean_below = mass / np.maximum(below, 1)
+    mean_above = (mass[-1] - mass) / np.maximum(above, 1)
+    between = below * above * (mean_below - mean_above) ** 2.0
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))  # several in a gap: its middle
+    whole = len(values) ** 2.0 * values.var()
+    return float(edges[best + 1].mean()), float(between.max() / whole) if whole > 0 else 0.0
+
+
+def _never_all_or_nothing(masks: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Let each picture's highest patch be figure and its lowest scene, (N, P)."""
+    rows = np.arange(len(masks))
+    masks = masks.copy()
+    masks[rows, heights.argmax(axis=1)] = True
+    masks[rows, heights.argmin(axis=1)] = False
+    flat = ~masks.any(axis=1)  # all heights equal: argmax and argmin are one patch
+    masks[flat, -1] = True
+    return masks
+
+
+def _masked_mean(tokens: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Mean token under each mask, of unit length, (N, D)."""
+    weights = masks / masks.sum(axis=1, keepdims=True)
+    means = np.einsum("np,npd->nd", weights.astype(np.float32), tokens)
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+
+
+def resize(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring masks or heat maps to another size, bilinearly: to latents for a masked loss, to pixels for a
+    picture.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (N, h, w)
+    size : (int, int)
+        Height and width.
+
+    Returns
+    -------
+    ndarray of shape (N, height, width), float32
+    """
+    maps = np.asarray(maps, dtype=np.float32)
+    for axis, length in ((1, size[0]), (2, size[1])):
+        places = np.clip((np.arange(length) + 0.5) * maps.shape[axis] / length - 0.5, 0, maps.shape[axis] - 1)
+        low = np.floor(places).astype(int)
+        high = np.minimum(low + 1, maps.shape[axis] - 1)
+        share = (places - low).astype(np.float32).reshape([-1 if at == axis else 1 for at in range(3)])
+        maps = maps.take(low, axis) * (1 - share) + maps.take(high, axis) * share
+    return maps

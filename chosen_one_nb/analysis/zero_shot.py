@@ -1,0 +1,176 @@
+"""From CLIP's vectors to one number per picture and attribute: how surely the picture has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from chosen_one_nb.analysis.phrases import Attribute, Vocabulary
+from chosen_one_nb.analysis.statistics import two_kinds
+
+__all__ = ["Members", "Presence", "group_mask", "presence", "unit_rows"]
+
+Members = Sequence[int] | np.ndarray
+"""A group of pictures: their numbers, or a mask over all."""
+
+SMALL_GROUP = 8  # phrases
+APART = 2.5  # standard deviations; noise splits as far in one column of fifty
+HAS_IT = 0.5  # a picture has an attribute from this chance on
+
+
+@dataclass(frozen=True)
+class Presence:
+    """How surely each picture has each attribute.
+
+    Attributes
+    ----------
+    values : ndarray of shape (N, A), float64
+        In [0, 1].
+    attributes : tuple of Attribute, length A
+    told_apart : ndarray of bool, shape (A,)
+        False where pictures with and without it could not be told apart: `values` then only orders them, and
+        tables give no shares.
+    """
+
+    values: np.ndarray
+    attributes: tuple[Attribute, ...]
+    told_apart: np.ndarray
+
+    @property
+    def has_it(self) -> np.ndarray:
+        """Whether each picture has each attribute, bool (N, A)."""
+        return self.values >= HAS_IT
+
+    def rows(self, images: Sequence[int] | slice | np.ndarray) -> Presence:
+        """Return the same for some of the pictures: one gallery out of several, for instance."""
+        return Presence(self.values[images], self.attributes, self.told_apart)
+
+    def column(self, name: str, group: str | None = None) -> int:
+        """Find an attribute by its name; raises `KeyError` if there is none, or there are several."""
+        found = [
+            at
+            for at, attribute in enumerate(self.attributes)
+            if attribute.name == name and group in (None, attribute.group)
+        ]
+        if len(found) != 1:
+            groups = [self.attributes[at].group for at in found]
+            raise KeyError(
+                f"expected one attribute {name!r}, got {len(found)}"
+                + (f" in the groups {groups}: say which." if found else ": see the vocabulary.")
+            )
+        return found[0]
+
+
+def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, sharpness: float = 100.0) -> Presence:
+    """Say how surely each picture has each attribute of a vocabulary.
+
+    In a group whose pictures have one of its phrases, zero-shot classification as CLIP does it: softmax over
+    the group. In any other group each attribute by itself: the similarity, less the group's mean (which takes
+    out what CLIP likes about a picture as such), is split into a low and a high kind over all pictures given.
+    A group of less than eight phrases takes the whole vocabulary's mean, since few would pull each other down.
+    Give all galleries that shall be compared at once, so that one and the same split holds for all.
+
+    Parameters
+    ----------
+    images : ndarray of shape (N, D)
+        CLIP's vectors of the pictures; any length.
+    texts : ndarray of shape (T, D)
+        CLIP's vectors of `vocabulary.texts(noun)`.
+    vocabulary : Vocabulary
+    sharpness : float
+        Factor on cosines before the softmax: the model's own `logit_scale.exp()`, 100 in OpenAI's models.
+
+    Returns
+    -------
+    Presence
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, or a number is not finite.
+    """
+    images, texts = unit_rows(images, "images"), unit_rows(texts, "texts")
+    if len(texts) != len(vocabulary) or images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"expected texts of shape ({len(vocabulary)}, {images.shape[1]}), one row per "
+            f"phrase of the vocabulary and as wide as the images; got {texts.shape}."
+        )
+    logits = sharpness * images @ texts.T  # (N, T)
+    attributes = vocabulary.attributes
+    values, told_apart = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
+    for columns in _by_group(attributes):
+        members = [attributes[at] for at in columns]
+        scores = np.column_stack([logsumexp(logits[:, member.columns], axis=1) for member in members])
+        scores = scores - _level(logits, members)  # (N, a)
+        if members[0].one_of:
+            values[:, columns] = np.exp(scores)
+        elif len(images):
+            values[:, columns], gap = two_kinds(scores)
+            told_apart[columns] = gap > APART
+    return Presence(values, attributes, told_apart)
+
+
+def unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
+    """Check vectors (N, D) and bring them to unit length; a zero vector stays zero.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or a number is not finite.
+    """
+    vectors = np.asarray(vectors, dtype=float)
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise ValueError(
+            f"expected finite {name} of shape (N, D), got shape {vectors.shape}"
+            + ("" if vectors.ndim != 2 else " with NaN or infinity")
+            + "."
+        )
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _by_group(attributes: Sequence[Attribute]) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for at, attribute in enumerate(attributes):
+        groups.setdefault(attribute.group, []).append(at)
+    return list(groups.values())
+
+
+def _level(logits: np.ndarray, members: list[Attribute]) -> np.ndarray:
+    """What a group's scores are compared with, (N, 1): the logarithm of their sum, or the mean of logits."""
+    phrases = [column for attribute in members for column in attribute.columns]
+    if members[0].one_of:
+        return logsumexp(logits[:, phrases], axis=1, keepdims=True)
+    if len(phrases) < SMALL_GROUP:
+        phrases = list(range(logits.shape[1]))
+    return logits[:, phrases].mean(axis=1, keepdims=True) if len(phrases) > 1 else np.zeros((len(logits), 1))
+
+
+def group_mask(members: Members, n: int) -> np.ndarray:
+    """Turn picture numbers, or a mask, into a mask.
+
+    Parameters
+    ----------
+    members : sequence of int, or ndarray of bool, shape (n,)
+    n : int
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If a picture is named that is not there, or a mask has another length.
+    """
+    chosen = np.asarray(members)
+    if chosen.dtype == bool:
+        if chosen.shape != (n,):
+            raise ValueError(f"expected a mask of {n} pictures, got shape {chosen.shape}.")
+        return chosen
+    chosen = chosen.astype(int).ravel()
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= n):
+        raise ValueError(f"expected pictures 0 to {n - 1}, got {chosen.min()} to {chosen.max()}.")
+    return np.isin(np.arange(n), chosen)

@@ -1,0 +1,1 @@
+"""The models the method works with: a Stable Diffusion pipeline, a feature extractor and CLIP."""

@@ -1,0 +1,150 @@
+"""A run as tables: images of a gallery, the distance curve, two nodes side by side, scores, the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from chosen_one_nb.analysis import metrics as scoring
+from chosen_one_nb.run.node import Node
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from chosen_one_nb.models.load import Models
+    from chosen_one_nb.settings import Settings
+
+CURVE = ["node", "parent", "iteration", "distance", "ratio", "threshold", "state", "seconds"]
+
+
+def table(node: Node) -> pd.DataFrame:
+    """Return a gallery as a table, a row per image; see `Run.table`."""
+    n, clusters, decision = len(node.seeds), node.clusters, node.decision
+    index = np.arange(n)
+    columns: dict[str, Any] = {
+        "image_id": [f"{node.gallery_of}/{i:03d}" for i in index],
+        "iteration": node.iteration,
+        "index": index,
+        "seed": node.seeds,
+        "cluster": pd.array(clusters.labels if clusters else [pd.NA] * n, dtype="Int64"),
+        "distance": clusters.distances if clusters else np.full(n, np.nan),
+        "kept": pd.array(clusters.kept[clusters.labels] if clusters else [pd.NA] * n, dtype="boolean"),
+        "chosen": pd.array(np.isin(index, decision.images) if decision else [pd.NA] * n, dtype="boolean"),
+        "excluded": np.isin(index, node.excluded),
+    }
+    return pd.DataFrame(columns, index=pd.RangeIndex(n))
+
+
+def curve(nodes: Sequence[Node]) -> pd.DataFrame:
+    """Return distance, ratio and threshold of the checked nodes, a row each; see `Run.curve`."""
+    rows = []
+    for node in nodes:
+        if (found := node.convergence) is not None:
+            parent = node.parent.id if node.parent else None
+            numbers = (found.distance, found.ratio, found.threshold)
+            rows.append((node.id, parent, node.iteration, *numbers, node.state, sum(node.seconds.values())))
+    return pd.DataFrame(rows, columns=CURVE)
+
+
+def identity(node: Node) -> dict[str, scoring.Interval]:
+    """Score a node's gallery with intervals; a score that needs CLIP is left out where there is none."""
+    found = {}
+    if node.look is not None and node.look.prompt_similarity is not None:
+        found["prompt similarity (CLIP)"] = scoring.bootstrap(node.look.prompt_similarity)
+    if node.clip is not None:
+        found["identity (CLIP)"] = scoring.identity_consistency(node.clip)
+    if node.features is not None:
+        found["identity (features, in the loop)"] = scoring.identity_consistency(node.features)
+    return found
+
+
+def context_scores(
+    models: Models, prompt: str, pictures: Mapping[str, Sequence[Image.Image]], settings: Settings
+) -> pd.DataFrame:
+    """Score pictures in contexts; see `Run.context_scores`."""
+    from chosen_one_nb.steps.embed import embed
+
+    images = [image for row in pictures.values() for image in row]
+    found = {}
+    if models.clip is not None:
+        clip = models.clip.images(images)
+        texts = models.clip.texts([f"{prompt} {context}".strip() for context in pictures])
+        asked = np.repeat(texts, [len(row) for row in pictures.values()], axis=0)
+        found["prompt similarity (CLIP)"] = scoring.bootstrap((scoring.unit(clip) * scoring.unit(asked)).sum(1))
+        found["identity (CLIP)"] = scoring.identity_consistency(clip)
+    features = embed(models, images, settings).cls
+    found["identity (features, in the loop)"] = scoring.identity_consistency(features)
+    return _rows(found)
+
+
+def scores(node: Node) -> pd.DataFrame:
+    """Return a gallery's scores: a row each with ``value``, ``low``, ``high`` (95 %), ``n`` images."""
+    return _rows(identity(node))
+
+
+def _rows(found: Mapping[str, scoring.Interval]) -> pd.DataFrame:
+    rows = [(score.value, score.low, score.high, score.n) for score in found.values()]
+    return pd.DataFrame(rows, index=list(found), columns=["value", "low", "high", "n"])
+
+
+FACTS: dict[str, Callable[[Node], Any]] = {
+    "iteration": lambda node: node.iteration,
+    "distance": lambda node: node.convergence and node.convergence.distance,
+    "images chosen": lambda node: node.decision and len(node.decision.images),
+    "cluster": lambda node: node.decision and node.decision.cluster,
+    "proposed by the rule": lambda node: node.decision and node.decision.proposed,
+    "chosen by": lambda node: node.decision and node.decision.by,
+    "note": lambda node: node.decision and node.decision.note,
+    "left out": lambda node: len(node.excluded),
+    "cohesion of the cluster": lambda node: _cohesion(node),
+}
+"""What is compared of a node itself."""
+
+
+def _cohesion(node: Node) -> float | None:
+    if node.decision is None or node.decision.cluster is None:
+        return None
+    return float(node.clusters.cohesion[node.decision.cluster])
+
+
+def _followed(node: Node) -> Mapping[str, Any]:
+    """Tell what came of a node: the gallery of its newest child, and where that line ended."""
+    if not node.children:
+        return {}
+    child = last = node.children[-1]
+    while last.children:
+        last = last.children[-1]
+    facts: dict[str, Any] = {"next node": child.id}
+    if child.convergence:
+        facts |= {"next distance": child.convergence.distance, "next ratio": child.convergence.ratio}
+        facts |= {"next state": child.verdict.state}
+    facts |= {f"next {name}": score.value for name, score in identity(child).items()}
+    end = {"last node": last.id, "last state": last.state}
+    return facts | end | ({"last ratio": last.convergence.ratio} if last.convergence else {})
+
+
+def compare(a: Node, b: Node) -> pd.DataFrame:
+    """Set two nodes side by side, a row per fact, a column per node; see `Run.compare`."""
+    columns = {}
+    for node in (a, b):
+        columns[node.id] = {name: fact(node) for name, fact in FACTS.items()} | _followed(node)
+    rows = list(dict.fromkeys(name for facts in columns.values() for name in facts))
+    values = {name: [facts.get(row) for row in rows] for name, facts in columns.items()}
+    return pd.DataFrame(values, index=rows, dtype=object)
+
+
+def history(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return log lines as a table; what an action does not have is empty."""
+    rows = [
+        {
+            "time": line.get("time"),
+            "action": line.get("action"),
+            "node": line.get("node"),
+            "about": {key: value for key, value in line.items() if key not in ("time", "action", "node")},
+        }
+        for line in lines
+    ]
+    return pd.DataFrame(rows, columns=["time", "action", "node", "about"])

@@ -1,0 +1,130 @@
+"""Pictures to latents and back as the pipelines do it, never overflowing in half precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+
+from chosen_one_nb.models.batches import OutOfMemory, batches
+from chosen_one_nb.models.offload import at_work
+
+__all__ = ["CHUNK", "decode", "encode", "in_float32", "latent_size"]
+
+CHUNK = 4
+"""Pictures decoded or encoded at once."""
+
+SMALLER = "Not even one picture can be decoded or encoded: lower image_size, or load_models(..., low_memory=True)."
+
+
+def latent_size(pipeline: Any, image_size: int | None) -> tuple[int, int]:
+    """Return (pixels, latent pixels) of a picture's side; None is the size the model was trained for.
+
+    Raises
+    ------
+    ValueError
+        If the side is no multiple of 8 and of the VAE's factor, which the pipelines ask for.
+    """
+    factor = pipeline.vae_scale_factor
+    pixels = image_size or pipeline.unet.config.sample_size * factor
+    if pixels % 8 or pixels % factor:
+        raise ValueError(f"image_size: expected a multiple of 8 and of {factor} pixels for this model, got {pixels}.")
+    return pixels, pixels // factor
+
+
+@contextmanager
+def in_float32(vae: Any) -> Iterator[Any]:
+    """Lend a float16 VAE in float32, where it cannot overflow (pitfall 8); exact both ways."""
+    half = vae.dtype == torch.float16
+    try:
+        yield vae.float() if half else vae
+    finally:
+        if half:
+            vae.half()
+
+
+def _shift_and_scale(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+    """The (mean, factor) with which latent = (code - mean) * factor, as the SDXL pipeline reads them."""
+    mean, std = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
+    if mean is None or std is None:
+        return 0.0, vae.config.scaling_factor
+    mean, std = (torch.tensor(values, device=vae.device).view(1, -1, 1, 1) for values in (mean, std))
+    return mean, vae.config.scaling_factor / std
+
+
+@torch.no_grad()
+def decode(
+    pipeline: Any, latents: torch.Tensor, *, chunk: int = CHUNK, device: torch.device | None = None
+) -> list[Image.Image]:
+    """Turn latents (N, C, h, w) into N pictures, `chunk` at a time because this needs most memory.
+
+    Where memory runs out fewer are decoded at a time, and at last one in tiles, whose tones may differ a little.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+    latents : Tensor of shape (N, C, h, w)
+    chunk : int
+    device : torch.device, optional
+        Where the VAE works; None is where it is.
+    """
+    vae = pipeline.vae
+    with at_work(device or vae.device, vae), in_float32(vae):
+        try:
+            return _decoded(pipeline, latents, chunk)
+        except OutOfMemory:
+            if getattr(vae, "use_tiling", True):
+                raise
+        with _tiled(vae):
+            return _decoded(pipeline, latents, 1)
+
+
+def _decoded(pipeline: Any, latents: torch.Tensor, chunk: int) -> list[Image.Image]:
+    vae = pipeline.vae
+    mean, factor = _shift_and_scale(vae)
+
+    def some(indices: range) -> list[Image.Image]:
+        part = latents[indices.start : indices.stop].to(vae.device).float()
+        pixels = vae.decode((part / factor + mean).to(vae.dtype), return_dict=False)[0]
+        return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+
+    return [image for _, images in batches(len(latents), chunk, some, SMALLER) for image in images]
+
+
+@contextmanager
+def _tiled(vae: Any) -> Iterator[None]:
+    vae.enable_tiling()
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
+
+
+@torch.no_grad()
+def encode(
+    pipeline: Any, images: Sequence[Image.Image], size: int, *, chunk: int = CHUNK, device: torch.device | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn pictures into mean and spread of their latents, each (N, C, h, w), scaled for the UNet.
+
+    The pair, not one sample of it, is what may be kept: each training step draws anew (pitfall 9). A VAE
+    without a distribution (AutoencoderTiny) has a spread of zero. A float16 VAE works in float32 (pitfall 8); a
+    bfloat16 one, which has float32's range, as it is. Mean and spread are float32. `chunk` and `device` as in
+    `decode`.
+    """
+    vae = pipeline.vae
+    with at_work(device or vae.device, vae), in_float32(vae):
+        shift, factor = _shift_and_scale(vae)
+
+        def some(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
+            part = list(images[indices.start : indices.stop])
+            pixels = pipeline.image_processor.preprocess(part, height=size, width=size)
+            code = vae.encode(pixels.to(vae.device, vae.dtype))
+            if not hasattr(code, "latent_dist"):
+                return (code.latents.float() - shift) * factor, torch.zeros_like(code.latents).float()
+            return (code.latent_dist.mean.float() - shift) * factor, code.latent_dist.std.float() * factor
+
+        means, spreads = zip(*(pair for _, pair in batches(len(images), chunk, some, SMALLER)), strict=True)
+    return torch.cat(means), torch.cat(spreads)

@@ -1,0 +1,130 @@
+"""The eyes of the bundled ``CLIPModel``: an image encoder that learns to meet captions whose encoder is locked.
+
+Locked text (as in LiT, arXiv 2111.07991, the other way round): the text side has learned to read already, and the
+pipeline's UNet is trained on it, so only the picture's side moves.
+
+Captions teach small things slowly: among a batch's captions a picture is found by its kind and place, seldom by its
+hat. So each picture is also held against captions that name one attribute alone, or a garment with its colour, and
+differ only in that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPModel, CLIPTokenizer
+
+from menagerie import world
+from menagerie.attributes import SIZES, targets
+from menagerie.data import captions, renders
+from menagerie.loop import fit, seed_at
+from menagerie.recipe import Recipe
+from menagerie.text import save_clip
+from menagerie.vae import as_tensor
+
+SAYINGS = 16  # captions that are averaged for each thing that can be said
+ALONE = [[{name: value} for value in values] for name, values in world.ATTRIBUTES.items()
+         if name not in world.COLOUR_OF]  # fmt: skip
+COLOURED = [
+    [{part: value, name: colour} for value in world.ATTRIBUTES[part] for colour in world.ATTRIBUTES[name]
+     if (value == "none") == (colour == "none")]
+    for name, part in world.COLOUR_OF.items()
+]  # fmt: skip
+GROUPS = ALONE + COLOURED  # of each group a picture's truth holds exactly one
+WEIGHTS = {"pattern": 4.0, "second": 2.0}  # of the groups that say it, 1 of others: what the eyes learn slowest
+
+
+@torch.no_grad()
+def text_features(clip: CLIPModel, tokens: Tensor) -> Tensor:
+    """Unit text features (B, D) of token ids (B, length)."""
+    return F.normalize(clip.text_projection(clip.text_model(input_ids=tokens).pooler_output), dim=-1)
+
+
+def sayings(clip: CLIPModel, tokenizer: CLIPTokenizer, rng: Random) -> list[Tensor]:
+    """For each group of ``GROUPS`` the mean text features of captions that say just that: (things to say, D)."""
+    groups = []
+    for group in GROUPS:
+        texts = [world.caption_of(said, rng) for said in group for _ in range(SAYINGS)]
+        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        found = text_features(clip, tokens.to(clip.device)).view(-1, SAYINGS, clip.config.projection_dim)
+        groups.append(F.normalize(found.mean(1), dim=-1))
+    return groups
+
+
+def true_sayings(truths: list[dict]) -> Tensor:
+    """What of each group is true: indices (N, groups)."""
+    return torch.tensor(
+        [[next(i for i, said in enumerate(group) if said.items() <= truth.items()) for group in GROUPS]
+         for truth in ({name: truth[name] for name in world.ATTRIBUTES} for truth in truths)]
+    )  # fmt: skip
+
+
+class Eyes(nn.Module):
+    """What is trained of a CLIP, and a linear read-out of every attribute of the picture.
+
+    A caption names only a part of the truth; the read-out makes the picture's side learn the rest too. It is
+    thrown away.
+    """
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.vision, self.projection, self.logit_scale = clip.vision_model, clip.visual_projection, clip.logit_scale
+        self.read_out = nn.Linear(clip.config.vision_config.hidden_size, sum(SIZES))
+        self.alone_scale = nn.Parameter(torch.tensor(3.0))
+        weights = torch.tensor([max(WEIGHTS.get(name, 1.0) for name in group[0]) for group in GROUPS])
+        self.register_buffer("weights", weights / weights.sum())
+
+    def loss(
+        self, pixels: Tensor, texts: Tensor, groups: list[Tensor], said: Tensor, truth: Tensor
+    ) -> dict[str, Tensor]:
+        """Three losses and the share of captions found.
+
+        Contrast against unit text features (B, D) of the pictures' captions; against ``groups``, what can be ``said``
+        (B, groups) of them; and the read-out's cross-entropy against truth (B, attributes).
+        """
+        seen = self.vision(pixel_values=pixels).pooler_output
+        features = F.normalize(self.projection(seen), dim=-1)
+        logits = self.logit_scale.exp() * texts @ features.T
+        pairs = torch.arange(len(logits), device=logits.device)
+        parts = self.read_out(seen).split(SIZES, dim=1)
+        read = torch.stack([F.cross_entropy(part, truth[:, i]) for i, part in enumerate(parts)]).mean()
+        scores = [self.alone_scale.exp() * features @ group.T for group in groups]
+        alone = torch.stack([F.cross_entropy(x, said[:, i]) for i, x in enumerate(scores)]) @ self.weights
+        contrast = F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)
+        right = (logits.argmax(0) == pairs).float().mean()
+        return {"loss": contrast + 2 * read + 2 * alone, "read": read, "alone": alone, "right": right}
+
+
+def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
+    """Train the eyes of the CLIP in ``out/clip``, which the text stage saved, and save it there again.
+
+    What lies in the folder is where it starts, so ``from_saved`` makes no difference here.
+    """
+    truths, images, _ = renders(work, recipe.n_renders, recipe.image_size)
+    seed = seed_at(recipe.seed, "clip", work)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    tokenizer = CLIPTokenizer.from_pretrained(out / "clip")
+    clip = CLIPModel.from_pretrained(out / "clip", dtype=torch.float32).to(device)
+    clip.text_model.eval().requires_grad_(False)
+    eyes = Eyes(clip)
+    groups = sayings(clip, tokenizer, Random(recipe.seed))  # the same whenever it goes on, unlike the batches
+    wanted, said = targets(truths), true_sayings(truths)
+    heard = captions(work, truths, tokenizer, recipe.n_captions)
+
+    def loss(step: int, progress: float) -> dict[str, Tensor]:
+        chosen = np.sort(rng.choice(len(images), size=recipe.clip_batch, replace=False))
+        tokens = torch.from_numpy(heard[chosen, rng.integers(recipe.n_captions, size=len(chosen))]).long()
+        texts, pixels = text_features(clip, tokens.to(device)), as_tensor(images[chosen]).to(device)
+        return eyes.loss(pixels, texts, groups, said[chosen].to(device), wanted[chosen].to(device))
+
+    best = fit("clip", eyes, loss, minutes=recipe.minutes["clip"], work=work, rate=7e-4, decay=0.998)
+    for mine, trained in zip((clip.vision_model, clip.visual_projection), (best.vision, best.projection), strict=True):
+        mine.load_state_dict(trained.state_dict())
+    clip.logit_scale.data = best.logit_scale.data.clone()
+    save_clip(clip.half(), tokenizer, recipe, out / "clip")

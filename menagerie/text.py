@@ -1,0 +1,121 @@
+"""The two text encoders of the pipeline; the first is also the text side of the bundled CLIP.
+
+They learn to read before anything is drawn: from the pooled feature of a caption, a linear read-out names every
+attribute that the caption speaks of, and says of the others that they are left open. Captions cost nothing, so
+there is no end of them. Everything later (the UNet, CLIP's eyes) learns against these texts, which stay as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+)
+
+from menagerie import world
+from menagerie.loop import fit, seed_at, start_from
+from menagerie.recipe import Recipe
+from menagerie.tokenizer import word_tokenizer
+
+MEAN, STD = 0.5, 0.5  # so that the pixels a model sees lie in [-1, 1]
+OPEN = 0  # the read-out's class for "the caption does not say"
+SIZES = [1 + len(values) for values in world.ATTRIBUTES.values()]
+
+
+def text_config(recipe: Recipe, tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    """A text tower that ends at the tokenizer's own end mark, so that pooling finds it."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4 * width,
+        num_hidden_layers=recipe.text_depth, num_attention_heads=width // 32,
+        max_position_embeddings=recipe.text_length, projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
+def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> Readers:
+    """Build both towers untrained, the first inside a whole CLIP."""
+    first, second = (text_config(recipe, tokenizer, width) for width in recipe.text_widths)
+    vision = CLIPVisionConfig(
+        hidden_size=recipe.vision_width, intermediate_size=4 * recipe.vision_width,
+        num_hidden_layers=recipe.vision_depth, num_attention_heads=recipe.vision_width // 32,
+        image_size=recipe.image_size, patch_size=recipe.patch_size, projection_dim=first.hidden_size,
+    )  # fmt: skip
+    clip = CLIPModel(CLIPConfig(text_config=first, vision_config=vision, projection_dim=first.hidden_size))
+    return Readers(clip, CLIPTextModelWithProjection(second))
+
+
+def said(named: dict[str, str]) -> list[int]:
+    """Class of each attribute, in the world's order: ``OPEN``, or 1 + the index of the value that was named."""
+    return [1 + values.index(named[name]) if name in named else OPEN for name, values in world.ATTRIBUTES.items()]
+
+
+class Readers(nn.Module):
+    """Both text towers with their linear read-outs, which are thrown away after training."""
+
+    def __init__(self, clip: CLIPModel, second: CLIPTextModelWithProjection) -> None:
+        super().__init__()
+        self.clip, self.second = clip, second
+        self.heads = nn.ModuleList(
+            nn.Linear(width, sum(SIZES)) for width in (clip.config.projection_dim, second.config.projection_dim)
+        )
+
+    def loss(self, tokens: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of both read-outs for token ids (B, length) and classes (B, attributes); share read right."""
+        pooled = self.clip.text_model(input_ids=tokens).pooler_output
+        features = self.clip.text_projection(pooled), self.second(input_ids=tokens).text_embeds
+        parts = [head(x).split(SIZES, dim=1) for head, x in zip(self.heads, features, strict=True)]
+        losses = [F.cross_entropy(part[i], wanted[:, i]) for part in parts for i in range(len(SIZES))]
+        right = torch.stack([part.argmax(1) == wanted[:, i] for i, part in enumerate(parts[0])])
+        return {"loss": 2 * torch.stack(losses).mean(), "right": right.all(0).float().mean()}
+
+
+def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
+    """Train both towers on endless captions; save them and their tokenizers in ``out/pipeline`` and ``out/clip``."""
+    seed = seed_at(recipe.seed, "text", work)
+    torch.manual_seed(seed)
+    rng = Random(seed)
+    tokenizer = word_tokenizer(world.vocabulary(), recipe.text_length)
+    readers = build(recipe, tokenizer).to(device)
+    if from_saved:
+        start_from(readers.clip, out / "clip")
+        start_from(readers.second, out / "pipeline" / "text_encoder_2")
+
+    def loss(step: int, progress: float) -> dict[str, Tensor]:
+        captions = [world.caption(world.sample(rng), rng) for _ in range(recipe.text_batch)]
+        texts = [caption.text for caption in captions]
+        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        wanted = torch.tensor([said(caption.named) for caption in captions])
+        return readers.loss(tokens.to(device), wanted.to(device))
+
+    best = fit("text", readers, loss, minutes=recipe.minutes["text"], work=work, rate=1e-3, decay=0.995)
+    best.half()
+    save_clip(best.clip, tokenizer, recipe, out / "clip")
+    pipeline = out / "pipeline"
+    CLIPTextModel.from_pretrained(out / "clip", dtype=torch.float16).save_pretrained(pipeline / "text_encoder")
+    best.second.save_pretrained(pipeline / "text_encoder_2")
+    for name in ("tokenizer", "tokenizer_2"):
+        tokenizer.save_pretrained(pipeline / name)
+
+
+def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, recipe: Recipe, folder: Path) -> None:
+    """Save a CLIP with its tokenizer and a preprocessor that keeps the whole picture."""
+    clip.save_pretrained(folder)
+    size = recipe.image_size
+    CLIPImageProcessorPil(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size},
+        image_mean=[MEAN] * 3, image_std=[STD] * 3,
+    ).save_pretrained(folder)  # fmt: skip
+    tokenizer.save_pretrained(folder)
