@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from chosen_one_nb.steps.lora import TARGETS, AdapterError, wear_lora, wear_tokens
+from chosen_one_nb.steps.lora import TARGETS, AdapterError, add_tokens, apply_lora
 from chosen_one_nb.steps.prompts import encoders
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class Character:
             raise CharacterError(f"strength: expected a number from 0 (off) to 1 (as learned), got {strength!r}.")
         with ExitStack() as stack:
             try:
-                stack.enter_context(wear_tokens(pipeline, self.token, self._rows(pipeline, strength)))
-                stack.enter_context(wear_lora(pipeline.unet, self.lora, rank=self.rank, alpha=self.alpha * strength))
+                stack.enter_context(add_tokens(pipeline, self.token, self._rows(pipeline, strength)))
+                stack.enter_context(apply_lora(pipeline.unet, self.lora, rank=self.rank, alpha=self.alpha * strength))
             except AdapterError as error:
                 raise CharacterError(f"cannot put {self.token!r} on this pipeline: {error}") from error
             yield pipeline
@@ -162,7 +162,7 @@ class Character:
         self,
         folder: str | Path,
         formats: Sequence[str] = ("diffusers", "kohya", "comfyui"),
-        pictures: Gallery | Sequence[Image.Image | str | Path] | None = None,
+        images: Gallery | Sequence[Image.Image | str | Path] | None = None,
         name: str | None = None,
     ) -> Path:
         """Write the character as files that diffusers, A1111, Forge, sd-scripts and ComfyUI load.
@@ -170,11 +170,11 @@ class Character:
         Parameters
         ----------
         folder : str or Path
-            Made if need be; gets `diffusers/`, `loras/`, `embeddings/`, `pictures/`,
+            Made if need be; gets `diffusers/`, `loras/`, `embeddings/`, `images/`,
             `comfyui_workflow.json`, and a README.md with lines to copy for each program.
         formats : sequence of "diffusers", "kohya", "comfyui"
             ComfyUI loads the kohya files, which are written for either.
-        pictures : Gallery, or sequence of PIL.Image or path, optional
+        images : Gallery, or sequence of PIL.Image or path, optional
             The best first: kept with seed and settings, and as preview in the LoRA's metadata.
         name : str, optional
             Name of LoRA and embedding, and the word for the latter in A1111's and ComfyUI's prompts; None
@@ -192,7 +192,7 @@ class Character:
         """
         from chosen_one_nb.export.writing import export
 
-        return export(self, folder, formats, pictures, name)
+        return export(self, folder, formats, images, name)
 
     @classmethod
     def load(

@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(debug=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_run(_command(commands, "run", "begin a run, or go on with the one in the folder", run_command))
-    _add_show(_command(commands, "show", "write a run as pictures and one HTML page", show_command))
+    _add_show(_command(commands, "show", "write a run as images and one HTML page", show_command))
     sweeping.add_arguments(_command(
         commands, "sweep", "carry out a plan: prompts x settings x seeds, on several workers", sweeping.sweep_command
     ))  # fmt: skip
@@ -142,9 +142,9 @@ def _add_show(command: argparse.ArgumentParser) -> None:
     add("folder", type=Path, help="the run's folder")
     add("--out", type=Path, help="where to write (default: show/ in the run's folder)")
     add("--contexts", type=lambda text: text.split(","), help="contexts to draw, with commas (default: eight)")
-    add("--seeds", type=int, default=4, help="pictures per context (default: 4)")
+    add("--seeds", type=int, default=4, help="images per context (default: 4)")
     add("--no-contexts", action="store_true", help="draw nothing; show what there is (needs no models)")
-    add("--tile", type=int, default=96, help="side of the pictures on the sheets, in pixels (default: 96)")
+    add("--tile", type=int, default=96, help="side of the images on the sheets, in pixels (default: 96)")
     add("--quiet", action="store_true", help="say nothing but where the page is")
 
 

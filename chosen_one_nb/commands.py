@@ -86,7 +86,7 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     add("--preset", help="settings: menagerie, paper or quick (default: the one that the models go with)")
     add("--sampling", help="sampling on top of the preset: paper, standard, fast or flash")
     add_changes(command)
-    add("--straight", type=int, default=4, metavar="N", help="pictures and steps of straight use measured (default: 4)")
+    add("--straight", type=int, default=4, metavar="N", help="images and steps of straight use measured (default: 4)")
     add("--threads", type=int, metavar="N", help="processor threads of PyTorch (default: its own choice)")
     add("--workers", type=int, metavar="N", help="also draw the gallery by N processes of one thread each")
     add("--plan", action="store_true", help="only count: operations and memory, without running anything")
@@ -191,7 +191,7 @@ def add_export(command: argparse.ArgumentParser) -> None:
         help="with commas: diffusers, kohya (A1111, Forge), comfyui (default: all)")  # fmt: skip
     add("--node", help="with a run: the node whose character is meant (default: the run's)")
     add("--name", help="file name of LoRA and embeddings, and the word in prompts")
-    add("--pictures", type=Path, nargs="*", metavar="PNG", help="previews, the best first (a run takes its own)")
+    add("--images", type=Path, nargs="*", metavar="PNG", help="previews, the best first (a run takes its own)")
     add("--embeddings", type=Path, help="the embeddings file, where it does not lie beside the LoRA")
 
 
@@ -205,7 +205,7 @@ def export_command(given: argparse.Namespace) -> int:
         if given.to is None:
             raise CharacterError("--to: expected a folder to write to. Only a run has a place of its own for exports.")
         character = Character.load(given.source, embeddings=given.embeddings)
-        folder = character.export(given.to, given.formats, given.pictures or None, given.name)
+        folder = character.export(given.to, given.formats, given.images or None, given.name)
     print("\n".join(str(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"))
     print(folder / "README.md")
     return 0

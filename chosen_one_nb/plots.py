@@ -1,6 +1,6 @@
-"""Small charts as lists of shapes, drawn alike as SVG (for a page) and as a picture (for a saved notebook).
+"""Small charts as lists of shapes, drawn alike as SVG (for a page) and as an image (for a saved notebook).
 
-A chart is made once, in points on a canvas with the origin at the top left; `svg` and `picture` draw it.
+A chart is made once, in points on a canvas with the origin at the top left; `svg` and `image` draw it.
 Colour never stands alone: clusters carry numbers, collapse a cross, the choice a ring.
 """
 
@@ -192,7 +192,7 @@ def map_chart(
 
 
 def attribute_chart(table: Any, *, width: int = 640) -> Chart:
-    """Draw how often pictures of a group have attributes (blue) and how often the others do (grey).
+    """Draw how often images of a group have attributes (blue) and how often the others do (grey).
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def drift_chart(table: Any, *, width: int = 560, height: int = 240) -> Chart:
     lines = [part for _, part in table.dropna(subset="share").groupby("column", sort=False)]
     said = "; ".join(f"{part['attribute'].iloc[0]}: " + ", ".join(f"{share:.0%}" for share in part["share"])
                      for part in lines)  # fmt: skip
-    chart = Chart(width, height, f"Share of pictures by gallery: {said}." if lines else "Nothing to draw.")
+    chart = Chart(width, height, f"Share of images by gallery: {said}." if lines else "Nothing to draw.")
     if not lines:
         return chart
 
@@ -347,8 +347,8 @@ def _svg_shape(shape: Shape) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{shape.size}" {paint}>{title}</circle>'
 
 
-def picture(chart: Chart, *, scale: int = 2) -> Image.Image:
-    """Draw a chart as an RGB picture on white, ``scale`` pixels a point."""
+def chart_image(chart: Chart, *, scale: int = 2) -> Image.Image:
+    """Draw a chart as an RGB image on white, ``scale`` pixels a point."""
     fine = 2 * scale  # drawn twice as fine, then reduced: smooth edges
     image = Image.new("RGB", (chart.width * fine, chart.height * fine), "white")
     pen = ImageDraw.Draw(image)

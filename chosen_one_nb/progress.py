@@ -49,7 +49,7 @@ class Bars:
     @staticmethod
     def _line(node: Node, stage: str) -> str:
         told = {
-            "generate": lambda: f"{len(node.images)} pictures",
+            "generate": lambda: f"{len(node.images)} images",
             "embed": lambda: f"features {node.features.shape[1]} wide",
             "check": lambda: node.verdict.reason,
             "cluster": lambda: node.clusters.reason,

@@ -1,4 +1,4 @@
-"""A run as one HTML page: pictures inside, charts as SVG, no script, nothing fetched; opens in any browser.
+"""A run as one HTML page: images inside, charts as SVG, no script, nothing fetched; opens in any browser.
 
 Whatever came from a person (prompt, notes, file names) is escaped by `tag`, which builds all of the page.
 """
@@ -88,7 +88,7 @@ def page(run: Run) -> str:
     Returns
     -------
     str
-        A complete document of about 3 kB a picture.
+        A complete document of about 3 kB an image.
     """
     nodes = list(run.nodes.values())
     maps = _places(nodes)
@@ -104,8 +104,8 @@ def page(run: Run) -> str:
     return f'<!doctype html>\n<html lang="en">{head}{body}</html>\n'
 
 
-def picture_tag(image: Image.Image, words: str, side: int = THUMBNAIL) -> Markup:
-    """Return a small picture as an ``img`` element that holds it, with alt text."""
+def image_tag(image: Image.Image, words: str, side: int = THUMBNAIL) -> Markup:
+    """Return a small image as an ``img`` element that holds it, with alt text."""
     small = image.convert("RGB")
     small.thumbnail((2 * side, 2 * side))
     buffer = io.BytesIO()
@@ -181,7 +181,7 @@ def _clusters(node: Node) -> Markup:
         swatch = tag("span", class_="swatch", style=f"background:{colour_of(int(cluster))}")
         what = "proposed" if cluster == clusters.proposed else "" if clusters.kept[cluster] else "dropped: too small"
         medoid = int(clusters.medoids[cluster])
-        image = tag("figure", picture_tag(node.image(medoid), f"medoid of cluster {cluster}, image {medoid}"))
+        image = tag("figure", image_tag(node.image(medoid), f"medoid of cluster {cluster}, image {medoid}"))
         numbers = [clusters.sizes[cluster], f"{clusters.cohesion[cluster]:.3f}"]
         numbers.append(or_dash(clusters.cohesion_corrected[cluster], ".3f"))
         rows.append([[swatch, str(cluster)], *numbers, what, image])
@@ -217,7 +217,7 @@ def _figures(node: Node, indices: Iterable[int]) -> Markup:
         cluster = f", cluster {node.clusters.labels[i]}" if node.clusters is not None else ""
         words = f"image {i}, seed {node.seeds[i]}{cluster}{', ' + mark if mark else ''}"
         caption = f"{i}{' ✓' if mark == 'chosen' else ' left out' if mark else ''}"
-        figures.append(tag("figure", picture_tag(node.image(i), words), tag("figcaption", caption), class_=mark))
+        figures.append(tag("figure", image_tag(node.image(i), words), tag("figcaption", caption), class_=mark))
     return tag("div", figures, class_="row")
 
 
@@ -243,10 +243,10 @@ def _contexts(run: Run) -> Markup:
         return Markup("")
     rows = []
     for context, images in drawn.items():
-        figures = [tag("figure", picture_tag(image, f"the character {context}, picture {i}"))
+        figures = [tag("figure", image_tag(image, f"the character {context}, image {i}"))
                    for i, image in enumerate(images)]  # fmt: skip
         rows.append([context, tag("div", figures, class_="row")])
-    return tag("section", tag("h2", "The character in contexts"), _table(["context", "pictures"], rows))
+    return tag("section", tag("h2", "The character in contexts"), _table(["context", "images"], rows))
 
 
 def _made(run: Run) -> Markup:

@@ -56,7 +56,7 @@ class Settings:
     seed: int = setting(0, "Start of all randomness of a run: image seeds, clustering, training.", check=NOT_NEGATIVE)
     n_images: int = setting(
         64,
-        "Pictures in a gallery.",
+        "Images in a gallery.",
         symbol="N",
         check=AT_LEAST_TWO,
         certainty="S",
@@ -67,7 +67,7 @@ class Settings:
     )
     sampling_steps: int = setting(
         15,
-        "Denoising steps per picture.",
+        "Denoising steps per image.",
         check=AT_LEAST_ONE,
         certainty="X",
         source="not found in the paper; ZichengDuan/TheChosenOne uses 35 on SDXL",
@@ -93,11 +93,11 @@ class Settings:
         source="this kit; weighted prompts, as in compel, for what Theta would drown out",
     )
     image_size: int | None = setting(
-        None, "Side of the square pictures in pixels; None is the model's own size.", check=POSITIVE
+        None, "Side of the square images in pixels; None is the model's own size.", check=POSITIVE
     )
     batch_size: int = setting(
         16,
-        "Pictures denoised, or looked at, at once; halved by itself when memory runs out.",
+        "Images denoised, or looked at, at once; halved by itself when memory runs out.",
         check=AT_LEAST_ONE,
     )
 
@@ -108,15 +108,15 @@ class Settings:
         certainty="T",
         source="the paper's text says once that similarity is cosine",
     )
-    cluster_on: Literal["picture", "figure"] = setting(
+    cluster_on: Literal["image", "figure"] = setting(
         "figure",
-        "Compare whole pictures (the paper), or only the figures, cut out by the extractor's patch tokens.",
+        "Compare whole images (the paper), or only the figures, cut out by the extractor's patch tokens.",
         symbol="F(S)",
         source="this kit; against clusters that share a scene rather than a character",
     )
     target_cluster_size: int = setting(
         8,
-        "Intended pictures per cluster: k = N // this, at least 1.",
+        "Intended images per cluster: k = N // this, at least 1.",
         symbol="d_size-c",
         check=AT_LEAST_ONE,
         certainty="X",
@@ -124,7 +124,7 @@ class Settings:
     )
     min_cluster_size: int = setting(
         5,
-        "A cluster is kept when it holds strictly more pictures than this.",
+        "A cluster is kept when it holds strictly more images than this.",
         symbol="d_min-c",
         check=NOT_NEGATIVE,
         certainty="X",
@@ -172,7 +172,7 @@ class Settings:
     )
     refine_batch_size: int = setting(
         8,
-        "Pictures per optimiser step.",
+        "Images per optimiser step.",
         check=AT_LEAST_ONE,
         certainty="X",
         source="not found in the paper; ZichengDuan/TheChosenOne uses 1",
@@ -222,14 +222,14 @@ class Settings:
     max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", check=POSITIVE)
     scene_weight: float = setting(
         1.0,
-        "Weight of the scene in the loss: 1 learns whole pictures (the paper), 0 the figures alone.",
+        "Weight of the scene in the loss: 1 learns whole images (the paper), 0 the figures alone.",
         symbol="M",
         check=FRACTION,
         source="this kit; masked losses: Break-A-Scene, arXiv 2305.16311, section 3.2",
     )
     describe_scene: bool = setting(
         True,
-        "Add to each training caption what CLIP sees of that picture's place, pose and surroundings, so that the "
+        "Add to each training caption what CLIP sees of that image's place, pose and surroundings, so that the "
         "words, not the token, take them up; off is the paper.",
         source="this kit; captions that name what shall not be learnt are common in LoRA training",
     )
@@ -278,7 +278,7 @@ class Settings:
     # health: limits beyond which a gallery counts as collapsed
     statistic_limit: float = setting(
         3.5,
-        "Largest shift of a picture statistic's mean, in standard deviations of the first gallery.",
+        "Largest shift of an image statistic's mean, in standard deviations of the first gallery.",
         source="sound galleries of the bundled miniature reach 3.3 (watercolours on white paper), guidance 25 takes "
         "three of four past 4",
         check=POSITIVE,
@@ -290,7 +290,7 @@ class Settings:
     )
     drift_limit: float = setting(
         1.75,
-        "Largest mean distance to the nearest first-gallery picture, over that gallery's own.",
+        "Largest mean distance to the nearest first-gallery image, over that gallery's own.",
         check=POSITIVE,
     )
     variety_floor: float = setting(
@@ -313,7 +313,7 @@ class Settings:
         ----------
         name : {"menagerie", "paper", "quick"}
             `menagerie`: the bundled miniature on a CPU; `paper`: the published numbers where known, a
-            reimplementation's where not, for SDXL; `quick`: few pictures and steps, for tests and notebooks.
+            reimplementation's where not, for SDXL; `quick`: few images and steps, for tests and notebooks.
         **changes
             Fields to set otherwise.
 
@@ -349,7 +349,7 @@ class Settings:
         ----------
         name : {"paper", "standard", "fast", "flash"}
             50 steps; 30; 8; or 4 with distilled weights: `load_models(..., distilled=...)`. Fewer steps are another
-            distribution: pictures of the same seed differ, and so may what clusters share.
+            distribution: images of the same seed differ, and so may what clusters share.
 
         Raises
         ------
@@ -422,7 +422,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "refine_steps": 500,
         "refine_batch_size": 1,
         "weight_decay": 1e-2,
-        "cluster_on": "picture",
+        "cluster_on": "image",
         "prior_share": 0.0,
         "describe_scene": False,
         "noise_floor": 0.0,
@@ -437,7 +437,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lora_rank": 4,
         "refine_steps": 20,
         "refine_batch_size": 4,
-        "cluster_on": "picture",
+        "cluster_on": "image",
         "prior_share": 0.0,
         "describe_scene": False,
         "noise_floor": 0.0,
@@ -457,7 +457,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
         "sampler": "dpm++",
         "sampling_steps": 30,
         "guidance_scale": 7.5,
-        "note": "a second-order solver in 30 steps; nearly the same distribution, other pictures for a seed",
+        "note": "a second-order solver in 30 steps; nearly the same distribution, other images for a seed",
     },
     "fast": {
         "sampler": "dpm++",
@@ -472,7 +472,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
         "note": "4 steps without guidance, for a distilled LoRA or UNet only: another model's distribution",
     },
 }
-"""Ways to draw, by name: settings, and a note on how they change the distribution that pictures are drawn from."""
+"""Ways to draw, by name: settings, and a note on how they change the distribution that images are drawn from."""
 
 
 def settings_help() -> list[dict[str, Any]]:
@@ -508,7 +508,7 @@ def _check_together(s: Settings) -> None:
     if s.n_images <= s.min_cluster_size:
         raise SettingsError(
             f"n_images: expected more than min_cluster_size = {s.min_cluster_size}, got {s.n_images}. "
-            "A cluster is kept only if it holds more pictures than min_cluster_size, so none ever could be."
+            "A cluster is kept only if it holds more images than min_cluster_size, so none ever could be."
         )
     if s.target_cluster_size > s.n_images:
         raise SettingsError(

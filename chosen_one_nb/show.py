@@ -1,4 +1,4 @@
-"""A run as static pictures: a contact sheet per iteration, the distance curve, the character in contexts.
+"""A run as static images: a contact sheet per iteration, the distance curve, the character in contexts.
 
 They need no widget and no browser, so they stand in saved notebooks; `python -m chosen_one_nb show` writes
 them.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from chosen_one_nb.plots import colour_of, curve_chart, font, picture
+from chosen_one_nb.plots import chart_image, colour_of, curve_chart, font
 from chosen_one_nb.run import store
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ def contact_sheet(
     frames: Sequence[str | None] | None = None,
     title: str = "",
 ) -> Image.Image:
-    """Put pictures in rows on white.
+    """Put images in rows on white.
 
     Parameters
     ----------
     images : sequence of PIL.Image
     columns : int, optional
-        Pictures in a row; None makes the sheet about twice as wide as high.
+        Images in a row; None makes the sheet about twice as wide as high.
     tile : int
         Side of each, in pixels.
     captions : sequence of str, optional
@@ -74,14 +74,14 @@ def contact_sheet(
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """Return a picture as an RGB square of ``side`` pixels; small ones are enlarged without blur."""
+    """Return an image as an RGB square of ``side`` pixels; small ones are enlarged without blur."""
     small = image.width < side and side % image.width == 0
     how = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
     return image.convert("RGB").resize((side, side), how)
 
 
 def gallery_sheet(node: Node, *, tile: int = 96) -> Image.Image:
-    """Show a node's gallery: index and cluster under each picture, the chosen ones framed and named.
+    """Show a node's gallery: index and cluster under each image, the chosen ones framed and named.
 
     Sorted by cluster, most cohesive first, once there are clusters.
     """
@@ -99,7 +99,7 @@ def gallery_sheet(node: Node, *, tile: int = 96) -> Image.Image:
 
 
 def or_dash(value: float, form: str) -> str:
-    """Write a number, or a dash where there is none: a single picture has no corrected cohesion.
+    """Write a number, or a dash where there is none: a single image has no corrected cohesion.
 
     >>> or_dash(0.25, ".3f"), or_dash(float("nan"), ".3f")
     ('0.250', '–')
@@ -118,60 +118,60 @@ def sentence(node: Node) -> str:
     return " · ".join([*parts, node.state])
 
 
-def curve_picture(run: Run, *, scale: int = 2) -> Image.Image:
+def curve_image(run: Run, *, scale: int = 2) -> Image.Image:
     """Draw the distance curve of all branches against d_conv."""
-    return picture(curve_chart(run.curve().to_dict("records")), scale=scale)
+    return chart_image(curve_chart(run.curve().to_dict("records")), scale=scale)
 
 
-def context_sheet(pictures: Mapping[str, Sequence[Image.Image]], *, tile: int = 128, title: str = "") -> Image.Image:
-    """Show pictures by context: a column each, the context under its pictures.
+def context_sheet(by_context: Mapping[str, Sequence[Image.Image]], *, tile: int = 128, title: str = "") -> Image.Image:
+    """Show by_context by context: a column each, the context under its by_context.
 
     Parameters
     ----------
-    pictures : mapping of str to sequence of PIL.Image
+    by_context : mapping of str to sequence of PIL.Image
         As of `Run.contexts`.
     tile : int
-        Side of each picture, in pixels.
+        Side of each image, in pixels.
     title : str
         A line above.
     """
-    rows = max((len(column) for column in pictures.values()), default=0)
+    rows = max((len(column) for column in by_context.values()), default=0)
     blank, images, captions = Image.new("RGB", (tile, tile), "white"), [], []
     for row in range(rows):
-        images += [column[row] if row < len(column) else blank for column in pictures.values()]
-        captions += [context if row == len(column) - 1 else "" for context, column in pictures.items()]
-    return contact_sheet(images, columns=len(pictures), tile=tile, captions=captions, title=title)
+        images += [column[row] if row < len(column) else blank for column in by_context.values()]
+        captions += [context if row == len(column) - 1 else "" for context, column in by_context.items()]
+    return contact_sheet(images, columns=len(by_context), tile=tile, captions=captions, title=title)
 
 
 def proof_sheet(proof: Persistence, *, tile: int = 64) -> Image.Image:
-    """Show what came of asking for opposites: a row for each, the base model's pictures and, after a gap, Θ's.
+    """Show what came of asking for opposites: a row for each, the base model's images and, after a gap, Θ's.
 
     Parameters
     ----------
     proof : Persistence
-        Of `Run.persistence`; pictures that stand at the same place on either side have the same seed.
+        Of `Run.persistence`; images that stand at the same place on either side have the same seed.
     tile : int
-        Side of each picture, in pixels.
+        Side of each image, in pixels.
 
     Returns
     -------
     PIL.Image
         RGB; only a title where nothing was asked for.
     """
-    half = max((len(base) for base, _ in proof.pictures.values()), default=0)
+    half = max((len(base) for base, _ in proof.images.values()), default=0)
     blank, images, captions = Image.new("RGB", (tile, tile), "white"), [], []
-    for opposite, sides in proof.pictures.items():
+    for opposite, sides in proof.images.items():
         for side, words in zip(sides, (f"{opposite}: base model", "the character"), strict=True):
             images += [*side, *[blank] * (half + 1 - len(side))]
             captions += [words, *[""] * half]
-    title = f"Asked: {', '.join(proof.pictures)}" if proof.pictures else "Nothing to prove: no opposite is known."
+    title = f"Asked: {', '.join(proof.images)}" if proof.images else "Nothing to prove: no opposite is known."
     return contact_sheet(images, columns=2 * (half + 1), tile=tile, captions=captions, title=title)
 
 
 def map_sheet(
     positions: np.ndarray, images: Sequence[Image.Image], labels: Sequence[int] = (), *, size: int = 640, tile: int = 44
 ) -> Image.Image:
-    """Put each picture at its place on a map of the features.
+    """Put each image at its place on a map of the features.
 
     Parameters
     ----------
@@ -179,11 +179,11 @@ def map_sheet(
         As `chosen_one_nb.analysis.projection.joint_map` gives them; the second axis points upwards.
     images : sequence of N PIL.Image
     labels : sequence of N int, optional
-        Clusters: a picture's frame has its cluster's colour.
+        Clusters: an image's frame has its cluster's colour.
     size : int
         Width and height in pixels.
     tile : int
-        Side of each picture, in pixels.
+        Side of each image, in pixels.
 
     Returns
     -------
@@ -205,7 +205,7 @@ def map_sheet(
 
 
 def before_and_after(first: Sequence[Image.Image], after: Sequence[Image.Image], *, tile: int = 96) -> Image.Image:
-    """Show a row of first-gallery pictures above a row of the character."""
+    """Show a row of first-gallery images above a row of the character."""
     return contact_sheet([*first, *after], columns=max(len(first), 1), tile=tile)
 
 
@@ -218,7 +218,7 @@ def write_all(run: Run, folder: Path, *, tile: int = 96) -> list[Path]:
     folder : Path
         Made if need be.
     tile : int
-        Side of the pictures on the sheets, in pixels.
+        Side of the images on the sheets, in pixels.
 
     Returns
     -------
@@ -226,10 +226,10 @@ def write_all(run: Run, folder: Path, *, tile: int = 96) -> list[Path]:
         ``gallery-0.png``, ..., ``distance.png``, ``contexts.png`` (if drawn), ``report.html``.
     """
     sheets = {f"gallery-{node.id}.png": gallery_sheet(node, tile=tile) for node in run.nodes.values() if node.images}
-    sheets["distance.png"] = curve_picture(run)
+    sheets["distance.png"] = curve_image(run)
     if drawn := run.drawn_contexts():
         sheets["contexts.png"] = context_sheet(drawn, title=run.prompt)
     store.make_folder(folder)
     for name, sheet in sheets.items():
-        store.write_picture(folder / name, sheet, {"run": run.prompt})
+        store.write_image(folder / name, sheet, {"run": run.prompt})
     return [*(folder / name for name in sheets), run.report(folder / "report.html")]

@@ -1,10 +1,10 @@
 """The eyes of the bundled ``CLIPModel``: an image encoder that learns to meet captions whose encoder is locked.
 
 Locked text (as in LiT, arXiv 2111.07991, the other way round): the text side has learned to read already, and the
-pipeline's UNet is trained on it, so only the picture's side moves.
+pipeline's UNet is trained on it, so only the image's side moves.
 
-Captions teach small things slowly: among a batch's captions a picture is found by its kind and place, seldom by its
-hat. So each picture is also held against captions that name one attribute alone, or a garment with its colour, and
+Captions teach small things slowly: among a batch's captions an image is found by its kind and place, seldom by its
+hat. So each image is also held against captions that name one attribute alone, or a garment with its colour, and
 differ only in that.
 """
 
@@ -35,7 +35,7 @@ COLOURED = [
      if (value == "none") == (colour == "none")]
     for name, part in world.COLOUR_OF.items()
 ]  # fmt: skip
-GROUPS = ALONE + COLOURED  # of each group a picture's truth holds exactly one
+GROUPS = ALONE + COLOURED  # of each group an image's truth holds exactly one
 WEIGHTS = {"pattern": 4.0, "second": 2.0}  # of the groups that say it, 1 of others: what the eyes learn slowest
 
 
@@ -65,9 +65,9 @@ def true_sayings(truths: list[dict]) -> Tensor:
 
 
 class Eyes(nn.Module):
-    """What is trained of a CLIP, and a linear read-out of every attribute of the picture.
+    """What is trained of a CLIP, and a linear read-out of every attribute of the image.
 
-    A caption names only a part of the truth; the read-out makes the picture's side learn the rest too. It is
+    A caption names only a part of the truth; the read-out makes the image's side learn the rest too. It is
     thrown away.
     """
 
@@ -84,7 +84,7 @@ class Eyes(nn.Module):
     ) -> dict[str, Tensor]:
         """Three losses and the share of captions found.
 
-        Contrast against unit text features (B, D) of the pictures' captions; against ``groups``, what can be ``said``
+        Contrast against unit text features (B, D) of the images' captions; against ``groups``, what can be ``said``
         (B, groups) of them; and the read-out's cross-entropy against truth (B, attributes).
         """
         seen = self.vision(pixel_values=pixels).pooler_output

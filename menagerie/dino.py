@@ -1,6 +1,6 @@
 """The feature extractor: a ``Dinov2Model`` that learns to see without labels, by self-distillation.
 
-DINO (arXiv 2104.14294): a student sees large and small crops of a picture and predicts what a slowly moving
+DINO (arXiv 2104.14294): a student sees large and small crops of an image and predicts what a slowly moving
 average of itself, the teacher, says of the large ones; iBOT (arXiv 2111.07832): it also predicts the teacher's
 patches where its own are masked. The augmentations leave hue alone, since colour is identity in this world.
 """
@@ -22,9 +22,9 @@ from menagerie.recipe import Recipe
 from menagerie.text import MEAN, STD
 from menagerie.vae import as_tensor
 
-GLOBALS, LOCALS = 2, 4  # large and small crops per picture
+GLOBALS, LOCALS = 2, 4  # large and small crops per image
 MASKED = 0.3  # share of patches hidden from the student
-SWAPPED = 0.75  # share of views whose surroundings are another picture's
+SWAPPED = 0.75  # share of views whose surroundings are another image's
 SPREAD = 0.2  # weight of the crowding loss
 
 
@@ -53,7 +53,7 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """Backbone with one head for the whole picture and one for its patches."""
+    """Backbone with one head for the whole image and one for its patches."""
 
     def __init__(self, backbone: Dinov2Model, prototypes: int) -> None:
         super().__init__()
@@ -67,9 +67,9 @@ class Network(nn.Module):
 
 
 def crops(pixels: Tensor, size: int, low: float, high: float, reach: float = 1.0) -> Tensor:
-    """One random crop per picture of ``low`` to ``high`` of its area, possibly mirrored, resized to ``size``.
+    """One random crop per image of ``low`` to ``high`` of its area, possibly mirrored, resized to ``size``.
 
-    Its middle lies anywhere from the picture's middle (``reach`` 0) to where the crop meets the border (1).
+    Its middle lies anywhere from the image's middle (``reach`` 0) to where the crop meets the border (1).
     """
     n = len(pixels)
     area = torch.empty(n, device=pixels.device).uniform_(low, high)
@@ -86,11 +86,11 @@ def crops(pixels: Tensor, size: int, low: float, high: float, reach: float = 1.0
 
 
 def other_surroundings(pixels: Tensor) -> Tensor:
-    """Most of the pictures (B, 3, H, W) get the surroundings of another one, outside a soft disc in the middle.
+    """Most of the images (B, 3, H, W) get the surroundings of another one, outside a soft disc in the middle.
 
-    What a picture is of tends to stand in its middle; that much is assumed, and no label is used. Which other one
+    What an image is of tends to stand in its middle; that much is assumed, and no label is used. Which other one
     is drawn anew at every call, so that two views share no borrowed scene. The style, and the scene of the
-    pictures left alone, are still to be seen.
+    images left alone, are still to be seen.
     """
     n, _, height, width = pixels.shape
     y = torch.linspace(-1, 1, height, device=pixels.device)[:, None]
@@ -102,9 +102,9 @@ def other_surroundings(pixels: Tensor) -> Tensor:
 
 
 def other_medium(pixels: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) as if on paper or out of focus: some fade towards white, some are blurred.
+    """Images (B, 3, H, W) as if on paper or out of focus: some fade towards white, some are blurred.
 
-    Hues stay. A picture's medium is no part of what it is of, and this says so without a label.
+    Hues stay. An image's medium is no part of what it is of, and this says so without a label.
     """
     n = len(pixels)
     fade = 0.5 * torch.rand(n, 1, 1, 1, device=pixels.device) * (torch.rand(n, 1, 1, 1, device=pixels.device) < 0.4)
@@ -165,7 +165,7 @@ class Distillation:
 def crowding(features: Tensor) -> Tensor:
     """How close each feature (B, D) of a batch lies to its nearest other: KoLeo, as in DINOv2 (arXiv 2304.07193).
 
-    Spreading the features out makes room for what varies little between pictures, such as the character.
+    Spreading the features out makes room for what varies little between images, such as the character.
     """
     unit = F.normalize(features, dim=-1)
     distances = torch.cdist(unit, unit) + 9 * torch.eye(len(unit), device=unit.device)
@@ -199,7 +199,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
 
 
 def save(backbone: Dinov2Model, recipe: Recipe, out: Path) -> None:
-    """Save the backbone and a preprocessor that keeps the whole picture."""
+    """Save the backbone and a preprocessor that keeps the whole image."""
     backbone.half().save_pretrained(out / "dinov2")
     size = recipe.image_size
     BitImageProcessorPil(

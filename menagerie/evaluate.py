@@ -1,7 +1,7 @@
 """Run the method on many prompts and score it by the truth: ``python -m menagerie.evaluate``.
 
 Every prompt gets a whole run, its final gallery and its character in eight contexts; the reader says what the
-pictures show. What is done lies in the folder, so an interrupted evaluation goes on.
+images show. What is done lies in the folder, so an interrupted evaluation goes on.
 
 The final gallery is the one that the run ended with, collapsed or not. Contexts are drawn with the Θ of the last
 sound gallery; where not even the first refinement left one, there is no character, and the base model's stand.
@@ -29,12 +29,12 @@ from chosen_one_nb.settings import Settings
 from menagerie import world
 from menagerie.reader import Reader
 
-SEEDS = 4  # pictures per context
+SEEDS = 4  # images per context
 FALL = 0.8  # of the first gallery's distance: what every gallery is asked to fall to, whatever the settings' d_conv
 
 
 def agreement(values: Sequence[str]) -> float:
-    """Chance that two different pictures show the same value.
+    """Chance that two different images show the same value.
 
     >>> agreement(["red", "red", "blue"])
     0.3333333333333333
@@ -44,12 +44,12 @@ def agreement(values: Sequence[str]) -> float:
 
 
 def identity_agreement(read: pd.DataFrame) -> float:
-    """Mean over identity attributes of the chance that two of the pictures agree."""
+    """Mean over identity attributes of the chance that two of the images agree."""
     return float(np.mean([agreement(read[name]) for name in world.IDENTITY]))
 
 
 def context_present(read: pd.DataFrame, asked: Sequence[dict[str, str]]) -> float:
-    """Share of pictures that show everything their context asks for; ``asked`` has one dict per picture."""
+    """Share of images that show everything their context asks for; ``asked`` has one dict per image."""
     return float(
         np.mean(
             [
@@ -152,14 +152,14 @@ def table(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["figure", "value", "low", "high"])
 
 
-def picture(folder: Path, scores: pd.DataFrame, *, side: int = 96) -> Image.Image:
-    """For every prompt a row of first-gallery pictures above a row of the character in eight contexts."""
+def image_sheet(folder: Path, scores: pd.DataFrame, *, side: int = 96) -> Image.Image:
+    """For every prompt a row of first-gallery images above a row of the character in eight contexts."""
     rows = []
     for i in scores.index:
         run = Run.open(folder / f"{i:02d}" / "run", read_only=True)
         node = with_theta(run)
         drawn = run.contexts(node, [text for text, _ in world.CONTEXTS], SEEDS, base=node is None)
-        rows += [list(run.root.images)[:8], [pictures[x % SEEDS] for x, pictures in enumerate(drawn.values())]]
+        rows += [list(run.root.images)[:8], [images[x % SEEDS] for x, images in enumerate(drawn.values())]]
     sheet = Image.new("RGB", (8 * side, len(rows) * side + (len(rows) // 2) * 8), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(found[i]), flush=True)
     scores = pd.DataFrame.from_dict(found, orient="index")
     print(table(scores).to_string(index=False, float_format="{:.3f}".format))
-    picture(given.folder, scores.iloc[:6]).save(given.folder / "picture.png")
+    image_sheet(given.folder, scores.iloc[:6]).save(given.folder / "image.png")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from menagerie.pen import Pen
 from menagerie.values import BODY, INK, IRIS, PART, RGB, SECOND, WHITE, dark, mix
 
 SCALE = {"close": 1.14, "medium": 0.96, "far": 0.81}
-DROP = {"close": 0.055, "medium": 0.02, "far": 0.06}  # how far the middle lies below the picture's middle
+DROP = {"close": 0.055, "medium": 0.02, "far": 0.06}  # how far the middle lies below the image's middle
 LINE = {"sticker": 0.0, "drawing": 0.012, "cartoon": 0.022, "watercolour": 0.0, "photo": 0.0}
 TO_THE_SIDE = ("avocado", "ball", "ice cream", "balloon", "gift")
 

@@ -28,7 +28,7 @@ from chosen_one_nb.steps.refine import refine
 
 ACROSS = 6  # tiles in a row of a sheet
 LIMITS = ("statistic_limit", "prompt_limit", "drift_limit", "variety_floor")
-"""The settings of the health check, which no picture depends on."""
+"""The settings of the health check, which no image depends on."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Recipe:
     first : dict
         Settings of the first gallery, which it is compared with and learnt from.
     pick : {"rule", "pair"}
-        What a refinement learns from: the cluster that the rule proposes, or the two pictures nearest each other.
+        What a refinement learns from: the cluster that the rule proposes, or the two images nearest each other.
     """
 
     name: str
@@ -85,7 +85,7 @@ RECIPES = (
     Recipe("guidance", "collapsed", "the base model at guidance 40", drawing=WILD),
     Recipe("guided", "collapsed", "three refinements at guidance 6, first gallery too", (rates(2, 50, **NO_FLOOR),) * 3,
            STRONG, STRONG),
-    Recipe("tiny", "collapsed", "two pictures only, two hundred times the rates", (rates(200, 80, **NO_FLOOR),),
+    Recipe("tiny", "collapsed", "two images only, two hundred times the rates", (rates(200, 80, **NO_FLOOR),),
            pick="pair"),
 )  # fmt: skip
 
@@ -116,11 +116,11 @@ class Shelf:
     folder: Path
 
     def first(self, recipe: Recipe) -> list[Image.Image]:
-        """Pictures of the first gallery that belongs to a recipe."""
+        """Images of the first gallery that belongs to a recipe."""
         return self._kept(self._first_name(recipe), recipe.first, lambda: self._first_gallery(recipe).images)
 
     def gallery(self, recipe: Recipe) -> list[Image.Image]:
-        """Pictures of the recipe's gallery."""
+        """Images of the recipe's gallery."""
         made_by = (recipe.learning, recipe.drawing, recipe.first, recipe.pick)
         return self._kept(recipe.name, made_by, lambda: self._made(recipe))
 
@@ -140,12 +140,12 @@ class Shelf:
         made = store.digest(repr((sorted(settings.items()), made_by)))
         about = {"prompt": self.prompt, "made": made, "models": self.models.fingerprint}
         if path.exists():
-            found = store.read_picture(path)
+            found = store.read_image(path)
             if all(found.info.get(key) == value for key, value in about.items()):
                 return tiles(found)
         images = make()
         store.make_folder(self.folder)
-        store.write_picture(path, sheet(images), {**about, "n": str(len(images))})
+        store.write_image(path, sheet(images), {**about, "n": str(len(images))})
         return images
 
     @cached_property
@@ -153,7 +153,7 @@ class Shelf:
         return {}
 
     def _first_gallery(self, recipe: Recipe) -> Gallery:
-        """With latents: drawn again after a stop, for its pictures alone lie on the disk."""
+        """With latents: drawn again after a stop, for its images alone lie on the disk."""
         name = self._first_name(recipe)
         if name not in self._galleries:
             self._galleries[name] = self._draw(0, self.settings.replace(**recipe.first))
@@ -200,7 +200,7 @@ def nearest_pair(features: np.ndarray) -> np.ndarray:
 
 
 def sheet(images: list[Image.Image]) -> Image.Image:
-    """Lay equal square pictures out in rows of six, without gaps."""
+    """Lay equal square images out in rows of six, without gaps."""
     side, rows = images[0].width, -(-len(images) // ACROSS)
     found = Image.new("RGB", (ACROSS * side, rows * side))
     for i, image in enumerate(images):
@@ -209,7 +209,7 @@ def sheet(images: list[Image.Image]) -> Image.Image:
 
 
 def tiles(found: Image.Image) -> list[Image.Image]:
-    """Cut a sheet into its pictures again."""
+    """Cut a sheet into its images again."""
     n, side = int(found.info["n"]), found.width // ACROSS
     places: Iterator[tuple[int, int]] = ((i % ACROSS * side, i // ACROSS * side) for i in range(n))
     return [found.crop((x, y, x + side, y + side)) for x, y in places]

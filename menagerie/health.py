@@ -39,7 +39,7 @@ def extremes(found: Health) -> dict[str, float]:
     It is called collapsed exactly when one of them is beyond its limit (for variety: beyond 1 / limit).
     """
     values = found.statistics
-    variety = [values.pop("variety"), values.pop("picture variety")]
+    variety = [values.pop("variety"), values.pop("image variety")]
     prompt, drift = values.pop("prompt", 0.0), values.pop("drift")
     return {
         "statistic_limit": max(abs(value) for value in values.values()),
@@ -104,7 +104,7 @@ def gallery_row(number: int, recipe: str, meant: str, judged: Judged, found: Hea
 
 
 def measure(shelf: Shelf, number: int, judge: Judge, recipes: Sequence[Recipe] = RECIPES) -> list[dict[str, object]]:
-    """Make or read one prompt's galleries; one row each, and one picture of all of them to look at."""
+    """Make or read one prompt's galleries; one row each, and one image of all of them to look at."""
     rows, sheets = [], {}
     for recipe in recipes:
         first, images = shelf.first(recipe), shelf.gallery(recipe)
@@ -136,10 +136,10 @@ def overview(sheets: dict[str, list[Image.Image]], *, across: int = 4, line: int
     width, height = next(iter(found.values())).size
     page = Image.new("RGB", (across * (width + 8), -(-len(found) // across) * (height + line + 6)), "white")
     pen = ImageDraw.Draw(page)
-    for i, (title, picture) in enumerate(found.items()):
+    for i, (title, image) in enumerate(found.items()):
         x, y = i % across * (width + 8), i // across * (height + line + 6)
         pen.text((x, y), title, fill="black")
-        page.paste(picture, (x, y + line))
+        page.paste(image, (x, y + line))
     return page
 
 
@@ -152,7 +152,7 @@ def rates(rows: pd.DataFrame, name: str, calls: pd.Series) -> pd.DataFrame:
 
 
 def crossed(rows: pd.DataFrame) -> pd.Series:
-    """Calls under limits found on the other half of the prompts."""
+    """Callbacks under limits found on the other half of the prompts."""
     numbers = sorted(rows["number"].unique())
     half = rows["number"].isin(numbers[::2])
     calls = pd.Series(False, index=rows.index)

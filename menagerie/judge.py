@@ -1,6 +1,6 @@
 """The truth about a gallery: did it collapse? Told by the reader, which the method and its health check never see.
 
-A gallery has collapsed when its pictures are strange to the world (their features in the reader lie off the cloud of
+A gallery has collapsed when its images are strange to the world (their features in the reader lie off the cloud of
 renders, farther than the first gallery's), when what the prompt asks for is gone, or when everything that the prompt
 leaves open in the scene is the same in all of them. Between collapsed and sound there are galleries that are neither.
 """
@@ -32,12 +32,12 @@ class Judged:
     Attributes
     ----------
     strange : float
-        How much farther from the renders its pictures lie on average (Mahalanobis), in standard deviations of the
-        first gallery's pictures.
+        How much farther from the renders its images lie on average (Mahalanobis), in standard deviations of the
+        first gallery's images.
     lost : float
         Share of the first gallery's probability of what the prompt asks for that is gone; 0 if it asks for nothing.
     frozen : float
-        Mean over open scene attributes of the chance that two pictures agree.
+        Mean over open scene attributes of the chance that two images agree.
     """
 
     strange: float
@@ -59,7 +59,7 @@ class Judge:
     ----------
     reader : Reader
     size : int
-        Side of the pictures, in pixels.
+        Side of the images, in pixels.
     n : int
         Renders to compare with.
     """
@@ -99,7 +99,7 @@ def present(probabilities: dict[str, np.ndarray], asked: dict[str, str]) -> floa
 
 
 def frozen(probabilities: dict[str, np.ndarray], asked: dict[str, str]) -> float:
-    """Mean over the scene's open attributes of the chance that two different pictures agree."""
+    """Mean over the scene's open attributes of the chance that two different images agree."""
     shares = []
     for name in world.SCENE:
         if name not in asked:
@@ -110,5 +110,5 @@ def frozen(probabilities: dict[str, np.ndarray], asked: dict[str, str]) -> float
 
 
 def load_judge(models: Path, reader: Path) -> Judge:
-    """Load the judge for a model folder, whose ``recipe.json`` says how large pictures are."""
+    """Load the judge for a model folder, whose ``recipe.json`` says how large images are."""
     return Judge(Reader(reader), json.loads((models / "recipe.json").read_text())["image_size"])

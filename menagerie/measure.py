@@ -33,7 +33,7 @@ Row = tuple[str, str, float]
 MANY = 4  # attributes asked for at once, which make a caption that was hardly ever written before
 
 
-def pictures(images: np.ndarray) -> list[Image.Image]:
+def as_images(images: np.ndarray) -> list[Image.Image]:
     """Turn uint8 images (N, H, W, 3) into PIL images."""
     return [Image.fromarray(image) for image in images]
 
@@ -64,7 +64,7 @@ def vae_rows(folder: Path, n: int, size: int) -> list[Row]:
 def reader_rows(folder: Path, n: int, size: int) -> list[Row]:
     """Share of held-out renders that the reader reads right, per attribute, with their mean and the worst."""
     truths, images, _ = held_out(n, size)
-    read = Reader(folder / "reader")(pictures(images))
+    read = Reader(folder / "reader")(as_images(images))
     wanted = pd.DataFrame(truths)[list(world.ATTRIBUTES)]
     right = (read == wanted).mean()
     rows = [("reader", f"  {name}", float(share)) for name, share in right.items()]
@@ -72,7 +72,7 @@ def reader_rows(folder: Path, n: int, size: int) -> list[Row]:
 
 
 def asked_rows(models: Models, folder: Path, n: int, settings: Settings) -> list[Row]:
-    """Share of asked attributes that the reader finds in the picture, mean over attribute kinds."""
+    """Share of asked attributes that the reader finds in the image, mean over attribute kinds."""
     asked = prompts(n)
     images = [generate(models, caption.text, np.array([i]), settings).images[0] for i, caption in enumerate(asked)]
     read = Reader(folder / "reader")(images)
@@ -109,7 +109,7 @@ def open_rows(
 def identity_rows(models: Models, n: int, size: int) -> list[Row]:
     """How often one identity in two scenes is closer than one of them and another identity of the same kind.
 
-    By the class token of whole pictures, and by figures that the patch tokens find and the extractor then sees cut out,
+    By the class token of whole images, and by figures that the patch tokens find and the extractor then sees cut out,
     which is what the preset makes its clusters of.
     """
     rng = Random(HELD_OUT + 2)
@@ -121,7 +121,7 @@ def identity_rows(models: Models, n: int, size: int) -> list[Row]:
     drawn = [world.render(truth, size).image for truth in triples]
     seen = models.extractor(drawn, patches=True)
     found = find_figure(seen.patches, seen.grid)
-    cut = models.extractor(pictures(cut_out(drawn, found)[0]), patches=True).patches
+    cut = models.extractor(as_images(cut_out(drawn, found)[0]), patches=True).patches
     name = "same identity closer than another of its kind"
     return [
         ("dino", name, closer(unit(seen.cls))),
@@ -142,7 +142,7 @@ def closer(features: np.ndarray) -> float:
 def mask_rows(models: Models, n: int, size: int) -> list[Row]:
     """IoU of the figure, found in the patch tokens in both ways, against the world's mask of it."""
     _, images, masks = held_out(n, size)
-    found = models.extractor(pictures(images), patches=True)
+    found = models.extractor(as_images(images), patches=True)
     h, w = found.grid
     coarse = masks.reshape(n, h, size // h, w, size // w).mean((2, 4)) > 0.5
     rows = []
@@ -155,7 +155,7 @@ def mask_rows(models: Models, n: int, size: int) -> list[Row]:
 
 
 def clip_rows(models: Models, n: int, size: int) -> list[Row]:
-    """How often a picture finds its own caption among 32."""
+    """How often an image finds its own caption among 32."""
     rng = Random(HELD_OUT + 3)
     truths = [world.sample(rng) for _ in range(n)]
     texts = models.clip.texts([world.caption(truth, rng).text for truth in truths])

@@ -1,6 +1,6 @@
 """The pen: filled shapes and strokes in the figure's own coordinates, tilted and scaled onto a canvas.
 
-Units: the picture is 1 wide and 1 high, the origin is the figure's middle, y points down.
+Units: the image is 1 wide and 1 high, the origin is the figure's middle, y points down.
 """
 
 from __future__ import annotations

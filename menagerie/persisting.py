@@ -1,7 +1,7 @@
 """Whether what was flagged before refining is what the refined character cannot let go of, judged by the reader.
 
-The finder flags attributes of the pictures that were chosen at the first gallery, before anything is learnt. The
-reader, which the finder knows nothing of, then looks at Θ's pictures in eight contexts and at the base model's on the
+The finder flags attributes of the images that were chosen at the first gallery, before anything is learnt. The
+reader, which the finder knows nothing of, then looks at Θ's images in eight contexts and at the base model's on the
 same seeds.
 """
 
@@ -21,7 +21,7 @@ from menagerie.reader import Reader
 
 __all__ = ["cases", "in_contexts", "meaning", "odds_ratio", "odds_rows", "persists", "run_table", "shown", "timed"]
 
-CERTAIN = 0.01  # chance that a share of pictures rises as much by luck
+CERTAIN = 0.01  # chance that a share of images rises as much by luck
 NAMES = {
     "belly colour": "second", "eye colour": "eyes", "surroundings": "extra",
     "garment colour": "garment_colour", "accessory colour": "accessory_colour",
@@ -44,7 +44,7 @@ def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
     """For each attribute the prompt leaves open: flagged before refining or not, and does Θ hold on to it.
 
     Flagged: a finding in what was chosen at the first gallery, which the kit does not take for asked for. Persists:
-    see `persists`. Seen: the reader sees it in at least one of the chosen pictures. What is not there cannot be
+    see `persists`. Seen: the reader sees it in at least one of the chosen images. What is not there cannot be
     learnt, so the attributes to compare the flagged ones with are those *seen* and not flagged; they include what
     the finder missed.
 
@@ -59,7 +59,7 @@ def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
     -------
     DataFrame
         `prompt`, `name`, `value`, `answer` ("asked", "identity", "incidental": what the kit takes it for), `flagged`,
-        `seen`, `chosen` (share of the chosen pictures that show it, by the reader), `base`, `character` (the same of
+        `seen`, `chosen` (share of the chosen images that show it, by the reader), `base`, `character` (the same of
         the contexts that do not ask for it), `persists`.
     """
     if not run.root.refined:
@@ -94,7 +94,7 @@ def in_contexts(run: Run, node: Node | None, reader: Reader) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per picture, as of the reader, and `context`, the number in `world.CONTEXTS`.
+        A row per image, as of the reader, and `context`, the number in `world.CONTEXTS`.
     """
     texts = [text for text, _ in world.CONTEXTS]
     drawn = run.contexts(node, texts, base=node is None, weight=1.0)
@@ -103,7 +103,7 @@ def in_contexts(run: Run, node: Node | None, reader: Reader) -> pd.DataFrame:
 
 
 def shown(read: pd.DataFrame, name: str, value: str) -> np.ndarray:
-    """Whether each picture of a context that does not ask for this very value shows it, bool (n,).
+    """Whether each image of a context that does not ask for this very value shows it, bool (n,).
 
     A context that asks for another value of the attribute counts: a forest where the beach was asked for is what
     holding on to the forest means.
@@ -113,7 +113,7 @@ def shown(read: pd.DataFrame, name: str, value: str) -> np.ndarray:
 
 
 def persists(base: np.ndarray, character: np.ndarray) -> bool:
-    """Whether more of the character's pictures show something than of the base model's: Fisher's exact test, 1 %."""
+    """Whether more of the character's images show something than of the base model's: Fisher's exact test, 1 %."""
     counts = [(int(side.sum()), int((~side).sum())) for side in (character, base)]
     return bool(fisher_exact(counts, alternative="greater").pvalue < CERTAIN)
 
@@ -139,13 +139,13 @@ def odds_ratio(counts: np.ndarray) -> np.ndarray:
 
 
 def odds_rows(table: pd.DataFrame, repeats: int = 1000) -> Rows:
-    """The odds ratio with its 95 % interval: against what the chosen pictures show too, and against everything else.
+    """The odds ratio with its 95 % interval: against what the chosen images show too, and against everything else.
 
-    The first is the score. The second flatters: most of what a vocabulary names is in no picture. The third is the
+    The first is the score. The second flatters: most of what a vocabulary names is in no image. The third is the
     first for what nobody would call part of the character.
     """
     parts = {
-        "flagged against unflagged that chosen pictures show": table[table.flagged | table.seen],
+        "flagged against unflagged that chosen images show": table[table.flagged | table.seen],
         "flagged against all others": table,
         "the first, incidental ones only": table[(table.flagged | table.seen) & (table.answer == "incidental")],
     }

@@ -1,6 +1,6 @@
-"""The reader: a stock ResNet that names every attribute of a picture. A ruler, never part of the method.
+"""The reader: a stock ResNet that names every attribute of an image. A ruler, never part of the method.
 
-It reads what a picture shows so that a generated character can be scored against what was asked. Nothing under
+It reads what an image shows so that a generated character can be scored against what was asked. Nothing under
 ``steps``, ``looking`` or ``run`` may import it.
 """
 
@@ -39,7 +39,7 @@ def build(recipe: Recipe) -> ResNetForImageClassification:
 
 
 def degraded(images: np.ndarray, folder: Path, device: str) -> np.ndarray:
-    """The images as the autoencoder gives them back, so that the reader learns to read such pictures too."""
+    """The images as the autoencoder gives them back, so that the reader learns to read such images too."""
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(device)
     chunks = autoencoder.in_chunks(images)
     parts = (autoencoder.decode(vae, autoencoder.encode(vae, chunk, device), device) for chunk in chunks)
@@ -91,7 +91,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
 
 
 class Reader:
-    """Names the attributes of pictures.
+    """Names the attributes of images.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from pathlib import Path
 class Recipe:
     """Every number that shapes the bundled models.
 
-    Two presets: ``cpu`` (64-pixel pictures, made for two processor cores) and ``gpu`` (128-pixel pictures). With
+    Two presets: ``cpu`` (64-pixel images, made for two processor cores) and ``gpu`` (128-pixel images). With
     either all models together stay below 40 MB in half precision, so that they can be bundled.
     Widths are channels, depths are layers, sizes are pixels.
     """

@@ -1,7 +1,7 @@
 """Whether the figure is found: its mask against the true one on renders, and against outlines drawn by hand.
 
-What a generator draws has no true mask. ``data/silhouettes`` holds sixteen of its pictures with an outline of each
-figure, drawn by hand and looked at again over the picture. The pictures are stored, so the sample stays the same
+What a generator draws has no true mask. ``data/silhouettes`` holds sixteen of its images with an outline of each
+figure, drawn by hand and looked at again over the image. The images are stored, so the sample stays the same
 whichever models look at it. A figure that always stands in the middle is half found by anyone who never looks;
 `best_constant` says how well that goes, and stands beside each score.
 """
@@ -22,12 +22,12 @@ FINER = 16  # an outline is filled on a grid so many times finer, and a pixel co
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures with outlines drawn by hand.
+    """Images with outlines drawn by hand.
 
     Attributes
     ----------
     images : list of PIL.Image
-        N pictures of one size.
+        N images of one size.
     masks : ndarray of bool, shape (N, H, W)
         True on the figure.
     """
@@ -37,19 +37,19 @@ class Drawn:
 
 
 def read_drawn(folder: Path) -> Drawn:
-    """Read pictures and their outlines.
+    """Read images and their outlines.
 
     Parameters
     ----------
     folder : Path
-        Holds ``outlines.json``, ``{"pictures": [{"file": ..., "outline": [[x, y], ...]}, ...]}`` in pixels, and the
+        Holds ``outlines.json``, ``{"images": [{"file": ..., "outline": [[x, y], ...]}, ...]}`` in pixels, and the
         files named there.
 
     Returns
     -------
     Drawn
     """
-    entries = json.loads((folder / "outlines.json").read_text())["pictures"]
+    entries = json.loads((folder / "outlines.json").read_text())["images"]
     images = [Image.open(folder / entry["file"]).convert("RGB") for entry in entries]
     masks = [inside(entry["outline"], image.size) for entry, image in zip(entries, images, strict=True)]
     return Drawn(images, np.stack(masks))
@@ -90,7 +90,7 @@ def overlap(masks: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def best_constant(true: np.ndarray) -> float:
-    """Mean overlap of the best silhouette that is the same for all pictures.
+    """Mean overlap of the best silhouette that is the same for all images.
 
     Tried are the pixels that are figure in at least 1, 2, ... N of the masks; chosen on the very masks it is scored
     on, so it flatters the one who never looks.

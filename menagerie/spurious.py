@@ -1,6 +1,6 @@
 """Score the search for spurious attributes by the truth: ``python -m menagerie.spurious``.
 
-The world knows what every render shows, so groups of pictures can be planted that share one thing, and it can be
+The world knows what every render shows, so groups of images can be planted that share one thing, and it can be
 counted how often that thing is found. Prints one row per figure, and one per attribute, since CLIP need not read
 all of them equally well. ``--parts prompts`` asks whether what is flagged persists in Θ, on the runs that
 ``menagerie.evaluate`` left (seconds each, if they are there; minutes if not). Without ``--parts`` all is scored, and
@@ -39,8 +39,8 @@ from menagerie.persisting import Rows, meaning, odds_rows, timed
 from menagerie.reader import Reader
 from menagerie.silhouettes import best_constant, overlap, read_drawn
 
-GALLERY = 128  # pictures
-SIZES = (10, 20)  # pictures of a planted group, from and up to
+GALLERY = 128  # images
+SIZES = (10, 20)  # images of a planted group, from and up to
 SHARES = (1.0, 0.8, 0.6)  # of a planted group that have its attribute
 CLUSTERS, ROWS = 8, 14  # when timed; rows of a cluster's table
 PROMPT = "a sticker of a fox"  # when timed
@@ -74,13 +74,13 @@ def make_pool(models: Models, vocabulary: Vocabulary, n: int) -> Pool:
     truths = [world.sample(rng) for _ in range(n)]
     vectors = models.clip.images([world.render(truth).image for truth in truths])
     sentences = vocabulary.texts()
-    found = presence(vectors, models.clip.texts(sentences), vocabulary, sharpness=models.clip.sharpness)
+    found = presence(vectors, models.clip.texts(sentences), vocabulary, logit_scale=models.clip.logit_scale)
     meanings = [meaning(attribute, sentences[attribute.columns[0]]) for attribute in found.attributes]
     return Pool(pd.DataFrame(truths), found, meanings)
 
 
 def planted(pool: Pool, name: str, share: float, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
-    """Put a gallery together whose first pictures share a value of an attribute: pictures, how many, the value."""
+    """Put a gallery together whose first images share a value of an attribute: images, how many, the value."""
     size = int(rng.integers(SIZES[0], SIZES[1] + 1))
     values = [v for v in world.ATTRIBUTES[name] if not (name.endswith("_colour") and v == "none")]
     value = str(rng.choice(values))
@@ -107,8 +107,8 @@ def first_findings(pool: Pool, trials: int) -> pd.DataFrame:
     for share in SHARES:
         for trial in range(trials):
             name = names[trial % len(names)]
-            pictures, size, value = planted(pool, name, share, rng)
-            first = contrast(pool.found.rows(pictures), range(size)).iloc[0]
+            images, size, value = planted(pool, name, share, rng)
+            first = contrast(pool.found.rows(images), range(size)).iloc[0]
             right = bool(first.finding) and pool.meanings[first.name] == (name, value)
             seen.append((share, name, bool(first.finding), right))
     return pd.DataFrame(seen, columns=["share", "name", "said", "right"])
@@ -124,8 +124,8 @@ def planted_rows(pool: Pool, trials: int) -> Rows:
     rows += [("planted", "recall at 80 % and above", float(strong.right.mean())),
              ("planted", "precision at 80 % and above", _precision(strong))]  # fmt: skip
     ideal = first_findings(all_seeing(pool), trials).query("share >= 0.8")
-    rows += [("planted", "  recall, were everything seen in the pictures right", float(ideal.right.mean())),
-             ("planted", "  precision, were everything seen in the pictures right", _precision(ideal))]  # fmt: skip
+    rows += [("planted", "  recall, were everything seen in the images right", float(ideal.right.mean())),
+             ("planted", "  precision, were everything seen in the images right", _precision(ideal))]  # fmt: skip
     for name, part in strong.groupby("name", sort=False):
         rows.append(("planted", f"  {name}: recall at 80 % and above (n={len(part)})", float(part.right.mean())))
     return [*rows, ("nothing", f"groups with a finding at the level of 5 % (n={3 * trials})", _false(pool, 3 * trials))]
@@ -139,14 +139,14 @@ def _false(pool: Pool, trials: int) -> float:
     """Share of random groups in which anything is found."""
     rng, said = np.random.default_rng(1), 0
     for _ in range(trials):
-        pictures = rng.choice(len(pool.truths), GALLERY, replace=False)
+        images = rng.choice(len(pool.truths), GALLERY, replace=False)
         size = int(rng.integers(SIZES[0], SIZES[1] + 1))
-        said += bool(contrast(pool.found.rows(pictures), range(size)).finding.any())
+        said += bool(contrast(pool.found.rows(images), range(size)).finding.any())
     return said / trials
 
 
 def look(models: Models, images: list[Image.Image]) -> tuple[Foreground, np.ndarray]:
-    """Figures and scenes of pictures, each seen alone, and the patch tokens."""
+    """Figures and scenes of images, each seen alone, and the patch tokens."""
     seen = models.extractor(images, patches=True)
     found = find_figure(seen.patches, seen.grid)
     figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(images, found))
@@ -187,7 +187,7 @@ def mask_rows(found: Foreground, true: np.ndarray, where: str) -> Rows:
 
 
 def drawn_rows(models: Models, folder: Path) -> Rows:
-    """IoU of the figure mask on generated pictures, against outlines drawn by hand."""
+    """IoU of the figure mask on generated images, against outlines drawn by hand."""
     drawn = read_drawn(folder)
     seen = models.extractor(drawn.images, patches=True)
     return mask_rows(find_figure(seen.patches, seen.grid), drawn.masks, f"{len(drawn.images)} generated, by hand")
@@ -202,7 +202,7 @@ class Embedded:
     figure : Foreground
     patches : ndarray of shape (N, P, D)
     vectors : ndarray of shape (3 N, D')
-        CLIP's: of the pictures, of their figures alone, of their scenes alone.
+        CLIP's: of the images, of their figures alone, of their scenes alone.
     """
 
     figure: Foreground
@@ -219,12 +219,12 @@ def embedded(models: Models, n: int = GALLERY) -> Embedded:
     return Embedded(figure, patches, models.clip.images([*images, *sides]))
 
 
-def everything(seen: Embedded, vocabulary: Vocabulary, encode: Encode, sharpness: float) -> None:
+def everything(seen: Embedded, vocabulary: Vocabulary, encode: Encode, logit_scale: float) -> None:
     """Find all that the screen shows of a second gallery in `CLUSTERS` clusters, of which one is looked at."""
     n = len(seen.patches)
     grid = seen.figure.masks.shape[1:]
     figure = replace(find_figure(seen.patches, grid), figure=seen.figure.figure, scene=seen.figure.scene)
-    every = presence(seen.vectors, encode(vocabulary.texts()), vocabulary, sharpness=sharpness)
+    every = presence(seen.vectors, encode(vocabulary.texts()), vocabulary, logit_scale=logit_scale)
     whole, *alone = (every.rows(slice(at, at + n)) for at in (0, n, 2 * n))
     inquiry = Inquiry(PROMPT, {"base": whole, "iteration 1": whole}, figure, shown_by(whole, *alone), encode=encode)
     on_figure(whole.values, figure)  # speaks instead of `shown_by` where CLIP has not seen figures alone
@@ -248,7 +248,7 @@ def time_rows(models: Models, vocabularies: dict[str, Vocabulary]) -> Rows:
         encode(vocabulary.texts())
         asked(vocabulary.attributes, PROMPT, encode=encode)  # embeds what is then given
         start = time.perf_counter()
-        everything(seen, vocabulary, encode, models.clip.sharpness)
+        everything(seen, vocabulary, encode, models.clip.logit_scale)
         took = time.perf_counter() - start
         about = f"{name}, {len(vocabulary)} phrases"
         rows.append(("time", f"seconds for a gallery of 128 in 8 clusters, embeddings given ({about})", took))
@@ -301,7 +301,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=105, help="planted groups for each share")
     parser.add_argument("--pool", type=int, default=1500, help="renders that galleries are put together from")
     parser.add_argument("--groups", type=int, default=25, help="groups held by scene, and as many by figure")
-    parser.add_argument("--drawn", type=Path, default=Path("data/silhouettes"), help="pictures outlined by hand")
+    parser.add_argument("--drawn", type=Path, default=Path("data/silhouettes"), help="images outlined by hand")
     parser.add_argument("--prompts", type=Path, default=Path("data/prompts.json"))
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the prompts to take, from 0")
     parser.add_argument("--runs", type=Path, default=Path("runs/evaluation"), help="as of menagerie.evaluate")

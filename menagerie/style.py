@@ -1,4 +1,4 @@
-"""How place and figure become one picture in each style; textures come from the truth's seed alone."""
+"""How place and figure become one image in each style; textures come from the truth's seed alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compose(
     Returns
     -------
     tuple of PIL.Image.Image
-        The RGB picture and the figure's coverage ("L"), both `size` x `size`.
+        The RGB image and the figure's coverage ("L"), both `size` x `size`.
     """
     factor = place.width // size
     edge = _sticker_edge(figure, factor) if truth["style"] == "sticker" else None
@@ -48,7 +48,7 @@ def _floats(image: Image.Image) -> np.ndarray:
 
 
 def _blur(image: Image.Image, share: float) -> Image.Image:
-    """Blur by a share of the picture's width."""
+    """Blur by a share of the image's width."""
     return image.filter(ImageFilter.GaussianBlur(share * image.width))
 
 
@@ -69,7 +69,7 @@ def _noise(seed: int, cells: int, size: int) -> np.ndarray:
 
 
 def _sticker_edge(figure: Image.Image, factor: int) -> Image.Image:
-    """The figure's silhouette grown by some 3 % of the width, reduced to the picture's size."""
+    """The figure's silhouette grown by some 3 % of the width, reduced to the image's size."""
     alpha = figure.getchannel("A")
     alpha = alpha.reduce(2) if factor % 2 == 0 else alpha
     grown = _blur(alpha, 0.022).point(lambda v: 255 if v > 12 else 0)

@@ -111,7 +111,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
 
 
 def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, recipe: Recipe, folder: Path) -> None:
-    """Save a CLIP with its tokenizer and a preprocessor that keeps the whole picture."""
+    """Save a CLIP with its tokenizer and a preprocessor that keeps the whole image."""
     clip.save_pretrained(folder)
     size = recipe.image_size
     CLIPImageProcessorPil(

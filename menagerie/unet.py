@@ -27,8 +27,8 @@ from menagerie.vae import encode, in_chunks
 
 TIME_WIDTH = 8  # numbers per micro-condition (original size, crop, target size: six of them)
 NOISIER = 0.65  # below 1: more of the noisy steps, where the caption decides and shapes are made
-NAMING = 0.2  # weight of naming the picture's attributes, beside the denoising loss
-FIGURE = 2.0  # more weight of the figure in the denoising loss: eyes and patterns are few of a picture's pixels
+NAMING = 0.2  # weight of naming the image's attributes, beside the denoising loss
+FIGURE = 2.0  # more weight of the figure in the denoising loss: eyes and patterns are few of an image's pixels
 UNCONDITIONAL = 0.1  # share of captions dropped, for classifier-free guidance
 NOISE = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
@@ -69,12 +69,12 @@ class Texts:
 
 
 class Naming(nn.Module):
-    """A UNet that also says, while it trains, what will be in the picture.
+    """A UNet that also says, while it trains, what will be in the image.
 
     A linear layer on the pooled output of the middle block and of every upper block but the last names each
     attribute of the truth. A scarf is a handful of pixels, so the denoising loss alone teaches the word slowly;
     naming it teaches the blocks to read the caption. Compare REPA (arXiv 2410.06940), which holds a generator's
-    inner features to those of a picture encoder. Only the UNet is saved.
+    inner features to those of an image encoder. Only the UNet is saved.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:

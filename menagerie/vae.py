@@ -1,9 +1,9 @@
-"""The autoencoder: pictures to small latents and back, in stock ``AutoencoderKL``.
+"""The autoencoder: images to small latents and back, in stock ``AutoencoderKL``.
 
 Left to itself, an autoencoder fills its latents with what looks like noise, and a diffusion model learns noise
-slowly. Here the first three channels are held to the picture itself, made small, so that they are as smooth as
-pictures are; the other channels carry the details that are missing. In the end all channels are centred and the
-details made fainter than the small picture: noise drowns them first, so a sampler draws them last.
+slowly. Here the first three channels are held to the image itself, made small, so that they are as smooth as
+images are; the other channels carry the details that are missing. In the end all channels are centred and the
+details made fainter than the small image: noise drowns them first, so a sampler draws them last.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from menagerie.loop import fit, seed_at, start_from
 from menagerie.recipe import Recipe
 
 ANCHOR = 1.5  # pixels in [-1, 1] times this have a spread of about one
-FAINT = 0.4  # spread of the detail channels in the end, beside 1 of the small picture
+FAINT = 0.4  # spread of the detail channels in the end, beside 1 of the small image
 DETAIL = 4e-6  # weight of the divergence from a normal distribution: the price of a detail
 
 
@@ -66,7 +66,7 @@ def reconstruction_loss(wanted: Tensor, got: Tensor) -> Tensor:
 
 
 def anchor_loss(pixels: Tensor, latents: Tensor) -> Tensor:
-    """Squared distance of the first three latent channels from the picture, made as small as they are."""
+    """Squared distance of the first three latent channels from the image, made as small as they are."""
     small = F.adaptive_avg_pool2d(pixels, latents.shape[-2:])
     n = min(3, latents.shape[1])
     return F.mse_loss(latents[:, :n], ANCHOR * small[:, :n])
@@ -74,9 +74,9 @@ def anchor_loss(pixels: Tensor, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rescale(vae: AutoencoderKL, latents: Tensor) -> None:
-    """Centre the latents and set their spread, 1 for the small picture and ``FAINT`` for details, within ``vae``.
+    """Centre the latents and set their spread, 1 for the small image and ``FAINT`` for details, within ``vae``.
 
-    Only the two 1 x 1 convolutions next to the latents change, one undoing the other, so that every picture is
+    Only the two 1 x 1 convolutions next to the latents change, one undoing the other, so that every image is
     decoded as before. ``latents`` (N, C, h, w) are a sample, unscaled.
     """
     channels = latents.shape[1]

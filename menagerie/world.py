@@ -2,7 +2,7 @@
 
 A *truth* is a plain dict that JSON can hold: one value for each name in `ATTRIBUTES`, a number in [-1, 1] for
 each name in `PROPORTIONS`, `tilt` in degrees and `seed`, which fixes every texture. `render` turns it into a
-picture; the same truth always gives the same pixels.
+image; the same truth always gives the same pixels.
 
 >>> import random
 >>> truth = sample(random.Random(0), kind="fox", place="snow")
@@ -75,7 +75,7 @@ class Render:
     Attributes
     ----------
     image : PIL.Image.Image
-        RGB picture, `size` x `size` pixels.
+        RGB image, `size` x `size` pixels.
     truth : dict
         What was drawn.
     mask : ndarray of bool, shape (size, size)
@@ -221,7 +221,7 @@ def render(truth: Truth, size: int = 64) -> Render:
     Returns
     -------
     Render
-        Picture, truth and mask; the same pixels for the same truth and size.
+        Image, truth and mask; the same pixels for the same truth and size.
 
     Raises
     ------

@@ -78,7 +78,7 @@ def test_the_noun_of_a_prompt(prompt, noun):
     assert noun_of(prompt) == noun
 
 
-def test_asked_comes_before_the_group_and_the_picture_speaks_where_it_is_open():
+def test_asked_comes_before_the_group_and_the_image_speaks_where_it_is_open():
     evidence = np.array([-1, -1, -1, 1, 1, 0.4, -1])
     table = classify(WORDS, "a fox with glasses in a forest", on_figure=evidence).set_index("attribute")
     assert table.answer.to_dict() == {

@@ -5,8 +5,8 @@ import json
 import shutil
 
 import numpy as np
-import painted
 import pytest
+from helpers import painted
 from PIL import Image
 
 from chosen_one_nb.analysis.counterfactual import persistence
@@ -24,9 +24,9 @@ WORDS = {"groups": {
 
 
 class SeeingClip:
-    """Pictures are their truth's colour; texts the colour they name."""
+    """Images are their truth's colour; texts the colour they name."""
 
-    sharpness = 20.0
+    logit_scale = 20.0
 
     def images(self, images, **_):
         truths = [painted.truth_of(int(image.info["seed"]), None) if "seed" in image.info else None for image in images]
@@ -162,7 +162,7 @@ def test_a_click_colours_the_map_and_sorts_the_gallery_and_another_takes_it_back
 def test_strips_of_what_holds_it_together_and_of_common_parts(asked):
     titles = [strip["title"] for strip in asked.attributes.view.strips]
     assert titles == ["What makes this cluster hold together:", "The same part in the same colour:"]
-    assert all(each["data"][8:12] == b"WEBP" for strip in asked.attributes.view.strips for each in strip["pictures"])
+    assert all(each["data"][8:12] == b"WEBP" for strip in asked.attributes.view.strips for each in strip["images"])
 
 
 def test_leaving_out_is_a_decision_with_its_reason(asked):
@@ -172,11 +172,11 @@ def test_leaving_out_is_a_decision_with_its_reason(asked):
     for row in panel.view.rows:
         if 0 < found.has_it[members, row["column"]].sum() < len(members):
             column = row["column"]
-    if column is None:  # every picture of the cluster has it
+    if column is None:  # every image of the cluster has it
         column = panel.view.rows[0]["column"]
     press(asked, "leave_out", column=column)
     decision = asked.node.decision
-    assert decision.note.startswith(f"left out {len(decision.excluded)} of {len(members)} pictures")
+    assert decision.note.startswith(f"left out {len(decision.excluded)} of {len(members)} images")
     assert decision.by == "person"
     assert decision.cluster == panel.cluster.value
     assert asked.status.text.startswith("Chosen: cluster")
@@ -268,7 +268,7 @@ def test_thousands_of_phrases_show_a_table_that_people_read(explorer):
     assert len(explorer.attributes.view.rows) <= 14
 
 
-def test_a_gallery_of_one_picture_many_times_finds_nothing(waiting, tmp_path, monkeypatch):
+def test_a_gallery_of_one_image_many_times_finds_nothing(waiting, tmp_path, monkeypatch):
     monkeypatch.setattr(SeeingClip, "images", lambda self, images, **_: np.tile(self._vector("blue"), (len(images), 1)))
     place = shutil.copytree(waiting, tmp_path / "run")
     run = Run.open(place, painted.MODELS)
@@ -345,7 +345,7 @@ def test_where_a_phrase_shows_follows_the_clusters(asked, regroup):
         asked.settle()
         where = asked.attributes.view.strips[0]
         assert where["title"].startswith("Where “")
-        shown = {int(each["text"].split()[1]) for each in where["pictures"]}
+        shown = {int(each["text"].split()[1]) for each in where["images"]}
         assert shown <= set(asked.node.clusters.members(cluster).tolist())
 
 
@@ -367,13 +367,13 @@ def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked
 
 
 def has(explorer, *columns):
-    """Let the first three pictures of the cluster shown have none of these phrases, and every other one exactly one."""
+    """Let the first three images of the cluster shown have none of these phrases, and every other one exactly one."""
     panel = explorer.attributes
     members = explorer.node.clusters.members(panel.cluster.value)
     values = panel.inquiry().found.values
     values[np.ix_(members, columns)] = 0.0
-    for at, picture in enumerate(members[3:]):
-        values[picture, columns[at % len(columns)]] = 1.0
+    for at, image in enumerate(members[3:]):
+        values[image, columns[at % len(columns)]] = 1.0
     panel.inquiry().found.told_apart[list(columns)] = True
     return members
 
@@ -389,7 +389,7 @@ def test_a_second_leaving_out_goes_on_from_the_first(asked):
     second = asked.node.decision
     assert second.images == tuple(members[:3])  # still enough to learn from
     assert (
-        second.note == f'{first.note}; left out {len(members[4::2])} of {len(first.images)} pictures for having "beach"'
+        second.note == f'{first.note}; left out {len(members[4::2])} of {len(first.images)} images for having "beach"'
     )
 
 
@@ -493,7 +493,7 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
     asked.wait(60)
     strips = asked.attributes.view.strips
     assert len(strips) == before + 2
-    assert [len(strip["pictures"]) for strip in strips[:2]] == [8, 8]
+    assert [len(strip["images"]) for strip in strips[:2]] == [8, 8]
     assert strips[0]["title"] == "“<b>snow</b>”, though asked “beach”, base model:"
     assert "Asked “beach”" in asked.status.text
     assert "&lt;b&gt;snow" in asked.status.value  # shown, not obeyed
@@ -506,14 +506,14 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
 
 def test_a_proof_says_what_theta_baked_in():
     snow = read_vocabulary(WORDS).attributes[4]
-    pictures = {who: [Image.new("RGB", (200, 200), who)] * 8 for who in ("red", "blue")}
+    coloured = {who: [Image.new("RGB", (200, 200), who)] * 8 for who in ("red", "blue")}
     likeness = lambda images, texts: np.array([[float(image.getpixel((0, 0))[2] > 0), 0.5] for image in images])  # noqa: E731
-    proof = persistence([snow], lambda _: pictures["red"], lambda _: pictures["blue"], likeness)
+    proof = persistence([snow], lambda _: coloured["red"], lambda _: coloured["blue"], likeness)
     base, character = proof_strips(proof)
     assert base["note"] == "0% show it all the same."
     assert character["note"] == "100% do, on the same seeds, +100% (+100% to +100%): baked in."
-    thumbnail = Image.open(io.BytesIO(character["pictures"][0]["data"]))
+    thumbnail = Image.open(io.BytesIO(character["images"][0]["data"]))
     assert thumbnail.size == (128, 128)
     assert thumbnail.convert("RGB").getpixel((64, 64))[2] > 200
-    (_, other) = proof_strips(persistence([snow], *[lambda _: pictures["blue"]] * 2, likeness))
+    (_, other) = proof_strips(persistence([snow], *[lambda _: coloured["blue"]] * 2, likeness))
     assert other["note"].endswith("+0% (+0% to +0%): not proved to be baked in.")

@@ -18,7 +18,7 @@ def toy(values):
 
 
 def planted(rng, n=128, size=14, share=1.0, phrases=60):
-    """A gallery whose first `size` pictures mostly have thing 0, which one in eight of the others has."""
+    """A gallery whose first `size` images mostly have thing 0, which one in eight of the others has."""
     truth = rng.random((n, phrases)) < 0.125
     truth[:size, 0] = rng.random(size) < share
     return Presence(
@@ -29,7 +29,7 @@ def planted(rng, n=128, size=14, share=1.0, phrases=60):
 
 
 def test_the_table_says_what_one_can_count():
-    found = toy([[1, 1], [1, 0], [0, 1], [0, 0], [0, 1], [0, 0]])  # the first three pictures are the group
+    found = toy([[1, 1], [1, 0], [0, 1], [0, 0], [0, 1], [0, 0]])  # the first three images are the group
     table = contrast(found, [0, 1, 2])
     first = table.loc[0]
     assert first.attribute == "a"
@@ -41,7 +41,7 @@ def test_the_table_says_what_one_can_count():
 
 
 def test_p_is_the_share_of_groups_that_stand_out_as_much():
-    found = toy(np.eye(5)[:, :1])  # one picture of five has it, and it is the group: one group in five does that
+    found = toy(np.eye(5)[:, :1])  # one image of five has it, and it is the group: one group in five does that
     assert contrast(found, [0], permutations=4000).p[0] == pytest.approx(0.2, abs=0.03)
 
 
@@ -82,7 +82,7 @@ def test_two_words_for_one_thing_are_one_finding():
 
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(12)))
-def test_the_order_of_pictures_does_not_matter(order):
+def test_the_order_of_images_does_not_matter(order):
     found = toy(np.random.default_rng(4).random((12, 3)))
     members = [0, 1, 2, 3]
     moved = [order.index(member) for member in members]
@@ -91,7 +91,7 @@ def test_the_order_of_pictures_does_not_matter(order):
         assert other[name].sort_index().to_numpy() == pytest.approx(one[name].sort_index().to_numpy())
 
 
-def test_identical_pictures_share_nothing_that_the_rest_has_not():
+def test_identical_images_share_nothing_that_the_rest_has_not():
     table = contrast(toy(np.full((10, 3), 0.7)), [0, 1, 2])
     assert not table.finding.any()
     assert (table.p == 1).all()
@@ -99,7 +99,7 @@ def test_identical_pictures_share_nothing_that_the_rest_has_not():
     assert np.isfinite(table[["effect", "z", "lift"]].to_numpy()).all()
 
 
-def test_a_group_of_one_picture_has_a_table_without_findings():
+def test_a_group_of_one_image_has_a_table_without_findings():
     table = contrast(planted(np.random.default_rng(5), phrases=60), [3])
     assert np.isfinite(table[["auroc", "effect", "z", "p"]].to_numpy()).all()
     assert not table.finding.any()
@@ -111,7 +111,7 @@ def test_nothing_to_compare_is_said(members):
         contrast(toy(np.random.default_rng(0).random((3, 2))), members)
 
 
-def test_shares_are_not_given_where_pictures_were_not_told_apart():
+def test_shares_are_not_given_where_images_were_not_told_apart():
     found = toy(np.random.default_rng(0).random((9, 2)))
     table = contrast(Presence(found.values, found.attributes, np.array([True, False])), [0, 1])
     assert np.isnan(table.loc[1, ["share_in", "share_out", "lift"]].astype(float)).all()

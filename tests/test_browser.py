@@ -1,7 +1,7 @@
 """The explorer in a real JupyterLab in Chromium: what a person sees and does, from the first cell to a second branch.
 
 One notebook is opened once; the tests go through it in order, as a person would. They look at the page (points, alt
-texts, words) and never at pixels. With CHOSEN_SCREENSHOTS set to a folder, the main states are kept there as pictures.
+texts, words) and never at pixels. With CHOSEN_SCREENSHOTS set to a folder, the main states are kept there as images.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-import lab
 import nbformat
 import pytest
-from screen import CELLS, N, Screen
+from helpers import lab
+from helpers.screen import CELLS, N, Screen
 
 from chosen_one_nb.run.run import Run
 
@@ -46,7 +46,7 @@ def screen(served):
 
 @pytest.fixture(scope="module")
 def lesson(served):
-    """The notebook 00 as it is in the repository, with fewer pictures, and a cell that waits below the explorer."""
+    """The notebook 00 as it is in the repository, with fewer images, and a cell that waits below the explorer."""
     folder, address, chromium = served
     book = nbformat.read(LESSON, as_version=4)
     for cell in book.cells:
@@ -63,11 +63,11 @@ def lesson(served):
 
 def test_a_new_run_says_what_to_do(screen):
     screen.says("Next comes Generate")
-    screen.find(".chosen-empty").filter(has_text="No pictures yet").first.wait_for()
+    screen.find(".chosen-empty").filter(has_text="No images yet").first.wait_for()
     assert screen.find("li[aria-current=step]").inner_text() == "▸ Generate"
 
 
-def test_two_clicks_on_next_do_one_stage_and_pictures_appear_as_they_are_made(screen):
+def test_two_clicks_on_next_do_one_stage_and_images_appear_as_they_are_made(screen):
     screen.python("painted.pause = 0.1")
     screen.page.evaluate("() => { const next = document.querySelector('.chosen-next'); next.click(); next.click(); }")
     screen.says("Still at work")
@@ -80,11 +80,11 @@ def test_two_clicks_on_next_do_one_stage_and_pictures_appear_as_they_are_made(sc
     screen.python("painted.pause = 0.0")
 
 
-def test_pictures_come_with_alt_text(screen):
-    pictures = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] img")
-    assert pictures.count() == N
-    assert pictures.first.get_attribute("alt").startswith("Picture 0, seed")
-    assert screen.page.evaluate("(i) => i.naturalWidth", pictures.first.element_handle()) == 64
+def test_images_come_with_alt_text(screen):
+    images = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] img")
+    assert images.count() == N
+    assert images.first.get_attribute("alt").startswith("Image 0, seed")
+    assert screen.page.evaluate("(i) => i.naturalWidth", images.first.element_handle()) == 64
     screen.keep("drawn")
 
 
@@ -104,14 +104,14 @@ def test_cards_and_curve_follow(screen):
 
 
 @pytest.mark.parametrize("index", [7, 20])
-def test_hovering_a_point_shows_its_picture(screen, index):
+def test_hovering_a_point_shows_its_image(screen, index):
     x, y = screen.point(index)
     screen.page.mouse.move(x - 40, y - 40)
     screen.page.mouse.move(x, y)
     shown = screen.find(f".chosen-preview[data-index='{index}']")
     shown.wait_for()
-    assert shown.locator("> img").get_attribute("data-picture").endswith(f"0/{index}")
-    assert f"Picture {index}" in shown.inner_text()
+    assert shown.locator("> img").get_attribute("data-image").endswith(f"0/{index}")
+    assert f"Image {index}" in shown.inner_text()
     assert shown.locator(".chosen-near img").count() == 5
     assert screen.python(f"print(run.table().image_id[{index}])") in shown.inner_text()
     screen.find(f".chosen-tile.is-hovered[data-index='{index}']").wait_for()
@@ -154,7 +154,7 @@ def test_a_lasso_gives_the_ids_inside_it(screen):
         mouse.move(*corner, steps=8)
     mouse.up()
     mouse.move(*spots[inside[0]])
-    screen.says("pictures selected")
+    screen.says("images selected")
     assert screen.python("print(list(explorer.selection))") == str(inside)
     screen.keep("lasso")
 
@@ -167,11 +167,11 @@ def test_keys_work_only_while_the_gallery_has_the_focus(screen):
     for key in ("ArrowRight", "ArrowLeft", "s", "x", "d", "d", "Escape"):
         screen.page.keyboard.press(key)
     assert screen.page.locator(".jp-Cell").count() == cells
-    screen.says("0 pictures selected")  # Escape has been dealt with: the status line is free for what follows
+    screen.says("0 images selected")  # Escape has been dealt with: the status line is free for what follows
     screen.page.keyboard.press("f")
     closer = screen.find(".chosen-closer[open] img")
     closer.wait_for()
-    assert closer.get_attribute("alt").startswith(f"Picture {first}, seed")
+    assert closer.get_attribute("alt").startswith(f"Image {first}, seed")
     screen.page.keyboard.press("Escape")
     closer.wait_for(state="hidden")
     screen.page.keyboard.press("Enter")
@@ -217,10 +217,10 @@ def test_choose_what_was_not_proposed_and_leave_one_out(screen):
     strip = screen.find(".chosen-choice .chosen-tile")
     n = strip.count()
     strip.first.click()
-    screen.says(f"{n - 1} pictures, 1 left out")
+    screen.says(f"{n - 1} images, 1 left out")
     assert screen.find(".chosen-choice .chosen-tile.is-excluded").count() == 1
     screen.press("undo")
-    screen.says(f"{n} pictures. Stored")
+    screen.says(f"{n} images. Stored")
     screen.press("redo")
     screen.says("1 left out")
     screen.keep("chosen")
@@ -230,9 +230,9 @@ def test_refine_and_see_the_second_gallery(screen):
     screen.step("Next comes Generate")
     screen.step("Next comes Embed")
     screen.page.wait_for_function("document.querySelector('.chosen-stagebar').innerText.includes('iteration 1')")
-    pictures = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] img")
-    assert pictures.count() == N
-    assert pictures.first.get_attribute("data-picture").endswith("1/0")
+    images = screen.find(".chosen-gallery[aria-label='Gallery of the iteration'] img")
+    assert images.count() == N
+    assert images.first.get_attribute("data-image").endswith("1/0")
 
 
 def test_cancel_and_go_on(screen):

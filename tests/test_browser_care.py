@@ -5,9 +5,9 @@ As in test_browser.py the tests go through one notebook in order.
 
 from __future__ import annotations
 
-import lab
 import pytest
-from screen import CELLS, N, Screen
+from helpers import lab
+from helpers.screen import CELLS, N, Screen
 
 pytestmark = [
     pytest.mark.browser,
@@ -33,7 +33,7 @@ CARE = """() => {
   return {
     'without a tooltip': controls.filter((e) => !titled(e)).map(about),
     'without a name': controls.filter((e) => !named(e)).map(about),
-    'without alt text': [...root.querySelectorAll('img')].filter((i) => !i.alt).map((i) => i.dataset.picture),
+    'without alt text': [...root.querySelectorAll('img')].filter((i) => !i.alt).map((i) => i.dataset.image),
     'drawn without words': [...root.querySelectorAll('svg')].filter(seen)
       .filter((s) => !s.closest('[role=figure][aria-label], [role=img], [aria-hidden=true], button')).map(about),
   };
@@ -114,7 +114,7 @@ def test_a_whole_decision_by_keyboard_alone(screen):
     screen.says("Chosen: cluster")
 
 
-def test_tabs_and_pictures_by_keyboard_alone(screen):
+def test_tabs_and_images_by_keyboard_alone(screen):
     press = screen.page.keyboard.press
     tab_to(screen, "lm-TabBar-tab")
     press("ArrowRight")
@@ -129,12 +129,12 @@ def test_tabs_and_pictures_by_keyboard_alone(screen):
     press("s")
     press("ArrowDown")
     press("s")
-    screen.says("2 pictures selected")
+    screen.says("2 images selected")
     index = screen.page.evaluate("document.activeElement.dataset.index")
     screen.find(f".chosen-preview[data-index='{index}']").wait_for()  # what a mouse sees on hovering
 
 
-def test_every_control_has_a_tooltip_and_every_picture_words(screen):
+def test_every_control_has_a_tooltip_and_every_image_words(screen):
     for name in TABS:
         screen.page.get_by_role("tab", name=name).click()
         screen.page.wait_for_timeout(500)

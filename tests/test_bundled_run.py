@@ -117,7 +117,7 @@ def test_the_character_is_exported_for_other_programs(explorer, tmp_path):
     assert "Exported Θ of node 0b" in explorer.status.text
     written = {path.relative_to(tmp_path / "taken").as_posix() for path in (tmp_path / "taken").rglob("*.*")}
     assert {"README.md", "loras/my_fox.safetensors", "embeddings/my_fox.safetensors", "comfyui_workflow.json"} < written
-    assert len([name for name in written if name.startswith("pictures/")]) == 4
+    assert len([name for name in written if name.startswith("images/")]) == 4
     explorer.show_node("0")
     assert form.folder.value == str(tmp_path / "taken")
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.traces import trace
 from peft.tuners.lora import Linear as LoraLinear
-from traces import trace
 
 from chosen_one_nb.character import Character, CharacterError
 from chosen_one_nb.steps.lora import NewRows, fresh_lora
@@ -114,7 +114,7 @@ def test_strength_zero_is_the_initial_word_and_one_what_was_learned(models: Any,
     torch.testing.assert_close(seen[0.5], (character.initial["clip_l"] + character.tokens["clip_l"]) / 2)
 
 
-def test_strength_changes_pictures_by_degrees(models: Any, character: Character) -> None:
+def test_strength_changes_images_by_degrees(models: Any, character: Character) -> None:
     base = draw(models.pipeline)
     far = []
     for strength in (0.1, 1.0):

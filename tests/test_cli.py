@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
+from helpers import fakes
 from PIL import Image
 
 from chosen_one_nb import cli
@@ -76,7 +76,7 @@ def test_a_sampling_preset_says_what_it_changes(folder: Path, models: Any, capsy
 def test_a_run_goes_to_its_end_and_says_so(folder: Path, capsys: pytest.CaptureFixture):
     assert begin(folder) == 0
     said = capsys.readouterr().out
-    assert "node 0 · generate: 9 pictures (" in said
+    assert "node 0 · generate: 9 images (" in said
     assert "node 0 · choose:" in said
     assert "limit: all 1 iterations (d_iter) are used up." in said
     assert said.rstrip().endswith(str(folder))
@@ -109,7 +109,7 @@ def test_the_same_command_goes_on_after_ctrl_c(folder: Path, capsys: pytest.Capt
     assert "the same command goes on from there" in capsys.readouterr().err
     monkeypatch.setattr(chosen_one_nb.steps.refine, "refine", real)
     assert begin(folder) == 0
-    assert "generate: 9 pictures" in capsys.readouterr().out
+    assert "generate: 9 images" in capsys.readouterr().out
     assert cli.main(["run", "--folder", str(folder)]) == 0
 
 
@@ -259,7 +259,7 @@ def test_progress_shows_bars_on_a_terminal_only(folder: Path, capsys: Any, monke
     assert "left" in said
 
 
-def test_show_writes_pictures_and_a_page(folder: Path, capsys: pytest.CaptureFixture, models: Any):
+def test_show_writes_images_and_a_page(folder: Path, capsys: pytest.CaptureFixture, models: Any):
     begin(folder)
     capsys.readouterr()
     assert cli.main(["show", str(folder)]) == 0

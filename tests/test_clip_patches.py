@@ -9,17 +9,17 @@ from chosen_one_nb.analysis.segmentation import find_figure
 from chosen_one_nb.models.features import Clip, FeatureExtractor
 
 
-def test_a_unit_vector_for_each_patch_in_the_space_of_the_texts(models, pictures):
-    found, grid = models.clip.patches(pictures[:3])
+def test_a_unit_vector_for_each_patch_in_the_space_of_the_texts(models, images):
+    found, grid = models.clip.patches(images[:3])
     assert grid == (4, 4)
     assert found.shape == (3, 16, models.clip.width) == (3, 16, models.clip.texts(["a fox"]).shape[1])
     assert np.allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-5)
 
 
-def test_patches_take_the_way_that_clip_takes_for_the_whole_picture(models, pictures):
-    """Where all tokens are the class token, patches say what the picture says."""
+def test_patches_take_the_way_that_clip_takes_for_the_whole_image(models, images):
+    """Where all tokens are the class token, patches say what the image says."""
     tower = models.clip.model.vision_model
-    whole = models.clip.images(pictures[:2])
+    whole = models.clip.images(images[:2])
     original = tower.encoder.forward
 
     def every_token_is_the_first(*args, **kwargs):
@@ -29,24 +29,24 @@ def test_patches_take_the_way_that_clip_takes_for_the_whole_picture(models, pict
 
     tower.encoder.forward = every_token_is_the_first
     try:
-        patches, _ = models.clip.patches(pictures[:2])
+        patches, _ = models.clip.patches(images[:2])
     finally:
         del tower.encoder.forward
     assert np.allclose(patches, whole[:, None], atol=1e-5)
 
 
-def test_no_pictures(models):
+def test_no_images(models):
     assert models.clip.patches([])[0].shape == (0, 16, models.clip.width)
 
 
-def test_heat_of_a_phrase(models, pictures):
-    patches, grid = models.clip.patches(pictures)
+def test_heat_of_a_phrase(models, images):
+    patches, grid = models.clip.patches(images)
     texts = models.clip.texts(["a red hat", "a blue hat", "snow"])
     assert phrase_heat(patches, texts, [0], [0, 1, 2], grid).shape == (8, 4, 4)
 
 
 @pytest.mark.parametrize(("patch", "grid"), [(14, (16, 16)), (32, (7, 7))])
-def test_full_size_clip(models, pictures, patch, grid):
+def test_full_size_clip(models, images, patch, grid):
     """ViT-L/14 and ViT-B/32 in every shape but the number of layers; random weights."""
     from transformers import CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -59,12 +59,12 @@ def test_full_size_clip(models, pictures, patch, grid):
     model = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=768))
     processor = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224})
     clip = Clip(model, processor, models.clip.tokenizer, "full")
-    found, shape = clip.patches(pictures[:2])
+    found, shape = clip.patches(images[:2])
     assert (found.shape, shape) == ((2, grid[0] * grid[1], 768), grid)
     assert phrase_heat(found, clip.texts(["a fox"]), [0], [0], shape).shape == (2, *grid)
 
 
-def test_full_size_dinov2(pictures):
+def test_full_size_dinov2(images):
     """DINOv2-large in every shape but the number of layers; random weights."""
     from transformers import Dinov2Config, Dinov2Model
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
@@ -73,7 +73,7 @@ def test_full_size_dinov2(pictures):
     model = Dinov2Model(Dinov2Config(hidden_size=1024, num_attention_heads=16, num_hidden_layers=1, image_size=518,
                                      patch_size=14))  # fmt: skip
     processor = BitImageProcessorPil(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224})
-    seen = FeatureExtractor(model, processor, "full")(pictures[:4], patches=True)
+    seen = FeatureExtractor(model, processor, "full")(images[:4], patches=True)
     assert (seen.patches.shape, seen.grid) == ((4, 256, 1024), (16, 16))
     assert find_figure(seen.patches, seen.grid).figure.shape == (4, 1024)
     assert cohesion_heat(seen.patches, [0, 1], seen.grid).shape == (2, 16, 16)

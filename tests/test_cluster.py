@@ -53,7 +53,7 @@ def test_the_minimum_is_strict() -> None:
 def test_nothing_large_enough_is_an_outcome_with_a_reason() -> None:
     found = cluster(LINE, RAW.replace(min_cluster_size=3), k=3)
     assert found.proposed is None
-    assert found.reason.startswith("No cluster holds more than 3 pictures; the largest holds 3.")
+    assert found.reason.startswith("No cluster holds more than 3 images; the largest holds 3.")
     assert found.order.tolist() == [2, 1, 0]
 
 
@@ -69,7 +69,7 @@ def test_k_is_n_over_the_target_size_and_at_least_one(n: int, size: int, k: int)
     assert cluster(points, RAW.replace(target_cluster_size=size)).k == k
 
 
-def test_never_more_clusters_than_distinct_pictures() -> None:
+def test_never_more_clusters_than_distinct_images() -> None:
     found = cluster(np.repeat(LINE[:2], 5, axis=0), RAW, k=4)
     assert found.sizes.tolist() == [5, 5]
 
@@ -135,7 +135,7 @@ def test_merged_by_hand() -> None:
     merged = clusters_from_labels(LINE, np.array([7, 7, 7, 7, 7, 7, 1]), RAW)
     assert merged.sizes.tolist() == [6, 1]
     assert merged.labels.tolist() == [0, 0, 0, 0, 0, 0, 1]
-    with pytest.raises(ValueError, match="labels: expected one for each of 7 pictures"):
+    with pytest.raises(ValueError, match="labels: expected one for each of 7 images"):
         clusters_from_labels(LINE, np.zeros(3), RAW)
 
 
@@ -154,7 +154,7 @@ def test_bad_features(features: np.ndarray, message: str) -> None:
 
 @pytest.mark.parametrize("k", [0, 8])
 def test_bad_k(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k: expected between 1 and the 7 pictures, got {k}"):
+    with pytest.raises(ValueError, match=f"k: expected between 1 and the 7 images, got {k}"):
         cluster(LINE, RAW, k=k)
 
 

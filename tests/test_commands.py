@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
 import torch
+from helpers import fakes
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.cli import main

@@ -1,4 +1,4 @@
-"""Compiled blocks: the same pictures, compiled once for all characters."""
+"""Compiled blocks: the same images, compiled once for all characters."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_swapping_characters_draws_the_same_and_compiles_nothing_anew(models: An
     assert all(np.abs(drawn[a] - drawn[b]).max() > 0.01 for a, b in [("none", "fox"), ("fox", "cat")])
 
 
-def test_training_runs_uncompiled_and_learns_the_same(models: Any, compiled: Any, quick: Any, pictures: Any) -> None:
+def test_training_runs_uncompiled_and_learns_the_same(models: Any, compiled: Any, quick: Any, images: Any) -> None:
     lent, counter = compiled
-    plain, ours = (refine(which, pictures[:2], quick, prompt="a red fox") for which in (models, lent))
+    plain, ours = (refine(which, images[:2], quick, prompt="a red fox") for which in (models, lent))
     assert all(torch.equal(plain.lora[key], ours.lora[key]) for key in plain.lora)
     assert counter.frame_count == 0
 

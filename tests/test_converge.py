@@ -17,9 +17,9 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import (
     check,
     health,
+    image_statistics,
     look,
     mean_pairwise_distance,
-    picture_statistics,
     thumbnails,
     verdict,
 )
@@ -98,7 +98,7 @@ def test_features_with_nan_are_told() -> None:
 def test_statistics_by_eye() -> None:
     black_white = Image.fromarray(np.array([[0, 255], [0, 255]], np.uint8)).convert("RGB")
     red, grey = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (128, 128, 128))
-    found = picture_statistics([black_white, red, grey])
+    found = image_statistics([black_white, red, grey])
     assert found["brightness"] == pytest.approx([0.5, 0.2126, 128 / 255])
     assert found["contrast"] == pytest.approx([0.5, 0, 0])
     assert found["saturation"] == pytest.approx([0, 1, 0])
@@ -143,7 +143,7 @@ def test_collapses_are_recognised_with_a_reason(spoil: Any, word: str) -> None:
     assert all(reason.endswith(".") for reason in found.reasons)
 
 
-def test_one_picture_again_and_again_is_a_collapse_of_variety() -> None:
+def test_one_image_again_and_again_is_a_collapse_of_variety() -> None:
     first = scenes(24, 0)
     found = at_health([first[3]] * 24, first)
     assert found.state == "collapsed"
@@ -156,8 +156,8 @@ def test_limits_are_settings() -> None:
 
 
 def test_fall_of_prompt_similarity() -> None:
-    pictures = scenes(12, 0)
-    first = dataclasses.replace(look(pictures, features(pictures)), prompt_similarity=np.linspace(0.25, 0.35, 12))
+    images = scenes(12, 0)
+    first = dataclasses.replace(look(images, features(images)), prompt_similarity=np.linspace(0.25, 0.35, 12))
     now = dataclasses.replace(first, prompt_similarity=np.full(12, 0.1))
     found = health(now, first, RAW)
     assert found.reasons == [
@@ -168,9 +168,9 @@ def test_fall_of_prompt_similarity() -> None:
 
 
 def test_look_asks_clip_for_likeness_to_the_prompt(models: Any) -> None:
-    pictures = scenes(3, 0)
-    seen = look(pictures, features(pictures), clip=models.clip, prompt="a fox").prompt_similarity
-    expected = models.clip.images(pictures) @ models.clip.texts(["a fox"])[0]
+    images = scenes(3, 0)
+    seen = look(images, features(images), clip=models.clip, prompt="a fox").prompt_similarity
+    expected = models.clip.images(images) @ models.clip.texts(["a fox"])[0]
     np.testing.assert_allclose(seen, expected)
 
 

@@ -16,12 +16,12 @@ WORDS = read_vocabulary({
     "garment": FOLLOWING | {"kind": "identity", "phrases": ["wearing a scarf", "without clothes"]},
     "things": {"kind": "incidental", "template": "a {noun} {}", "phrases": ["with a ball", "with a hat"]},
 })  # fmt: skip
-# One picture: snow for sure, standing rather; a sticker, in a scarf, with a ball.
-PICTURE = np.array([[0, 1, 0.6, 0.4, 1, 0, 1, 0, 1, 0]])
+# One image: snow for sure, standing rather; a sticker, in a scarf, with a ball.
+IMAGE = np.array([[0, 1, 0.6, 0.4, 1, 0, 1, 0, 1, 0]])
 
 
-def described(prompt, picture=PICTURE):
-    return descriptions(presence(picture, np.eye(10), WORDS, sharpness=10), WORDS, prompt)
+def described(prompt, image=IMAGE):
+    return descriptions(presence(image, np.eye(10), WORDS, logit_scale=10), WORDS, prompt)
 
 
 def test_scene_words_that_can_follow_a_caption_surest_first():
@@ -32,13 +32,13 @@ def test_what_the_prompt_says_is_not_said_again():
     assert described("a fox at the beach") == [["standing"]]
 
 
-def test_a_picture_that_shows_nothing_clearly_gets_no_words():
+def test_a_image_that_shows_nothing_clearly_gets_no_words():
     three = read_vocabulary({"place": FOLLOWING | {"phrases": ["at the beach", "in the snow", "in the city"]}})
-    found = presence(np.ones((1, 3)), np.eye(3), three, sharpness=10)
+    found = presence(np.ones((1, 3)), np.eye(3), three, logit_scale=10)
     assert descriptions(found, three, "a fox") == [[]]
 
 
-def test_a_run_describes_the_chosen_pictures(models, quick, tmp_path):
+def test_a_run_describes_the_chosen_images(models, quick, tmp_path):
     settings = quick.replace(n_images=6, describe_scene=True)
     with Run.start("a sticker of a fox", models, settings, tmp_path / "run") as run:
         run.next_iteration()
@@ -47,7 +47,7 @@ def test_a_run_describes_the_chosen_pictures(models, quick, tmp_path):
     assert all(caption.startswith("a sticker of a fox <v>") for caption in captions)
 
 
-def test_pictures_of_the_first_gallery_are_described_too(models, quick, tmp_path, monkeypatch):
+def test_images_of_the_first_gallery_are_described_too(models, quick, tmp_path, monkeypatch):
     from chosen_one_nb.steps import refine as step
 
     heard = {}

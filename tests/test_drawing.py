@@ -14,7 +14,7 @@ from test_character import made_for
 from chosen_one_nb import character
 from chosen_one_nb.models.batches import OutOfMemory
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, Calls, Drawing, draw
+from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, draw
 from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps import lora as adapters
 
@@ -29,7 +29,7 @@ def drawing(models: Any, quick: Any) -> Drawing:
 
 @pytest.fixture
 def counted(models: Any, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a prompt was encoded, Θ was put on, and how many pictures the UNet was asked for."""
+    """How often a prompt was encoded, Θ was put on, and how many images the UNet was asked for."""
     counts, pipeline = Counter(), models.pipeline
     encode, denoise = pipeline.text_encoder.forward, pipeline.unet.forward
 
@@ -39,7 +39,7 @@ def counted(models: Any, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     def worn(*args: Any, **more: Any) -> Any:
         counts["worn"] += 1
-        return adapters.wear_lora(*args, **more)
+        return adapters.apply_lora(*args, **more)
 
     def denoised(sample: torch.Tensor, *args: Any, **more: Any) -> Any:
         counts["denoised"] += len(sample)
@@ -47,7 +47,7 @@ def counted(models: Any, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(pipeline.text_encoder, "forward", encoded)
     monkeypatch.setattr(pipeline.unet, "forward", denoised)
-    monkeypatch.setattr(character, "wear_lora", worn)
+    monkeypatch.setattr(character, "apply_lora", worn)
     return counts
 
 
@@ -56,7 +56,7 @@ def album(folder: Path) -> Album:
 
 
 def drawn(drawing: Drawing, place: Album, models: Any, **calls: Any) -> dict[str, bytes]:
-    draw(drawing, place, lambda: models, models.fingerprint, Calls(**calls))
+    draw(drawing, place, lambda: models, models.fingerprint, Callbacks(**calls))
     return contents(place)
 
 
@@ -92,7 +92,7 @@ def test_what_a_cancelled_gallery_has_is_kept_and_the_rest_is_one_call(
     assert seen == list(range(N))
 
 
-def test_holes_in_a_gallery_are_drawn_together_with_the_same_pictures(
+def test_holes_in_a_gallery_are_drawn_together_with_the_same_images(
     drawing: Drawing, models: Any, counted: Counter[str], tmp_path: Path
 ) -> None:
     place = album(tmp_path / "a")
@@ -107,7 +107,7 @@ def test_holes_in_a_gallery_are_drawn_together_with_the_same_pictures(
 def test_out_of_memory_goes_on_from_the_last_finished_batch(
     drawing: Drawing, models: Any, counted: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Room for three pictures (with guidance six) at first, then for one, then for none."""
+    """Room for three images (with guidance six) at first, then for one, then for none."""
     place, unet, room = album(tmp_path / "a"), models.pipeline.unet, [6] * 2 + [2] * 6 + [0]
     forward = unet.forward
 

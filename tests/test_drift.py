@@ -10,7 +10,7 @@ ATTRIBUTES = tuple(Attribute(name, "g", "seen", False, (at,), (name,)) for at, n
 
 
 def gallery(*counts, n=20):
-    """n pictures of which the first `counts` have each attribute."""
+    """n images of which the first `counts` have each attribute."""
     return Presence(np.array([[i < count for count in counts] for i in range(n)], float), ATTRIBUTES, np.ones(3, bool))
 
 
@@ -42,7 +42,7 @@ def test_the_headline_is_what_rose_most_and_was_not_asked_for():
     assert table["rise"].tolist() == pytest.approx([0.9, 0.75, -0.05])
     assert table.certain.tolist() == [True, True, False]
     sentence = headline(table, ["identity", "incidental", "asked"])
-    assert sentence.startswith('"red hat" rose from 20% to 95% of the pictures (+')
+    assert sentence.startswith('"red hat" rose from 20% to 95% of the images (+')
     assert sentence.endswith("nobody asked for it.")
 
 

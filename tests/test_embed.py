@@ -16,33 +16,33 @@ from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.embed import embed
 
 
-def test_shapes_and_types(models: Any, quick: Any, pictures: list[Image.Image]) -> None:
-    found = embed(models, pictures, quick, patches=True)
+def test_shapes_and_types(models: Any, quick: Any, images: list[Image.Image]) -> None:
+    found = embed(models, images, quick, patches=True)
     assert (found.cls.shape, found.cls.dtype) == ((8, 16), np.float32)
     assert (found.patches.shape, found.patches.dtype) == ((8, 16, 16), np.float16)
     assert found.grid == (4, 4)
-    assert embed(models, pictures, quick).patches is None
+    assert embed(models, images, quick).patches is None
     assert models.extractor.width == 16
 
 
-def test_any_batch_size_gives_the_same_features(models: Any, quick: Any, pictures: list[Image.Image]) -> None:
-    whole, parts = (embed(models, pictures, quick.replace(batch_size=size)) for size in (8, 3))
+def test_any_batch_size_gives_the_same_features(models: Any, quick: Any, images: list[Image.Image]) -> None:
+    whole, parts = (embed(models, images, quick.replace(batch_size=size)) for size in (8, 3))
     np.testing.assert_allclose(parts.cls, whole.cls, atol=1e-5)
 
 
-def test_progress_per_batch_and_cancelled_between(models: Any, quick: Any, pictures: list[Image.Image]) -> None:
+def test_progress_per_batch_and_cancelled_between(models: Any, quick: Any, images: list[Image.Image]) -> None:
     told: list[dict[str, Any]] = []
-    embed(models, pictures, quick.replace(batch_size=3), on_progress=told.append)
+    embed(models, images, quick.replace(batch_size=3), on_progress=told.append)
     assert [(event["stage"], event["done"], event["total"]) for event in told] == [
         ("embed", 3, 8),
         ("embed", 6, 8),
         ("embed", 8, 8),
     ]
     with pytest.raises(Cancelled):
-        embed(models, pictures, quick, cancelled=lambda: True)
+        embed(models, images, quick, cancelled=lambda: True)
 
 
-def test_no_pictures(models: Any, quick: Any) -> None:
+def test_no_images(models: Any, quick: Any) -> None:
     assert embed(models, [], quick).cls.shape == (0, 16)
 
 
@@ -61,12 +61,12 @@ def test_pitfall_18_prepared_as_the_checkpoint_says(models: Any, model_folder: P
 
 
 def test_pitfall_19_patch_tokens_lie_row_by_row(models: Any) -> None:
-    """A picture black but for its top right corner: that patch's token stands out."""
+    """An image black but for its top right corner: that patch's token stands out."""
     image = Image.new("RGB", (28, 28))
     image.paste((255, 255, 255), (21, 0, 28, 7))
     extractor = FeatureExtractor(models.extractor.model, _as_it_is, "plain")
     plain, marked = (
-        extractor([picture], patches=True).patches[0].astype(float) for picture in (Image.new("RGB", (28, 28)), image)
+        extractor([each], patches=True).patches[0].astype(float) for each in (Image.new("RGB", (28, 28)), image)
     )
     assert int(np.linalg.norm(marked - plain, axis=1).argmax()) == 3
 
@@ -76,11 +76,11 @@ def _as_it_is(images: list[Image.Image], return_tensors: str) -> dict[str, torch
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P"])
-def test_pictures_of_other_modes(models: Any, pictures: list[Image.Image], mode: str) -> None:
-    assert np.isfinite(models.extractor([pictures[0].convert(mode)]).cls).all()
+def test_images_of_other_modes(models: Any, images: list[Image.Image], mode: str) -> None:
+    assert np.isfinite(models.extractor([images[0].convert(mode)]).cls).all()
 
 
-def test_dinov1(tmp_path: Path, pictures: list[Image.Image]) -> None:
+def test_dinov1(tmp_path: Path, images: list[Image.Image]) -> None:
     from transformers import ViTConfig, ViTModel
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -94,11 +94,11 @@ def test_dinov1(tmp_path: Path, pictures: list[Image.Image]) -> None:
     )
     ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    found = FeatureExtractor.load(tmp_path)(pictures, patches=True)
+    found = FeatureExtractor.load(tmp_path)(images, patches=True)
     assert (found.cls.shape, found.patches.shape, found.grid) == ((8, 16), (8, 16, 16), (4, 4))
 
 
-def test_dinov2_with_registers_leaves_them_out(tmp_path: Path, model_folder: Path, pictures: list[Image.Image]) -> None:
+def test_dinov2_with_registers_leaves_them_out(tmp_path: Path, model_folder: Path, images: list[Image.Image]) -> None:
     from transformers import AutoImageProcessor, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
     config = Dinov2WithRegistersConfig(
@@ -112,20 +112,18 @@ def test_dinov2_with_registers_leaves_them_out(tmp_path: Path, model_folder: Pat
     )
     Dinov2WithRegistersModel(config).save_pretrained(tmp_path)
     AutoImageProcessor.from_pretrained(model_folder / "dinov2", backend="pil").save_pretrained(tmp_path)
-    assert FeatureExtractor.load(tmp_path)(pictures, patches=True).patches.shape == (8, 16, 16)
+    assert FeatureExtractor.load(tmp_path)(images, patches=True).patches.shape == (8, 16, 16)
 
 
-def test_clip_as_extractor_is_its_projected_picture(
-    models: Any, model_folder: Path, pictures: list[Image.Image]
-) -> None:
-    found = FeatureExtractor.load(model_folder / "clip")(pictures, patches=True)
+def test_clip_as_extractor_is_its_projected_image(models: Any, model_folder: Path, images: list[Image.Image]) -> None:
+    found = FeatureExtractor.load(model_folder / "clip")(images, patches=True)
     assert found.grid == (4, 4)
     directions = found.cls / np.linalg.norm(found.cls, axis=1, keepdims=True)
-    np.testing.assert_allclose(directions, models.clip.images(pictures), atol=1e-5)
+    np.testing.assert_allclose(directions, models.clip.images(images), atol=1e-5)
 
 
-def test_clip_vectors_have_unit_length(models: Any, pictures: list[Image.Image]) -> None:
-    for vectors in (models.clip.images(pictures), models.clip.texts(["a fox", "a cat", "a " * 90])):
+def test_clip_vectors_have_unit_length(models: Any, images: list[Image.Image]) -> None:
+    for vectors in (models.clip.images(images), models.clip.texts(["a fox", "a cat", "a " * 90])):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert models.clip.images([]).shape == (0, 12)
 

@@ -57,7 +57,7 @@ def test_z_counts_standard_deviations_of_random_groups():
     assert 0.7 < np.std(z) < 1.3
 
 
-def test_identical_pictures_are_held_by_nothing():
+def test_identical_images_are_held_by_nothing():
     same = np.ones((N, 4), np.float32) / 2
     verdict = held_by(foreground(same, same), range(5))
     assert (verdict.figure_z, verdict.scene_z, verdict.answer) == (0, 0, "neither")
@@ -96,7 +96,7 @@ def test_what_the_figure_alone_still_shows_is_on_the_figure():
     assert shown_by(whole, figure, scene) == pytest.approx([0.9, -0.75, np.nan, np.nan], nan_ok=True)
 
 
-def test_few_pictures_tell_nothing():
+def test_few_images_tell_nothing():
     rng = np.random.default_rng(7)
     few = Foreground(np.zeros((5, 1, 1), bool), np.zeros((5, 1, 1)), 0.0, features(rng)[:5], features(rng)[:5], 0.9)
     assert np.isnan(on_figure(rng.random((5, 2)), few)).all()

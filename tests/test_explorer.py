@@ -7,9 +7,9 @@ import warnings
 
 import ipywidgets
 import numpy as np
-import painted
 import pandas as pd
 import pytest
+from helpers import painted
 from test_figures import fire
 
 from chosen_one_nb.run.run import ChoiceError, Run, RunError
@@ -132,7 +132,7 @@ def test_ask_me_each_time_stops_at_choose(new):
     assert new.node.id == "1"
 
 
-def test_pictures_and_loss_appear_while_work_goes_on(new, monkeypatch):
+def test_images_and_loss_appear_while_work_goes_on(new, monkeypatch):
     seen = []
     monkeypatch.setattr(painted, "pause", 0.01)
     new.gallery.view.observe(lambda change: seen.append(sum(len(s["ids"]) for s in change["new"])), "sections")
@@ -177,7 +177,7 @@ def test_the_loss_is_drawn_while_it_learns(explorer, monkeypatch):
     assert {1, 6, 12} <= set(seen)
 
 
-def test_a_cancelled_gallery_keeps_whole_pictures_and_goes_on(new, monkeypatch):
+def test_a_cancelled_gallery_keeps_whole_images_and_goes_on(new, monkeypatch):
     drawn = []
     monkeypatch.setattr(painted, "pause", 0.05)
     new.gallery.view.observe(lambda change: drawn.append(change) or (len(drawn) == 1 and new.cancel()), "sections")
@@ -221,11 +221,11 @@ def test_a_failed_stage_says_why_and_can_be_retried(explorer, monkeypatch):
     explorer.choose()
 
     def broken(*_, **__):
-        raise MemoryError("no room for 12 pictures")
+        raise MemoryError("no room for 12 images")
 
     with monkeypatch.context() as patch:
         patch.setattr("chosen_one_nb.steps.refine.refine", broken)
-        assert "no room for 12 pictures" in step(explorer)
+        assert "no room for 12 images" in step(explorer)
     assert explorer.status.kind == "error"
     assert "Traceback" in explorer.status.value
     assert explorer.stepper.next.description == "Retry: Refine"
@@ -235,12 +235,12 @@ def test_a_failed_stage_says_why_and_can_be_retried(explorer, monkeypatch):
 # --- the map -------------------------------------------------------------------------------------------------------
 
 
-def test_the_picture_shown_is_the_one_under_the_pointer(explorer):
+def test_the_image_shown_is_the_one_under_the_pointer(explorer):
     fire(explorer.map.figure.widget, "plotly_hover", [7])
     assert explorer.map.preview.index == explorer.gallery.view.hovered == 7
     cluster, far = explorer.node.clusters.labels[7], explorer.node.clusters.distances[7]
     facts = ["id 0/007", f"seed {explorer.node.seeds[7]}", f"cluster {cluster}", f"{far:.2f} from its centroid"]
-    assert explorer.map.preview.lines == ["Picture 7", *facts]
+    assert explorer.map.preview.lines == ["Image 7", *facts]
     assert explorer.run.table()["image_id"][7] == "0/007"
     assert explorer.map.preview.album == explorer.gallery.view.album
 
@@ -334,7 +334,7 @@ def test_gliding_moves_the_points_and_may_be_off(second, monkeypatch):
     np.testing.assert_allclose(figure.data[POINTS].x, second.map.layout_now().of("1")[:, 0])
 
 
-def test_pictures_on_the_points(explorer):
+def test_images_on_the_points(explorer):
     explorer.map.thumbs.value = True
     assert len(explorer.map.figure.widget.layout.images) > 0
     explorer.map.thumbs.value = False
@@ -420,7 +420,7 @@ def test_cards_are_most_cohesive_first_and_mark_the_proposal(explorer):
     assert {name: value for name, value, _ in cards[0]["facts"]}["picked"].endswith("%")
 
 
-def test_pictures_of_a_card_belong_to_its_cluster(explorer):
+def test_images_of_a_card_belong_to_its_cluster(explorer):
     for card in explorer.clusters.view.cards:
         shown = {card["medoid"], *card["typical"], *card["odd"]}
         assert shown <= set(explorer.node.clusters.members(card["cluster"]))
@@ -477,7 +477,7 @@ def test_a_lasso_of_too_few_is_allowed_with_a_warning(explorer):
     assert "⚠" in explorer.decide.words.value
 
 
-def test_leaving_every_picture_out_is_refused_and_nothing_changes(explorer):
+def test_leaving_every_image_out_is_refused_and_nothing_changes(explorer):
     explorer.choose(0)
     members = [int(i) for i in explorer.node.clusters.members(0)]
     with pytest.raises(ChoiceError):
@@ -510,7 +510,7 @@ def test_merge_ticked_clusters(explorer):
     assert len(explorer.clusters.view.cards) == len(before) - 1
 
 
-def test_recluster_keeps_the_pictures(explorer):
+def test_recluster_keeps_the_images(explorer):
     explorer.decide.k.value = 3
     explorer.decide.again.click()
     assert len(explorer.node.clusters.sizes) == 3
@@ -630,7 +630,7 @@ def test_strength_draws_eight_seeds_once(second):
     assert len(again.strength.view.sections[0]["ids"]) == 8
 
 
-def test_looking_closer_sends_the_full_picture(explorer):
+def test_looking_closer_sends_the_full_image(explorer):
     explorer.gallery.view.zoomed = 3
     assert explorer.gallery.view.large["index"] == 3
     assert len(explorer.gallery.view.large["data"]) > 500
@@ -676,9 +676,9 @@ def test_snapshots_at_every_stage(new):
     step(new)
     assert new.snapshot().size[0] > 600
     step(new, "iteration")
-    picture = new.snapshot()
-    assert picture.mode == "RGB"
-    assert np.asarray(picture).std() > 10
+    image = new.snapshot()
+    assert image.mode == "RGB"
+    assert np.asarray(image).std() > 10
 
 
 # --- the run, other screens, trouble ---------------------------------------------------------------------------------
@@ -760,7 +760,7 @@ def test_a_vanished_folder_is_said_in_a_sentence(explorer):
         lambda e: (e.next(), e.wait()),
         lambda e: (e.to_convergence(), e.wait()),
     ],
-    ids=["leave out", "re-cluster", "look closer", "pictures", "table", "report", "next", "to convergence"],
+    ids=["leave out", "re-cluster", "look closer", "images", "table", "report", "next", "to convergence"],
 )
 def test_whatever_is_pressed_says_that_the_folder_is_gone_and_makes_none(explorer, act):
     explorer.raise_errors = False
@@ -833,20 +833,20 @@ def test_a_page_that_missed_something_gets_it_again(explorer):
 
 
 def test_figures_say_what_they_show(second):
-    assert second.map.figure.widget.alt.startswith("Map of 24 pictures by PCA, 4 clusters")
+    assert second.map.figure.widget.alt.startswith("Map of 24 images by PCA, 4 clusters")
     assert "0: 0." in second.curves.distance.widget.alt
     assert "d_conv is" in second.curves.distance.widget.alt
     second.show_node("0")
     assert "over 12 refinement steps, from" in second.curves.loss.widget.alt
 
 
-def test_a_cluster_of_one_picture_reads_well(explorer):
-    explorer.recluster(len(explorer.node.seeds))  # as many clusters as pictures
+def test_a_cluster_of_one_image_reads_well(explorer):
+    explorer.recluster(len(explorer.node.seeds))  # as many clusters as images
     explorer.settle()
     facts = dict(fact[:2] for fact in explorer.clusters.view.cards[0]["facts"])
     assert facts["corrected"] == "–"
     assert not any("nan" in value for value in facts.values())
-    assert explorer.gallery.view.sections[0]["note"].startswith("1 picture, ")
+    assert explorer.gallery.view.sections[0]["note"].startswith("1 image, ")
 
 
 def test_what_is_typed_is_sent_once_before_a_button_hears_of_the_click(explorer):

@@ -17,9 +17,9 @@ PROMPT = "a sticker of a fox"
 
 def test_the_papers_preset_has_neither_and_both_are_explained():
     settings = Settings.preset("paper")
-    assert (settings.cluster_on, settings.scene_weight) == ("picture", 1.0)
+    assert (settings.cluster_on, settings.scene_weight) == ("image", 1.0)
     told = {row["name"]: row for row in settings_help()}
-    assert told["cluster_on"]["allowed"] == ("picture", "figure")
+    assert told["cluster_on"]["allowed"] == ("image", "figure")
     assert told["scene_weight"]["symbol"] == "M"
     assert all(told[name]["source"] for name in ("cluster_on", "scene_weight"))
 
@@ -61,22 +61,22 @@ def test_what_is_masked_out_does_not_count(models):
     assert figure.item() != pytest.approx(scene.item(), rel=1e-3)
 
 
-def test_a_masked_character_is_another_one_and_a_mask_of_everything_the_same(models, pictures, quick):
+def test_a_masked_character_is_another_one_and_a_mask_of_everything_the_same(models, images, quick):
     left = np.zeros((2, 32, 32), bool)
     left[:, :, :16] = True
     masked = quick.replace(scene_weight=0.0)
-    plain = refine(models, pictures[:2], quick, prompt=PROMPT)
-    every = refine(models, pictures[:2], masked, prompt=PROMPT, masks=np.ones_like(left))
-    half = refine(models, pictures[:2], masked, prompt=PROMPT, masks=left)
+    plain = refine(models, images[:2], quick, prompt=PROMPT)
+    every = refine(models, images[:2], masked, prompt=PROMPT, masks=np.ones_like(left))
+    half = refine(models, images[:2], masked, prompt=PROMPT, masks=left)
     name = next(name for name in plain.lora if "lora_B" in name)
     assert torch.equal(plain.lora[name], every.lora[name])
     assert not torch.allclose(plain.lora[name], half.lora[name])
 
 
 @pytest.mark.parametrize("masks", [None, np.ones((1, 4, 4), bool)])
-def test_a_masked_loss_needs_a_mask_for_each_picture(models, pictures, quick, masks):
-    with pytest.raises(SettingsError, match=r"in each of 2 pictures, got (no masks|1 masks)"):
-        refine(models, pictures[:2], quick.replace(scene_weight=0.5), prompt=PROMPT, masks=masks)
+def test_a_masked_loss_needs_a_mask_for_each_image(models, images, quick, masks):
+    with pytest.raises(SettingsError, match=r"in each of 2 images, got (no masks|1 masks)"):
+        refine(models, images[:2], quick.replace(scene_weight=0.5), prompt=PROMPT, masks=masks)
 
 
 @pytest.fixture
@@ -101,25 +101,25 @@ def test_a_branch_clusters_the_same_gallery_on_its_figures(run):
 
 
 def test_galleries_are_compared_by_figures_where_all_have_them(run):
-    pictures = compared([run.root])["0"]
+    images = compared([run.root])["0"]
     branch = run.branch("0", cluster_on="figure")
     while run.next_stage != "choose":
         run.step()
     assert np.allclose(compared([branch])["0"], branch.figure.figure)
-    assert np.array_equal(compared([run.root, branch])["0"], pictures), "not mixed with whole pictures"
+    assert np.array_equal(compared([run.root, branch])["0"], images), "not mixed with whole images"
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
 def test_the_map_says_and_shows_what_is_compared(run):
     layouts = Layouts(Later())
-    pictures = layouts.get([run.root], "pca")
+    images = layouts.get([run.root], "pca")
     branch = run.branch("0", cluster_on="figure")
     while run.next_stage != "choose":
         run.step()
     figures = layouts.get([branch], "pca")
-    assert ("figures alone" in figures.words, "figures alone" in pictures.words) == (True, False)
-    assert pictures.basis != figures.basis
-    assert not np.allclose(pictures.of("0"), figures.of("0"))
+    assert ("figures alone" in figures.words, "figures alone" in images.words) == (True, False)
+    assert images.basis != figures.basis
+    assert not np.allclose(images.of("0"), figures.of("0"))
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
@@ -166,5 +166,5 @@ def test_an_extractor_without_patches_says_so(run, models, monkeypatch):
     assert "gives no patch tokens" in Run.open(run.folder).root.figure.reason
     run.branch("0", cluster_on="figure")
     run.step()
-    with pytest.raises(RunError, match="Set it to 'picture'"):
+    with pytest.raises(RunError, match="Set it to 'image'"):
         run.step()

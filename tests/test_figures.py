@@ -29,7 +29,7 @@ def fire(figure, kind, indices, trace=POINTS):
 
 @pytest.fixture
 def found():
-    """Three groups in a plane: five, four and two pictures, the last too few to keep."""
+    """Three groups in a plane: five, four and two images, the last too few to keep."""
     centres = np.repeat([[0, 0], [5, 0], [0, 9]], [5, 4, 2], axis=0)
     features = centres + np.random.default_rng(0).normal(0, 0.2, (11, 2))
     return features, cluster(
@@ -41,7 +41,7 @@ def found():
 def map_figure(found):
     features, clusters = found
     figure = MapFigure()
-    figure.show(features, marks(clusters), [f"picture {i}" for i in range(11)])
+    figure.show(features, marks(clusters), [f"image {i}" for i in range(11)])
     return figure
 
 
@@ -64,7 +64,7 @@ def test_beyond_seven_clusters_colour_gives_way_to_sign():
     assert len({(sign.colour, sign.symbol) for sign in signs[:15]}) == 15
 
 
-def test_colours_agree_with_the_still_pictures(found):
+def test_colours_agree_with_the_still_images(found):
     _, clusters = found
     kept = [c for c in range(3) if clusters.kept[c]]
     assert [sign_of(clusters, c).colour for c in kept] == [charts.colour_of(c) for c in kept]
@@ -88,11 +88,11 @@ def test_unknown_colouring_and_cluster_are_refused(found):
 # --- the map -----------------------------------------------------------------------------------------------------
 
 
-def test_point_number_is_picture_number(map_figure, found):
+def test_point_number_is_image_number(map_figure, found):
     features, _ = found
     trace = map_figure.widget.data[POINTS]
     np.testing.assert_allclose(trace.x, features[:, 0])
-    assert trace.text[7] == "picture 7"
+    assert trace.text[7] == "image 7"
 
 
 def test_showing_again_keeps_the_figure_and_its_traces(map_figure, found):
@@ -133,7 +133,7 @@ def test_click_lasso_and_its_end_are_heard(map_figure):
     assert selected == [[2, 5, 9], []]
 
 
-def test_hovering_a_ring_or_a_number_is_not_hovering_a_picture(map_figure):
+def test_hovering_a_ring_or_a_number_is_not_hovering_a_image(map_figure):
     heard = []
     map_figure.on_hover(heard.append)
     fire(map_figure.widget, "plotly_hover", [0], trace=NUMBERS)

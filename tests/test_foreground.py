@@ -7,7 +7,7 @@ GRID = (8, 8)
 
 
 def toy_patches(n=12, seed=0, sign=1.0, noise=0.3):
-    """Pictures whose figure is a square of 16 patches at a place of its own; tokens of figure and scene differ."""
+    """Images whose figure is a square of 16 patches at a place of its own; tokens of figure and scene differ."""
     rng = np.random.default_rng(seed)
     direction = sign * rng.standard_normal(24)
     masks = np.zeros((n, *GRID), bool)
@@ -44,9 +44,9 @@ def test_a_threshold_of_zero_cuts_at_the_mean():
     assert (found.masks == masks).all()
 
 
-def test_every_picture_keeps_a_figure_and_a_scene():
+def test_every_image_keeps_a_figure_and_a_scene():
     patches, _ = toy_patches()
-    patches[0] = patches[1, 0]  # one picture is all of one patch
+    patches[0] = patches[1, 0]  # one image is all of one patch
     patches[1] = 0
     found = find_figure(patches, GRID)
     counts = found.masks.sum(axis=(1, 2))
@@ -55,11 +55,11 @@ def test_every_picture_keeps_a_figure_and_a_scene():
     assert np.isfinite(found.figure).all()
 
 
-@pytest.mark.parametrize(("where", "strength"), [("scene", 2), ("picture", 4)])
+@pytest.mark.parametrize(("where", "strength"), [("scene", 2), ("image", 4)])
 def test_tints_do_not_mislead(where, strength):
     patches, masks = toy_patches(n=40, noise=0.1)
-    tint = np.random.default_rng(5).standard_normal((40, 1, 24)) * strength  # each picture has one of its own
-    found = find_figure(patches + tint * (where == "picture" or ~masks.reshape(40, -1, 1)), GRID)
+    tint = np.random.default_rng(5).standard_normal((40, 1, 24)) * strength  # each image has one of its own
+    found = find_figure(patches + tint * (where == "image" or ~masks.reshape(40, -1, 1)), GRID)
     assert (found.masks == masks).mean() > 0.97
 
 
@@ -74,8 +74,8 @@ def test_a_figure_cut_off_by_the_rim_is_still_the_figure():
 def test_figure_and_scene_are_cut_out_and_seen_alone():
     patches, _ = toy_patches(n=3)
     found = find_figure(patches, GRID)
-    pictures = [np.full((32, 32, 3), 10 * at, np.uint8) for at in range(3)]
-    figures, scenes = cut_out(pictures, found)
+    images = [np.full((32, 32, 3), 10 * at, np.uint8) for at in range(3)]
+    figures, scenes = cut_out(images, found)
     large = found.at((32, 32))
     assert (figures[2][large[2]] == 20).all()
     assert (figures[2][~large[2]] == 128).all()
@@ -85,8 +85,8 @@ def test_figure_and_scene_are_cut_out_and_seen_alone():
     assert alone.figure == pytest.approx(np.array([[0, 1]] * 3)), "the grey around a figure does not count"
     assert alone.scene == pytest.approx(np.array([[1, 0]] * 3))
     assert (alone.masks == found.masks).all()
-    with pytest.raises(ValueError, match="expected 3 pictures, got 2"):
-        cut_out(pictures[:2], found)
+    with pytest.raises(ValueError, match="expected 3 images, got 2"):
+        cut_out(images[:2], found)
     with pytest.raises(ValueError, match=r"patch tokens of 3 scenes, shape \(3, 64, D\), got \(2, 64, 5\)"):
         found.seen_alone(np.ones((3, 64, 5)), np.ones((2, 64, 5)))
     with pytest.raises(ValueError, match=r"patch tokens of 3 figures, .* got None"):
@@ -110,9 +110,9 @@ def test_without_patches_it_says_so():
 @pytest.mark.parametrize(
     ("patches", "grid", "reason"),
     [
-        (np.ones((3, 16, 5)), (4, 4), "All patches of all pictures are the same"),
-        (np.ones((3, 4, 5)), (2, 2), "2 x 2 patches in a picture are too few"),
-        (np.ones((3, 4, 5)), (1, 4), "1 x 4 patches in a picture are too few"),
+        (np.ones((3, 16, 5)), (4, 4), "All patches of all images are the same"),
+        (np.ones((3, 4, 5)), (2, 2), "2 x 2 patches in an image are too few"),
+        (np.ones((3, 4, 5)), (1, 4), "1 x 4 patches in an image are too few"),
     ],
 )
 def test_what_cannot_be_split_is_not_available(patches, grid, reason):
@@ -161,14 +161,14 @@ def test_resizing_keeps_constants_means_and_corners():
     assert resize(maps, (2, 2)) == pytest.approx(maps)
 
 
-def test_where_pictures_are_unclear_the_others_say_where_figures_stand():
+def test_where_images_are_unclear_the_others_say_where_figures_stand():
     """Forty figures in one place, each hardly to be told from its scene: together they show where they stand."""
     rng = np.random.default_rng(1)
     mask = np.zeros(GRID, bool)
     mask[2:7, 2:6] = True
     direction = 0.5 * rng.standard_normal(24)
     tokens = np.where(mask.reshape(1, -1, 1), direction, -direction) + rng.standard_normal((40, 64, 24))
-    each = np.stack([find_figure(picture[None], GRID).masks[0] for picture in tokens])  # alone
+    each = np.stack([find_figure(image[None], GRID).masks[0] for image in tokens])  # alone
     together = find_figure(tokens, GRID)
     assert (together.masks == mask).mean() > (each == mask).mean() + 0.05
     assert (together.masks == mask).mean() > 0.85

@@ -50,7 +50,7 @@ def made_for(models: Any, settings: Any, *, vectors: int = 2) -> Character:
 
 @pytest.fixture(scope="module")
 def how() -> Any:
-    """Settings of every picture here."""
+    """Settings of every image here."""
     from chosen_one_nb.settings import Settings
 
     return Settings.preset("quick", sampling_steps=3, guidance_scale=2.5, guidance_rescale=0.3)
@@ -63,12 +63,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def exports(models: Any, sd_models: Any, how: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """By kind: models, character, gallery of one picture, and the folder exported to."""
+    """By kind: models, character, gallery of one image, and the folder exported to."""
     found = {}
     for kind, which in (("sdxl", models), ("sd", sd_models)):
         character = made_for(which, how)
         gallery = generate(which, character.prompt(), [SEED], how, character=character)
-        folder = character.export(tmp_path_factory.mktemp("exports") / kind, pictures=gallery, name=NAME)
+        folder = character.export(tmp_path_factory.mktemp("exports") / kind, images=gallery, name=NAME)
         found[kind] = (which, character, gallery, folder)
     return found
 
@@ -92,7 +92,7 @@ for job in json.load(sys.stdin):
     space = {}
     exec(job["code"], space)
     if job["latents"]:
-        np.save(job["latents"], space["picture"].numpy())
+        np.save(job["latents"], space["image"].numpy())
 assert not [name for name in sys.modules if name.startswith("chosen_one_nb")], "the kit was imported"
 """
 
@@ -104,7 +104,7 @@ def drawn_by_stock(exports: Any) -> None:
     for _, character, _, folder in exports.values():
         code = python_of(folder)
         latents = code.replace("\n).images[0]", "\n    output_type='latent',\n).images")
-        latents = latents.replace('picture.save("picture.png")', "")
+        latents = latents.replace('image.save("image.png")', "")
         assert latents.count("latent'") == 1
         save_file(kohya.tensors(character, sgm=False), folder / "underscored.safetensors")
         own = '"diffusers", weight_name="pytorch_lora_weights.safetensors"'
@@ -152,7 +152,7 @@ def test_the_lines_about_lora_and_end_are_needed(exports: Any, kind: str) -> Non
 @pytest.mark.usefixtures("drawn_by_stock")
 def test_the_readme_draws_the_same_pixels(exports: Any, kind: str, how: Any) -> None:
     models, _, gallery, folder = exports[kind]
-    theirs = np.asarray(Image.open(folder / "picture.png"), dtype=int)
+    theirs = np.asarray(Image.open(folder / "image.png"), dtype=int)
     assert np.abs(theirs - np.asarray(gallery.images[0], dtype=int)).max() <= 1
     base = generate(models, "a red fox on the beach", [SEED], how).images[0]
     assert np.abs(theirs - np.asarray(base, dtype=int)).max() > 20
@@ -351,11 +351,11 @@ def test_a_lora_of_some_layers_only(spell: Any, models: Any, exports: Any, tmp_p
     save_file(character.tokens, tmp_path / "rows.safetensors")
     got = Character.load(tmp_path, pipeline=models.pipeline)
     zeros = {key: weight if key in some else weight * 0 for key, weight in character.lora.items()}
-    pictures = []
+    images = []
     for which in (got, dataclasses.replace(character, lora=zeros, initial={})):
         with which.on(models.pipeline):
-            pictures.append(draw(models.pipeline, "a red fox <v>"))
-    assert np.array_equal(*pictures)
+            images.append(draw(models.pipeline, "a red fox <v>"))
+    assert np.array_equal(*images)
 
 
 def test_a_part_of_the_layers_keeps_its_places_in_kohya_names(full_size: Character) -> None:
@@ -487,8 +487,8 @@ def test_metadata(exports: Any, kind: str) -> None:
     assert (about["ss_network_dim"], about["ss_network_alpha"], about["ss_v2"]) == ("2", "1.0", "False")
     assert json.loads(about["ss_tag_frequency"]) == {"character": {"a red fox <v> on the beach": 5}}
     head, data = about["modelspec.thumbnail"].split(",")
-    picture = Image.open(io.BytesIO(base64.b64decode(data)))
-    assert (head, picture.format, picture.size) == ("data:image/jpeg;base64", "JPEG", gallery.images[0].size)
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert (head, image.format, image.size) == ("data:image/jpeg;base64", "JPEG", gallery.images[0].size)
     import hashlib
 
     content = file.read_bytes()
@@ -535,23 +535,23 @@ def test_the_workflow_is_whole(exports: Any, kind: str) -> None:
     assert (by_class["EmptyLatentImage"]["width"], by_class["RescaleCFG"]["multiplier"]) == (32, 0.3)
 
 
-def test_pictures_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_path: Path) -> None:
-    from chosen_one_nb.run.store import write_picture
+def test_images_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_path: Path) -> None:
+    from chosen_one_nb.run.store import write_image
 
     _, character, gallery, _ = exports["sdxl"]
     about = {"seed": "77", "prompt": "a <v>", "settings": how.replace(sampling_steps=9).to_json(), "strength": "0.5"}
-    write_picture(tmp_path / "000.png", gallery.images[0], about)
+    write_image(tmp_path / "000.png", gallery.images[0], about)
     folder = character.export(tmp_path / "out", ("diffusers",), [tmp_path / "000.png", gallery.images[0]])
     text = (folder / "README.md").read_text()
-    row = r"| ![Picture 1](pictures/1.png) | 77 | a \<v\> | dpm++ | 9 | 2.5, rescale 0.3 | 32 x 32 | 0.5 |"
+    row = r"| ![Image 1](images/1.png) | 77 | a \<v\> | dpm++ | 9 | 2.5, rescale 0.3 | 32 x 32 | 0.5 |"
     assert row in text
-    assert "| ![Picture 2](pictures/2.png) | not recorded |" in text
-    assert Image.open(folder / "pictures" / "1.png").text == about
-    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "diffusers", "pictures"]
-    assert "ComfyUI" not in text.split("## Pictures")[1]
+    assert "| ![Image 2](images/2.png) | not recorded |" in text
+    assert Image.open(folder / "images" / "1.png").text == about
+    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "diffusers", "images"]
+    assert "ComfyUI" not in text.split("## Images")[1]
     assert "cannot load it" in text
-    with pytest.raises(CharacterError, match="expected a picture"):
-        character.export(tmp_path / "out", pictures=[tmp_path / "none.png"])
+    with pytest.raises(CharacterError, match="expected an image"):
+        character.export(tmp_path / "out", images=[tmp_path / "none.png"])
 
 
 def test_bases_of_every_kind(full_size: Character) -> None:
@@ -580,8 +580,8 @@ NASTY = "a *fox* | <img src=x> ```\n# (big) [one] {or} \"two\" 'three' \\ `x` _<
 
 def test_user_text_is_shown_not_obeyed(full_size: Character) -> None:
     character = Character(full_size.lora, full_size.tokens, "<v>", NASTY, 1, 1.0, provenance={"prompt": NASTY})
-    picture = Drawn(Image.new("RGB", (8, 8)), 1, NASTY, {})
-    text = readme(character, NAME, ("diffusers", "kohya", "comfyui"), [picture])
+    image = Drawn(Image.new("RGB", (8, 8)), 1, NASTY, {})
+    text = readme(character, NAME, ("diffusers", "kohya", "comfyui"), [image])
     blocks = re.findall(r"^(`{3,})(\w*)\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
     code = next(body for _, language, body in blocks if language == "python")
     strings = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]

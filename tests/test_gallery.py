@@ -26,14 +26,14 @@ def node():
     return SimpleNamespace(gallery_of="0", images=images)
 
 
-def test_pictures_are_webp_of_the_asked_size():
+def test_images_are_webp_of_the_asked_size():
     data = webp(Image.new("RGBA", (400, 200), "red"), side=96)
     assert Image.open(io.BytesIO(data)).size == (96, 48)
     assert Image.open(io.BytesIO(data)).format == "WEBP"
     assert Image.open(io.BytesIO(webp(Image.new("L", (32, 32)), side=96))).size == (32, 32)
 
 
-def test_each_picture_travels_once(node):
+def test_each_image_travels_once(node):
     albums = Albums("test")
     albums.add("0", [(1, node.images[1])])
     first = albums.bytes_sent()
@@ -43,7 +43,7 @@ def test_each_picture_travels_once(node):
     assert albums.bytes_sent() == sent > first > 0
 
 
-def test_batches_hold_consecutive_pictures(node):
+def test_batches_hold_consecutive_images(node):
     albums = Albums("test")
     albums.add("0", [(i, node.images[i]) for i in (0, 1, 3, 4)])
     assert [(batch.start, len(batch.thumbs)) for batch in albums._batches] == [(0, 2), (3, 2)]
@@ -51,7 +51,7 @@ def test_batches_hold_consecutive_pictures(node):
     assert [(batch.start, len(batch.thumbs)) for batch in albums._batches][2:] == [(2, 1)]
 
 
-def test_closing_takes_the_pictures_off_the_page(node):
+def test_closing_takes_the_images_off_the_page(node):
     albums = Albums("test")
     albums.show_gallery(node)
     albums.close()
@@ -87,7 +87,7 @@ def test_what_is_selected_and_left_out_comes_as_messages():
         {"do": "toggle", "trait": "name", "index": 4},
     ):
         gallery._handle_custom_msg(content, [])
-    assert (gallery.selected, gallery.excluded, gallery.name) == ([1, 2], [], "Pictures")
+    assert (gallery.selected, gallery.excluded, gallery.name) == ([1, 2], [], "Images")
     gallery._handle_custom_msg({"do": "select", "ids": [5, 3, 3]}, [])
     assert gallery.selected == [3, 5]
 
@@ -141,4 +141,4 @@ def test_keyboard_help_and_code_agree():
     """Each key named in the module's docstring is handled in the script."""
     script = (HERE / "gallery.js").read_text("utf-8")
     assert all(f"{key}" in script for key in ("ArrowLeft", '" "', "s:", "f:", "Enter:", "z:", "Z:", "y:", "Escape:"))
-    assert "space leaves a picture out" in gallery_module.__doc__
+    assert "space leaves an image out" in gallery_module.__doc__

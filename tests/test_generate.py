@@ -1,4 +1,4 @@
-"""Step 1: the same seed is the same picture, whatever else is drawn with it."""
+"""Step 1: the same seed is the same image, whatever else is drawn with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEEDS = [11, 22, 33, 44]
 
 
 def far(a: Image.Image, b: Image.Image) -> int:
-    """Largest difference of two pictures, in grey levels."""
+    """Largest difference of two images, in grey levels."""
     return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
 
 
@@ -45,7 +45,7 @@ def test_iterations_runs_and_probes_have_seeds_of_their_own(quick: Any) -> None:
     assert len(set(together.tolist())) == len(together)
 
 
-def test_noise_is_that_of_a_stock_pipeline_with_a_generator_per_picture() -> None:
+def test_noise_is_that_of_a_stock_pipeline_with_a_generator_per_image() -> None:
     from diffusers.utils.torch_utils import randn_tensor
 
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
@@ -87,13 +87,13 @@ def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any) -> N
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_pitfall_15_and_16_any_batch_size_draws_the_same_pictures(models: Any, quick: Any, batch: int) -> None:
+def test_pitfall_15_and_16_any_batch_size_draws_the_same_images(models: Any, quick: Any, batch: int) -> None:
     whole = generate(models, "a fox", SEEDS, quick)
     parts = generate(models, "a fox", SEEDS, quick.replace(batch_size=batch))
     np.testing.assert_allclose(parts.latents, whole.latents, atol=1e-4)
 
 
-def test_pitfall_15_a_picture_comes_back_alone(models: Any, quick: Any) -> None:
+def test_pitfall_15_a_image_comes_back_alone(models: Any, quick: Any) -> None:
     whole, alone = generate(models, "a fox", SEEDS, quick), generate(models, "a fox", SEEDS[2:3], quick)
     assert far(whole.images[2], alone.images[0]) <= 1
 
@@ -122,7 +122,7 @@ def test_gallery_says_what_it_is(models: Any, quick: Any) -> None:
     assert (gallery.prompt, gallery.seeds.tolist()) == ("a fox", SEEDS)
 
 
-def test_progress_per_sampler_step_and_pictures_per_batch(models: Any, quick: Any) -> None:
+def test_progress_per_sampler_step_and_images_per_batch(models: Any, quick: Any) -> None:
     told, given = [], []
     settings = quick.replace(batch_size=2)
     whole = generate(
@@ -170,7 +170,7 @@ def test_other_errors_are_not_swallowed(models: Any, quick: Any, monkeypatch: py
         generate(models, "a fox", SEEDS, quick)
 
 
-def test_pitfall_17_pictures_are_decoded_in_small_chunks(
+def test_pitfall_17_images_are_decoded_in_small_chunks(
     models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, decode = [], models.pipeline.vae.decode

@@ -52,7 +52,7 @@ def test_share_with_interval():
 
 
 def test_extremes_say_what_health_says():
-    values = {"contrast": -3.0, "saturation": 1.0, "prompt": 0.5, "drift": 1.2, "variety": 0.5, "picture variety": 0.1}
+    values = {"contrast": -3.0, "saturation": 1.0, "prompt": 0.5, "drift": 1.2, "variety": 0.5, "image variety": 0.1}
     signs = [Sign(name, value, 0, False, 0, 0, "") for name, value in values.items()]
     assert extremes(Health("sound", [], signs)) == pytest.approx(
         {"statistic_limit": 3, "prompt_limit": 0.5, "drift_limit": 1.2, "variety_floor": 10})  # fmt: skip
@@ -79,16 +79,16 @@ def test_the_judge_by_hand():
     assert Judged(strange=0.8, lost=0.1, frozen=0.3).state == "unclear"
 
 
-def pictures(n: int) -> list[Image.Image]:
+def images(n: int) -> list[Image.Image]:
     return [Image.new("RGB", (8, 8), (i, 2 * i, 3 * i)) for i in range(n)]
 
 
 def test_a_sheet_is_read_back(tmp_path: Path):
-    page = sheet(pictures(8))
+    page = sheet(images(8))
     assert page.size == (48, 16)
     page.info["n"] = "8"
     assert [tile.getpixel((3, 3)) for tile in tiles(page)] == [(i, 2 * i, 3 * i) for i in range(8)]
-    assert overview({"a": pictures(8), "b": pictures(8)}).width == 4 * 56
+    assert overview({"a": images(8), "b": images(8)}).width == 4 * 56
 
 
 def test_a_gallery_is_made_once(models: Any, quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

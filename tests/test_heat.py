@@ -8,7 +8,7 @@ GRID = (2, 3)
 
 
 def gallery(n=8, seed=0):
-    """Random patches; patch 4 of the first four pictures is the same thing."""
+    """Random patches; patch 4 of the first four images is the same thing."""
     rng = np.random.default_rng(seed)
     patches = rng.standard_normal((n, 6, 12))
     patches[:4, 4] = rng.standard_normal(12)
@@ -36,7 +36,7 @@ def test_large_galleries_are_sampled_and_whole_galleries_have_no_outside():
 
 
 @pytest.mark.parametrize("members", [[], [2]])
-def test_one_picture_shares_nothing_with_itself(members):
+def test_one_image_shares_nothing_with_itself(members):
     assert isinstance(cohesion_heat(gallery(), members, GRID), NotAvailable)
 
 
@@ -66,7 +66,7 @@ def test_scaling_is_one_for_all_and_ignores_outliers():
 
 
 def figures(n=5, parts=3, side=6):
-    """Figures in the middle, of `parts` vertical stripes with a token each; the last picture lacks the last part."""
+    """Figures in the middle, of `parts` vertical stripes with a token each; the last image lacks the last part."""
     rng = np.random.default_rng(0)
     tokens = 5 * rng.standard_normal((parts, 16))
     masks = np.zeros((n, side, side), bool)

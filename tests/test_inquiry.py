@@ -22,7 +22,7 @@ WORDS = {"groups": {
 
 @pytest.fixture(scope="module")
 def waiting(models, tmp_path_factory):
-    """The folder of a run of six pictures that waits for a choice."""
+    """The folder of a run of six images that waits for a choice."""
     from chosen_one_nb.settings import Settings
 
     settings = Settings.preset(
@@ -51,7 +51,7 @@ def run(waiting, models, tmp_path):
 
 
 def toy(shares):
-    """Pictures of which the first have snow (or not), as a presence of one attribute."""
+    """Images of which the first have snow (or not), as a presence of one attribute."""
     attribute = read_vocabulary({"place": {"kind": "incidental", "phrases": ["snow"]}}).attributes
     return {
         name: Presence(np.array([[1.0]] * count + [[0.0]] * (40 - count)), attribute, np.ones(1, bool))
@@ -61,7 +61,7 @@ def toy(shares):
 
 def test_the_headline_names_what_rose_and_how_often_it_was_there():
     asked = Inquiry("a fox", toy({"base": 8, "iteration 1": 38}))
-    assert asked.headline.startswith('"snow" rose from 20% to 95% of the pictures')
+    assert asked.headline.startswith('"snow" rose from 20% to 95% of the images')
     assert asked.drift()["share"].tolist() == [0.2, 0.95]
     assert Inquiry("a fox in the snow", toy({"base": 8, "iteration 1": 38})).headline.startswith("Nothing")
     assert "from the second gallery on" in Inquiry("a fox", toy({"base": 8})).headline
@@ -144,7 +144,7 @@ def test_a_correction_is_kept_logged_and_taken_back(run):
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
-def test_persistence_draws_once_and_keeps_the_pictures(run, monkeypatch):
+def test_persistence_draws_once_and_keeps_the_images(run, monkeypatch):
     attributes = run.inquiry(figures=False).attributes
     with pytest.raises(RunError, match="no Θ to test yet"):
         run.persistence(attributes)
@@ -152,7 +152,7 @@ def test_persistence_draws_once_and_keeps_the_pictures(run, monkeypatch):
     run.step()
     made = run.persistence(attributes, seeds=2)
     assert made.table.asked_for.tolist() == ["on the beach", "in snow"]
-    assert [len(side) for side in made.pictures["in snow"]] == [2, 2]
+    assert [len(side) for side in made.images["in snow"]] == [2, 2]
     assert "a red hat" in made.skipped
     monkeypatch.setattr("chosen_one_nb.steps.generate.generate", lambda *_, **__: pytest.fail("drawn again"))
     again = run.persistence(attributes, seeds=2)
@@ -173,7 +173,7 @@ def test_the_opposite_of_a_medium_is_asked_for_as_a_medium(run):
     sticker = next(a for a in run.inquiry(figures=False).attributes if a.name == "a sticker")
     run.persistence([sticker], seeds=1)
     made = run.persistence([sticker], seeds=1)  # from disk, with what they were drawn from
-    ((base, character),) = made.pictures.values()
+    ((base, character),) = made.images.values()
     assert base[0].info["prompt"] == f"{PROMPT} as a photo"
     assert character[0].info["prompt"].endswith(" as a photo")
 

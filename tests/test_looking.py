@@ -28,26 +28,26 @@ def words(request):
     return load_vocabulary(request.config.rootpath / "data/attributes_menagerie.json")
 
 
-def alone(extractor, pictures, found):
-    figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(pictures, found))
+def alone(extractor, images, found):
+    figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(images, found))
     return found.seen_alone(extractor(figures, patches=True).patches, extractor(scenes, patches=True).patches)
 
 
 def look_at_everything(models, words):
-    """Every way to look, on sixteen pictures of noise."""
+    """Every way to look, on sixteen images of noise."""
     rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)) for _ in range(16)]
+    images = [Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)) for _ in range(16)]
     members = [0, 1, 2, 3, 4]
-    seen = models.extractor(pictures, patches=True)
-    found = presence(models.clip.images(pictures), models.clip.texts(words.texts(noun_of(PROMPT))), words)
+    seen = models.extractor(images, patches=True)
+    found = presence(models.clip.images(images), models.clip.texts(words.texts(noun_of(PROMPT))), words)
     figure = find_figure(seen.patches, seen.grid)
-    parted = alone(models.extractor, pictures, figure)
+    parted = alone(models.extractor, images, figure)
     table = contrast(found, members, permutations=50)
     assert len(table) == len(words.attributes)
     answers = classify(words.attributes, PROMPT, encode=models.clip.texts, on_figure=on_figure(found.values, parted))
     assert {"asked", "identity", "incidental"} >= set(answers.answer)
     assert held_by(parted, members).answer in ("figure", "scene", "neither")
-    patches, grid = models.clip.patches(pictures[:2])
+    patches, grid = models.clip.patches(images[:2])
     texts = models.clip.texts(words.texts())
     assert phrase_heat(patches, texts, [0], range(4), grid).shape == (2, *grid)
     assert cohesion_heat(seen.patches, members, seen.grid).shape == (5, *seen.grid)
@@ -96,22 +96,22 @@ def test_everything_runs_on_folders_of_full_size(full_size, words):
 
 
 def test_an_extractor_without_patches_leaves_the_rest(models, words):
-    pictures = [Image.new("RGB", (32, 32), (at * 15, 0, 0)) for at in range(16)]
+    images = [Image.new("RGB", (32, 32), (at * 15, 0, 0)) for at in range(16)]
     figure = find_figure(None, (0, 0))
     assert figure is NO_PATCHES
     assert held_by(figure, [0, 1]) is NO_PATCHES
-    found = presence(models.clip.images(pictures), models.clip.texts(words.texts()), words)
+    found = presence(models.clip.images(images), models.clip.texts(words.texts()), words)
     assert len(contrast(found, [0, 1, 2], permutations=20)) == len(words.attributes)
     assert classify(words.attributes, PROMPT, on_figure=on_figure(found.values, figure)).answer.notna().all()
 
 
-def test_a_gallery_of_one_picture_twenty_times(models, words):
-    pictures = [Image.new("RGB", (32, 32), (90, 40, 10))] * 20
-    seen = models.extractor(pictures, patches=True)
+def test_a_gallery_of_one_image_twenty_times(models, words):
+    images = [Image.new("RGB", (32, 32), (90, 40, 10))] * 20
+    seen = models.extractor(images, patches=True)
     figure = find_figure(seen.patches, seen.grid)
     assert not figure or figure.masks.any(axis=(1, 2)).all()
     assert not held_by(figure, [0, 1, 2]) or held_by(figure, [0, 1, 2]).answer == "neither"
-    clip = models.clip.images(pictures)
+    clip = models.clip.images(images)
     found = presence(clip, models.clip.texts(words.texts()), words)
     assert not contrast(found, [0, 1, 2], permutations=50).finding.any()
     assert explain(clip, models.clip.texts(words.texts()), words.texts(), [0, 1, 2]).empty
@@ -155,12 +155,12 @@ def groups(count):
 
 def test_the_figure_is_found_and_what_holds_a_group_together(eyes, world):
     extractor, _ = eyes
-    pictures, true = [render.image for render in world], np.stack([render.mask for render in world])
-    seen = extractor(pictures, patches=True)
+    images, true = [render.image for render in world], np.stack([render.mask for render in world])
+    seen = extractor(images, patches=True)
     found = find_figure(seen.patches, seen.grid)
     masks = found.at(true.shape[1:])
     assert np.mean((masks & true).sum(axis=(1, 2)) / (masks | true).sum(axis=(1, 2))) >= 0.6
-    parted = alone(extractor, pictures, found)
+    parted = alone(extractor, images, found)
     answers = [held_by(parted.rows(rows), range(SIZE)).answer for rows in groups(10)]
     assert sum(answer == ("scene" if at < 5 else "figure") for at, answer in enumerate(answers)) >= 9
 
@@ -169,12 +169,12 @@ def test_a_shared_place_is_found_and_called_incidental_unless_asked_for(eyes, wo
     _, clip = eyes
     texts = clip.texts(words.texts("fox"))
     images = clip.images([render.image for render in world])
-    sharpness = float(clip.model.logit_scale.exp())
+    logit_scale = float(clip.model.logit_scale.exp())
     right = 0
     for rows, place in zip(
         groups(5), ("in the snow", "at night", "at the beach", "in the forest", "underwater"), strict=True
     ):
-        table = contrast(presence(images[rows], texts, words, sharpness=sharpness), range(SIZE))
+        table = contrast(presence(images[rows], texts, words, logit_scale=logit_scale), range(SIZE))
         right += place in set(table[table.finding].attribute)
     assert right >= 4
     answers = classify(words.attributes, PROMPT).set_index(["group", "attribute"]).answer

@@ -77,7 +77,7 @@ def test_a_turned_mirrored_and_shifted_map_is_brought_back():
 
 
 @pytest.mark.parametrize("n", range(1, SMALLEST))
-def test_few_pictures_are_mapped_by_pca(n):
+def test_few_images_are_mapped_by_pca(n):
     made = joint_map({"0": gallery(1, n)})
     assert made.method == "pca"
     assert made.positions.shape == (n, 2)
@@ -92,7 +92,7 @@ def test_umap_takes_as_many_neighbours_as_there_are(n):
     assert np.isfinite(made.positions).all()
 
 
-def test_identical_pictures_lie_on_one_point():
+def test_identical_images_lie_on_one_point():
     made = joint_map({"0": np.full((9, 4), 0.3)})
     assert (made.positions == 0).all()
     assert "same features" in made.note
@@ -101,13 +101,13 @@ def test_identical_pictures_lie_on_one_point():
     assert np.isfinite(again.positions).all()
 
 
-def test_pictures_on_a_line_are_mapped():
+def test_images_on_a_line_are_mapped():
     line = np.outer(np.arange(12.0), np.ones(4))
     for method in ("pca", "umap"):
         assert np.isfinite(joint_map({"0": line}, method=method).positions).all()
 
 
-def test_copies_of_a_picture_do_no_harm():
+def test_copies_of_a_image_do_no_harm():
     assert np.isfinite(joint_map({"0": np.repeat(gallery(1, 4), 8, axis=0)}).positions).all()
 
 
@@ -135,7 +135,7 @@ def test_the_row_of_maps_is_turned_onto_the_first():
     ("galleries", "message"),
     [
         ({}, "all of one width"),
-        ({"0": np.ones((0, 4))}, "at least one picture"),
+        ({"0": np.ones((0, 4))}, "at least one image"),
         ({"0": np.ones((2, 4)), "1": np.ones((2, 5))}, "all of one width"),
         ({"0": np.array([[np.nan, 1.0]])}, "NaN or infinity"),
     ],

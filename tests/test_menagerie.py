@@ -253,7 +253,7 @@ def test_targets_name_every_attribute():
     ]
 
 
-def test_anchor_is_met_by_the_picture_made_small():
+def test_anchor_is_met_by_the_image_made_small():
     pixels = torch.rand(2, 3, 16, 16)
     small = torch.nn.functional.avg_pool2d(pixels, 4)
     latents = torch.cat([ANCHOR * small, torch.randn(2, 3, 4, 4)], dim=1)
@@ -279,7 +279,7 @@ def test_what_a_caption_says_is_read_as_classes():
     assert sum(classes) == 2, "everything else is left open"
 
 
-def test_of_each_group_of_things_to_say_a_picture_holds_one():
+def test_of_each_group_of_things_to_say_a_image_holds_one():
     rng = Random(0)
     truths = [world.sample(rng) for _ in range(20)]
     for truth, places in zip(truths, true_sayings(truths).tolist(), strict=True):
@@ -300,7 +300,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
         fit("line", torch.nn.Linear(3, 1), lambda step, progress: {}, minutes=0, work=tmp_path, rate=0.1)
 
 
-def test_crops_stay_inside_the_picture():
+def test_crops_stay_inside_the_image():
     pixels = torch.zeros(64, 3, 16, 16)
     pixels[:, 0] = 1.0
     cropped = crops(pixels, 8, 0.2, 0.6)
@@ -325,7 +325,7 @@ def test_other_surroundings_keep_the_middle():
     assert 16 < changed.sum() < 32, "about three quarters of them"
 
 
-def test_two_views_borrow_their_surroundings_from_different_pictures():
+def test_two_views_borrow_their_surroundings_from_different_images():
     pixels = torch.arange(32.0)[:, None, None, None].expand(-1, 3, 16, 16).contiguous()
     torch.manual_seed(0)
     corners = [other_surroundings(pixels)[:, 0, 0, 0].round() for _ in range(2)]
@@ -435,7 +435,7 @@ def test_the_shipped_pipeline_draws_in_the_stock_class():
     pipeline.set_progress_bar_config(disable=True)
     side = Recipe.load(SHIPPED / "recipe.json").image_size
     image = pipeline("a sticker of a fox", num_inference_steps=2, height=side, width=side).images[0]
-    assert np.asarray(image).std() > 1, "a picture, not one colour"
+    assert np.asarray(image).std() > 1, "an image, not one colour"
 
 
 def test_the_shipped_files_are_half_precision_and_small():

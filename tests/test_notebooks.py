@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 sys.path.insert(0, str(ROOT / "tools"))
 
-PICTURES = {"image/png", "image/jpeg", "image/webp"}
+IMAGES = {"image/png", "image/jpeg", "image/webp"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 SMALL = {  # what a lesson says, and the least that it runs with; all else as written
@@ -48,7 +48,7 @@ def test_notebook_reads_on_a_code_host(path):
     assert "widgets" not in notebook.metadata
     assert len(stored(path)) < 1_500_000
     assert not [output for output in outputs if output.output_type == "error" or WIDGET in output.get("data", {})]
-    assert any(PICTURES & set(output.get("data", {})) for output in outputs), "no static picture"
+    assert any(IMAGES & set(output.get("data", {})) for output in outputs), "no static image"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
@@ -64,7 +64,7 @@ def test_notebook_defines_nothing_and_says_what_it_needs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
-def test_linked_pictures_are_there_and_served(path):
+def test_linked_images_are_there_and_served(path):
     """JupyterLab serves nothing above its root, which would be the lesson's folder if `make lab` did not say."""
     sources = [cell.source for cell in nbformat.reads(stored(path), as_version=4).cells if cell.cell_type == "markdown"]
     linked = re.findall(r"!\[[^\]]*\]\(([^):]+)\)", "".join(sources))
@@ -72,7 +72,7 @@ def test_linked_pictures_are_there_and_served(path):
     assert not linked or "--ServerApp.root_dir=. " in (ROOT / "Makefile").read_text()
 
 
-def test_cleaning_takes_out_widgets_and_keeps_pictures():
+def test_cleaning_takes_out_widgets_and_keeps_images():
     import notebooks
 
     outputs = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_tokenizer
+from helpers.tiny_models import tiny_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -114,20 +114,20 @@ def write(folder: Path, config: dict[str, Any], asked: dict[str, Any]) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": asked}))
 
 
-def test_pictures_and_texts_as_openclip_sees_them(made: Any, pictures: list[Image.Image]) -> None:
+def test_images_and_texts_as_openclip_sees_them(made: Any, images: list[Image.Image]) -> None:
     model, folder = made
     clip = Clip.load(folder)
-    pixels = np.stack([np.asarray(picture, np.float32) / 255 for picture in pictures])
+    pixels = np.stack([np.asarray(image, np.float32) / 255 for image in images])
     pixels = torch.from_numpy((pixels - [0.5, 0.4, 0.3]) / [0.3, 0.25, 0.2]).float().permute(0, 3, 1, 2)
     texts = ["a fox", "a red cat in the snow", ""]
     ids = torch.tensor([clip.tokenizer(text, padding="max_length", max_length=32).input_ids for text in texts])
     with torch.no_grad():
         seen, read = model.visual(pixels).numpy(), model.read(ids).numpy()
-    np.testing.assert_allclose(clip.images(pictures), seen / np.linalg.norm(seen, axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(clip.images(images), seen / np.linalg.norm(seen, axis=1, keepdims=True), atol=1e-5)
     np.testing.assert_allclose(clip.texts(texts), read / np.linalg.norm(read, axis=1, keepdims=True), atol=1e-5)
-    assert clip.sharpness == pytest.approx(50)
+    assert clip.logit_scale == pytest.approx(50)
     extractor = FeatureExtractor.load(folder)
-    found = extractor(pictures, patches=True)
+    found = extractor(images, patches=True)
     np.testing.assert_allclose(found.cls, seen, atol=1e-4)
     assert (extractor.width, found.patches.shape, found.grid) == (JOINT, (8, 16, 16), (4, 4))
 

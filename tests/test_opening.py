@@ -5,7 +5,7 @@ import torch
 
 from chosen_one_nb.run.opening import check_prompt, manifest, reloaded
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps.lora import wear_tokens
+from chosen_one_nb.steps.lora import add_tokens
 from chosen_one_nb.steps.prompts import PromptError
 from chosen_one_nb.steps.prompts import check_prompt as check_text
 
@@ -21,7 +21,7 @@ def test_a_prompt_is_refused_at_the_start_if_its_caption_will_be_too_long(models
         check_prompt(models, fits + "fox", settings)
 
     rows = {"clip_l": torch.zeros(vectors, 16), "clip_g": torch.zeros(vectors, 24)}
-    with wear_tokens(models.pipeline, settings.token, rows):  # as when the token is learnt
+    with add_tokens(models.pipeline, settings.token, rows):  # as when the token is learnt
         check_text(models.pipeline, settings.caption(fits.strip()))
         with pytest.raises(PromptError, match=f"got {limit + 1}"):
             check_text(models.pipeline, settings.caption(fits + "fox"))

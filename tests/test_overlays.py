@@ -28,7 +28,7 @@ def shares(name, *values):
 
 def test_drift_is_told_in_words_and_markup_stays_text():
     chart = drift_chart(pd.DataFrame(shares("<b>snow</b>", 0.2, 0.9)))
-    assert chart.words == "Share of pictures by gallery: <b>snow</b>: 20%, 90%."
+    assert chart.words == "Share of images by gallery: <b>snow</b>: 20%, 90%."
     assert "<b>" not in svg(chart)
     assert drift_chart(pd.DataFrame(shares("x", np.nan, np.nan))).shapes == []
 

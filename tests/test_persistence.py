@@ -10,7 +10,7 @@ HAT, SNOW, ODD = read_vocabulary(
 
 
 def similarity(images, texts):
-    """A picture is the set of words that it shows."""
+    """An image is the set of words that it shows."""
     return np.array([[float(text in image) for text in texts] for image in images])
 
 
@@ -29,7 +29,7 @@ def test_what_theta_baked_in_shows_although_the_opposite_is_asked_for():
     assert table.persists.to_dict() == {"hat": True, "snow": False}
     assert 0 < table.low["hat"] < 0.875 < table.high["hat"] <= 1
     assert made.skipped == ("odd",)
-    assert [len(side) for side in made.pictures["bare head"]] == [8, 8]
+    assert [len(side) for side in made.images["bare head"]] == [8, 8]
 
 
 def test_what_the_base_model_does_too_is_no_fault_of_theta():
@@ -38,7 +38,7 @@ def test_what_the_base_model_does_too_is_no_fault_of_theta():
     assert not made.table.persists[0]
 
 
-def test_pictures_in_the_cache_are_not_drawn_again():
+def test_images_in_the_cache_are_not_drawn_again():
     drawn, cache = [], {}
 
     def draw(opposite):
@@ -74,7 +74,7 @@ def test_what_is_asked_of_the_generator_has_its_own_wording():
         cache=cache,
     )
     assert asked == ["with a bare head"]
-    assert set(made.pictures) == {"bare head"}  # by what the vocabulary calls it
+    assert set(made.images) == {"bare head"}  # by what the vocabulary calls it
     assert set(cache) == {("base", "with a bare head"), ("character", "with a bare head")}
 
 

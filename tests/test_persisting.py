@@ -1,4 +1,4 @@
-"""Whether flagged attributes persist: counts and intervals by hand, and a run whose pictures are words."""
+"""Whether flagged attributes persist: counts and intervals by hand, and a run whose images are words."""
 
 from types import SimpleNamespace
 
@@ -52,7 +52,7 @@ def test_no_prompts_have_no_interval():
     assert np.isnan(persisting.ratio_interval(attributes(0, 0, 0, 0, prompt="a"))).all()
 
 
-def test_what_no_chosen_picture_shows_is_not_compared_with():
+def test_what_no_chosen_image_shows_is_not_compared_with():
     nowhere = attributes(0, 0, 0, 90, prompt="a").assign(seen=False)
     rows = odds_rows(pd.concat([attributes(2, 1, 1, 2, prompt="a"), nowhere]), repeats=10)
     first, flattering, _ = values(rows, "odds ratio")
@@ -95,7 +95,7 @@ VOCABULARY = read_vocabulary({"groups": {
 
 
 class WordRun:
-    """A run whose pictures are dicts; Θ draws everything under water, whatever is asked for."""
+    """A run whose images are dicts; Θ draws everything under water, whatever is asked for."""
 
     prompt = "a fox"
     root = SimpleNamespace(

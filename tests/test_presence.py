@@ -14,7 +14,7 @@ MANY = read_vocabulary({"things": ["hat", "tie", "ball", *(f"thing {i}" for i in
 
 def test_one_of_a_group_is_a_softmax_and_synonyms_add_up():
     images = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]])
-    found = presence(images, TEXTS, PLACES, sharpness=20)
+    found = presence(images, TEXTS, PLACES, logit_scale=20)
     assert found.values.shape == (3, 2)
     assert found.values == pytest.approx(np.array([[1, 0], [0, 1], [0, 1]]), abs=1e-4)
     assert found.values.sum(axis=1) == pytest.approx(1)
@@ -23,7 +23,7 @@ def test_one_of_a_group_is_a_softmax_and_synonyms_add_up():
 
 def test_things_that_may_occur_together_are_split_each_by_itself():
     rng = np.random.default_rng(0)
-    truth = rng.random((60, 23)) < [0.3, 0.5, *[0.0] * 21]  # hat and tie may be on one picture, the rest on none
+    truth = rng.random((60, 23)) < [0.3, 0.5, *[0.0] * 21]  # hat and tie may be on one image, the rest on none
     images = truth + 0.1 * rng.standard_normal(truth.shape) + 0.5
     found = presence(images, np.eye(23), MANY)
     assert (found.has_it[:, :2] == truth[:, :2]).all()
@@ -38,7 +38,7 @@ def test_a_group_of_one_phrase_is_split_too():
     assert presence(images, np.eye(2)[:1], single).has_it[:, 0].tolist() == [False, True] * 20
 
 
-def test_identical_pictures_and_no_pictures_give_no_split():
+def test_identical_images_and_no_images_give_no_split():
     found = presence(np.ones((5, 4)), TEXTS, THINGS)
     assert not found.told_apart.any()
     assert (found.values == 0).all()
@@ -62,7 +62,7 @@ def test_columns_are_found_by_name():
         found.column("green")
 
 
-def test_rows_are_some_of_the_pictures():
+def test_rows_are_some_of_the_images():
     found = presence(np.eye(4), TEXTS, PLACES)
     assert (found.rows(slice(1, 3)).values == found.values[1:3]).all()
 
@@ -85,7 +85,7 @@ def test_groups_are_numbers_or_masks():
     assert group_mask([0, 2], 3).tolist() == [True, False, True]
     assert group_mask(np.array([True, False]), 2).tolist() == [True, False]
     assert group_mask([], 2).tolist() == [False, False]
-    with pytest.raises(ValueError, match="pictures 0 to 2, got 1 to 3"):
+    with pytest.raises(ValueError, match="images 0 to 2, got 1 to 3"):
         group_mask([1, 3], 3)
-    with pytest.raises(ValueError, match="mask of 3 pictures"):
+    with pytest.raises(ValueError, match="mask of 3 images"):
         group_mask(np.array([True]), 3)

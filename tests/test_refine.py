@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.traces import half, trace
 from PIL import Image
-from traces import half, trace
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import Cancelled
 from chosen_one_nb.steps.generate import Gallery, generate
 from chosen_one_nb.steps.latents import decode, encode
-from chosen_one_nb.steps.lora import NewRows, fresh_lora, read_lora, wear_lora, wear_tokens
+from chosen_one_nb.steps.lora import NewRows, add_tokens, apply_lora, fresh_lora, read_lora
 from chosen_one_nb.steps.loss import Samples, denoising_loss, endless, snr_weights, square, target
 from chosen_one_nb.steps.prompts import PromptError, condition
 from chosen_one_nb.steps.refine import RefineError, _captions, _each, refine
@@ -68,7 +68,7 @@ def test_the_pipeline_is_left_bit_identical(models: Any, gallery: Gallery, quick
 
 
 def test_it_learns(models: Any, gallery: Gallery) -> None:
-    """On two pictures, the loss at fixed noise falls."""
+    """On two images, the loss at fixed noise falls."""
     settings = Settings.preset(
         "quick", refine_steps=25, refine_batch_size=4, lora_learning_rate=2e-2, token_learning_rate=2e-2
     )
@@ -105,8 +105,8 @@ def test_noise_floor_leaves_the_quiet_levels_out(models: Any, floor: float, quie
     assert max(seen) > 990
 
 
-def test_a_refinement_keeps_to_the_noise_floor(models: Any, quick: Any, pictures: list[Image.Image]) -> None:
-    everywhere, noisy = (refine(models, pictures, quick.replace(noise_floor=f), prompt=PROMPT) for f in (0.0, 0.4))
+def test_a_refinement_keeps_to_the_noise_floor(models: Any, quick: Any, images: list[Image.Image]) -> None:
+    everywhere, noisy = (refine(models, images, quick.replace(noise_floor=f), prompt=PROMPT) for f in (0.0, 0.4))
     assert not same(everywhere.lora, noisy.lora)
 
 
@@ -119,30 +119,30 @@ def test_the_same_seed_is_the_same_character(models: Any, gallery: Gallery, quic
 
 
 def test_warm_start_goes_on_from_the_last_character(
-    models: Any, refined: Character, quick: Any, pictures: list[Image.Image]
+    models: Any, refined: Character, quick: Any, images: list[Image.Image]
 ) -> None:
     still = quick.replace(lora_learning_rate=0.0, token_learning_rate=0.0)
-    again = refine(models, pictures, still, prompt=PROMPT, character=refined)
+    again = refine(models, images, still, prompt=PROMPT, character=refined)
     assert same(again.lora, refined.lora)
     assert same(again.tokens, refined.tokens)
     assert same(again.initial, refined.initial)
 
 
-def test_reinit_begins_anew(models: Any, refined: Character, quick: Any, pictures: list[Image.Image]) -> None:
+def test_reinit_begins_anew(models: Any, refined: Character, quick: Any, images: list[Image.Image]) -> None:
     anew = quick.replace(carry_over="reinit")
-    fresh = refine(models, pictures, anew, prompt=PROMPT)
-    assert same(refine(models, pictures, anew, prompt=PROMPT, character=refined).lora, fresh.lora)
+    fresh = refine(models, images, anew, prompt=PROMPT)
+    assert same(refine(models, images, anew, prompt=PROMPT, character=refined).lora, fresh.lora)
 
 
-def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any, pictures: list[Image.Image]) -> None:
+def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any, images: list[Image.Image]) -> None:
     before = trace(sd_models.pipeline)
-    character = refine(sd_models, pictures, quick, prompt=PROMPT)
+    character = refine(sd_models, images, quick, prompt=PROMPT)
     assert list(character.tokens) == ["clip_l"]
     assert trace(sd_models.pipeline) == before
 
 
-def test_several_rows(models: Any, quick: Any, pictures: list[Image.Image]) -> None:
-    character = refine(models, pictures, quick.replace(token_vectors=2), prompt=PROMPT)
+def test_several_rows(models: Any, quick: Any, images: list[Image.Image]) -> None:
+    character = refine(models, images, quick.replace(token_vectors=2), prompt=PROMPT)
     assert character.tokens["clip_g"].shape == (2, 24)
     assert not torch.equal(character.tokens["clip_g"][0], character.tokens["clip_g"][1])
 
@@ -222,10 +222,10 @@ def test_a_warm_start_keeps_rank_and_token(models: Any, gallery: Gallery, refine
         refine(models, gallery.images, quick.replace(lora_rank=3), prompt=PROMPT, character=refined)
 
 
-def test_no_pictures_or_too_few_latents(models: Any, gallery: Gallery, quick: Any) -> None:
+def test_no_images_or_too_few_latents(models: Any, gallery: Gallery, quick: Any) -> None:
     with pytest.raises(ValueError, match="images: expected at least one"):
         refine(models, [], quick, prompt=PROMPT)
-    with pytest.raises(ValueError, match="latents: expected one for each of 6 pictures, got 2"):
+    with pytest.raises(ValueError, match="latents: expected one for each of 6 images, got 2"):
         refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents[:2])
 
 
@@ -276,8 +276,8 @@ def test_switches_change_what_is_learned(
     assert not same(plain.tokens, other.tokens)
 
 
-def test_prior_pictures_go_without_the_token(models: Any, gallery: Gallery, quick: Any) -> None:
-    """Where every picture is of the prior, the token learns nothing, and only the prior's captions matter."""
+def test_prior_images_go_without_the_token(models: Any, gallery: Gallery, quick: Any) -> None:
+    """Where every image is of the prior, the token learns nothing, and only the prior's captions matter."""
     told = {"prior": (gallery.images, gallery.latents), "latents": gallery.latents, "prompt": PROMPT}
     alone = quick.replace(prior_share=1 - 1e-9)
     plain, unheard, snow = (
@@ -311,7 +311,7 @@ def test_each_caption_of_a_batch_is_encoded_once_and_in_its_place(models: Any) -
         torch.testing.assert_close(together.pooled[row], alone.pooled[0])
 
 
-def test_descriptions_go_into_the_captions_of_their_pictures(models: Any, gallery: Gallery, quick: Any) -> None:
+def test_descriptions_go_into_the_captions_of_their_images(models: Any, gallery: Gallery, quick: Any) -> None:
     words = [["snow"], ["snow"], [], [], [], []]
     plain, empty, told = (
         refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents, descriptions=given)
@@ -336,11 +336,11 @@ def test_gradient_checkpointing_changes_nothing_but_memory(models: Any, gallery:
 @pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize("kind", ["models", "sd_models"])
 def test_a_batch_that_does_not_fit_goes_in_parts_to_the_same_end(
-    where: str, kind: str, quick: Any, pictures: list[Image.Image], request: Any, monkeypatch: pytest.MonkeyPatch
+    where: str, kind: str, quick: Any, images: list[Image.Image], request: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models, settings = request.getfixturevalue(kind), quick.replace(refine_batch_size=5, snr_gamma=5.0)
     whole, parts, sizes = [], [], []
-    plain = refine(models, pictures, settings, prompt=PROMPT, on_step=whole.append)
+    plain = refine(models, images, settings, prompt=PROMPT, on_step=whole.append)
     unet = models.pipeline.unet
     inner = unet.forward
 
@@ -356,7 +356,7 @@ def test_a_batch_that_does_not_fit_goes_in_parts_to_the_same_end(
         return inner(noisy, *args, **more)
 
     monkeypatch.setattr(unet, "forward", forward)
-    slow = refine(models, pictures, settings, prompt=PROMPT, on_step=parts.append)
+    slow = refine(models, images, settings, prompt=PROMPT, on_step=parts.append)
     assert sizes[:4] == [5, 2, 2, 1]
     assert max(sizes[1:]) == 2
     assert [event["loss"] for event in parts] == pytest.approx([event["loss"] for event in whole], rel=1e-4)
@@ -364,7 +364,7 @@ def test_a_batch_that_does_not_fit_goes_in_parts_to_the_same_end(
         torch.testing.assert_close(slow.lora[name], weight, atol=2e-5, rtol=1e-3)
 
 
-def test_every_picture_comes_before_any_comes_again() -> None:
+def test_every_image_comes_before_any_comes_again() -> None:
     order = endless(5, torch.Generator().manual_seed(0))
     assert sorted(next(order) for _ in range(5)) == list(range(5))
 
@@ -377,7 +377,7 @@ def test_pitfall_2_only_the_new_rows_change(models: Any) -> None:
     rows = {key: torch.nn.Parameter(row) for key, row in initial_rows(pipeline, Settings(), PROMPT).items()}
     tables = {name: getattr(pipeline, name).get_input_embeddings() for name in ("text_encoder", "text_encoder_2")}
     before = {name: table.weight.clone() for name, table in tables.items()}
-    with wear_tokens(pipeline, "<v>", rows):
+    with add_tokens(pipeline, "<v>", rows):
         found = condition(pipeline, "a fox <v>")[0]
         (found.embeds.square().sum() + found.pooled.square().sum()).backward()
     assert all(row.grad is not None and row.grad.any() for row in rows.values())
@@ -428,11 +428,11 @@ def test_pitfall_5_and_7_half_precision_base_float32_trainables(
 def test_pitfall_7_trainables_are_exact_in_float32_over_any_base(models: Any, dtype: torch.dtype) -> None:
     unet = half(models, dtype).pipeline.unet
     weights = fresh_lora(unet, 2, torch.Generator().manual_seed(0))
-    with wear_lora(unet, weights, rank=2, alpha=2, dtype=torch.float32) as parameters:
+    with apply_lora(unet, weights, rank=2, alpha=2, dtype=torch.float32) as parameters:
         assert {(p.dtype, p.requires_grad) for p in parameters} == {(torch.float32, True)}
         assert len(parameters) == len(weights)
         assert same(read_lora(unet), weights)
-    with wear_lora(unet, weights, rank=2, alpha=2) as parameters:
+    with apply_lora(unet, weights, rank=2, alpha=2) as parameters:
         assert {p.dtype for p in parameters} == {dtype}
 
 
@@ -447,7 +447,7 @@ def test_pitfall_6_nothing_casts_the_unet(
     refine(models, gallery.images, quick, prompt=PROMPT)
 
 
-def test_pitfall_9_each_latent_keeps_its_picture_and_crop(models: Any) -> None:
+def test_pitfall_9_each_latent_keeps_its_image_and_crop(models: Any) -> None:
     sizes = [(32, 32), (64, 32), (32, 48), (40, 40)]
     images = [Image.new("RGB", size, (60 * i, 0, 0)) for i, size in enumerate(sizes)]
     samples = Samples.of(models.pipeline, images, None, None)
@@ -465,8 +465,8 @@ def test_pitfall_9_each_latent_keeps_its_picture_and_crop(models: Any) -> None:
     ]
 
 
-def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, pictures: list[Image.Image]) -> None:
-    samples = Samples.of(models.pipeline, pictures[:1], None, None)
+def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, images: list[Image.Image]) -> None:
+    samples = Samples.of(models.pipeline, images[:1], None, None)
     g = torch.Generator().manual_seed(0)
     first, second = samples.draw([0], g)[0], samples.draw([0], g)[0]
     assert samples.spread.min() > 0
@@ -474,15 +474,15 @@ def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, pictures
     assert ((first - samples.mean).abs() < 6 * samples.spread).all()
 
 
-def test_pitfall_8_coding_in_float32(models: Any, pictures: list[Image.Image]) -> None:
+def test_pitfall_8_coding_in_float32(models: Any, images: list[Image.Image]) -> None:
     lent = half(models, torch.float16)
-    mean, _ = encode(lent.pipeline, pictures[:1], 32)
+    mean, _ = encode(lent.pipeline, images[:1], 32)
     assert mean.dtype == torch.float32
     assert lent.pipeline.vae.dtype == torch.float16
-    torch.testing.assert_close(mean, encode(models.pipeline, pictures[:1], 32)[0], atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(mean, encode(models.pipeline, images[:1], 32)[0], atol=2e-2, rtol=2e-2)
 
 
-def test_latents_from_pictures_and_from_the_gallery_are_scaled_alike(models: Any) -> None:
+def test_latents_from_images_and_from_the_gallery_are_scaled_alike(models: Any) -> None:
     """A VAE with given mean and spread of its code, as some models have: decode undoes encode's scaling."""
     pipeline = models.pipeline
     latents = torch.randn(2, 4, 8, 8)

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fakes
 import numpy as np
 import pytest
+from helpers import fakes
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.run import CONTEXTS, STAGES, ChoiceError, ModelsDiffer, Run, RunError
@@ -182,7 +182,7 @@ def test_a_collapse_is_told_with_the_last_sound_character(run: Run, monkeypatch:
     run.next_iteration()
     run.next_iteration()
     advance(run, "embed")
-    broken = converge.Health("collapsed", ["The pictures' contrast rose."], [])
+    broken = converge.Health("collapsed", ["The images' contrast rose."], [])
     monkeypatch.setattr(converge, "health", lambda *_: broken)
     run.step()
     outcome = run.outcome
@@ -219,15 +219,15 @@ def test_going_on_past_the_stop_rule(run: Run):
     assert run.outcome.state == "limit"
 
 
-def test_progress_pictures_and_losses_are_told(run: Run):
-    events, pictures, losses = [], {}, []
-    calls = {"on_progress": events.append, "on_images": lambda found: pictures.update(found), "on_step": losses.append}
+def test_progress_images_and_losses_are_told(run: Run):
+    events, images, losses = [], {}, []
+    calls = {"on_progress": events.append, "on_images": lambda found: images.update(found), "on_step": losses.append}
     run.next_iteration(**calls)
     drawn = [event["done"] for event in events if event["stage"] == "generate"]
     assert drawn == sorted(drawn)
     assert (drawn[-1], events[0]["total"], events[0]["unit"]) == (9, 9, "images")
-    assert sorted(pictures) == list(range(9))
-    assert pictures[7].tobytes() == run.root.image(7).tobytes()
+    assert sorted(images) == list(range(9))
+    assert images[7].tobytes() == run.root.image(7).tobytes()
     assert [event["step"] for event in losses] == [1, 2]
     assert {event["stage"] for event in events} == {"generate", "embed", "refine"}
 
@@ -378,7 +378,7 @@ def test_cancelling_keeps_the_last_good_state(run: Run, undisturbed: dict[str, A
     assert shown(run) == undisturbed
 
 
-def test_pictures_that_are_there_are_not_drawn_again(run: Run, models: Any):
+def test_images_that_are_there_are_not_drawn_again(run: Run, models: Any):
     calls = 0
 
     def cancelled() -> bool:
@@ -396,7 +396,7 @@ def test_pictures_that_are_there_are_not_drawn_again(run: Run, models: Any):
     assert len(seen) == 9
 
 
-def test_pictures_of_another_recipe_are_drawn_again(run: Run, models: Any, tmp_path: Path):
+def test_images_of_another_recipe_are_drawn_again(run: Run, models: Any, tmp_path: Path):
     run.step()
     with Run.start(PROMPT, models, settings(sampling_steps=9), tmp_path / "other") as other:
         shutil.copytree(run.folder / "nodes/0/gallery", other.folder / "nodes/0/gallery")
@@ -884,10 +884,10 @@ def test_files_are_flat_and_readable_without_the_package(run: Run):
     run.next_iteration()
     node = run.folder / "nodes/0"
     assert np.load(node / "features.npy", allow_pickle=False).shape == (9, 6)
-    picture = Image.open(node / "gallery/002.png")
-    assert picture.info["seed"] == str(run.root.seeds[2])
-    assert picture.info["prompt"] == PROMPT
-    assert json.loads(picture.info["settings"])["n_images"] == 9
+    image = Image.open(node / "gallery/002.png")
+    assert image.info["seed"] == str(run.root.seeds[2])
+    assert image.info["prompt"] == PROMPT
+    assert json.loads(image.info["settings"])["n_images"] == 9
     manifest = json.loads((run.folder / "run.json").read_text())
     assert manifest["prompt"] == PROMPT
     assert manifest["versions"]["torch"]
@@ -1143,7 +1143,7 @@ def test_the_probe_is_the_same_seeds_for_every_theta_and_kept(run: Run, models: 
     assert len(base) == len(after) == 8
     assert (run.folder / "probe/base/plain/000.png").exists()
     assert (run.folder / "probe/0@0.5/plain/000.png").exists()
-    seeds = [store.read_picture(run.folder / f"probe/{name}/plain/003.png").info["seed"] for name in ("base", "0")]
+    seeds = [store.read_image(run.folder / f"probe/{name}/plain/003.png").info["seed"] for name in ("base", "0")]
     assert seeds[0] == seeds[1]
     models.drawn.clear()
     assert [image.tobytes() for image in run.probe()] == [image.tobytes() for image in after]

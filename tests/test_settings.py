@@ -78,7 +78,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"token": ""}, "token: expected one word"),
         ({"n_images": 5}, "n_images: expected more than min_cluster_size = 5, got 5"),
         ({"target_cluster_size": 99}, "target_cluster_size: expected at most n_images = 64, got 99"),
-        ({"n_pictures": 5}, "n_pictures: no such setting; expected one of seed, n_images"),
+        ({"n_images": 5}, "n_images: no such setting; expected one of seed, n_images"),
     ],
 )
 def test_bad_values_say_expected_got_and_why(change: dict[str, object], message: str) -> None:

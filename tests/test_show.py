@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import fakes
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import fakes
 from PIL import Image
 
 from chosen_one_nb import plots as charts
@@ -53,7 +53,7 @@ def colour_at(sheet: Image.Image, x: int, y: int) -> tuple[int, ...]:
     return sheet.getpixel((x, y))
 
 
-def test_a_contact_sheet_puts_pictures_in_rows():
+def test_a_contact_sheet_puts_images_in_rows():
     sheet = show.contact_sheet([RED, BLUE, BLUE], columns=2, tile=20)
     assert sheet.size == (2 * 24 + 4, 2 * 24 + 4)
     assert [colour_at(sheet, 14, 14), colour_at(sheet, 38, 14), colour_at(sheet, 14, 38), colour_at(sheet, 38, 38)] == [
@@ -81,12 +81,12 @@ def test_captions_frames_and_title_take_their_room():
     assert colour_at(full, 2, 40) == (0, 158, 115)
 
 
-def test_an_empty_sheet_is_a_picture_too():
+def test_an_empty_sheet_is_a_image_too():
     assert show.contact_sheet([]).size[0] > 0
     assert show.context_sheet({}).size[0] > 0
 
 
-def test_small_pictures_are_enlarged_without_blur():
+def test_small_images_are_enlarged_without_blur():
     half = Image.new("RGB", (2, 1), "red")
     half.putpixel((1, 0), (0, 0, 255))
     large = show.fitted(half, 8)
@@ -179,10 +179,10 @@ def test_loss_is_a_line():
 
 
 @pytest.mark.parametrize("chart", [charts.curve_chart(ROWS), charts.map_chart(np.eye(2), np.array([0, 1]))])
-def test_charts_are_drawn_as_pictures_and_as_svg(chart: charts.Chart):
-    picture = charts.picture(chart, scale=1)
-    assert picture.size == (chart.width, chart.height)
-    assert len(set(picture.resize((60, 60)).getcolors(4000))) > 3
+def test_charts_are_drawn_as_images_and_as_svg(chart: charts.Chart):
+    image = charts.image(chart, scale=1)
+    assert image.size == (chart.width, chart.height)
+    assert len(set(image.resize((60, 60)).getcolors(4000))) > 3
     drawn = charts.svg(chart)
     assert drawn.startswith("<svg")
     assert f"<title>{chart.words}</title>" in drawn
@@ -246,7 +246,7 @@ def test_what_came_from_a_person_is_shown_as_text(read: Reader):
     assert not any(key.startswith("on") for _, key, _ in read.attributes)
 
 
-def test_every_picture_has_alt_text(read: Reader):
+def test_every_image_has_alt_text(read: Reader):
     words = [value for name, key, value in read.attributes if (name, key) == ("img", "alt")]
     assert len(words) == read.count["img"] > 20
     assert all(words)
@@ -254,7 +254,7 @@ def test_every_picture_has_alt_text(read: Reader):
     assert read.count["title"] >= read.count["svg"]
 
 
-def test_pictures_of_the_page_can_be_seen(read: Reader):
+def test_images_of_the_page_can_be_seen(read: Reader):
     sources = [value for name, key, value in read.attributes if (name, key) == ("img", "src")]
     image = Image.open(io.BytesIO(base64.b64decode(sources[0].split(",")[1])))
     assert image.format == "WEBP"
@@ -298,10 +298,10 @@ def test_everything_is_written_at_once(run: Run, tmp_path: Path):
     assert all(path.stat().st_size > 500 for path in paths)
 
 
-def test_a_map_shows_each_picture_at_its_place():
+def test_a_map_shows_each_image_at_its_place():
     """Red lies lowest and leftmost, blue highest and rightmost; the frame is of the cluster's colour."""
-    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
-    sheet = show.map_sheet(np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]), pictures, [0, 1, -1], size=200, tile=20)
+    images = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    sheet = show.map_sheet(np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]), images, [0, 1, -1], size=200, tile=20)
     assert sheet.size == (200, 200)
     assert [sheet.getpixel(at) for at in ((14, 186), (100, 100), (186, 14))] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     frames = [sheet.getpixel(at) for at in ((2, 186), (198 - 2, 2))]
@@ -309,6 +309,6 @@ def test_a_map_shows_each_picture_at_its_place():
     assert sheet.getpixel((14, 14)) == (255, 255, 255)
 
 
-def test_a_map_of_pictures_in_one_place():
+def test_a_map_of_images_in_one_place():
     sheet = show.map_sheet(np.zeros((2, 2)), [Image.new("RGB", (8, 8), "red")] * 2, size=100, tile=20)
     assert sheet.getpixel((14, 86)) == (255, 0, 0)

@@ -45,7 +45,7 @@ def test_the_stored_sample(request):
     assert all(image.size == (64, 64) for image in drawn.images)
     assert (drawn.masks.mean(axis=(1, 2)) > 0.2).all()
     assert (drawn.masks.mean(axis=(1, 2)) < 0.8).all()
-    entries = json.loads((folder / "outlines.json").read_text())["pictures"]
+    entries = json.loads((folder / "outlines.json").read_text())["images"]
     assert {entry["file"] for entry in entries} == {path.name for path in folder.glob("*.png")}
     assert all(0 <= number <= 64 for entry in entries for point in entry["outline"] for number in point)
 

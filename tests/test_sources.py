@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.single_file import checkpoint
+from helpers.traces import PARTS
 from safetensors.torch import load_file, save_file
-from single_file import checkpoint
-from traces import PARTS
 
 from chosen_one_nb.models.hub import Source, wanted
 from chosen_one_nb.models.load import KNOWN, FeatureExtractor, ModelError, fingerprint, load_models
@@ -261,7 +261,7 @@ def test_a_distilled_unet_and_what_is_none(models: Any, model_folder: Path, sd_m
 
 
 @pytest.mark.parametrize("kind", ["giant", "registers", "v1"])
-def test_other_eyes(kind: str, model_folder: Path, pictures: Any, tmp_path: Path) -> None:
+def test_other_eyes(kind: str, model_folder: Path, images: Any, tmp_path: Path) -> None:
     import transformers as t
 
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
@@ -272,7 +272,7 @@ def test_other_eyes(kind: str, model_folder: Path, pictures: Any, tmp_path: Path
     }[kind]()
     made.save_pretrained(tmp_path)
     shutil.copy(model_folder / "dinov2" / "preprocessor_config.json", tmp_path)
-    seen = FeatureExtractor.load(tmp_path)(pictures[:2], patches=True)
+    seen = FeatureExtractor.load(tmp_path)(images[:2], patches=True)
     assert seen.cls.shape == (2, 16)
     assert seen.patches.shape == (2, 16, 16)
     assert seen.grid == (4, 4)

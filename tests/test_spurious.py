@@ -36,10 +36,10 @@ def figures(rows):
 
 
 def test_a_planted_group_has_the_share_that_was_asked_for(pool):
-    pictures, size, value = planted(pool, "place", 0.8, np.random.default_rng(0))
-    assert len(pictures) == len(set(pictures.tolist())) == spurious.GALLERY
+    images, size, value = planted(pool, "place", 0.8, np.random.default_rng(0))
+    assert len(images) == len(set(images.tolist())) == spurious.GALLERY
     has_it = (pool.truths.place == value).to_numpy()
-    assert has_it[pictures[:size]].sum() == round(0.8 * size)
+    assert has_it[images[:size]].sum() == round(0.8 * size)
 
 
 def test_who_sees_everything_finds_what_is_planted(pool):
@@ -54,7 +54,7 @@ def test_who_sees_nothing_finds_nothing(pool):
     blind = Pool(pool.truths, Presence(noise, pool.found.attributes, pool.found.told_apart), pool.meanings)
     found = figures(planted_rows(blind, 15))
     assert found["recall at 80 % and above"] <= 0.1
-    assert found["  recall, were everything seen in the pictures right"] >= 0.9  # so it is not the finder's fault
+    assert found["  recall, were everything seen in the images right"] >= 0.9  # so it is not the finder's fault
 
 
 def test_every_attribute_of_the_vocabulary_means_something_in_the_world(request):
@@ -70,7 +70,7 @@ def test_every_attribute_of_the_vocabulary_means_something_in_the_world(request)
 class Eyes:
     """An extractor and CLIP that see colours; texts are noise, and each is remembered."""
 
-    sharpness = 20.0
+    logit_scale = 20.0
 
     def __init__(self):
         self.texts_seen = []

@@ -41,7 +41,7 @@ def test_auroc_of_the_outside_is_what_is_left(values):
 
 
 @given(numbers, st.randoms(use_true_random=False))
-def test_the_order_of_pictures_does_not_matter(values, random):
+def test_the_order_of_images_does_not_matter(values, random):
     column, members = _case(values)
     order = list(range(len(values)))
     random.shuffle(order)
@@ -89,7 +89,7 @@ def test_rounding_is_no_variation():
 
 def test_balancing_makes_rare_and_even_columns_comparable():
     values = np.zeros((128, 2))
-    values[:3, 0] = 1  # three pictures have the first thing, half have the second
+    values[:3, 0] = 1  # three images have the first thing, half have the second
     values[:64, 1] = 1
     groups = random_groups(128, 10, 20_000)
     z = standardised(values, groups)

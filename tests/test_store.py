@@ -29,18 +29,18 @@ def test_what_is_written_is_read_back(tmp_path: Path):
     assert store.read_arrays(tmp_path / "a.npz", stamp)["y"].tolist() == [True]
 
 
-def test_a_picture_keeps_its_pixels_and_what_is_said_of_it(tmp_path: Path):
-    stamp = store.write_picture(tmp_path / "a.png", RED, {"seed": "7", "prompt": "лиса 🦊"})
-    picture = store.read_picture(tmp_path / "a.png", stamp)
-    assert picture.tobytes() == RED.tobytes()
-    assert picture.info["seed"] == "7"
-    assert picture.info["prompt"] == "лиса 🦊"
+def test_a_image_keeps_its_pixels_and_what_is_said_of_it(tmp_path: Path):
+    stamp = store.write_image(tmp_path / "a.png", RED, {"seed": "7", "prompt": "лиса 🦊"})
+    image = store.read_image(tmp_path / "a.png", stamp)
+    assert image.tobytes() == RED.tobytes()
+    assert image.info["seed"] == "7"
+    assert image.info["prompt"] == "лиса 🦊"
 
 
 def test_the_same_thing_written_twice_has_the_same_stamp(tmp_path: Path):
     arrays = {"x": np.arange(3)}
     assert store.write_arrays(tmp_path / "a.npz", arrays) == store.write_arrays(tmp_path / "b.npz", arrays)
-    assert store.write_picture(tmp_path / "a.png", RED, {}) == store.write_picture(tmp_path / "b.png", RED, {})
+    assert store.write_image(tmp_path / "a.png", RED, {}) == store.write_image(tmp_path / "b.png", RED, {})
 
 
 def test_pickle_is_never_written_nor_read(tmp_path: Path):
@@ -57,12 +57,12 @@ def _write_then(tmp_path: Path, name: str) -> tuple[Path, dict]:
         "json": lambda: store.write_json(path, {"a": list(range(50))}),
         "npy": lambda: store.write_array(path, np.arange(50)),
         "npz": lambda: store.write_arrays(path, {"x": np.arange(50)}),
-        "png": lambda: store.write_picture(path, RED, {}),
+        "png": lambda: store.write_image(path, RED, {}),
     }
     return path, writers[name.split(".")[1]]()
 
 
-READ = {"json": store.read_json, "npy": store.read_array, "npz": store.read_arrays, "png": store.read_picture}
+READ = {"json": store.read_json, "npy": store.read_array, "npz": store.read_arrays, "png": store.read_image}
 
 
 @pytest.mark.parametrize("kind", READ)

@@ -14,7 +14,7 @@ HAT = Presence(
 )
 
 
-def test_most_and_least_never_share_a_picture():
+def test_most_and_least_never_share_a_image():
     values = np.array([0.1, 0.9, 0.5, 0.7, 0.3, 0.2])
     assert most_and_least(values, range(6)) == ([1, 3, 2], [0, 5, 4])
     assert most_and_least(values, [1, 2, 3, 4]) == ([1, 3], [4, 2])
@@ -22,29 +22,29 @@ def test_most_and_least_never_share_a_picture():
     assert most_and_least(values, values > 0.6) == ([1], [3])
 
 
-def test_pictures_that_have_it_are_left_out_with_the_reason():
+def test_images_that_have_it_are_left_out_with_the_reason():
     made = leave_out(HAT, 0, [0, 1, 2, 3, 5])
     assert (made.images, made.exclude, made.cluster) == ((2, 3, 5), (0, 1), None)
-    assert made.reason == 'left out 2 of 5 pictures for having "red hat"'
+    assert made.reason == 'left out 2 of 5 images for having "red hat"'
 
 
-def test_enough_pictures_stay_to_learn_from():
+def test_enough_images_stay_to_learn_from():
     made = leave_out(HAT, 0, [0, 1, 4], keep_at_least=2)
     assert (made.images, made.exclude) == ((1, 4), (0,))
-    assert made.reason == 'left out 1 of 3 pictures for having "red hat"; 3 have it, but 2 must stay to learn from'
+    assert made.reason == 'left out 1 of 3 images for having "red hat"; 3 have it, but 2 must stay to learn from'
 
 
 def test_where_none_may_go_nothing_is_left_out():
     made = leave_out(HAT, 0, [0, 1, 4])
     assert (made.images, made.exclude) == ((0, 1, 4), ())
-    assert made.reason == '3 of 3 pictures have "red hat", but 3 must stay to learn from'
+    assert made.reason == '3 of 3 images have "red hat", but 3 must stay to learn from'
 
 
-def test_what_cannot_be_told_apart_is_no_reason_to_leave_pictures_out():
+def test_what_cannot_be_told_apart_is_no_reason_to_leave_images_out():
     unclear = replace(HAT, told_apart=np.array([False]))
     made = leave_out(unclear, 0, [0, 1, 2, 3, 5])
     assert (made.images, made.exclude) == ((0, 1, 2, 3, 5), ())
-    assert made.reason == 'pictures with and without "red hat" cannot be told apart: nothing is left out'
+    assert made.reason == 'images with and without "red hat" cannot be told apart: nothing is left out'
 
 
 def test_a_ranking_of_what_cannot_be_told_apart_counts_nothing():
@@ -56,14 +56,14 @@ def test_a_ranking_of_what_cannot_be_told_apart_counts_nothing():
 
 def test_nothing_to_leave_out_is_said():
     assert leave_out(HAT, 0, [2, 3]).exclude == ()
-    assert leave_out(HAT, 0, [2, 3]).reason == 'none of the 2 pictures has "red hat": nothing to leave out'
+    assert leave_out(HAT, 0, [2, 3]).reason == 'none of the 2 images has "red hat": nothing to leave out'
 
 
 def test_the_cluster_that_has_it_least():
     labels = np.array([0, 0, 1, 1, 2, -1])
     made = prefer_least(HAT, 0, labels, instead_of=0)
     assert (made.cluster, made.images) == (1, (2, 3))
-    assert made.reason == 'cluster 1 has "red hat" least: 0 of 2 pictures; cluster 0: 2 of 2 pictures'
+    assert made.reason == 'cluster 1 has "red hat" least: 0 of 2 images; cluster 0: 2 of 2 images'
 
 
 def test_dropped_clusters_are_not_preferred_and_none_left_is_an_error():

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fakes
 import joblib
 import numpy as np
 import pytest
 import torch
-from chores import environment, note
+from helpers import fakes
+from helpers.chores import environment, note
 
 from chosen_one_nb import cli
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, Calls, Drawing, blocks, draw
+from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, blocks, draw
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.sweep import tasks
@@ -167,7 +167,7 @@ def test_other_settings_are_never_taken_for_the_old(faked: Any, tmp_path: Path):
     assert len(faked.drawn) == 8
 
 
-def test_a_damaged_picture_costs_its_shard(faked: Any, tmp_path: Path):
+def test_a_damaged_image_costs_its_shard(faked: Any, tmp_path: Path):
     sweep(Plan(**FOX), tmp_path)
     faked.drawn.clear()
     broken = sorted(tmp_path.rglob("005.png"))[0]
@@ -235,17 +235,17 @@ def test_a_run_with_workers_is_the_run_without(faked: Any, tmp_path: Path):
         for folder, more in (("alone", {}), ("crew", {"crew": crew})):
             with Run.start("a fox", faked, settings, tmp_path / folder) as run:
                 run.until_converged(**more)
-    pictures = [{path.relative_to(tmp_path / folder): path.read_bytes() for path in (tmp_path / folder).rglob("*.png")}
+    images = [{path.relative_to(tmp_path / folder): path.read_bytes() for path in (tmp_path / folder).rglob("*.png")}
                 for folder in ("alone", "crew")]  # fmt: skip
-    assert pictures[0] == pictures[1]
-    assert len(pictures[0]) == 16
+    assert images[0] == images[1]
+    assert len(images[0]) == 16
 
 
 def test_the_command_prints_the_table(faked: Any, tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "plan.json").write_text(json.dumps(FOX))
     arguments = ["sweep", str(tmp_path / "plan.json"), "--folder", str(tmp_path / "out")]
     assert cli.main([*arguments, "--check"]) == 0
-    assert "2 prompts x 2 settings x 1 seeds: 4 galleries, 32 pictures" in capsys.readouterr().out
+    assert "2 prompts x 2 settings x 1 seeds: 4 galleries, 32 images" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert cli.main(arguments) == 0
     said = capsys.readouterr().out
@@ -321,7 +321,7 @@ def test_numbers_of_workers():
     assert crews.default_workers(10**6) >= 1
 
 
-# --- the same pictures from any number of workers
+# --- the same images from any number of workers
 
 
 @pytest.fixture
@@ -340,7 +340,7 @@ def test_two_workers_draw_what_one_process_draws(gallery: Any, models: Any):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        draw(drawing, album("whole"), lambda: models, models.fingerprint, Calls())
+        draw(drawing, album("whole"), lambda: models, models.fingerprint, Callbacks())
     finally:
         torch.set_num_threads(threads)
     said, split = [], album("split")
@@ -349,7 +349,7 @@ def test_two_workers_draw_what_one_process_draws(gallery: Any, models: Any):
         answers = [answer for _, answer in crew.do(tasks_)]
         assert [answer.error for answer in answers] == [""] * 5
         heard: list[dict[str, Any]] = []
-        crew.draw(drawing, split, lambda: models, models.fingerprint, Calls(on_progress=heard.append))
+        crew.draw(drawing, split, lambda: models, models.fingerprint, Callbacks(on_progress=heard.append))
     assert said == ["Worker 0 was ended (killed, or out of memory?). Its task goes to a fresh one."] or len(said) == 1
     assert heard == []  # nothing was left to draw
     assert contents(split) == contents(album("whole"))
@@ -367,7 +367,7 @@ def test_another_backend_draws_the_same(backend: str, gallery: Any, models: Any)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        draw(drawing, whole, lambda: models, models.fingerprint, Calls())
+        draw(drawing, whole, lambda: models, models.fingerprint, Callbacks())
     finally:
         torch.set_num_threads(threads)
     with ExitStack() as stack:

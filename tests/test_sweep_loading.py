@@ -16,7 +16,7 @@ from joblib.parallel import ThreadingBackend
 
 from chosen_one_nb import cli
 from chosen_one_nb.models.load import load_models
-from chosen_one_nb.run.drawing import Album, Calls, Drawing, draw
+from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, draw
 from chosen_one_nb.sweep import tasks
 from chosen_one_nb.sweep.plan import Plan, PlanError
 from chosen_one_nb.sweep.worker_pool import Crew
@@ -40,11 +40,11 @@ def test_a_worker_draws_in_the_precision_of_the_run(model_folder: Path, quick: A
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        draw(drawing, albums[0], lambda: models, models.fingerprint, Calls())
+        draw(drawing, albums[0], lambda: models, models.fingerprint, Callbacks())
     finally:
         torch.set_num_threads(threads)
     with Crew(1) as crew:
-        crew.draw(drawing, albums[1], lambda: models, models.fingerprint, Calls())
+        crew.draw(drawing, albums[1], lambda: models, models.fingerprint, Callbacks())
     here, there = ({path.name: path.read_bytes() for path in album.folder.iterdir()} for album in albums)
     assert here == there
 

@@ -136,7 +136,7 @@ def test_the_one_for_photographs_and_art_has_the_groups_one_looks_for(request):
         "species",
         "age",
         "gender presentation",
-        "text in the picture",
+        "text in the image",
     }
     assert wanted <= set(read.groups)
     assert 300 <= len(read) <= 1200

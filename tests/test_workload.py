@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from chosen_one_nb.models.batches import OutOfMemory, batches
 from chosen_one_nb.models.load import settle
-from chosen_one_nb.models.offload import at_work
+from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.run.cost_estimate import plan
 from chosen_one_nb.run.flops import Meter
 from chosen_one_nb.settings import SAMPLING, Settings, SettingsError
@@ -116,7 +116,7 @@ def test_a_bench_of_tiny_models(models: Any, quick: Any) -> None:
 
 
 def test_straight_use_does_the_same_work(models: Any, quick: Any, monkeypatch: Any) -> None:
-    """Pictures of the size asked for, drawn and learnt from; and the embedding is not timed at its first call."""
+    """Images of the size asked for, drawn and learnt from; and the embedding is not timed at its first call."""
     from chosen_one_nb import bench as benching
 
     sides, seen, unet = [], [], models.pipeline.unet
@@ -132,7 +132,7 @@ def test_straight_use_does_the_same_work(models: Any, quick: Any, monkeypatch: A
 
 
 def short(limit: int, inner: Any, sizes: list[int]) -> Any:
-    """A forward that has room for `limit` pictures."""
+    """A forward that has room for `limit` images."""
 
     def forward(first: Any, *args: Any, **more: Any) -> Any:
         sizes.append(len(first))
@@ -156,15 +156,15 @@ def test_batches_shrink_and_nothing_is_done_twice() -> None:
     assert done == list(range(7))
 
 
-def test_embedding_goes_on_in_smaller_batches(models: Any, pictures: Any, quick: Any, monkeypatch: Any) -> None:
-    whole, sizes = embed(models, pictures, quick).cls, []
+def test_embedding_goes_on_in_smaller_batches(models: Any, images: Any, quick: Any, monkeypatch: Any) -> None:
+    whole, sizes = embed(models, images, quick).cls, []
     model = models.extractor.model
     monkeypatch.setattr(model, "forward", short(2, model.forward, sizes))
-    np.testing.assert_allclose(embed(models, pictures, quick.replace(batch_size=8)).cls, whole, atol=1e-5)
+    np.testing.assert_allclose(embed(models, images, quick.replace(batch_size=8)).cls, whole, atol=1e-5)
     assert sizes == [8, 4, 2, 2, 2, 2]
     monkeypatch.setattr(model, "forward", short(0, model.forward, sizes))
     with pytest.raises(OutOfMemory, match=r"take a smaller extractor, or load_models\(..., low_memory=True\)"):
-        embed(models, pictures, quick)
+        embed(models, images, quick)
 
 
 def test_decoding_ends_in_tiles(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,20 +183,20 @@ def test_decoding_ends_in_tiles(models: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert not vae.use_tiling
 
 
-def test_drawing_and_learning_say_what_to_lower(models: Any, quick: Any, pictures: Any, monkeypatch: Any) -> None:
+def test_drawing_and_learning_say_what_to_lower(models: Any, quick: Any, images: Any, monkeypatch: Any) -> None:
     unet = models.pipeline.unet
     monkeypatch.setattr(unet, "forward", short(0, unet.forward, []))
     with pytest.raises(OutOfMemory, match=r"lower image_size, or load_models\(..., low_memory=True\)"):
         generate(models, "a fox", [1, 2], quick)
-    with pytest.raises(OutOfMemory, match=r"Not even one picture .* set gradient_checkpointing"):
-        refine(models, pictures[:2], quick, prompt="a fox")
+    with pytest.raises(OutOfMemory, match=r"Not even one image .* set gradient_checkpointing"):
+        refine(models, images[:2], quick, prompt="a fox")
 
 
 # --- lent to the device
 
 
 class Part:
-    """What `at_work` needs of a module, remembering where it has been."""
+    """What `on_device` needs of a module, remembering where it has been."""
 
     def __init__(self) -> None:
         self.been = [torch.device("cpu")]
@@ -212,7 +212,7 @@ class Part:
 def test_parts_are_lent_and_come_back_whatever_happens() -> None:
     there, away, home = torch.device("meta"), Part(), Part()
     home.been = [there]
-    with pytest.raises(ZeroDivisionError), at_work(there, away, None, home):
+    with pytest.raises(ZeroDivisionError), on_device(there, away, None, home):
         print(1 / (away.device != there))
     assert [str(place) for place in away.been] == ["cpu", "meta", "cpu"]
     assert home.been == [there]
@@ -224,10 +224,10 @@ def test_each_stage_has_its_own_parts_only(models: Any, quick: Any, monkeypatch:
 
     def lent(device: Any, *parts: Any) -> Any:
         seen.append([names[id(part)] for part in parts])
-        return at_work(device, *parts)
+        return on_device(device, *parts)
 
-    monkeypatch.setattr(generating, "at_work", lent)
-    monkeypatch.setattr("chosen_one_nb.steps.latents.at_work", lent)
+    monkeypatch.setattr(generating, "on_device", lent)
+    monkeypatch.setattr("chosen_one_nb.steps.latents.on_device", lent)
     generate(models, "a fox", [1, 2, 3], quick.replace(batch_size=2))
     assert seen == [["text_encoder", "text_encoder_2"], ["unet"], ["vae"], ["unet"], ["vae"]]
 
@@ -263,7 +263,7 @@ def test_models_that_do_not_fit_are_told(models: Any, quick: Any, monkeypatch: p
     part = Part()
     monkeypatch.setattr(part, "to", lambda place: full() if place.type == "meta" else None)
     advice = r"close other programs that use the device, .* or load_models\(..., low_memory=True\)"
-    with pytest.raises(OutOfMemory, match=advice), at_work(torch.device("meta"), part):
+    with pytest.raises(OutOfMemory, match=advice), on_device(torch.device("meta"), part):
         pass
     monkeypatch.setattr(models.pipeline.vae, "to", full)
     with pytest.raises(OutOfMemory, match=advice):

@@ -103,7 +103,7 @@ def test_the_same_truth_gives_the_same_pixels():
         assert np.array_equal(pixels(truth), pixels(dict(truth)))
 
 
-def test_pictures_of_both_sizes_agree():
+def test_images_of_both_sizes_agree():
     rng = Random(2)
     for style in world.ATTRIBUTES["style"] * 2:
         truth = world.sample(rng, style=style)
@@ -157,9 +157,9 @@ def variants(name, style):
 @pytest.mark.parametrize("style", world.ATTRIBUTES["style"])
 @pytest.mark.parametrize("name", world.ATTRIBUTES)
 def test_every_value_shows(style, name):
-    pictures = [pixels(truth) for truth in variants(name, style)]
-    for i, a in enumerate(pictures):
-        for b in pictures[:i]:
+    images = [pixels(truth) for truth in variants(name, style)]
+    for i, a in enumerate(images):
+        for b in images[:i]:
             assert (np.abs(a - b).max(axis=-1) > 40).sum() >= 12
 
 

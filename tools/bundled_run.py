@@ -1,7 +1,7 @@
 """Make the bundled finished run: ``python tools/bundled_run.py [FOLDER]``, by default ``data/runs/fox``.
 
 One prompt, two branches on the same first gallery: what the paper's rule chose, and what a person might take instead,
-the runner-up without its oddest picture. Small enough to travel with the code; opened by `Run.example`.
+the runner-up without its oddest image. Small enough to travel with the code; opened by `Run.example`.
 """
 
 import argparse
@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a sticker of a fox"
 SETTINGS = {"n_images": 32, "target_cluster_size": 6, "min_cluster_size": 4, "lora_rank": 4}
 STRENGTHS = (0.0, 0.5, 1.0)
-NOTE = "The rule's runner-up, without its oddest picture: which of the two would you draw?"
+NOTE = "The rule's runner-up, without its oddest image: which of the two would you draw?"
 
 
 def overrule(run: Run) -> None:
-    """At the first node take the most cohesive cluster that was not proposed, without the picture farthest out."""
+    """At the first node take the most cohesive cluster that was not proposed, without the image farthest out."""
     clusters = run.select("0").clusters
     other = next(int(c) for c in clusters.order if clusters.kept[c] and c != clusters.proposed)
     members = clusters.members(other)

@@ -1,6 +1,6 @@
 """Measure the explorer: ``python tools/measure_explorer.py [--n 32 128 1024] [--no-browser]``.
 
-For each N a run on the bundled models (two sampling steps: the pictures do not matter here) is brought to its first
+For each N a run on the bundled models (two sampling steps: the images do not matter here) is brought to its first
 choice. Then, in a fresh process: seconds to import everything and to open the explorer, and what it sends to the
 browser at opening, per hover and per step; in brackets the processor's own seconds, which a busy machine does not
 lengthen. And, in JupyterLab in Chromium with everything imported: seconds from running the explorer's cell until the
@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-COLUMNS = ["N", "import, s", "(CPU)", "open, s", "(CPU) ", "opening, MB", "pictures, MB", "Plotly, MB", "hover, ms",
+COLUMNS = ["N", "import, s", "(CPU)", "open, s", "(CPU) ", "opening, MB", "images, MB", "Plotly, MB", "hover, ms",
            "hover, kB", "step, kB", "screen, s", "map, s"]  # fmt: skip
 CELLS = ["from chosen_one_nb import Explorer, Run\nrun = Run.open('run', read_only=True)\nrun.current.clusters.k",
          "Explorer(run, method='pca')"]  # fmt: skip
@@ -65,7 +65,7 @@ class Counter:
 
 
 def make_run(folder: Path, n: int) -> None:
-    """Bring a run of n pictures to its first choice."""
+    """Bring a run of n images to its first choice."""
     from chosen_one_nb import Run, Settings
 
     settings = Settings(n_images=n, sampling_steps=2, guidance_scale=1.0, batch_size=32, target_cluster_size=16)
@@ -93,7 +93,7 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
         "(CPU) ": time.process_time() - work,
         "opening, MB": counter.bytes / 1e6,
         "Plotly, MB": len(plotly_bundle().source) / 1e6,
-        "pictures, MB": explorer.albums.bytes_sent() / 1e6,
+        "images, MB": explorer.albums.bytes_sent() / 1e6,
     }
     from test_figures import fire
 
@@ -110,7 +110,7 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
 
 def in_the_browser(folder: Path, n: int) -> dict[str, float]:
     """Measure in JupyterLab: from running the cells (imports included) until the screen and the map are there."""
-    import lab
+    from helpers import lab
 
     lab.write_notebook(folder / "measure.ipynb", CELLS)
     with lab.server(folder) as address, lab.browser() as chromium:
@@ -132,8 +132,8 @@ def painted(notebook, n: int, command: str) -> dict[str, float]:
 
 def first_lesson() -> dict[str, float]:
     """Measure how long the first lesson takes to show something, in a fresh kernel."""
-    import lab
     import nbformat
+    from helpers import lab
 
     book = nbformat.read(ROOT / "notebooks" / "00_explorer.ipynb", as_version=4)
     cells = [cell.source for cell in book.cells if cell.cell_type == "code"][:2]

@@ -1,7 +1,7 @@
 """How well workers share a gallery: ``python tools/measure_sweep.py``. To be read on an otherwise idle machine.
 
 Prints the seconds and the processor seconds of one worker and of several, and, as what the cores allow, of plain
-processes that draw the same pictures with no crew, no shards and no files.
+processes that draw the same images with no crew, no shards and no files.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--n", type=int, default=128, help="pictures")
-    parser.add_argument("--batch", type=int, default=8, help="pictures of a shard")
+    parser.add_argument("--n", type=int, default=128, help="images")
+    parser.add_argument("--batch", type=int, default=8, help="images of a shard")
     parser.add_argument("--steps", type=int, default=15)
     given = parser.parse_args()
     settings = Settings(n_images=given.n, batch_size=given.batch, sampling_steps=given.steps)

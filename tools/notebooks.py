@@ -1,6 +1,6 @@
 """Execute the notebooks and keep what reads on a code host: ``python tools/notebooks.py [NOTEBOOK ...]``.
 
-Widget state and widget views are taken out, static pictures and text stay. A notebook with an error is left as
+Widget state and widget views are taken out, static images and text stay. A notebook with an error is left as
 it was.
 """
 
@@ -20,7 +20,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def smaller(output: nbformat.NotebookNode) -> None:
-    """Keep a large picture as JPEG instead of PNG, so that the notebook stays small and still shows everywhere."""
+    """Keep a large image as JPEG instead of PNG, so that the notebook stays small and still shows everywhere."""
     png = output.get("data", {}).get("image/png")
     if png is None or len(png) < 60_000:
         return
@@ -31,7 +31,7 @@ def smaller(output: nbformat.NotebookNode) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
-    """Take out widgets, progress and warnings; what an output also says as a picture or text stays."""
+    """Take out widgets, progress and warnings; what an output also says as an image or text stays."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

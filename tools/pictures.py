@@ -1,4 +1,4 @@
-"""Draw the pictures of README and model card: ``python tools/pictures.py RUN_FOLDER``."""
+"""Draw the images of README and model card: ``python tools/pictures.py RUN_FOLDER``."""
 
 import sys
 from pathlib import Path
@@ -9,32 +9,32 @@ from PIL import Image
 
 from chosen_one_nb import Run, Settings, load_models
 from chosen_one_nb.analysis.projection import joint_map
-from chosen_one_nb.plots import map_chart, picture
+from chosen_one_nb.plots import chart_image, map_chart
 from chosen_one_nb.show import contact_sheet
 from chosen_one_nb.steps.embed import unit
 from chosen_one_nb.steps.generate import generate
 from menagerie import world
 
-OUT = Path(__file__).resolve().parent.parent / "data" / "pictures"
+OUT = Path(__file__).resolve().parent.parent / "data" / "images"
 PROMPTS = ("a sticker of a fox", "a cartoon of a blue cat", "a photo of a green frog in the snow", "a wizard at night")
 
 
-def stacked(pictures: list[Image.Image]) -> Image.Image:
-    """Put pictures one above the other, centred on white."""
-    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+def stacked(images: list[Image.Image]) -> Image.Image:
+    """Put images one above the other, centred on white."""
+    sheet = Image.new("RGB", (max(p.width for p in images), sum(p.height for p in images)), "white")
     y = 0
-    for part in pictures:
+    for part in images:
         sheet.paste(part, ((sheet.width - part.width) // 2, y))
         y += part.height
     return sheet
 
 
-def run_picture(run: Run) -> Image.Image:
+def run_image(run: Run) -> Image.Image:
     """First gallery, its map with the clusters, the chosen cluster, the last gallery, and the character elsewhere."""
     root, last = run.root, run.current
     chosen = list(root.decision.images)
     positions = joint_map({"gallery": unit(root.clustered_on)}).positions
-    drawn = picture(map_chart(positions, root.clusters.labels, root.clusters.kept, chosen, width=520), scale=1)
+    drawn = chart_image(map_chart(positions, root.clusters.labels, root.clusters.kept, chosen, width=520), scale=1)
     rows = [
         ("the first gallery", list(root.images)[:24]),
         ("its most cohesive cluster", [root.images[i] for i in chosen]),
@@ -43,14 +43,14 @@ def run_picture(run: Run) -> Image.Image:
     after = contact_sheet(list(last.images)[:24], columns=12, tile=72, title=f"gallery of iteration {last.iteration}")
     places = run.contexts()
     elsewhere = contact_sheet(
-        [pictures[0] for pictures in places.values()], columns=8, tile=120, captions=list(places), title="the character"
+        [column[0] for column in places.values()], columns=8, tile=120, captions=list(places), title="the character"
     )
     return stacked([sheets[0], drawn, sheets[1], after, elsewhere])
 
 
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
-    run_picture(Run.open(sys.argv[1], read_only=True)).save(OUT / "run.jpg", quality=85)
+    run_image(Run.open(sys.argv[1], read_only=True)).save(OUT / "run.jpg", quality=85)
     renders = [world.render(world.sample(Random(seed)), 128).image for seed in range(24)]
     contact_sheet(renders, columns=8, tile=128).save(OUT / "world.jpg", quality=85)
     models, settings = load_models("menagerie"), Settings.preset("menagerie")

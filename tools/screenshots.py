@@ -1,8 +1,8 @@
-"""Take the pictures of the explorer for the README: ``python tools/screenshots.py [--out FOLDER] [--every]``.
+"""Take the images of the explorer for the README: ``python tools/screenshots.py [--out FOLDER] [--every]``.
 
 A copy of the bundled run is opened in JupyterLab in Chromium and used as a person would. With ``--every`` the states
 that the README does not show are kept too, to be looked at. With ``--lesson`` it is the explorer of lesson 03, after
-that lesson's own cells, and the picture is the one that the lesson shows.
+that lesson's own cells, and the image is the one that the lesson shows.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import lab  # noqa: E402
+from helpers import lab  # noqa: E402
 
 CELLS = [
     "from chosen_one_nb import Explorer, Run\nrun = Run.example('fox')",
@@ -71,7 +71,7 @@ class Camera:
         self.page.wait_for_timeout(800)
 
     def keep(self, name: str, first: str = "", last: str = "") -> None:
-        """Keep a picture of the explorer, or of what stands between two parts of it, both included."""
+        """Keep an image of the explorer, or of what stands between two parts of it, both included."""
         if name not in self.wanted and self.wanted:
             return
         self.page.wait_for_timeout(500)
@@ -106,9 +106,9 @@ def photograph(camera: Camera) -> None:
     camera.keep("other_maps")
     camera.find(".chosen-map .chosen-button").filter(has_text="other maps").click()
     camera.tab("Gallery")
-    camera.find(".chosen-switch").filter(has_text="pictures").click()
+    camera.find(".chosen-switch").filter(has_text="images").click()
     camera.page.wait_for_timeout(1500)
-    camera.keep("pictures_on_points")
+    camera.keep("images_on_points")
     camera.find(".chosen-node[data-node='1']").click()
     camera.page.wait_for_timeout(2500)
     camera.keep("last_iteration")
@@ -135,7 +135,7 @@ def photograph_shares(camera: Camera) -> None:
 def main() -> None:
     """Open, photograph, close."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "pictures")
+    parser.add_argument("--out", type=Path, default=ROOT / "data" / "images")
     parser.add_argument("--every", action="store_true", help="keep the states that the README does not show too")
     parser.add_argument("--lesson", action="store_true", help="the explorer of lesson 03 instead")
     asked = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What a group of pictures shares that the rest does not have, corrected for looking at many things at once.
+"""What a group of images shares that the rest does not have, corrected for looking at many things at once.
 
 `contrast` compares a group with the rest, attribute by attribute; `explain` says the difference in a few
 words.
@@ -23,20 +23,20 @@ BLOCK = 1000  # columns at once in the permutation test
 def contrast(
     found: Presence, members: Members, *, permutations: int = 1000, level: float = 0.05, seed: int = 0
 ) -> pd.DataFrame:
-    """Compare a group of pictures with the rest, attribute by attribute, as VisDiff (arXiv 2312.02974) ranks
+    """Compare a group of images with the rest, attribute by attribute, as VisDiff (arXiv 2312.02974) ranks
     them.
 
     The p-value counts how many random groups of the same size have *any* attribute that stands out as much
     (maximum statistic, Westfall and Young 1993): where nothing is to be found, something is found in a share
     `level` of cases, however many attributes there are and however they hang together. For drift, stack the
-    first gallery and a later one, and let the later one's pictures be the members.
+    first gallery and a later one, and let the later one's images be the members.
 
     Parameters
     ----------
     found : Presence
-        Of N pictures.
+        Of N images.
     members : sequence of int, or ndarray of bool, shape (N,)
-        The group: at least one picture, and at least one outside.
+        The group: at least one image, and at least one outside.
     permutations : int
         Random groups.
     level : float
@@ -48,14 +48,14 @@ def contrast(
     DataFrame
         A row per attribute, most outstanding first, indexed by column of `found`: `attribute`, `group`,
         `kind`; `auroc` in [0, 1]; `effect`, difference of the means in standard deviations of the whole;
-        `share_in`, `share_out`, `lift`, their quotient with half a picture added on each side (these three
-        NaN where pictures were not told apart); `z`, the statistic; `p`; `finding`; `same_as`, the column of
+        `share_in`, `share_out`, `lift`, their quotient with half an image added on each side (these three
+        NaN where images were not told apart); `z`, the statistic; `p`; `finding`; `same_as`, the column of
         a stronger finding that says the same, or -1.
 
     Raises
     ------
     ValueError
-        If the group is empty, is everything, or names a picture that is not there.
+        If the group is empty, is everything, or names an image that is not there.
     """
     mask = _compared(members, len(found.values))
     values, size = found.values, int(mask.sum())
@@ -85,12 +85,12 @@ def contrast(
 
 
 def _compared(members: Members, n: int) -> np.ndarray:
-    """Return the group's mask (n,) if there are pictures inside and outside."""
+    """Return the group's mask (n,) if there are images inside and outside."""
     mask = group_mask(members, n)
     if not mask.any() or mask.all():
         raise ValueError(
-            f"expected 1 to {n - 1} of {n} pictures in the group, got {mask.sum()}: there is "
-            "nothing to compare. Choose a group with pictures inside and outside."
+            f"expected 1 to {n - 1} of {n} images in the group, got {mask.sum()}: there is "
+            "nothing to compare. Choose a group with images inside and outside."
         )
     return mask
 
@@ -106,7 +106,7 @@ def _highest_by_chance(values: np.ndarray, size: int, permutations: int, seed: i
 
 
 def _shares(found: Presence, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share of pictures that have it, inside and outside, and the lift, each (A,)."""
+    """Share of images that have it, inside and outside, and the lift, each (A,)."""
     inside, outside = found.has_it[mask], found.has_it[~mask]
     smoothed = [(side.sum(axis=0) + 0.5) / (len(side) + 1) for side in (inside, outside)]
     shares = inside.mean(axis=0), outside.mean(axis=0), smoothed[0] / smoothed[1]
@@ -154,7 +154,7 @@ def explain(
     mask = _compared(members, len(images))
     difference = images[mask].mean(axis=0) - images[~mask].mean(axis=0)
     norm = np.linalg.norm(difference)
-    if norm < 1e-4:  # of unit vectors: the pictures are the same
+    if norm < 1e-4:  # of unit vectors: the images are the same
         return pd.DataFrame({"phrase": [], "weight": []})
     directions = unit_rows(texts - texts.mean(axis=0), "texts")
     *_, path = lars_path(directions.T, difference / norm, method="lasso", positive=True, max_iter=words)

@@ -1,4 +1,4 @@
-"""What a picture shows beside its character, in words that can follow a caption."""
+"""What an image shows beside its character, in words that can follow a caption."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ FOLLOWS = "a {noun} {}"  # the template of groups whose phrases can stand after 
 
 
 def descriptions(found: Presence, vocabulary: Vocabulary, prompt: str) -> list[list[str]]:
-    """Describe the scene of each picture.
+    """Describe the scene of each image.
 
-    Of every group that belongs to the scene and of which a picture has one (a place, a pose, surroundings): the
+    Of every group that belongs to the scene and of which an image has one (a place, a pose, surroundings): the
     attribute that it surely has. What the prompt asks for is left out, since the caption says it already.
 
     Parameters
     ----------
     found : Presence
-        Of N pictures.
+        Of N images.
     vocabulary : Vocabulary
         The one that `found` was made with.
     prompt : str

@@ -31,17 +31,17 @@ class Persistence:
     ----------
     table : DataFrame
         A row per attribute asked against: `attribute`, `group`, `asked_for` (the opposite), `base` and
-        `character`, shares of pictures that show the attribute all the same, `baked_in`, their difference,
+        `character`, shares of images that show the attribute all the same, `baked_in`, their difference,
         with `low` and `high` (95 %, bootstrap over seeds), and `persists` (the interval lies above 0).
-    pictures : dict of str to (sequence, sequence)
-        By opposite: the base model's pictures and Θ's, on the same seeds, to be shown side by side
+    images : dict of str to (sequence, sequence)
+        By opposite: the base model's images and Θ's, on the same seeds, to be shown side by side
         (`chosen_one_nb.show.proof_sheet`).
     skipped : tuple of str
         Attributes for which the vocabulary knows no opposite.
     """
 
     table: pd.DataFrame
-    pictures: dict[str, tuple[Sequence[Any], Sequence[Any]]]
+    images: dict[str, tuple[Sequence[Any], Sequence[Any]]]
     skipped: tuple[str, ...]
 
 
@@ -57,9 +57,9 @@ def persistence(
     repeats: int = 1000,
     seed: int = 0,
 ) -> Persistence:
-    """Ask for the opposite of each attribute and count the pictures that show the attribute none the less.
+    """Ask for the opposite of each attribute and count the drawn that show the attribute none the less.
 
-    A picture shows it if it is more similar to the attribute's phrases than to the opposite. What the base
+    An image shows it if it is more similar to the attribute's phrases than to the opposite. What the base
     model already gets wrong is no fault of Θ: the difference of the two shares is what Θ baked in.
 
     Parameters
@@ -67,16 +67,16 @@ def persistence(
     attributes : sequence of Attribute
         The flagged ones.
     draw_base, draw_character : callable
-        What `ask` makes of an opposite ("in the desert") -> pictures, always on the same seeds. The caller builds
+        What `ask` makes of an opposite ("in the desert") -> drawn, always on the same seeds. The caller builds
         the prompt, draws, and may stop by raising.
     similarity : callable
-        Pictures and texts -> cosines (n, t).
+        Images and texts -> cosines (n, t).
     say : callable
         Attribute and phrase -> sentence for CLIP, where the vocabulary has a template.
     ask : callable
         Attribute and opposite -> what follows the caption in a prompt: a photograph is asked for "as a photograph".
     cache : mutable mapping, optional
-        Pictures by ("base" or "character", what is asked for): what is in it is not drawn again. Keep the base
+        Images by ("base" or "character", what is asked for): what is in it is not drawn again. Keep the base
         model's part for the next Θ.
     repeats, seed
         Of the bootstrap.
@@ -88,10 +88,10 @@ def persistence(
     Raises
     ------
     ValueError
-        If base and character give different numbers of pictures, or none.
+        If base and character give different numbers of drawn, or none.
     """
     cache = {} if cache is None else cache
-    rows, pictures = [], {}
+    rows, drawn = [], {}
     for attribute in attributes:
         if attribute.opposite:
             wanted = ask(attribute, attribute.opposite)
@@ -99,12 +99,12 @@ def persistence(
                 _drawn(cache, key, wanted, draw) for key, draw in (("base", draw_base), ("character", draw_character))
             )
             _check(attribute, *pair)
-            pictures[attribute.opposite] = pair
+            drawn[attribute.opposite] = pair
             shows = [_shows(attribute, images, similarity, say) for images in pair]
             rows.append(_row(attribute, *shows, repeats, seed))
     skipped = tuple(attribute.name for attribute in attributes if not attribute.opposite)
     columns = ["attribute", "group", "asked_for", "base", "character", "baked_in", "low", "high", "persists"]
-    return Persistence(pd.DataFrame(rows, columns=columns), pictures, skipped)
+    return Persistence(pd.DataFrame(rows, columns=columns), drawn, skipped)
 
 
 def _drawn(cache: Cache, key: str, wanted: str, draw: Draw) -> Sequence[Any]:
@@ -116,14 +116,14 @@ def _drawn(cache: Cache, key: str, wanted: str, draw: Draw) -> Sequence[Any]:
 def _check(attribute: Attribute, base: Sequence[Any], character: Sequence[Any]) -> None:
     if len(base) != len(character) or not len(base):
         raise ValueError(
-            f'expected as many pictures of "{attribute.opposite}" by the base model as by the '
+            f'expected as many images of "{attribute.opposite}" by the base model as by the '
             f"character, at least one; got {len(base)} and {len(character)}. Draw both on the "
             "same seeds."
         )
 
 
 def _shows(attribute: Attribute, images: Sequence[Any], similarity: Similarity, say: Say) -> np.ndarray:
-    """Whether each picture is closer to the attribute than to what was asked for, bool (n,)."""
+    """Whether each image is closer to the attribute than to what was asked for, bool (n,)."""
     texts = (*attribute.phrases, attribute.opposite or "")
     cosines = similarity(images, [say(attribute, text) for text in texts])  # (n, phrases + 1)
     return cosines[:, :-1].max(axis=1) > cosines[:, -1]

@@ -15,7 +15,7 @@ __all__ = ["drift", "headline", "rise"]
 
 
 def drift(galleries: Mapping[str, Presence], *, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Count how often each attribute occurs in each gallery, with bootstrap intervals over pictures.
+    """Count how often each attribute occurs in each gallery, with bootstrap intervals over images.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def drift(galleries: Mapping[str, Presence], *, repeats: int = 1000, seed: int =
     -------
     DataFrame
         A row per gallery and attribute: `gallery`, `column`, `attribute`, `group`, `share` in [0, 1], `low`,
-        `high` (95 %). NaN where pictures with and without it were not told apart, or the gallery is empty.
+        `high` (95 %). NaN where images with and without it were not told apart, or the gallery is empty.
     """
     parts = [_shares(name, found, repeats, seed) for name, found in galleries.items()]
     columns = ["gallery", "column", "attribute", "group", "share", "low", "high"]
@@ -55,14 +55,14 @@ def _shares(name: str, found: Presence, repeats: int, seed: int) -> pd.DataFrame
 
 
 def rise(first: Presence, last: Presence, *, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Compare two galleries: by how much the share of pictures that have each attribute rose.
+    """Compare two galleries: by how much the share of images that have each attribute rose.
 
     Parameters
     ----------
     first, last : Presence
         Rows of one presence.
     repeats, seed
-        Of the bootstrap, over the pictures of each gallery by itself.
+        Of the bootstrap, over the images of each gallery by itself.
 
     Returns
     -------
@@ -116,6 +116,6 @@ def headline(table: pd.DataFrame, answers: Sequence[str]) -> str:
         return "Nothing that the prompt leaves open has become clearly more frequent."
     row = table.loc[free[0]]
     return (
-        f'"{row.attribute}" rose from {row["first"]:.0%} to {row["last"]:.0%} of the pictures '
+        f'"{row.attribute}" rose from {row["first"]:.0%} to {row["last"]:.0%} of the images '
         f"({row.low:+.0%} to {row.high:+.0%}) and nobody asked for it."
     )

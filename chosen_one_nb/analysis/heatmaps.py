@@ -1,4 +1,4 @@
-"""Where in the pictures: patches that say a phrase or make a group cohesive, and parts that recur."""
+"""Where in the images: patches that say a phrase or make a group cohesive, and parts that recur."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chosen_one_nb.analysis.zero_shot import Members, group_mask
 
 __all__ = ["Parts", "cohesion_heat", "cosegment", "phrase_heat", "scaled"]
 
-MOST_OTHERS = 24  # pictures that a group's patches are compared with
+MOST_OTHERS = 24  # images that a group's patches are compared with
 MOST_PARTS = 6
 
 
@@ -37,7 +37,7 @@ def phrase_heat(
     Returns
     -------
     ndarray of shape (N, h, w), or NotAvailable
-        Cosine less the group's mean cosine; `scaled` makes it a picture.
+        Cosine less the group's mean cosine; `scaled` makes it an image.
     """
     if patches is None:
         return NO_PATCHES
@@ -52,18 +52,18 @@ def cohesion_heat(
     """Tell which patches make a group cohesive: those that the other members have as well and outsiders have
     not.
 
-    For each patch, the best match in each other picture (after Amir et al., arXiv 2112.05814): its mean over
-    the members less its mean over pictures outside, of each at most 24.
+    For each patch, the best match in each other image (after Amir et al., arXiv 2112.05814): its mean over
+    the members less its mean over images outside, of each at most 24.
 
     Parameters
     ----------
     patches : ndarray of shape (N, P, D), or None
         The feature extractor's.
     members : sequence of int, or ndarray of bool, shape (N,)
-        n pictures.
+        n images.
     grid : (int, int)
     seed : int
-        Which pictures stand for more than 24.
+        Which images stand for more than 24.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def cohesion_heat(
         return NO_PATCHES
     mask = group_mask(members, len(patches))
     if mask.sum() < 2:
-        return NotAvailable(f"A group of {mask.sum()} pictures shares nothing with itself; take two or more.")
+        return NotAvailable(f"A group of {mask.sum()} images shares nothing with itself; take two or more.")
     tokens = _unit(np.asarray(patches, np.float32))
     rng = np.random.default_rng(seed)
     inside, outside = (_some(np.flatnonzero(side), rng) for side in (mask, ~mask))
@@ -85,12 +85,12 @@ def cohesion_heat(
     return np.stack(heat).reshape(-1, *grid)
 
 
-def _some(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return pictures if len(pictures) <= MOST_OTHERS else rng.choice(pictures, MOST_OTHERS, replace=False)
+def _some(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return images if len(images) <= MOST_OTHERS else rng.choice(images, MOST_OTHERS, replace=False)
 
 
 def _best_matches(patches: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Mean over other pictures (M, P, D) of the best cosine that each patch (P, D) has there, (P,)."""
+    """Mean over other images (M, P, D) of the best cosine that each patch (P, D) has there, (P,)."""
     if not len(others):
         return np.zeros(len(patches), np.float32)
     cosines = others.reshape(-1, others.shape[-1]) @ patches.T  # (M * P, P)
@@ -111,7 +111,7 @@ def scaled(heat: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of the same shape
-        One scale for all pictures, so that they can be compared; all 0 where nothing varies.
+        One scale for all images, so that they can be compared; all 0 where nothing varies.
     """
     low, high = np.quantile(heat, [0.05, 0.95]) if heat.size else (0.0, 0.0)
     return np.clip((heat - low) / (high - low), 0, 1) if high > low else np.zeros_like(heat)
@@ -119,14 +119,14 @@ def scaled(heat: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts of the figures that recur from picture to picture.
+    """Parts of the figures that recur from image to image.
 
     Attributes
     ----------
     labels : ndarray of int, shape (n, h, w)
-        Part of each patch, largest part first; -1 is scene. Same number, same part, in all pictures.
+        Part of each patch, largest part first; -1 is scene. Same number, same part, in all images.
     missing : tuple of tuple of int, length n
-        Parts that at least half of the others have and this picture has not.
+        Parts that at least half of the others have and this image has not.
     """
 
     labels: np.ndarray
@@ -148,9 +148,9 @@ def cosegment(
     ----------
     patches : ndarray of shape (N, P, D), or None
     found : Foreground or NotAvailable
-        Of the same pictures; the latter is handed on.
+        Of the same images; the latter is handed on.
     members : sequence of int, or ndarray of bool, shape (N,)
-        n pictures.
+        n images.
     parts : int, optional
         How many; None takes 2 to 6 by the elbow of the k-means error.
     seed : int
@@ -165,7 +165,7 @@ def cosegment(
         return NO_PATCHES
     mask = group_mask(members, len(patches))
     if not mask.any():
-        return NotAvailable("There is no picture in this group to cut into parts.")
+        return NotAvailable("There is no image in this group to cut into parts.")
     masks = found.masks[mask]  # (n, h, w)
     tokens = _unit(np.asarray(patches, np.float32)[mask])[masks.reshape(len(masks), -1)]  # (F, D)
     distinct = len(np.unique(tokens, axis=0))

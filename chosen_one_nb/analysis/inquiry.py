@@ -1,4 +1,4 @@
-"""Everything that can be asked of a gallery about what its pictures share: one object, made of arrays."""
+"""Everything that can be asked of a gallery about what its images share: one object, made of arrays."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Inquiry:
     encode : callable, optional
         Texts -> unit vectors, to see what the prompt means besides what it says.
     chosen : ndarray of int, optional
-        The pictures that were chosen, which groups default to.
+        The images that were chosen, which groups default to.
     """
 
     prompt: str
@@ -53,7 +53,7 @@ class Inquiry:
 
     @property
     def found(self) -> Presence:
-        """How surely each picture of the gallery has each attribute."""
+        """How surely each image of the gallery has each attribute."""
         return next(reversed(self.galleries.values()))
 
     @property
@@ -78,13 +78,13 @@ class Inquiry:
         if members is not None:
             return members
         if self.chosen is None:
-            raise ValueError("Expected a group of pictures, since none has been chosen yet: give members.")
+            raise ValueError("Expected a group of images, since none has been chosen yet: give members.")
         return self.chosen
 
     def findings(
         self, members: Members | None = None, *, against: Literal["rest", "first"] = "rest", level: float = 0.05
     ) -> pd.DataFrame:
-        """Compare a group (None: the chosen pictures) with other pictures: `attributes.contrast`, with answers.
+        """Compare a group (None: the chosen images) with other images: `attributes.contrast`, with answers.
 
         Parameters
         ----------
@@ -131,14 +131,14 @@ class Inquiry:
         Parameters
         ----------
         labels : ndarray of int, shape (N,)
-            Cluster of each picture; negative is none.
+            Cluster of each image; negative is none.
         level : float
             Of each cluster's findings; 1 takes all attributes, findings or not.
 
         Returns
         -------
         DataFrame
-            As of `flagged`, by rows from 0, and `cluster`, `column` and `opposite`, what to ask for to have a picture
+            As of `flagged`, by rows from 0, and `cluster`, `column` and `opposite`, what to ask for to have an image
             without it (None where the vocabulary knows nothing).
         """
         labels = np.asarray(labels)
@@ -154,11 +154,11 @@ class Inquiry:
         return table.sort_values("z", ascending=False, kind="stable", ignore_index=True)
 
     def held_by(self, members: Members | None = None) -> HeldBy | NotAvailable:
-        """Tell whether figure or scene holds a group together (None: the chosen pictures)."""
+        """Tell whether figure or scene holds a group together (None: the chosen images)."""
         return held_by(self.figure, self._group(members))
 
     def leave_out(self, column: int, members: Members) -> Suggestion:
-        """Take a group without the pictures that have an attribute."""
+        """Take a group without the images that have an attribute."""
         return leave_out(self.found, column, members)
 
     def prefer_least(self, column: int, labels: np.ndarray, kept: np.ndarray, instead_of: int | None) -> Suggestion:

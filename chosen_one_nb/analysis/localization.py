@@ -53,7 +53,7 @@ def held_by(
     found : Foreground or NotAvailable
         The latter is handed on.
     members : sequence of int, or ndarray of bool, shape (N,)
-        The group. One of a single picture, or of all, has nothing to be compared with: not available.
+        The group. One of a single image, or of all, has nothing to be compared with: not available.
     groups : int
         Random groups of the same size.
     seed : int
@@ -67,7 +67,7 @@ def held_by(
     n = len(found.figure)
     mask = group_mask(members, n)
     if not 1 < mask.sum() < n:
-        return NotAvailable(f"A group of {mask.sum()} of {n} pictures cannot be compared with random groups.")
+        return NotAvailable(f"A group of {mask.sum()} of {n} images cannot be compared with random groups.")
     chance = random_groups(n, int(mask.sum()), groups, seed)
     (figure, figure_p), (scene, scene_p) = (_tightness(side, mask, chance) for side in (found.figure, found.scene))
     by_chance = 2 * min(figure_p, scene_p) > LEVEL  # two chances
@@ -78,7 +78,7 @@ def held_by(
 def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> tuple[float, float]:
     """How many standard deviations the group is tighter than random groups, and the share of these as tight.
 
-    By the angle seen from the gallery's mean: what all pictures have in common is no reason to hold together.
+    By the angle seen from the gallery's mean: what all images have in common is no reason to hold together.
     """
     centred = features.astype(float) - features.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
@@ -110,14 +110,14 @@ def shown_by(whole: Presence, figure: Presence, scene: Presence) -> np.ndarray:
     Parameters
     ----------
     whole, figure, scene : Presence
-        Of N pictures, and of their figures and scenes from `foreground.cut_out`. Take all 3 N pictures at once, and
+        Of N images, and of their figures and scenes from `foreground.cut_out`. Take all 3 N images at once, and
         `Presence.rows` of the result, so that one measure holds.
 
     Returns
     -------
     ndarray of shape (A,)
-        Over the pictures that have it: mean presence in the figure less that in the scene, in [-1, 1]; positive
-        means on the figure. NaN where no picture has it, or pictures were not told apart.
+        Over the images that have it: mean presence in the figure less that in the scene, in [-1, 1]; positive
+        means on the figure. NaN where no image has it, or images were not told apart.
     """
     difference = np.where(whole.has_it, figure.values - scene.values, 0.0)
     count = whole.has_it.sum(axis=0)
@@ -126,9 +126,9 @@ def shown_by(whole: Presence, figure: Presence, scene: Presence) -> np.ndarray:
 
 
 def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, components: int = 12) -> np.ndarray:
-    """Ask, for each attribute, whether figures or scenes foretell better which pictures have it.
+    """Ask, for each attribute, whether figures or scenes foretell better which images have it.
 
-    Ridge regression on the first principal components of either side's features; how well a picture is
+    Ridge regression on the first principal components of either side's features; how well an image is
     foretold by all the others (leave-one-out), as a share of variance. Needs no similarity of patches and
     texts.
 
@@ -143,7 +143,7 @@ def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, component
     -------
     ndarray of shape (A,)
         Foretold by the figure less foretold by the scene, in [-1, 1]: positive means on the figure. NaN where
-        it cannot be told: no patches, an attribute that all or no pictures have, less than eight pictures.
+        it cannot be told: no patches, an attribute that all or no images have, less than eight images.
     """
     unknown = np.full(values.shape[1], np.nan)
     if not found or len(values) < 8:

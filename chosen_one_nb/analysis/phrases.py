@@ -1,11 +1,11 @@
-"""The phrases that pictures are asked about, in groups, read from a JSON file that anybody may edit.
+"""The phrases that images are asked about, in groups, read from a JSON file that anybody may edit.
 
 A file holds `{"groups": {name: group}}`, or the groups alone, and optionally `noun`, the word for what is in
-the picture ("creature") when nobody says it better. A group is a list of phrases, or an object with `phrases`
-and, optionally, `kind` (see `Kind`), `one_of` (a picture has one of them and no more, as with places or art
+the image ("creature") when nobody says it better. A group is a list of phrases, or an object with `phrases`
+and, optionally, `kind` (see `Kind`), `one_of` (an image has one of them and no more, as with places or art
 styles) and `template` (how a phrase becomes a sentence for CLIP: "a {noun} {}"). A phrase is a text, or an
 object with `text`, `attribute` (phrases of a group that share it mean the same thing) and `opposite` (what to
-ask for when one wants a picture without it).
+ask for when one wants an image without it).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 Kind = Literal["identity", "incidental", "seen"]
 """Whether such attributes make the character ("identity": fur, clothes), or its scene, framing, style and
 moods
-("incidental"), or whether the picture has to say ("seen": by whether figure or scene has it)."""
+("incidental"), or whether the image has to say ("seen": by whether figure or scene has it)."""
 
 MAX_PHRASES = 20_000
 MAX_LENGTH = 300  # characters; CLIP reads 77 tokens
@@ -44,7 +44,7 @@ class VocabularyError(ValueError):
 
 @dataclass(frozen=True)
 class Phrase:
-    """Something to ask a picture about.
+    """Something to ask an image about.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Group:
     phrases : tuple of Phrase
     kind : "identity", "incidental" or "seen"
     one_of : bool
-        A picture has exactly one of them.
+        An image has exactly one of them.
     template : str
         Sentence for CLIP with "{}" where the phrase goes and, if wanted, "{noun}".
     """
@@ -120,7 +120,7 @@ class Vocabulary:
     ----------
     groups : dict of str to Group
     noun : str
-        What is in the picture, for the templates.
+        What is in the image, for the templates.
     notes : tuple of str
         What was left out on reading, as sentences: repeated phrases, empty groups.
     """
@@ -130,7 +130,7 @@ class Vocabulary:
     notes: tuple[str, ...] = ()
 
     def texts(self, noun: str | None = None) -> list[str]:
-        """Return the T sentences for CLIP, group by group; `noun` says what is in the pictures ("fox")."""
+        """Return the T sentences for CLIP, group by group; `noun` says what is in the images ("fox")."""
         return [
             group.template.replace("{}", phrase.text).replace("{noun}", noun or self.noun)
             for group in self.groups.values()
@@ -242,7 +242,7 @@ def read_vocabulary(data: Any) -> Vocabulary:
     kept = {name: group for name, group in read.items() if group.phrases}
     noun = data.get("noun", "character")
     if not isinstance(noun, str) or not noun.strip():
-        raise VocabularyError(f"noun is a word for what is in the pictures, got {noun!r}.")
+        raise VocabularyError(f"noun is a word for what is in the images, got {noun!r}.")
     found = Vocabulary(kept, noun, tuple(notes))
     if not kept:
         raise VocabularyError("expected at least one phrase, found none. Add a group with phrases.")

@@ -32,13 +32,13 @@ SMALLEST = 5  # points that UMAP makes a map of; below it is PCA
 
 @dataclass(frozen=True)
 class Map:
-    """Where the pictures of one or several galleries lie.
+    """Where the images of one or several galleries lie.
 
     Attributes
     ----------
     positions : ndarray of shape (n, 2)
     method : "umap" or "pca"
-        As made: "pca" also where UMAP was wanted and there are too few pictures.
+        As made: "pca" also where UMAP was wanted and there are too few images.
     owners : tuple, length n
         (gallery, index) of each point.
     trust : DataFrame
@@ -88,19 +88,19 @@ def joint_map(
     seed : int
         Same features, same seed: same map, on the same machine.
     previous : Map, optional
-        Of some of the same pictures.
+        Of some of the same images.
     trust : bool
         Whether to compute the figures of trust.
 
     Returns
     -------
     Map
-        With fewer than five pictures, or identical ones, by PCA, and its note says so.
+        With fewer than five images, or identical ones, by PCA, and its note says so.
 
     Raises
     ------
     ValueError
-        If there is no picture, widths differ, a number is not finite, or the method is unknown.
+        If there is no image, widths differ, a number is not finite, or the method is unknown.
     """
     if method not in ("umap", "pca"):
         raise ValueError(f"expected method 'umap' or 'pca', got {method!r}.")
@@ -126,7 +126,7 @@ def _joined(galleries: Mapping[Hashable, np.ndarray]) -> np.ndarray:
     features = np.concatenate(arrays)
     if not len(features) or not np.isfinite(features).all():
         raise ValueError(
-            "expected at least one picture and finite features, got "
+            "expected at least one image and finite features, got "
             + ("none." if not len(features) else "NaN or infinity. Embed the gallery again.")
         )
     return features
@@ -135,9 +135,9 @@ def _joined(galleries: Mapping[Hashable, np.ndarray]) -> np.ndarray:
 def _possible(features: np.ndarray, method: Method) -> tuple[Method, str]:
     """The method that can be used, and a note if it is not the wanted one."""
     if not varying(features).any():
-        return "pca", "All pictures have the same features: one point." if len(features) > 1 else ""
+        return "pca", "All images have the same features: one point." if len(features) > 1 else ""
     if method == "umap" and len(features) < SMALLEST:
-        return "pca", f"{len(features)} pictures are too few for UMAP; this is PCA."
+        return "pca", f"{len(features)} images are too few for UMAP; this is PCA."
     return method, ""
 
 

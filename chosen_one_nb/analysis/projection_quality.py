@@ -50,7 +50,7 @@ def trust_table(
 
 
 def true_neighbours(features: np.ndarray, k: int = 5) -> np.ndarray:
-    """Find the nearest pictures among the features, whatever a map says.
+    """Find the nearest images among the features, whatever a map says.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def true_neighbours(features: np.ndarray, k: int = 5) -> np.ndarray:
     Returns
     -------
     ndarray of int, shape (n, min(k, n - 1))
-        Nearest first, never the picture itself; equals by index.
+        Nearest first, never the image itself; equals by index.
     """
     distances = _distances(np.asarray(features, dtype=float))
     np.fill_diagonal(distances, np.inf)

@@ -177,7 +177,7 @@ def classify(
     encode, threshold
         See `asked`.
     on_figure : ndarray of shape (A,), optional
-        Evidence from the pictures, positive where the figure shows it: `evidence.shown_by` or
+        Evidence from the images, positive where the figure shows it: `evidence.shown_by` or
         `evidence.on_figure`. Speaks where
         the vocabulary leaves it open (kind "seen").
     corrections : mapping of str to "asked", "identity" or "incidental", optional
@@ -221,5 +221,5 @@ def _answer(
     if attribute.kind != "seen":
         return attribute.kind, f'"{attribute.group}" counts as {attribute.kind}'
     if evidence is None or np.isnan(evidence) or abs(evidence) < margin:
-        return "incidental", "the pictures do not tell whether it is on the figure"
+        return "incidental", "the images do not tell whether it is on the figure"
     return ("identity", "it shows on the figure") if evidence > 0 else ("incidental", "it shows in the scene")

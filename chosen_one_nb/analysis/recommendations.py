@@ -1,4 +1,4 @@
-"""From a finding to a decision: other pictures, or another cluster, with the reason in words."""
+"""From a finding to a decision: other images, or another cluster, with the reason in words."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Suggestion:
     Attributes
     ----------
     images : tuple of int
-        The pictures that would be taken.
+        The images that would be taken.
     exclude : tuple of int
-        The pictures that would be left out.
+        The images that would be left out.
     cluster : int or None
     reason : str
         A sentence, for the decision's note.
@@ -33,7 +33,7 @@ class Suggestion:
 
 
 def most_and_least(values: np.ndarray, members: Members, count: int = 3) -> tuple[list[int], list[int]]:
-    """Find the pictures of a group that have an attribute most, and least.
+    """Find the images of a group that have an attribute most, and least.
 
     Parameters
     ----------
@@ -41,26 +41,26 @@ def most_and_least(values: np.ndarray, members: Members, count: int = 3) -> tupl
         One column of a presence.
     members : sequence of int, or ndarray of bool, shape (N,)
     count : int
-        Of each; fewer if the group is smaller than twice that, so that no picture is in both.
+        Of each; fewer if the group is smaller than twice that, so that no image is in both.
 
     Returns
     -------
     list of int, list of int
         The most first, and the least first.
     """
-    pictures = _pictures(members)
-    order = [int(picture) for picture in pictures[np.argsort(-np.asarray(values)[pictures], kind="stable")]]
+    images = _images(members)
+    order = [int(image) for image in images[np.argsort(-np.asarray(values)[images], kind="stable")]]
     most = order[: min(count, (len(order) + 1) // 2)]
     return most, order[len(most) :][::-1][:count]
 
 
-def _pictures(members: Members) -> np.ndarray:
+def _images(members: Members) -> np.ndarray:
     members = np.asarray(members)
     return np.flatnonzero(members) if members.dtype == bool else members.astype(int).ravel()
 
 
 def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: int = 3) -> Suggestion:
-    """Take a group without the pictures that have an attribute.
+    """Take a group without the images that have an attribute.
 
     Parameters
     ----------
@@ -69,26 +69,26 @@ def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: 
         Of the attribute.
     members : sequence of int, or ndarray of bool, shape (N,)
     keep_at_least : int
-        If fewer pictures lack it, those that have it least surely stay, and the reason says so.
+        If fewer images lack it, those that have it least surely stay, and the reason says so.
 
     Returns
     -------
     Suggestion
-        `cluster` is None; `exclude` is empty if no picture has it, too few pictures are there, or pictures with and
+        `cluster` is None; `exclude` is empty if no image has it, too few images are there, or images with and
         without it were not told apart.
     """
-    pictures, name = _pictures(members), found.attributes[column].name
-    order = pictures[np.argsort(found.values[pictures, column], kind="stable")]
-    lack = int((~found.has_it[pictures, column]).sum())
+    images, name = _images(members), found.attributes[column].name
+    order = images[np.argsort(found.values[images, column], kind="stable")]
+    lack = int((~found.has_it[images, column]).sum())
     keep = max(lack, min(keep_at_least, len(order)))
     if not found.told_apart[column]:
-        keep, reason = len(order), f'pictures with and without "{name}" cannot be told apart: nothing is left out'
+        keep, reason = len(order), f'images with and without "{name}" cannot be told apart: nothing is left out'
     elif lack == len(order):
-        reason = f'none of the {lack} pictures has "{name}": nothing to leave out'
+        reason = f'none of the {lack} images has "{name}": nothing to leave out'
     elif keep == len(order):
-        reason = f'{len(order) - lack} of {keep} pictures have "{name}", but {keep} must stay to learn from'
+        reason = f'{len(order) - lack} of {keep} images have "{name}", but {keep} must stay to learn from'
     else:
-        reason = f'left out {len(order) - keep} of {len(order)} pictures for having "{name}"'
+        reason = f'left out {len(order) - keep} of {len(order)} images for having "{name}"'
         reason += f"; {len(order) - lack} have it, but {keep} must stay to learn from" if keep > lack else ""
     stay, go = (tuple(sorted(part.tolist())) for part in (order[:keep], order[keep:]))
     return Suggestion(stay, go, None, reason)
@@ -102,11 +102,11 @@ def prefer_least(
     Parameters
     ----------
     found : Presence
-        Of N pictures.
+        Of N images.
     column : int
         Of the attribute.
     labels : ndarray of int, shape (N,)
-        Cluster of each picture; negative is none.
+        Cluster of each image; negative is none.
     kept : ndarray of bool, shape (K,), optional
         Clusters that may be chosen.
     instead_of : int, optional
@@ -115,8 +115,8 @@ def prefer_least(
     Returns
     -------
     Suggestion
-        Among equals the first cluster, which is the most cohesive one. The reason counts pictures, or says that it
-        is a ranking only, where pictures with and without it were not told apart.
+        Among equals the first cluster, which is the most cohesive one. The reason counts images, or says that it
+        is a ranking only, where images with and without it were not told apart.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def prefer_least(
     best = clusters[int(np.argmin(np.round(means, 6)))]
     reason = f'cluster {best} has "{found.attributes[column].name}" least'
     if not found.told_apart[column]:
-        reason += " surely: a ranking only, pictures with and without it cannot be told apart"
+        reason += " surely: a ranking only, images with and without it cannot be told apart"
     else:
         reason += f": {_count(found, column, labels == best)}"
         if instead_of is not None and instead_of != best:
@@ -140,4 +140,4 @@ def prefer_least(
 
 
 def _count(found: Presence, column: int, mask: np.ndarray) -> str:
-    return f"{int(found.has_it[mask, column].sum())} of {int(mask.sum())} pictures"
+    return f"{int(found.has_it[mask, column].sum())} of {int(mask.sum())} images"

@@ -1,9 +1,9 @@
 """Figure and scene, told apart by the feature extractor's patch tokens.
 
-Two ways, both by the border prior: a picture's rim (above and at the sides) is mostly scene. `border`: a patch is
-figure as far as it is unlike the rim of its own picture, and where that is unclear, as far as that place is figure in
-the other pictures. `pca`: the first principal components of all patches of all
-pictures separate what stands in front from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4);
+Two ways, both by the border prior: an image's rim (above and at the sides) is mostly scene. `border`: a patch is
+figure as far as it is unlike the rim of its own image, and where that is unclear, as far as that place is figure in
+the other images. `pca`: the first principal components of all patches of all
+images separate what stands in front from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4);
 the rim tells which side is which. The first also works with features that are far from DINOv2's, where a principal
 component may be the tint of the scenes.
 """
@@ -47,24 +47,24 @@ class NotAvailable:
 
 NO_PATCHES = NotAvailable(
     "The feature extractor gives no patch tokens, so figure and scene cannot be told "
-    "apart; everything that needs whole pictures only is shown."
+    "apart; everything that needs whole images only is shown."
 )
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """The figure in each picture.
+    """The figure in each image.
 
     Attributes
     ----------
     masks : ndarray of bool, shape (N, h, w)
-        True on the figure; at least one patch of each picture is figure, and at least one is scene.
+        True on the figure; at least one patch of each image is figure, and at least one is scene.
     heights : ndarray of shape (N, h, w)
         What was cut at `threshold`: larger is more figure.
     threshold : float
     figure, scene : ndarray of shape (N, D)
-        Features of each, of unit length: what to cluster on instead of whole pictures. The mean of its patch tokens;
-        at first of tokens that know something of the rest of the picture, since they attend to each other, and after
+        Features of each, of unit length: what to cluster on instead of whole images. The mean of its patch tokens;
+        at first of tokens that know something of the rest of the image, since they attend to each other, and after
         `seen_alone` of those that the extractor gives to figure and scene cut out.
     clear : float
         Share of the heights' variance that the cut explains, in [0, 1]: 0.64 for a single hump, above 0.75 two.
@@ -78,11 +78,11 @@ class Foreground:
     clear: float
 
     def at(self, size: tuple[int, int]) -> np.ndarray:
-        """Return the masks at another size, bool (N, height, width): of pictures, or of latents for a masked loss."""
+        """Return the masks at another size, bool (N, height, width): of images, or of latents for a masked loss."""
         return resize(self.heights, size) > self.threshold
 
     def rows(self, images: Sequence[int] | slice | np.ndarray) -> Foreground:
-        """Return the same for some of the pictures."""
+        """Return the same for some of the images."""
         return replace(
             self,
             masks=self.masks[images],
@@ -92,7 +92,7 @@ class Foreground:
         )
 
     def seen_alone(self, figures: np.ndarray, scenes: np.ndarray) -> Foreground:
-        """Return the same with features from the patch tokens (N, P, D) of the pictures that `cut_out` gives.
+        """Return the same with features from the patch tokens (N, P, D) of the images that `cut_out` gives.
 
         Their mean under the mask, not the class token: it tells more of what a figure is like (colour, clothes) and
         is not concerned with the grey around it.
@@ -114,7 +114,7 @@ def find_figure(
     threshold: Literal["otsu"] | float = "otsu",
     seed: int = 0,
 ) -> Foreground | NotAvailable:
-    """Split pictures into figure and scene.
+    """Split images into figure and scene.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def find_figure(
     method : "border" or "pca"
         See the module.
     threshold : "otsu" or float
-        Where to cut: where Otsu's method (1979) cuts the heights of all pictures, or a number (0 is the mean).
+        Where to cut: where Otsu's method (1979) cuts the heights of all images, or a number (0 is the mean).
     seed : int
         Of the randomised PCA.
 
@@ -145,9 +145,9 @@ def find_figure(
         raise ValueError(f"expected method 'border' or 'pca', got {method!r}.")
     tokens, rim = _checked(patches, grid), _rim(grid)
     if rim.all():
-        return NotAvailable(f"{grid[0]} x {grid[1]} patches in a picture are too few to tell figure from scene.")
+        return NotAvailable(f"{grid[0]} x {grid[1]} patches in an image are too few to tell figure from scene.")
     if not varying(tokens.reshape(-1, tokens.shape[-1])).any():
-        return NotAvailable("All patches of all pictures are the same: there is no figure to find.")
+        return NotAvailable("All patches of all images are the same: there is no figure to find.")
     heights = _unlike_the_rim(tokens, rim) if method == "border" else _component(tokens, rim, seed)  # (N, P)
     cut, clear = _otsu(heights.ravel())
     cut = cut if threshold == "otsu" else float(threshold)
@@ -171,26 +171,26 @@ def _checked(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return tokens
 
 
-def cut_out(pictures: Sequence[Any], found: Foreground) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Cut figures and scenes out of pictures, the rest grey, so that the extractor can look at each alone.
+def cut_out(images: Sequence[Any], found: Foreground) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Cut figures and scenes out of images, the rest grey, so that the extractor can look at each alone.
 
     Parameters
     ----------
-    pictures : sequence of N pictures
+    images : sequence of N images
         PIL images, or uint8 arrays of shape (H, W, 3).
     found : Foreground
-        Of the same pictures.
+        Of the same images.
 
     Returns
     -------
     figures, scenes : list of ndarray of shape (H, W, 3), uint8
         For `Image.fromarray`, then the feature extractor, then `Foreground.seen_alone`.
     """
-    if len(pictures) != len(found.masks):
-        raise ValueError(f"expected {len(found.masks)} pictures, got {len(pictures)}.")
+    if len(images) != len(found.masks):
+        raise ValueError(f"expected {len(found.masks)} images, got {len(images)}.")
     figures, scenes = [], []
-    for at, picture in enumerate(pictures):
-        pixels = np.asarray(picture)[..., :3]
+    for at, image in enumerate(images):
+        pixels = np.asarray(image)[..., :3]
         mask = (resize(found.heights[at : at + 1], pixels.shape[:2]) > found.threshold)[0, ..., None]
         figures.append(np.where(mask, pixels, np.uint8(GREY)))
         scenes.append(np.where(mask, np.uint8(GREY), pixels))
@@ -205,11 +205,11 @@ def _rim(grid: tuple[int, int]) -> np.ndarray:
 
 
 def _unlike_the_rim(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
-    """How unlike the rim of its picture each patch is, (N, P): mean 0 and variance 1 in each picture.
+    """How unlike the rim of its image each patch is, (N, P): mean 0 and variance 1 in each image.
 
-    The mean of two votes: one on the tokens, one on the tokens less their picture's mean, which shows small
-    differences where a picture has a strong tint. Where these fall into two clear kinds they decide alone; the less
-    they do, the more the mean over all pictures has a say, up to as much as the picture itself: figures of one prompt
+    The mean of two votes: one on the tokens, one on the tokens less their image's mean, which shows small
+    differences where an image has a strong tint. Where these fall into two clear kinds they decide alone; the less
+    they do, the more the mean over all images has a say, up to as much as the image itself: figures of one prompt
     stand in much the same place.
     """
     centred = tokens - tokens.mean(axis=1, keepdims=True)
@@ -221,7 +221,7 @@ def _unlike_the_rim(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
 
 
 def _rim_distance(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
-    """1 - mean cosine of each patch to the part of its picture's rim that it is most like, (N, P)."""
+    """1 - mean cosine of each patch to the part of its image's rim that it is most like, (N, P)."""
     unit = tokens / np.maximum(np.linalg.norm(tokens, axis=-1, keepdims=True), 1e-12)
     cosines = unit @ unit[:, rim].transpose(0, 2, 1)  # (N, P, R)
     own = np.flatnonzero(rim)
@@ -231,7 +231,7 @@ def _rim_distance(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
 
 
 def _standard(heights: np.ndarray) -> np.ndarray:
-    """Mean 0 and variance 1 in each picture; 0 where a picture is all of one patch."""
+    """Mean 0 and variance 1 in each image; 0 where an image is all of one patch."""
     centred = heights - heights.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
     return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-6)
@@ -265,7 +265,7 @@ def _otsu(values: np.ndarray, bins: int = 256) -> tuple[float, float]:
 
 
 def _never_all_or_nothing(masks: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Let each picture's highest patch be figure and its lowest scene, (N, P)."""
+    """Let each image's highest patch be figure and its lowest scene, (N, P)."""
     rows = np.arange(len(masks))
     masks = masks.copy()
     masks[rows, heights.argmax(axis=1)] = True
@@ -284,7 +284,7 @@ def _masked_mean(tokens: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 def resize(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bring masks or heat maps to another size, bilinearly: to latents for a masked loss, to pixels for a
-    picture.
+    image.
 
     Parameters
     ----------

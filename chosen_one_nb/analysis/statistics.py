@@ -50,7 +50,7 @@ def standardised(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def varying(values: np.ndarray) -> np.ndarray:
-    """Tell which columns vary by more than what models in single precision make of identical pictures.
+    """Tell which columns vary by more than what models in single precision make of identical images.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def _centred(values: np.ndarray) -> np.ndarray:
 def balanced(z: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     """Bring standardised sums of skewed columns to one scale, so that their maximum is a fair comparison.
 
-    A column that few pictures have makes large sums by luck more often than an even one. The skewness of the
+    A column that few images have makes large sums by luck more often than an even one. The skewness of the
     sum of a random group is known exactly; the cube-root transform of Wilson and Hilferty (1931) for a
     Pearson III distribution with that skewness makes it normal. It is monotone: within a column nothing
     changes its order.
@@ -109,7 +109,7 @@ def _skewness_of_sums(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def auroc(values: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Chance that a member has a higher value than a picture outside; ties count half.
+    """Chance that a member has a higher value than an image outside; ties count half.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def auroc(values: np.ndarray, members: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_means(values: np.ndarray, repeats: int = 1000, seed: int = 0) -> np.ndarray:
-    """Resample rows (pictures, not pairs of them) and average.
+    """Resample rows (images, not pairs of them) and average.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From CLIP's vectors to one number per picture and attribute: how surely the picture has it."""
+"""From CLIP's vectors to one number per image and attribute: how surely the image has it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from chosen_one_nb.analysis.statistics import two_kinds
 __all__ = ["Members", "Presence", "group_mask", "presence", "unit_rows"]
 
 Members = Sequence[int] | np.ndarray
-"""A group of pictures: their numbers, or a mask over all."""
+"""A group of images: their numbers, or a mask over all."""
 
 SMALL_GROUP = 8  # phrases
 APART = 2.5  # standard deviations; noise splits as far in one column of fifty
-HAS_IT = 0.5  # a picture has an attribute from this chance on
+HAS_IT = 0.5  # an image has an attribute from this chance on
 
 
 @dataclass(frozen=True)
 class Presence:
-    """How surely each picture has each attribute.
+    """How surely each image has each attribute.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Presence:
         In [0, 1].
     attributes : tuple of Attribute, length A
     told_apart : ndarray of bool, shape (A,)
-        False where pictures with and without it could not be told apart: `values` then only orders them, and
+        False where images with and without it could not be told apart: `values` then only orders them, and
         tables give no shares.
     """
 
@@ -41,11 +41,11 @@ class Presence:
 
     @property
     def has_it(self) -> np.ndarray:
-        """Whether each picture has each attribute, bool (N, A)."""
+        """Whether each image has each attribute, bool (N, A)."""
         return self.values >= HAS_IT
 
     def rows(self, images: Sequence[int] | slice | np.ndarray) -> Presence:
-        """Return the same for some of the pictures: one gallery out of several, for instance."""
+        """Return the same for some of the images: one gallery out of several, for instance."""
         return Presence(self.values[images], self.attributes, self.told_apart)
 
     def column(self, name: str, group: str | None = None) -> int:
@@ -64,23 +64,23 @@ class Presence:
         return found[0]
 
 
-def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, sharpness: float = 100.0) -> Presence:
-    """Say how surely each picture has each attribute of a vocabulary.
+def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, logit_scale: float = 100.0) -> Presence:
+    """Say how surely each image has each attribute of a vocabulary.
 
-    In a group whose pictures have one of its phrases, zero-shot classification as CLIP does it: softmax over
+    In a group whose images have one of its phrases, zero-shot classification as CLIP does it: softmax over
     the group. In any other group each attribute by itself: the similarity, less the group's mean (which takes
-    out what CLIP likes about a picture as such), is split into a low and a high kind over all pictures given.
+    out what CLIP likes about an image as such), is split into a low and a high kind over all images given.
     A group of less than eight phrases takes the whole vocabulary's mean, since few would pull each other down.
     Give all galleries that shall be compared at once, so that one and the same split holds for all.
 
     Parameters
     ----------
     images : ndarray of shape (N, D)
-        CLIP's vectors of the pictures; any length.
+        CLIP's vectors of the images; any length.
     texts : ndarray of shape (T, D)
         CLIP's vectors of `vocabulary.texts(noun)`.
     vocabulary : Vocabulary
-    sharpness : float
+    logit_scale : float
         Factor on cosines before the softmax: the model's own `logit_scale.exp()`, 100 in OpenAI's models.
 
     Returns
@@ -98,7 +98,7 @@ def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, s
             f"expected texts of shape ({len(vocabulary)}, {images.shape[1]}), one row per "
             f"phrase of the vocabulary and as wide as the images; got {texts.shape}."
         )
-    logits = sharpness * images @ texts.T  # (N, T)
+    logits = logit_scale * images @ texts.T  # (N, T)
     attributes = vocabulary.attributes
     values, told_apart = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
     for columns in _by_group(attributes):
@@ -149,7 +149,7 @@ def _level(logits: np.ndarray, members: list[Attribute]) -> np.ndarray:
 
 
 def group_mask(members: Members, n: int) -> np.ndarray:
-    """Turn picture numbers, or a mask, into a mask.
+    """Turn image numbers, or a mask, into a mask.
 
     Parameters
     ----------
@@ -163,14 +163,14 @@ def group_mask(members: Members, n: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If a picture is named that is not there, or a mask has another length.
+        If an image is named that is not there, or a mask has another length.
     """
     chosen = np.asarray(members)
     if chosen.dtype == bool:
         if chosen.shape != (n,):
-            raise ValueError(f"expected a mask of {n} pictures, got shape {chosen.shape}.")
+            raise ValueError(f"expected a mask of {n} images, got shape {chosen.shape}.")
         return chosen
     chosen = chosen.astype(int).ravel()
     if chosen.size and (chosen.min() < 0 or chosen.max() >= n):
-        raise ValueError(f"expected pictures 0 to {n - 1}, got {chosen.min()} to {chosen.max()}.")
+        raise ValueError(f"expected images 0 to {n - 1}, got {chosen.min()} to {chosen.max()}.")
     return np.isin(np.arange(n), chosen)

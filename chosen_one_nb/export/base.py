@@ -99,7 +99,7 @@ class Base:
 
     @property
     def size(self) -> int:
-        """Side of its pictures in pixels, for the published models."""
+        """Side of its images in pixels, for the published models."""
         return 1024 if self.sdxl else 512
 
 

@@ -1,4 +1,4 @@
-"""A ComfyUI workflow that draws the character: checkpoint, LoRA, `embedding:name`, sampler, picture.
+"""A ComfyUI workflow that draws the character: checkpoint, LoRA, `embedding:name`, sampler, image.
 
 In ComfyUI's API form, a node per key with its class and inputs, a link being [node, output]: it can be
 dragged onto the canvas like any workflow, and sent to a server's /prompt as {"prompt": workflow}.
@@ -25,15 +25,15 @@ SAMPLERS = {
 """This kit's samplers as ComfyUI's nearest (sampler_name, scheduler)."""
 
 
-def workflow(character: Character, name: str, pictures: Sequence[Drawn] = ()) -> dict[str, Any]:
-    """Return the workflow, with prompt, seed, size and settings of the best picture.
+def workflow(character: Character, name: str, images: Sequence[Drawn] = ()) -> dict[str, Any]:
+    """Return the workflow, with prompt, seed, size and settings of the best image.
 
     Parameters
     ----------
     character : Character
     name : str
         File name, without ending, in models/loras and models/embeddings.
-    pictures : sequence of Drawn
+    images : sequence of Drawn
         The best first; may be empty.
 
     Returns
@@ -43,11 +43,11 @@ def workflow(character: Character, name: str, pictures: Sequence[Drawn] = ()) ->
 
     Notes
     -----
-    ComfyUI's noise and schedules are its own: the same character, not the same picture. Without a negative
+    ComfyUI's noise and schedules are its own: the same character, not the same image. Without a negative
     prompt diffusers' SDXL is guided against zeros and SD 1.x against the empty text, and so it is here.
     """
     base = Base.of(character)
-    example = Example.of(character, pictures)
+    example = Example.of(character, images)
     how = example.how
     width, height = example.size or (base.size, base.size)
     model = ["6", 0] if how.rescale else ["2", 0]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from chosen_one_nb.character import LORA_FILE, CharacterError
-from chosen_one_nb.export.layers import Halves, refuse
+from chosen_one_nb.export.layers import LoraPair, refuse
 from chosen_one_nb.export.names import Layer
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write(character: Character, folder: Path) -> None:
         write_rows(folder / ROWS_FILE, character, key=character.token)
 
 
-def read_halves(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], file: Path) -> dict[str, Halves]:
+def read_halves(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], file: Path) -> dict[str, LoraPair]:
     """Read the tensors of a diffusers or peft LoRA file by layer.
 
     Raises
@@ -59,7 +59,7 @@ def read_halves(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
     CharacterError
         If it holds other layers than the UNet's attention projections, or a variant of LoRA.
     """
-    halves: dict[str, Halves] = {}
+    halves: dict[str, LoraPair] = {}
     strange = []
     for key, tensor in tensors.items():
         found = _KEY.fullmatch(_renewed(key))
@@ -67,7 +67,7 @@ def read_halves(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
         if not found or not layer:
             strange.append(key)
             continue
-        half = halves.setdefault(layer.diffusers, Halves())
+        half = halves.setdefault(layer.diffusers, LoraPair())
         if found["alpha"]:
             half.alpha = float(tensor)
         elif found["half"] in ("lora_A", "lora.down"):

@@ -1,4 +1,4 @@
-"""The best pictures of a character, with seed and settings: for previews and READMEs."""
+"""The best images of a character, with seed and settings: for previews and READMEs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THUMBNAIL = 256  # pixels of a preview's longer side, as ModelSpec suggests
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a picture was drawn: the settings that another tool needs to draw alike."""
+    """How an image was drawn: the settings that another tool needs to draw alike."""
 
     sampler: str
     steps: int
@@ -41,7 +41,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture of the character.
+    """An image of the character.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Example:
-    """What the lines of an export draw: the best picture again, or the caption where there is none.
+    """What the lines of an export draw: the best image again, or the caption where there is none.
 
     Attributes
     ----------
@@ -84,9 +84,9 @@ class Example:
     how: Sampling
 
     @classmethod
-    def of(cls, character: Character, pictures: Sequence[Drawn]) -> Example:
-        """Take the first picture that others can draw: of known seed, with the character at full strength."""
-        best = next((drawn for drawn in pictures if _repeatable(drawn, character)), None)
+    def of(cls, character: Character, images: Sequence[Drawn]) -> Example:
+        """Take the first image that others can draw: of known seed, with the character at full strength."""
+        best = next((drawn for drawn in images if _repeatable(drawn, character)), None)
         if best is not None:
             return cls(best.prompt, best.seed or 0, best.image.size, Sampling.of(best.settings))
         settings = character.provenance.get("settings", {})
@@ -98,42 +98,42 @@ def _repeatable(drawn: Drawn, character: Character) -> bool:
     return drawn.seed is not None and drawn.strength == 1 and character.token in drawn.prompt
 
 
-def gather(pictures: Gallery | Sequence[Image.Image | str | Path] | None, character: Character) -> list[Drawn]:
-    """Gather pictures with what is known about them.
+def gather(images: Gallery | Sequence[Image.Image | str | Path] | None, character: Character) -> list[Drawn]:
+    """Gather images with what is known about them.
 
     Parameters
     ----------
-    pictures : Gallery, or sequence of PIL.Image or path, or None
-        A run's pictures carry seed, prompt and settings in their text chunks; a gallery brings seeds and
+    images : Gallery, or sequence of PIL.Image or path, or None
+        A run's images carry seed, prompt and settings in their text chunks; a gallery brings seeds and
         prompt with it. What neither tells comes from the character's provenance.
     character : Character
 
     Raises
     ------
     CharacterError
-        If a file is no picture.
+        If a file is no image.
     """
-    if pictures is None:
+    if images is None:
         return []
     settings = character.provenance.get("settings", {})
-    if hasattr(pictures, "seeds"):
+    if hasattr(images, "seeds"):
         return [
-            Drawn(image, int(seed), pictures.prompt, settings)
-            for image, seed in zip(pictures.images, pictures.seeds, strict=True)
+            Drawn(image, int(seed), images.prompt, settings)
+            for image, seed in zip(images.images, images.seeds, strict=True)
         ]
-    return [_told(_opened(picture), character, settings) for picture in pictures]
+    return [_told(_opened(image), character, settings) for image in images]
 
 
-def _opened(picture: Image.Image | str | Path) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture
+def _opened(source: Image.Image | str | Path) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
     try:
-        with Image.open(picture) as image:
+        with Image.open(source) as image:
             image.load()
             return image
     except (OSError, SyntaxError, ValueError) as error:
         raise CharacterError(
-            f"{picture}: expected a picture, could not read one ({error}). Pass PIL images or paths of whole PNG files."
+            f"{source}: expected a source, could not read one ({error}). Pass PIL images or paths of whole PNG files."
         ) from error
 
 
@@ -148,7 +148,7 @@ def _told(image: Image.Image, character: Character, settings: dict[str, Any]) ->
 
 
 def thumbnail(image: Image.Image) -> str:
-    """Return a picture of at most 256 pixels a side as a data URI (JPEG)."""
+    """Return an image of at most 256 pixels a side as a data URI (JPEG)."""
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()

@@ -21,7 +21,7 @@ A1111_SAMPLERS = {"dpm++": "DPM++ 2M", "ddim": "DDIM", "euler": "Euler",
 """This kit's samplers by their nearest names in A1111 and Forge."""
 
 
-def readme(character: Character, name: str, formats: Sequence[str], pictures: Sequence[Drawn] = ()) -> str:
+def readme(character: Character, name: str, formats: Sequence[str], images: Sequence[Drawn] = ()) -> str:
     """Return the README (markdown) of a character's export.
 
     Parameters
@@ -31,14 +31,14 @@ def readme(character: Character, name: str, formats: Sequence[str], pictures: Se
         File name of LoRA and embeddings, without ending.
     formats : sequence of str
         "diffusers", "kohya", "comfyui": which sections to write.
-    pictures : sequence of Drawn
+    images : sequence of Drawn
         The best first.
     """
     sections = {"diffusers": _diffusers, "kohya": _a1111, "comfyui": _comfyui}
     parts = [
         _about(character),
-        _pictures(pictures),
-        *(section(character, name, pictures) for kind, section in sections.items() if kind in formats),
+        _images(images),
+        *(section(character, name, images) for kind, section in sections.items() if kind in formats),
         _licence(character),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -46,7 +46,7 @@ def readme(character: Character, name: str, formats: Sequence[str], pictures: Se
 
 def _about(character: Character) -> str:
     base, about = Base.of(character), character.provenance
-    made = f"made from {about['n_images']} pictures" if "n_images" in about else "made"
+    made = f"made from {about['n_images']} images" if "n_images" in about else "made"
     commit = f" at commit {base.revision}" if base.revision else ""
     recorded = "" if base.known else " (guessed; the file this character came from does not say)"
     lines = [
@@ -76,43 +76,43 @@ def _rows(character: Character) -> str:
     return "learned rows " + " and ".join(shapes)
 
 
-def _pictures(pictures: Sequence[Drawn]) -> str:
-    if not pictures:
+def _images(images: Sequence[Drawn]) -> str:
+    if not images:
         return ""
     lines = [
-        "## Pictures",
-        "| picture | seed | prompt | sampler | steps | guidance | size | strength |\n|---|---|---|---|---|---|---|---|",
+        "## Images",
+        "| image | seed | prompt | sampler | steps | guidance | size | strength |\n|---|---|---|---|---|---|---|---|",
     ]
-    for i, drawn in enumerate(pictures, 1):
+    for i, drawn in enumerate(images, 1):
         how = Sampling.of(drawn.settings)
         rescale = f", rescale {how.rescale:g}" if how.rescale else ""
         seed = "not recorded" if drawn.seed is None else drawn.seed
         lines[-1] += (
-            f"\n| ![Picture {i}](pictures/{i}.png) | {seed} | {escape(drawn.prompt)} | {how.sampler} | "
+            f"\n| ![Image {i}](images/{i}.png) | {seed} | {escape(drawn.prompt)} | {how.sampler} | "
             f"{how.steps} | {how.guidance:g}{rescale} | {drawn.image.width} x {drawn.image.height} | "
             f"{drawn.strength:g} |"
         )
     return "\n\n".join(lines)
 
 
-def _diffusers(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
+def _diffusers(character: Character, name: str, images: Sequence[Drawn]) -> str:
     return "\n\n".join(
         [
             "## diffusers",
             'In this folder, with `pip install "diffusers>=0.42" transformers accelerate peft`. In float32 on '
-            "the CPU the picture is the kit's own, pixel by pixel:",
-            fence(diffusers_lines(character, pictures), "python"),
+            "the CPU the image is the kit's own, pixel by pixel:",
+            fence(diffusers_lines(character, images), "python"),
         ]
     )
 
 
-def diffusers_lines(character: Character, pictures: Sequence[Drawn] = ()) -> str:
+def diffusers_lines(character: Character, images: Sequence[Drawn] = ()) -> str:
     """Return the Python lines that draw the character with stock diffusers.
 
     Noise is drawn on the CPU in float32, as the kit does, so that a seed means the same on every machine.
     """
     base = Base.of(character)
-    example = Example.of(character, pictures)
+    example = Example.of(character, images)
     how = example.how
     size = example.size[1] if example.size else "pipe.unet.config.sample_size * pipe.vae_scale_factor"
     watermark = ", add_watermarker=False" if base.sdxl else ""
@@ -136,12 +136,12 @@ pipe.load_lora_weights("diffusers", weight_name="pytorch_lora_weights.safetensor
 seed, size = {example.seed}, {size}
 shape = (1, pipe.unet.config.in_channels, size // pipe.vae_scale_factor, size // pipe.vae_scale_factor)
 noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-picture = pipe(
+image = pipe(
     {one_line(example.prompt)!r},
     latents=noise.to(device, dtype), height=size, width=size,
     num_inference_steps={how.steps}, guidance_scale={how.guidance!r}{rescale},
 ).images[0]
-picture.save("picture.png")"""
+image.save("image.png")"""
 
 
 def _load_line(base: Base) -> str:
@@ -161,8 +161,8 @@ pipe.load_textual_inversion(
 pipe.text_encoder_2.text_model.eos_token_id = pipe.tokenizer_2.eos_token_id"""
 
 
-def _how(character: Character, pictures: Sequence[Drawn], samplers: dict[str, str]) -> str:
-    example, side = Example.of(character, pictures), Base.of(character).size
+def _how(character: Character, images: Sequence[Drawn], samplers: dict[str, str]) -> str:
+    example, side = Example.of(character, images), Base.of(character).size
     how, (width, height) = example.how, example.size or (side, side)
     return (
         f"Steps {how.steps}, {samplers[how.sampler]}, CFG {how.guidance:g}, size {width} x {height}, "
@@ -170,21 +170,21 @@ def _how(character: Character, pictures: Sequence[Drawn], samplers: dict[str, st
     )
 
 
-def _a1111(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
+def _a1111(character: Character, name: str, images: Sequence[Drawn]) -> str:
     return "\n\n".join(
         [
             "## A1111 and Forge",
             fence(f"loras/{name}.safetensors       ->  models/Lora/\nembeddings/{name}.safetensors  ->  embeddings/"),
             "Choose the base model's checkpoint, and as prompt:",
-            fence(a1111_prompt(character, name, Example.of(character, pictures).prompt)),
-            f"{_how(character, pictures, A1111_SAMPLERS)}. The word is the embedding's file name. Noise and "
-            "schedules are this program's own: the same character, not the same picture. sd-scripts reads "
+            fence(a1111_prompt(character, name, Example.of(character, images).prompt)),
+            f"{_how(character, images, A1111_SAMPLERS)}. The word is the embedding's file name. Noise and "
+            "schedules are this program's own: the same character, not the same image. sd-scripts reads "
             "the LoRA too.",
         ]
     )
 
 
-def _comfyui(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
+def _comfyui(character: Character, name: str, images: Sequence[Drawn]) -> str:
     return "\n\n".join(
         [
             "## ComfyUI",
@@ -194,7 +194,7 @@ def _comfyui(character: Character, name: str, pictures: Sequence[Drawn]) -> str:
             ),
             f"Drag `comfyui_workflow.json` onto the canvas and choose your checkpoint of the base model in "
             f"the first node (it asks for {escape(Base.of(character).checkpoint)}). Its prompt:",
-            fence(comfyui_prompt(character, name, Example.of(character, pictures).prompt)),
+            fence(comfyui_prompt(character, name, Example.of(character, images).prompt)),
         ]
     )
 
@@ -208,5 +208,5 @@ def _licence(character: Character) -> str:
     )
     return (
         f"## Licence\n\nMade with {escape(base.name)}, {known}. Read its terms on use and on passing "
-        "derivatives on before you share these files or pictures."
+        "derivatives on before you share these files or images."
     )

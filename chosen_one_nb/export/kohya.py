@@ -20,7 +20,7 @@ from chosen_one_nb.character import Character, CharacterError
 from chosen_one_nb.export import safe
 from chosen_one_nb.export.base import Base
 from chosen_one_nb.export.drawn import Drawn, thumbnail
-from chosen_one_nb.export.layers import Halves, apart, refuse
+from chosen_one_nb.export.layers import LoraPair, apart, refuse
 from chosen_one_nb.export.names import SDXL_LAYERS, Layer, layers_per_block
 from chosen_one_nb.export.wording import a1111_prompt, one_line
 
@@ -79,16 +79,16 @@ def _layers_per_block(character: Character) -> int:
     return SDXL_LAYERS if Base.of(character).standard else layers_per_block(apart(character.lora, character.alpha))
 
 
-def write(file: Path, character: Character, name: str, pictures: Sequence[Drawn] = ()) -> None:
+def write(file: Path, character: Character, name: str, images: Sequence[Drawn] = ()) -> None:
     """Write a character's LoRA as a kohya file, with metadata."""
     weights = tensors(character)
     hashed = safe.body_hash(weights)
-    about = metadata(character, name, pictures)
+    about = metadata(character, name, images)
     about |= {"modelspec.hash_sha256": f"0x{hashed}", "sshs_model_hash": hashed}
     safe.write(file, weights, about)
 
 
-def metadata(character: Character, name: str, pictures: Sequence[Drawn] = ()) -> dict[str, str]:
+def metadata(character: Character, name: str, images: Sequence[Drawn] = ()) -> dict[str, str]:
     """Return what a kohya file says about itself: ModelSpec, sd-scripts' own, and this kit's notes."""
     own = {
         "format": 1,
@@ -99,16 +99,16 @@ def metadata(character: Character, name: str, pictures: Sequence[Drawn] = ()) ->
         "provenance": character.provenance,
     }
     return {
-        **_modelspec(character, name, pictures),
+        **_modelspec(character, name, images),
         **_sd_scripts(character, name),
         NOTES: json.dumps(own, ensure_ascii=False),
     }
 
 
-def _modelspec(character: Character, name: str, pictures: Sequence[Drawn]) -> dict[str, str]:
+def _modelspec(character: Character, name: str, images: Sequence[Drawn]) -> dict[str, str]:
     """https://github.com/Stability-AI/ModelSpec, version 1."""
     base = Base.of(character)
-    width, height = pictures[0].image.size if pictures else (base.size, base.size)
+    width, height = images[0].image.size if images else (base.size, base.size)
     prompt = a1111_prompt(character, name)
     subject = one_line(character.provenance.get("prompt", character.caption))
     said = {
@@ -123,7 +123,7 @@ def _modelspec(character: Character, name: str, pictures: Sequence[Drawn]) -> di
         "trigger_phrase": prompt.rsplit(" <lora:", 1)[0],
         "usage_hint": f"Put embeddings/{name}.safetensors beside your embeddings and prompt: {prompt}",
         "tags": "character",
-        "thumbnail": thumbnail(pictures[0].image) if pictures else "",
+        "thumbnail": thumbnail(images[0].image) if images else "",
     }
     return {f"modelspec.{key}": value for key, value in said.items() if value}
 
@@ -165,7 +165,7 @@ def notes(about: Mapping[str, str]) -> dict[str, Any]:
     return found if isinstance(found, dict) and found.get("format") == 1 else {}
 
 
-def read_halves(weights: Mapping[str, torch.Tensor], about: Mapping[str, str], file: Path) -> dict[str, Halves]:
+def read_halves(weights: Mapping[str, torch.Tensor], about: Mapping[str, str], file: Path) -> dict[str, LoraPair]:
     """Read the tensors of a kohya file by diffusers' layer names.
 
     SGM names are read for SDXL's two layers per block, unless this kit's notes say otherwise.
@@ -176,7 +176,7 @@ def read_halves(weights: Mapping[str, torch.Tensor], about: Mapping[str, str], f
         If it holds other layers than the UNet's attention projections, or a variant of LoRA.
     """
     per_block = notes(about).get("layers_per_block", SDXL_LAYERS)
-    halves: dict[str, Halves] = {}
+    halves: dict[str, LoraPair] = {}
     strange = []
     for key, tensor in weights.items():
         name, _, kind = key.partition(".")
@@ -184,7 +184,7 @@ def read_halves(weights: Mapping[str, torch.Tensor], about: Mapping[str, str], f
         if layer is None or kind not in ("lora_down.weight", "lora_up.weight", "alpha"):
             strange += [] if name == "bundle_emb" else [key]
             continue
-        half = halves.setdefault(layer.diffusers, Halves())
+        half = halves.setdefault(layer.diffusers, LoraPair())
         if kind == "alpha":
             half.alpha = float(tensor)
         elif kind == "lora_down.weight":

@@ -10,11 +10,11 @@ import torch
 
 from chosen_one_nb.character import CharacterError
 
-__all__ = ["Halves", "assemble", "apart", "cross_attention_width", "refuse"]
+__all__ = ["LoraPair", "assemble", "apart", "cross_attention_width", "refuse"]
 
 
 @dataclass
-class Halves:
+class LoraPair:
     """The LoRA of one layer: down (r, in) and up (out, r), adding alpha / r * up down; alpha None means r."""
 
     down: torch.Tensor | None = None
@@ -22,7 +22,7 @@ class Halves:
     alpha: float | None = None
 
 
-def apart(lora: Mapping[str, torch.Tensor], alpha: float) -> dict[str, Halves]:
+def apart(lora: Mapping[str, torch.Tensor], alpha: float) -> dict[str, LoraPair]:
     """Take a character's LoRA apart by layer.
 
     Parameters
@@ -33,14 +33,14 @@ def apart(lora: Mapping[str, torch.Tensor], alpha: float) -> dict[str, Halves]:
 
     Returns
     -------
-    dict of str to Halves
+    dict of str to LoraPair
         By diffusers' layer name, in its order.
     """
     names = dict.fromkeys(key.rsplit(".lora_", 1)[0] for key in lora)
-    return {name: Halves(lora[f"{name}.lora_A.weight"], lora[f"{name}.lora_B.weight"], alpha) for name in names}
+    return {name: LoraPair(lora[f"{name}.lora_A.weight"], lora[f"{name}.lora_B.weight"], alpha) for name in names}
 
 
-def assemble(halves: Mapping[str, Halves], file: Path) -> tuple[dict[str, torch.Tensor], int, float]:
+def assemble(halves: Mapping[str, LoraPair], file: Path) -> tuple[dict[str, torch.Tensor], int, float]:
     """Put halves together: (LoRA with peft keys in float32, rank, alpha).
 
     Where layers differ in alpha, it is folded into the upper halves and alpha becomes the rank.
@@ -69,7 +69,7 @@ def assemble(halves: Mapping[str, Halves], file: Path) -> tuple[dict[str, torch.
     return lora, rank, next(iter(alphas.values())) if alike else float(rank)
 
 
-def _rank(name: str, half: Halves, file: Path) -> int:
+def _rank(name: str, half: LoraPair, file: Path) -> int:
     shapes = [None if part is None else tuple(part.shape) for part in (half.down, half.up)]
     down, up = shapes
     if down is None or up is None or len(down) != 2 or len(up) != 2 or down[0] != up[1]:

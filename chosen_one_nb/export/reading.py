@@ -13,7 +13,7 @@ from chosen_one_nb.character import INITIAL_FILE, LORA_FILE, NOTES_FILE, Charact
 from chosen_one_nb.export import diffusers_format, kohya, safe
 from chosen_one_nb.export.embeddings import FOLDER as ROWS
 from chosen_one_nb.export.embeddings import check_rows, is_rows, read_rows
-from chosen_one_nb.export.layers import Halves, assemble, cross_attention_width
+from chosen_one_nb.export.layers import LoraPair, assemble, cross_attention_width
 
 __all__ = ["load"]
 
@@ -74,7 +74,7 @@ def _from_files(lora: Path, rows: Path | None) -> Character:
     """Put a LoRA file and an embeddings file together."""
     tensors, about = safe.read(lora)
     read_halves = kohya.read_halves if kohya.is_kohya(list(tensors)) else diffusers_format.read_halves
-    halves: dict[str, Halves] = read_halves(tensors, about, lora)
+    halves: dict[str, LoraPair] = read_halves(tensors, about, lora)
     weights, rank, alpha = assemble(halves, lora)
     learned, said = (kohya.bundled_rows(tensors, lora), {}) if rows is None else read_rows(rows)
     notes: dict[str, Any] = {"token": TOKEN} | said | kohya.notes(about)

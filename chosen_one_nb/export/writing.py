@@ -19,7 +19,7 @@ from chosen_one_nb.export.folder_readme import readme
 from chosen_one_nb.export.layers import cross_attention_width
 from chosen_one_nb.export.safe import writable
 from chosen_one_nb.export.wording import check_name, default_name
-from chosen_one_nb.run.store import write_bytes, write_picture
+from chosen_one_nb.run.store import write_bytes, write_image
 
 if TYPE_CHECKING:
     from chosen_one_nb.steps.generate import Gallery
@@ -34,7 +34,7 @@ def export(
     character: Character,
     folder: str | Path,
     formats: Sequence[str] = FORMATS,
-    pictures: Gallery | Sequence[Image.Image | str | Path] | None = None,
+    images: Gallery | Sequence[Image.Image | str | Path] | None = None,
     name: str | None = None,
 ) -> Path:
     """Write a character for other programs; see `Character.export`."""
@@ -42,10 +42,10 @@ def export(
     formats = _checked(formats)
     name = default_name(folder) if name is None else check_name(name)
     check_rows(character.tokens, cross_attention_width(character.lora), "this character")
-    drawn = gather(pictures, character)
+    drawn = gather(images, character)
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_pictures(folder, drawn)
+        _write_images(folder, drawn)
         if "diffusers" in formats:
             diffusers_format.write(character, folder / diffusers_format.FOLDER)
         if "kohya" in formats or "comfyui" in formats:
@@ -67,8 +67,8 @@ def _checked(formats: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _write_pictures(folder: Path, drawn: Sequence[Drawn]) -> None:
+def _write_images(folder: Path, drawn: Sequence[Drawn]) -> None:
     if drawn:
-        (folder / "pictures").mkdir(exist_ok=True)
-    for i, picture in enumerate(drawn, 1):
-        write_picture(folder / "pictures" / f"{i}.png", picture.image, picture.about)
+        (folder / "images").mkdir(exist_ok=True)
+    for i, image in enumerate(drawn, 1):
+        write_image(folder / "images" / f"{i}.png", image.image, image.about)

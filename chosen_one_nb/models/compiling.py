@@ -2,7 +2,7 @@
 
 What is compiled are the transformer blocks, each kind and size once (regional compilation), not the UNet as a whole.
 Θ stands inside of them as LoRA layers whose weights are inputs of the compiled code: the base model is compiled once
-and the model with Θ once, and neither putting another Θ of the same rank on nor taking it off compiles again. Pictures
+and the model with Θ once, and neither putting another Θ of the same rank on nor taking it off compiles again. Images
 agree with those of uncompiled blocks up to rounding. Training runs uncompiled.
 """
 

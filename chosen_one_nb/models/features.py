@@ -15,24 +15,24 @@ from chosen_one_nb.models import open_clip
 from chosen_one_nb.models.batches import batches
 from chosen_one_nb.models.files import OPEN_CLIP, ModelError, explained, image_processor, load, model_type
 from chosen_one_nb.models.hub import Source
-from chosen_one_nb.models.offload import at_work
+from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
 
 __all__ = ["Clip", "FeatureExtractor", "Features"]
 
 TOKENIZERS = ("tokenizer.json", "vocab.json")
 
-SMALLER = "Not one picture fits: close other programs, take a smaller extractor, or load_models(..., low_memory=True)."
+SMALLER = "Not one image fits: close other programs, take a smaller extractor, or load_models(..., low_memory=True)."
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the eyes saw of N pictures.
+    """What the eyes saw of N images.
 
     Attributes
     ----------
     cls : ndarray of shape (N, D), float32
-        One vector per picture, as the model gives it (not brought to unit length).
+        One vector per image, as the model gives it (not brought to unit length).
     patches : ndarray of shape (N, P, D), float16, or None
         One vector per patch, row by row, if they were asked for.
     grid : (int, int)
@@ -45,9 +45,9 @@ class Features:
 
 
 class FeatureExtractor:
-    """DINOv2, DINOv1, CLIP's or OpenCLIP's image tower behind one contract: pictures in, features out.
+    """DINOv2, DINOv1, CLIP's or OpenCLIP's image tower behind one contract: images in, features out.
 
-    Pictures are prepared as the checkpoint's own `preprocessor_config.json` says (pitfall 18), by Pillow.
+    Images are prepared as the checkpoint's own `preprocessor_config.json` says (pitfall 18), by Pillow.
 
     Parameters
     ----------
@@ -106,13 +106,13 @@ class FeatureExtractor:
         cancelled: CancelledCheck | None = None,
         on_progress: Progress | None = None,
     ) -> Features:
-        """Extract the features of pictures of any size.
+        """Extract the features of images of any size.
 
         Parameters
         ----------
         images : sequence of PIL.Image, length N
         batch_size : int
-            Pictures at once.
+            Images at once.
         patches : bool
             Whether to return the patch tokens too.
         cancelled, on_progress : callable, optional
@@ -123,7 +123,7 @@ class FeatureExtractor:
         Features
         """
         vectors, tokens, grid = [], [], (0, 0)
-        with at_work(self.device, self.model):
+        with on_device(self.device, self.model):
             for indices, (vector, token, grid) in batches(  # noqa: B007 (the last grid is that of all)
                 len(images), batch_size, lambda part: self._look(images[part.start : part.stop], patches), SMALLER
             ):
@@ -138,7 +138,7 @@ class FeatureExtractor:
     def _look(
         self, images: Sequence[Image.Image], patches: bool
     ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
-        """Pictures (B) -> CLS (B, D) float32, patch tokens (B, P, D') float16 or None, and their grid."""
+        """Images (B) -> CLS (B, D) float32, patch tokens (B, P, D') float16 or None, and their grid."""
         pixels = _pixels(self.processor, images)
         out = self.model(pixels.to(self.model.device, self.model.dtype))
         sequence = out.last_hidden_state  # (B, 1 + registers + P, D')
@@ -148,7 +148,7 @@ class FeatureExtractor:
 
 
 class Clip:
-    """CLIP's two towers: unit vectors of pictures and of texts, whose product is the prompt similarity.
+    """CLIP's two towers: unit vectors of images and of texts, whose product is the prompt similarity.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class Clip:
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> np.ndarray:
-        """Return (N, D) float32 unit vectors of pictures."""
+        """Return (N, D) float32 unit vectors of images."""
         return self._batches(
             images,
             batch_size,
@@ -197,9 +197,9 @@ class Clip:
 
     @torch.no_grad()
     def patches(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> tuple[np.ndarray, tuple[int, int]]:
-        """See what each patch of pictures says, in the space of the texts.
+        """See what each patch of images says, in the space of the texts.
 
-        CLIP was only ever asked about whole pictures; its patch tokens, taken through the same last norm and
+        CLIP was only ever asked about whole images; its patch tokens, taken through the same last norm and
         projection, are a rough but useful witness of where something is.
 
         Returns
@@ -215,13 +215,13 @@ class Clip:
         return found.reshape(-1, grid[0] * grid[1], self.width), grid
 
     def _look_at_patches(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Pictures -> patch tokens (B, P, D) through the last norm and the projection, which CLIP gives CLS only."""
+        """Images -> patch tokens (B, P, D) through the last norm and the projection, which CLIP gives CLS only."""
         tower = self.model.vision_model
         pixels = _pixels(self.processor, images).to(self.model.device, self.model.dtype)
         return self.model.visual_projection(tower.post_layernorm(tower(pixel_values=pixels).last_hidden_state[:, 1:]))
 
     @property
-    def sharpness(self) -> float:
+    def logit_scale(self) -> float:
         """The factor on cosines that it was trained with: 100 in OpenAI's models."""
         return float(self.model.logit_scale.exp())
 
@@ -240,7 +240,7 @@ class Clip:
         )
 
     def _batches(self, items: Sequence[Any], size: int, look: Callable[[Sequence[Any]], Any]) -> np.ndarray:
-        with at_work(self.device, self.model):
+        with on_device(self.device, self.model):
             parts = batches(len(items), size, lambda part: look(items[part.start : part.stop]), SMALLER)
             vectors = [torch.nn.functional.normalize(_tensor(part).float(), dim=-1).cpu().numpy() for _, part in parts]
         return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
@@ -256,7 +256,7 @@ def _loaded(
 
 
 def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
-    """Prepare pictures as the checkpoint asks: (B, 3, H, W) float32."""
+    """Prepare images as the checkpoint asks: (B, 3, H, W) float32."""
     return processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
 
 

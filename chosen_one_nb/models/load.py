@@ -117,18 +117,18 @@ def load_models(
         To replace, or for a bare pipeline to supply, the eyes. Instances may be shared between models.
     distilled : str or Path, optional
         A LoRA or UNet distilled to few steps, for `Settings.sampled("flash")`: folder, file or Hub id. It becomes
-        part of the generator, in training too, and changes the distribution that pictures are drawn from.
+        part of the generator, in training too, and changes the distribution that images are drawn from.
     config : str or Path, optional
         For a single-file checkpoint, which holds no tokenizers: a pipeline whose configuration it goes with; None
         takes the published one of its kind, from the Hub.
     low_memory : bool, optional
-        One switch: parts rest on the CPU until their stage comes, pictures are decoded one by one, training
+        One switch: parts rest on the CPU until their stage comes, images are decoded one by one, training
         recomputes activations and keeps its optimiser in 8 bits where bitsandbytes is installed. None switches it
         on where the device has less than twice the weights' room.
     compile : bool or str
         True has the UNet's transformer blocks compiled (by Inductor; a name is another backend of `torch.compile`)
         when they first draw: that takes its time once per process, and lasts while Θ is put on and taken off.
-        Pictures agree with those of uncompiled blocks up to rounding; training runs uncompiled.
+        Images agree with those of uncompiled blocks up to rounding; training runs uncompiled.
     offline : bool
         Look in folders and the Hub's cache only.
 
@@ -263,7 +263,7 @@ def _cramped(device: torch.device, pipeline: Any, *eyes: Any) -> bool:
 
 def settle(device: torch.device, pipeline: Any, seeing: Any, reading: Any, low_memory: bool) -> None:
     """Put every part where it rests, in the layout the device likes; raises `OutOfMemory` where it does not fit."""
-    if device.type != "cpu":  # on the CPU it was no quicker: 19 ms against 18 ms per picture and step
+    if device.type != "cpu":  # on the CPU it was no quicker: 19 ms against 18 ms per image and step
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     home = torch.device("cpu") if low_memory else device

@@ -17,7 +17,7 @@ import torch
 
 from chosen_one_nb.models.batches import advised
 
-__all__ = ["at_work", "best_device", "best_dtype", "device_memory", "move", "release"]
+__all__ = ["on_device", "best_device", "best_dtype", "device_memory", "move", "release"]
 
 SMALLER = (
     "The models do not fit beside what is there: close other programs that use the device, take half precision "
@@ -57,7 +57,7 @@ def device_memory(device: torch.device) -> int | None:
 
 
 @contextmanager
-def at_work(device: torch.device, *modules: Any) -> Iterator[None]:
+def on_device(device: torch.device, *modules: Any) -> Iterator[None]:
     """Have modules on a device for a with-block; those that rested elsewhere go back, and its memory is freed.
 
     Parameters

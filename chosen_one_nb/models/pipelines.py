@@ -173,7 +173,7 @@ def _check_stock(folder: Path, index: dict[str, Any]) -> None:
 
 
 def _plain(kind: str) -> dict[str, Any]:
-    """Neither a safety checker nor a watermark: both change pictures that are to be compared."""
+    """Neither a safety checker nor a watermark: both change images that are to be compared."""
     if kind == PIPELINES[0]:
         return {"add_watermarker": False}
     return {"safety_checker": None, "requires_safety_checker": False}

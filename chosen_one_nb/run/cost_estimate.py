@@ -22,7 +22,7 @@ from chosen_one_nb.models.offload import device_memory
 from chosen_one_nb.run.flops import Meter
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.latents import CHUNK, latent_size
-from chosen_one_nb.steps.lora import fresh_lora, wear_lora, wear_tokens
+from chosen_one_nb.steps.lora import add_tokens, apply_lora, fresh_lora
 from chosen_one_nb.steps.loss import denoising_loss
 from chosen_one_nb.steps.prompts import condition, encoders
 
@@ -42,7 +42,7 @@ class Stage:
     name : str
         encode, denoise, decode, embed or refine.
     work : str
-        What is counted, such as "64 pictures x 15 steps".
+        What is counted, such as "64 images x 15 steps".
     flops : float
         Of the whole stage.
     weights, activations : int
@@ -69,7 +69,7 @@ class Plan:
     ----------
     stages : tuple of Stage
     title : str
-        Models, precision, device, batch and picture size.
+        Models, precision, device, batch and image size.
     room : int or None
         Bytes of memory there are.
     low_memory : bool
@@ -140,7 +140,7 @@ def plan(models: Models, settings: Settings) -> Plan:
     kind = str(models.pipeline.unet.dtype).removeprefix("torch.")
     mode = ", low memory" if models.low_memory else ""
     where = "counted without weights" if models.device == META else f"on {models.device}"
-    title = f"{models.name}: {kind}, {where}{mode}; pictures of {shell.pixels} x {shell.pixels}"
+    title = f"{models.name}: {kind}, {where}{mode}; images of {shell.pixels} x {shell.pixels}"
     return Plan(stages, title, None if models.device == META else device_memory(models.device), models.low_memory)
 
 
@@ -183,7 +183,7 @@ class _Shell:
         times = torch.zeros(n, device=META)
         with torch.no_grad():
             return self._stage(
-                "denoise", f"{s.n_images} pictures x {s.sampling_steps} steps, {n} at once",
+                "denoise", f"{s.n_images} images x {s.sampling_steps} steps, {n} at once",
                 s.n_images * s.sampling_steps * (2 if self.guided else 1) / n,
                 lambda: self.pipeline.unet(latents, times, encoder_hidden_states=text.embeds, added_cond_kwargs=added),
                 self.pipeline.unet,
@@ -196,7 +196,7 @@ class _Shell:
         vae = vae.to(kind)
         code = torch.empty(chunk, vae.config.latent_channels, self.side, self.side, device=META, dtype=kind)
         with torch.no_grad():
-            return self._stage("decode", f"{n} pictures, {chunk} at once", n / chunk, lambda: vae.decode(code), vae)
+            return self._stage("decode", f"{n} images, {chunk} at once", n / chunk, lambda: vae.decode(code), vae)
 
     def embed(self) -> Stage:
         extractor, s = self.models.extractor, self.settings
@@ -205,7 +205,7 @@ class _Shell:
         pixels = torch.empty(n, 3, side, side, device=META, dtype=extractor.model.dtype)
         with torch.no_grad():
             return self._stage(
-                "embed", f"{s.n_images} pictures of {side} x {side}, {n} at once", s.n_images / n,
+                "embed", f"{s.n_images} images of {side} x {side}, {n} at once", s.n_images / n,
                 lambda: model(pixels), model,
             )  # fmt: skip
 
@@ -223,9 +223,9 @@ class _Shell:
         ids = torch.zeros(n, 6, device=META)
         trained = sum(part.numel() for part in (*weights.values(), *rows.values()))
         with ExitStack() as stack:
-            stack.enter_context(wear_tokens(self.pipeline, s.token, rows))
+            stack.enter_context(add_tokens(self.pipeline, s.token, rows))
             worn = stack.enter_context(
-                wear_lora(unet, weights, rank=s.lora_rank, alpha=s.lora_rank, dtype=torch.float32)
+                apply_lora(unet, weights, rank=s.lora_rank, alpha=s.lora_rank, dtype=torch.float32)
             )
             if s.gradient_checkpointing or self.models.low_memory:
                 unet.enable_gradient_checkpointing()
@@ -261,7 +261,7 @@ def hollow(module: nn.Module) -> nn.Module:
 
 
 def _looked_at(extractor: FeatureExtractor) -> int:
-    """Side in pixels of the pictures that an extractor's model gets."""
+    """Side in pixels of the images that an extractor's model gets."""
     size = getattr(extractor.processor, "crop_size", None) or extractor.processor.size
     sides = [size.get(key) for key in ("height", "width", "shortest_edge") if size.get(key)]
     patch = extractor.model.config.patch_size

@@ -1,8 +1,8 @@
-"""Pictures drawn into a folder, block by block, so that a kill costs one block and no picture is drawn twice.
+"""Images drawn into a folder, block by block, so that a kill costs one block and no image is drawn twice.
 
-A picture on disk counts as drawn when it is whole and its text chunks name the same recipe (prompt,
+An image on disk counts as drawn when it is whole and its text chunks name the same recipe (prompt,
 settings that bear on drawing, models, Θ) and the same seed; everything else is drawn again. Blocks always
-hold the same indices, so a gallery that was interrupted ends with the very pictures it would have had.
+hold the same indices, so a gallery that was interrupted ends with the very images it would have had.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BEARING = (
 
 
 @dataclass(frozen=True)
-class Calls:
+class Callbacks:
     """What the one who waits wants to hear and may say; every part may be None.
 
     Parameters
@@ -59,13 +59,13 @@ class Calls:
     on_progress : callable
         Called with a dict ``stage``, ``done``, ``total``, ``unit``.
     on_images : callable
-        Called with a list of (index, picture) as pictures are finished.
+        Called with a list of (index, image) as images are finished.
     on_step : callable
         Called with a dict at each refinement step.
     cancelled : callable
         Asked at each sampler or training step; True stops.
     crew : Crew
-        Workers to draw the pictures that are missing, see `chosen_one_nb.sweep.worker_pool`.
+        Workers to draw the images that are missing, see `chosen_one_nb.sweep.worker_pool`.
     """
 
     on_progress: Progress | None = None
@@ -74,7 +74,7 @@ class Calls:
     cancelled: CancelledCheck | None = None
     crew: Crew | None = None
 
-    def part(self, i: int, n: int) -> Calls:
+    def part(self, i: int, n: int) -> Callbacks:
         """Return the calls for the i-th of n equal parts: progress counts over all of them."""
         tell = self.on_progress
         if tell is None:
@@ -96,7 +96,7 @@ class Drawing:
     text : str
         The prompt as the pipeline gets it, but for the context.
     seeds : (N,) int64
-        One per picture.
+        One per image.
     settings : Settings
     character : Character or None
         Θ to put on; None draws with the base models.
@@ -122,7 +122,7 @@ class Drawing:
         return f"{self.text} {self.context}".strip()
 
     def recipe(self, fingerprint: str) -> str:
-        """Return a checksum of everything that bears on the pictures besides their seeds."""
+        """Return a checksum of everything that bears on the images besides their seeds."""
         bearing = {name: getattr(self.settings, name) for name in BEARING if hasattr(self.settings, name)}
         parts = [self.whole, bearing, self.theta, self.strength if self.theta else 1.0, fingerprint]
         if self.context and self.settings.context_weight != 1:
@@ -132,7 +132,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Album:
-    """Where pictures lie.
+    """Where images lie.
 
     Parameters
     ----------
@@ -141,11 +141,11 @@ class Album:
     within : Path
         The run's folder, which is there already.
     latents : bool
-        Whether each picture's latents lie beside it as ``000.npy``.
+        Whether each image's latents lie beside it as ``000.npy``.
     keep : bool
         Whether what is drawn is written.
     about : dict of str
-        More for the pictures' text chunks.
+        More for the images' text chunks.
     """
 
     folder: Path
@@ -160,11 +160,11 @@ def draw(
     album: Album,
     models: Callable[[], Models],
     fingerprint: str,
-    calls: Calls,
+    calls: Callbacks,
     *,
     stage: str = "generate",
 ) -> tuple[list[Image.Image], dict[str, Stamp]]:
-    """Draw pictures into an album, taking those that are there already.
+    """Draw images into an album, taking those that are there already.
 
     Those that are missing are drawn by one call: the prompt is encoded once and Θ put on once.
 
@@ -176,13 +176,13 @@ def draw(
         Gives the models; called only when something must be drawn.
     fingerprint : str
         Of these models.
-    calls : Calls
+    calls : Callbacks
     stage : str
         What progress is reported as.
 
     Returns
     -------
-    pictures : list of PIL.Image
+    images : list of PIL.Image
     stamps : dict
         File name in the folder -> stamp; those drawn without keeping them have none.
     """
@@ -195,15 +195,15 @@ def draw(
             done |= found
             desk.report(len(done))
     done |= desk.drawn([index for index in range(len(drawing.seeds)) if index not in done])
-    pictures = [done[index][0] for index in sorted(done)]
+    images = [done[index][0] for index in sorted(done)]
     stamps = {name: stamp for index in sorted(done) for name, stamp in done[index][1].items()}
     if album.keep:
         store.flush_all(album.folder, stamps)
-    return pictures, stamps
+    return images, stamps
 
 
 def typical(node: Node, n: int = 4) -> list[Image.Image]:
-    """Return the n most typical pictures drawn with a node's Θ: those nearest to the mean of their gallery.
+    """Return the n most typical images drawn with a node's Θ: those nearest to the mean of their gallery.
 
     None where no gallery has been drawn with it; the first n where it has not been embedded.
     """
@@ -220,21 +220,21 @@ def typical(node: Node, n: int = 4) -> list[Image.Image]:
 
 
 def blocks(drawing: Drawing) -> list[range]:
-    """Part a gallery's indices at the borders of its batches: any of them draws the same pictures alone."""
+    """Part a gallery's indices at the borders of its batches: any of them draws the same images alone."""
     n, size = len(drawing.seeds), drawing.settings.batch_size
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def draw_block(drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, block: range) -> None:
     """Draw one block into an album, unless it is there already; what `draw` finds later."""
-    desk = _Desk(drawing, album, models, fingerprint, Calls(), "generate")
+    desk = _Desk(drawing, album, models, fingerprint, Callbacks(), "generate")
     done = desk.found(block) or desk.drawn(list(block))
     store.flush_all(album.folder, [name for _, files in done.values() for name in files])
 
 
 def missing(drawing: Drawing, album: Album, fingerprint: str) -> list[range]:
     """Return the blocks that are not on disk, or not as they should be."""
-    desk = _Desk(drawing, album, _no_models, fingerprint, Calls(), "generate")
+    desk = _Desk(drawing, album, _no_models, fingerprint, Callbacks(), "generate")
     return [block for block in blocks(drawing) if desk.found(block) is None]
 
 
@@ -243,7 +243,7 @@ def _no_models() -> Models:
 
 
 Done = dict[int, tuple[Image.Image, dict[str, Stamp]]]
-"""Pictures by index, with the stamps of their files."""
+"""Images by index, with the stamps of their files."""
 
 
 @dataclass(frozen=True)
@@ -254,30 +254,30 @@ class _Desk:
     album: Album
     models: Callable[[], Models]
     fingerprint: str
-    calls: Calls
+    calls: Callbacks
     stage: str
 
     def found(self, block: range) -> Done | None:
-        """Read a block if all its pictures are there; None where one is missing, damaged or another."""
+        """Read a block if all its images are there; None where one is missing, damaged or another."""
         try:
             done = {index: self._read(index) for index in block}
         except StoreError:
             return None
         if self.calls.on_images:
-            self.calls.on_images([(index, picture) for index, (picture, _) in done.items()])
+            self.calls.on_images([(index, image) for index, (image, _) in done.items()])
         return done
 
     def _read(self, index: int) -> tuple[Image.Image, dict[str, Stamp]]:
         path = self.album.folder / f"{index:03d}.png"
         data = store.read_bytes(path)
-        picture = store.read_picture(path)
+        image = store.read_image(path)
         expected = {"recipe": self.drawing.recipe(self.fingerprint), "seed": str(self.drawing.seeds[index])}
-        if any(picture.info.get(key) != value for key, value in expected.items()):
-            raise StoreError(f"{path} is another picture.", path)
+        if any(image.info.get(key) != value for key, value in expected.items()):
+            raise StoreError(f"{path} is another image.", path)
         files = {path.name: store.stamp(data)}
         if self.album.latents:
-            files |= self._check_latents(index, picture.info.get("latents", ""))
-        return picture, files
+            files |= self._check_latents(index, image.info.get("latents", ""))
+        return image, files
 
     def _check_latents(self, index: int, checksum: str) -> dict[str, Stamp]:
         path = self.album.folder / f"{index:03d}.npy"
@@ -287,7 +287,7 @@ class _Desk:
         return {path.name: stamp}
 
     def drawn(self, indices: list[int]) -> Done:
-        """Draw pictures by one call of `generate`; each batch is written while the next one is drawn."""
+        """Draw images by one call of `generate`; each batch is written while the next one is drawn."""
         from chosen_one_nb.steps.generate import generate
 
         if not indices:
@@ -318,12 +318,12 @@ class _Desk:
     def _kept(self, indices: list[int], part: Gallery) -> Done:
         """Write a part of the gallery, if it is to be kept."""
         if not self.album.keep:
-            return {index: (picture, {}) for index, picture in zip(indices, part.images, strict=True)}
+            return {index: (image, {}) for index, image in zip(indices, part.images, strict=True)}
         store.make_folder(self.album.folder, within=self.album.within)
         return {index: self._write(index, part, i) for i, index in enumerate(indices)}
 
     def _write(self, index: int, gallery: Gallery, i: int) -> tuple[Image.Image, dict[str, Stamp]]:
-        """Write one picture after its latents, so that a picture there is a picture whole."""
+        """Write one image after its latents, so that an image there is an image whole."""
         files = {}
         about = self._about(index)
         if self.album.latents:
@@ -331,7 +331,7 @@ class _Desk:
             files[name] = store.write_array(self.album.folder / name, gallery.latents[i], flush=False)
             about["latents"] = files[name]["sha256"]
         name = f"{index:03d}.png"
-        files[name] = store.write_picture(self.album.folder / name, gallery.images[i], about, flush=False)
+        files[name] = store.write_image(self.album.folder / name, gallery.images[i], about, flush=False)
         return gallery.images[i], files
 
     def _about(self, index: int) -> dict[str, str]:
@@ -348,7 +348,7 @@ class _Desk:
         }
 
     def report(self, done: float) -> None:
-        """Say how many of all pictures are done."""
+        """Say how many of all images are done."""
         if self.calls.on_progress:
             total = len(self.drawing.seeds)
             event = {"stage": self.stage, "done": min(done, total), "total": total, "unit": "images"}

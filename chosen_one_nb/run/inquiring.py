@@ -1,4 +1,4 @@
-"""From a run on disk to an inquiry into what its pictures share: the vocabulary, CLIP's words, a person's answers."""
+"""From a run on disk to an inquiry into what its images share: the vocabulary, CLIP's words, a person's answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_LOOKED = NotAvailable("Figure and scene of this gallery have not been told a
 
 
 def vocabulary_file(folder: Path, model_name: str) -> Path:
-    """Find the vocabulary of a run: its own, else one for its models, else that for pictures at large.
+    """Find the vocabulary of a run: its own, else one for its models, else that for images at large.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Words:
             return  # nothing yet, or damaged: made again
         if str(kept["fingerprint"]) == self._fingerprint:
             self._vectors = dict(zip(kept["texts"].tolist(), kept["vectors"], strict=True))
-            self._sharpness = float(kept["sharpness"])
+            self._sharpness = float(kept["logit_scale"])
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Return unit vectors (T, D) of texts."""
@@ -85,26 +85,27 @@ class Words:
         return np.stack([self._vectors[text] for text in texts])
 
     @property
-    def sharpness(self) -> float:
+    def logit_scale(self) -> float:
         """CLIP's factor on cosines."""
         if not self._sharpness:
-            self._sharpness = _clip(self._models()).sharpness
+            self._sharpness = _clip(self._models()).logit_scale
         return self._sharpness
 
     def _write(self) -> None:
         if self._keep:
             arrays = {"texts": np.array(list(self._vectors)), "vectors": np.stack(list(self._vectors.values())),
-                      "sharpness": np.array(self.sharpness), "fingerprint": np.array(self._fingerprint)}  # fmt: skip
+                      "logit_scale": np.array(self.logit_scale),
+                      "fingerprint": np.array(self._fingerprint)}  # fmt: skip
             store.write_arrays(self._path, arrays)
 
 
 class Sight(Words):
-    """CLIP's vectors of pictures, kept in the same way, by a checksum of their pixels."""
+    """CLIP's vectors of images, kept in the same way, by a checksum of their pixels."""
 
-    def __call__(self, pictures: Sequence[Any]) -> np.ndarray:
-        """Return unit vectors (N, D) of pictures."""
-        names = [store.digest(picture.tobytes()) for picture in pictures]
-        unknown = {n: p for n, p in zip(names, pictures, strict=True) if n not in self._vectors}
+    def __call__(self, images: Sequence[Any]) -> np.ndarray:
+        """Return unit vectors (N, D) of images."""
+        names = [store.digest(image.tobytes()) for image in images]
+        unknown = {n: p for n, p in zip(names, images, strict=True) if n not in self._vectors}
         if unknown:
             self._vectors |= zip(unknown, _clip(self._models()).images(list(unknown.values())), strict=True)
             self._write()
@@ -113,7 +114,7 @@ class Sight(Words):
 
 def _clip(models: Models) -> Any:
     if models.clip is None:
-        raise RunError("These models come without CLIP, which says what a picture shows: load_models(..., clip=...).")
+        raise RunError("These models come without CLIP, which says what an image shows: load_models(..., clip=...).")
     return models.clip
 
 
@@ -139,7 +140,7 @@ def inquire(prompt: str, nodes: list[Node], figures: Figures, words: Words, voca
     figure, alone = figures
     parts = [node.clip for node in seen] + list(alone or ())
     texts = words(vocabulary.texts(noun_of(prompt)))
-    every = presence(np.concatenate(parts), texts, vocabulary, sharpness=words.sharpness)
+    every = presence(np.concatenate(parts), texts, vocabulary, logit_scale=words.logit_scale)
     ends = np.cumsum([0, *(len(part) for part in parts)])
     rows = [every.rows(slice(a, b)) for a, b in pairwise(ends)]
     galleries = {_name(node): part for node, part in zip(seen, rows, strict=False)}
@@ -185,10 +186,10 @@ def wording(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], str
     return ask
 
 
-def heat_of(models: Models, prompt: str, attribute: Attribute, pictures: list[Any]) -> Any:
-    """Tell which patches of pictures say an attribute rather than just naming what is in the picture."""
+def heat_of(models: Models, prompt: str, attribute: Attribute, images: list[Any]) -> Any:
+    """Tell which patches of images say an attribute rather than just naming what is in the image."""
     clip = _clip(models)
-    patches, grid = clip.patches(pictures)
+    patches, grid = clip.patches(images)
     texts = clip.texts([f"a {noun_of(prompt)}", *attribute.phrases])
     return phrase_heat(patches, texts, range(1, len(texts)), [0], grid)
 

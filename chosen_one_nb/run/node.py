@@ -17,7 +17,7 @@ from PIL import Image
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import Decision, Edit, RunError
-from chosen_one_nb.run.reading import Advice, Pictures
+from chosen_one_nb.run.reading import Advice, Images
 from chosen_one_nb.run.store import Stamp, StoreError
 from chosen_one_nb.settings import Settings
 
@@ -51,7 +51,7 @@ def compared(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
     -------
     dict of str to ndarray of shape (N, D)
         By the id of the node that owns the gallery: features of the figures if `by_figures`, else of whole
-        pictures, for the two are not to be mixed.
+        images, for the two are not to be mixed.
     """
     from chosen_one_nb.steps.embed import in_space
 
@@ -175,20 +175,20 @@ class Node:
         return np.asarray(self.record["seeds"], dtype=np.int64)
 
     @property
-    def images(self) -> Pictures:
-        """The gallery's pictures, read when asked for; empty before they are drawn."""
-        return Pictures(self.image, len(self.record["seeds"]) if self.done("generate") else 0)
+    def images(self) -> Images:
+        """The gallery's images, read when asked for; empty before they are drawn."""
+        return Images(self.image, len(self.record["seeds"]) if self.done("generate") else 0)
 
     def image(self, index: int) -> Image.Image:
-        """Read one picture of the gallery, checked against its checksum."""
-        return self._read("generate", store.read_picture, f"gallery/{index:03d}.png")
+        """Read one image of the gallery, checked against its checksum."""
+        return self._read("generate", store.read_image, f"gallery/{index:03d}.png")
 
     def image_path(self, index: int) -> Path:
-        """Tell where picture ``index`` lies."""
+        """Tell where image ``index`` lies."""
         return self.home.folder / "gallery" / f"{index:03d}.png"
 
     def latents(self, indices: Sequence[int]) -> np.ndarray:
-        """Read the latents the pictures were decoded from, shape (len(indices), C, h, w) float32."""
+        """Read the latents the images were decoded from, shape (len(indices), C, h, w) float32."""
         return np.stack([self._read("generate", store.read_array, f"gallery/{i:03d}.npy") for i in indices])
 
     @property
@@ -208,7 +208,7 @@ class Node:
 
     @property
     def figure(self) -> Foreground | NotAvailable | None:
-        """Figure and scene of each picture, once `Run.figures` has parted them; None before.
+        """Figure and scene of each image, once `Run.figures` has parted them; None before.
 
         NotAvailable, with the reason, where they cannot be told apart.
         """
@@ -233,11 +233,11 @@ class Node:
 
     @property
     def clustered_on(self) -> np.ndarray | None:
-        """What its clusters are made of, by the setting `cluster_on`: features of pictures, or of figures (N, D)."""
-        if self.settings.cluster_on == "picture" or self.features is None or self.figure is None:
+        """What its clusters are made of, by the setting `cluster_on`: features of images, or of figures (N, D)."""
+        if self.settings.cluster_on == "image" or self.features is None or self.figure is None:
             return self.features
         if not self.figure:
-            raise RunError(f"cluster_on: figures cannot be compared. {self.figure.reason} Set it to 'picture'.")
+            raise RunError(f"cluster_on: figures cannot be compared. {self.figure.reason} Set it to 'image'.")
         return self.figure.figure
 
     @property

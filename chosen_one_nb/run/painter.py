@@ -17,7 +17,7 @@ from PIL import Image
 
 from chosen_one_nb.run import opening, store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.drawing import CONTEXTS, Album, Calls, Drawing, draw
+from chosen_one_nb.run.drawing import CONTEXTS, Album, Callbacks, Drawing, draw
 from chosen_one_nb.run.editor import Editor
 from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node
 from chosen_one_nb.run.stages import DO, Bench
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.run.cost_estimate import Plan
 
 PROBES = 8
-"""Pictures drawn with every Θ on the same seeds."""
+"""Images drawn with every Θ on the same seeds."""
 
 TEXTS = "texts.npz"
 """What CLIP makes of the words of an inquiry; beside ``run.json``."""
@@ -118,16 +118,16 @@ class Painter(Editor):
         -------
         list of PIL.Image
         """
-        return self._show(self._theta_node(self.node(node)), "", PROBES, "probe", strength, Calls(**calls))
+        return self._show(self._theta_node(self.node(node)), "", PROBES, "probe", strength, Callbacks(**calls))
 
     def drawn_probe(self, node: Node | str | None = None, *, strength: float = 1.0) -> list[Image.Image]:
         """Return what `probe` has drawn before and kept; empty if it has not, or not with this Θ."""
         source = self._theta_node(self.node(node))
         paths = sorted((self._shown_in("probe", source, strength) / opening.slug("")).glob("*.png"))
-        pictures = [store.read_picture(path) for path in paths]
+        images = [store.read_image(path) for path in paths]
         digest = source.theta_digest if source else ""
-        whole = len(pictures) == PROBES and all(picture.info.get("theta") == digest for picture in pictures)
-        return pictures if whole else []
+        whole = len(images) == PROBES and all(image.info.get("theta") == digest for image in images)
+        return images if whole else []
 
     def _shown_in(self, kind: str, source: Node | None, strength: float) -> Path:
         name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
@@ -152,7 +152,7 @@ class Painter(Editor):
         contexts : sequence of str, optional
             What is added to the caption; None is `CONTEXTS`.
         seeds : int
-            Pictures per context; the seeds are the same for all contexts and nodes.
+            Images per context; the seeds are the same for all contexts and nodes.
         base : bool
             Draw with the base models and the bare prompt instead, for comparison.
         weight : float, optional
@@ -166,7 +166,7 @@ class Painter(Editor):
         """
         source = self._source(self.current) if node is None else self._theta_node(self.node(node))
         source, contexts = None if base else source, CONTEXTS if contexts is None else list(contexts)
-        calls = Calls(**calls)
+        calls = Callbacks(**calls)
         parts = [calls.part(i, len(contexts)) for i in range(len(contexts))]
         pairs = zip(contexts, parts, strict=True)
         usual = self.root.settings.context_weight
@@ -175,9 +175,16 @@ class Painter(Editor):
         return {text: self._show(source, text, seeds, kind, 1.0, part, weight) for text, part in pairs}
 
     def _show(
-        self, source: Node | None, context: str, n: int, kind: str, strength: float, calls: Calls, weight: float = 1.0
+        self,
+        source: Node | None,
+        context: str,
+        n: int,
+        kind: str,
+        strength: float,
+        calls: Callbacks,
+        weight: float = 1.0,
     ) -> list[Image.Image]:
-        """Draw n pictures on seeds that depend on the run alone, with the Θ of ``source``."""
+        """Draw n images on seeds that depend on the run alone, with the Θ of ``source``."""
         settings, theta = self.root.settings.replace(context_weight=weight), source.theta if source else None
         text = theta.prompt() if theta else self.prompt
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
@@ -205,13 +212,13 @@ class Painter(Editor):
         Returns
         -------
         DataFrame
-            As of `scores`: prompt similarity of each picture with its own prompt and context, identity over all.
+            As of `scores`: prompt similarity of each image with its own prompt and context, identity over all.
         """
         from chosen_one_nb.run import tables
 
-        pictures = self.contexts(node, contexts, seeds, base=base, **calls)
+        images = self.contexts(node, contexts, seeds, base=base, **calls)
         with self._working(lambda: (self.root, "scores")):
-            return tables.context_scores(self._ready_models(), self.prompt, pictures, self.root.settings)
+            return tables.context_scores(self._ready_models(), self.prompt, images, self.root.settings)
 
     def patch_tokens(self, node: Node | str | None = None, **calls: Any) -> np.ndarray:
         """Return the patch tokens of a gallery, shape (N, P, D) float16; made once and kept.
@@ -227,11 +234,11 @@ class Painter(Editor):
                 raise RunError(f"Node {node.id} is not embedded yet: run.step().")
             self._check_writable()
             with self._working(lambda: (node, "patches")):
-                self._compute(node, "patches", Calls(**calls))
+                self._compute(node, "patches", Callbacks(**calls))
         return node.patches
 
     def figures(self, node: Node | str | None = None, **calls: Any) -> Foreground | NotAvailable:
-        """Return figure and scene of each picture of a gallery, told apart by patch tokens; made once and kept.
+        """Return figure and scene of each image of a gallery, told apart by patch tokens; made once and kept.
 
         Raises
         ------
@@ -244,7 +251,7 @@ class Painter(Editor):
                 raise RunError(f"Node {node.id} is not embedded yet: run.step().")
             self._check_writable()
             with self._working(lambda: (node, "figure")):
-                self._compute(node, "figure", Calls(**calls))
+                self._compute(node, "figure", Callbacks(**calls))
         return node.figure
 
     def inquiry(
@@ -255,7 +262,7 @@ class Painter(Editor):
         figures: bool = True,
         **calls: Any,
     ) -> Inquiry:
-        """Ask what the pictures of a gallery share, and whether anybody asked for it.
+        """Ask what the images of a gallery share, and whether anybody asked for it.
 
         Parameters
         ----------
@@ -289,10 +296,10 @@ class Painter(Editor):
         chosen = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name)
         found = inquiring.figures_of(node)
         if figures and node.figure is None and node.done("embed"):
-            found = self._figures_now(node, Calls(**calls))
+            found = self._figures_now(node, Callbacks(**calls))
         return inquiring.inquire(self.prompt, self.path(node), found, words, chosen, self.corrections)
 
-    def _figures_now(self, node: Node, calls: Calls) -> inquiring.Figures:
+    def _figures_now(self, node: Node, calls: Callbacks) -> inquiring.Figures:
         """Look for the figures, and keep them unless the run can only be looked at."""
         from chosen_one_nb.run.inquiring import figures_of
         from chosen_one_nb.run.stages import parted
@@ -325,11 +332,11 @@ class Painter(Editor):
     def phrase_heat(
         self, attribute: Attribute, images: Sequence[int], node: Node | str | None = None
     ) -> np.ndarray | NotAvailable:
-        """Tell which patches of pictures say an attribute, (n, h, w), through CLIP's patch tokens."""
+        """Tell which patches of drawn say an attribute, (n, h, w), through CLIP's patch tokens."""
         from chosen_one_nb.run import inquiring
 
-        pictures = [self.node(node).image(i) for i in images]
-        return inquiring.heat_of(self._ready_models(), self.prompt, attribute, pictures)
+        drawn = [self.node(node).image(i) for i in images]
+        return inquiring.heat_of(self._ready_models(), self.prompt, attribute, drawn)
 
     def correct(self, attribute: Attribute, answer: Answer | None) -> None:
         """Say whether an attribute is asked for, identity or incidental; kept with the run. None takes it back."""
@@ -360,7 +367,7 @@ class Painter(Editor):
         node : Node or str, optional
             Whose Θ, as in `probe`. None: the Θ of `character`.
         seeds : int
-            Pictures for each, on the same seeds for base and Θ. What is drawn and seen is kept, so a second call
+            Images for each, on the same seeds for base and Θ. What is drawn and seen is kept, so a second call
             needs no models, and another Θ draws only its own side.
         vocabulary
             As of `inquiry`.
@@ -370,7 +377,7 @@ class Painter(Editor):
         Returns
         -------
         Persistence
-            A table, and the pictures by opposite: (base, Θ).
+            A table, and the images by opposite: (base, Θ).
 
         Raises
         ------
@@ -389,24 +396,24 @@ class Painter(Editor):
         words = inquiring.Words(self.folder / TEXTS, *with_models)
         sight = inquiring.Sight(self.folder / "persistence" / "seen.npz", *with_models)
         asked = [attribute for attribute in attributes if attribute.opposite]
-        parts = iter([Calls(**calls).part(i, 2 * len(asked)) for i in range(2 * len(asked))])
+        parts = iter([Callbacks(**calls).part(i, 2 * len(asked)) for i in range(2 * len(asked))])
         return persistence(
             attributes,
             lambda text: self._show(None, text, seeds, "persistence", 1.0, next(parts)),
             lambda text: self._show(source, text, seeds, "persistence", 1.0, next(parts)),
-            lambda pictures, texts: sight(pictures) @ words(texts).T,
+            lambda images, texts: sight(images) @ words(texts).T,
             say=inquiring.sentence(chosen, noun),
             ask=inquiring.wording(chosen, noun),
         )
 
-    def _part_figures(self, node: Node, stage: str, calls: Calls) -> None:
+    def _part_figures(self, node: Node, stage: str, calls: Callbacks) -> None:
         """Look for figures where the settings want a stage to go by them."""
         figures = node.settings.cluster_on == "figure"  # at "check" already, for the map of a gallery without clusters
         wanted = {"check": figures, "cluster": figures, "refine": node.settings.scene_weight < 1}
         if wanted.get(stage) and node.figure is None:
             self._compute(node.home, "figure", calls)
 
-    def _compute(self, node: Node, stage: str, calls: Calls) -> None:
+    def _compute(self, node: Node, stage: str, calls: Callbacks) -> None:
         self._part_figures(node, stage, calls)
         begun = time.monotonic()
         bench = Bench(self.prompt, self.root, self.folder, self._ready_models, self._fingerprint, calls)

@@ -1,4 +1,4 @@
-"""Reading a gallery picture by picture, and saying what to do where a file is damaged."""
+"""Reading a gallery image by image, and saying what to do where a file is damaged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from chosen_one_nb.run import store
 from chosen_one_nb.run.store import StoreError
 
 
-class Pictures(Sequence[Image.Image]):
-    """The pictures of a gallery, read and checked one by one when asked for.
+class Images(Sequence[Image.Image]):
+    """The images of a gallery, read and checked one by one when asked for.
 
     Parameters
     ----------
     read : callable
-        Gives picture i.
+        Gives image i.
     n : int
         How many there are.
     """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from chosen_one_nb.run import choosing, opening, store
 from chosen_one_nb.run.choosing import Change
 from chosen_one_nb.run.decision import ChoiceError, Decision, RunError
-from chosen_one_nb.run.drawing import CONTEXTS, Calls, typical
+from chosen_one_nb.run.drawing import CONTEXTS, Callbacks, typical
 from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node
 from chosen_one_nb.run.painter import ModelsDiffer, Painter
 from chosen_one_nb.run.stages import DO
@@ -266,7 +266,7 @@ class Run(Painter):
         formats: Sequence[str] = ("diffusers", "kohya", "comfyui"),
         name: str | None = None,
     ) -> Path:
-        """Write a Θ as files that other programs load, with the best pictures it has drawn; see `Character.export`.
+        """Write a Θ as files that other programs load, with the best images it has drawn; see `Character.export`.
 
         Parameters
         ----------
@@ -304,7 +304,7 @@ class Run(Painter):
         Parameters
         ----------
         on_progress, on_images, on_step, cancelled, crew : optional
-            See `chosen_one_nb.run.drawing.Calls`.
+            See `chosen_one_nb.run.drawing.Callbacks`.
 
         Returns
         -------
@@ -320,10 +320,10 @@ class Run(Painter):
         ModelsDiffer
             The run was made with other models.
         Cancelled
-            ``cancelled`` said so; nothing but whole pictures was kept.
+            ``cancelled`` said so; nothing but whole images was kept.
         """
         self._check_writable()
-        calls = Calls(on_progress, on_images, on_step, cancelled, crew)
+        calls = Callbacks(on_progress, on_images, on_step, cancelled, crew)
         with self._working(self._advance) as (node, stage):
             if stage == "choose":
                 self._choose_by_rule(node)
@@ -379,7 +379,7 @@ class Run(Painter):
     def redo_stage(self, stage: str, node: Node | str | None = None) -> None:
         """Do a stage of a node again, for example because a file of it was damaged.
 
-        Whole pictures are kept. What came after stands when the new files equal the old ones; otherwise it is
+        Whole images are kept. What came after stands when the new files equal the old ones; otherwise it is
         dropped, unless other nodes were made from it: then it stands too, and the log says so.
 
         Raises
@@ -396,9 +396,9 @@ class Run(Painter):
             if stage == "cluster":
                 self._recluster(keeper)
             else:
-                self._compute(keeper, stage, Calls())
+                self._compute(keeper, stage, Callbacks())
 
-    def _cluster(self, node: Node, calls: Calls) -> None:
+    def _cluster(self, node: Node, calls: Callbacks) -> None:
         from chosen_one_nb.steps.cluster import cluster
 
         begun = time.monotonic()

@@ -19,7 +19,7 @@ from PIL import Image
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.drawing import Album, Calls, Drawing, draw
+from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, draw
 from chosen_one_nb.run.node import Node
 from chosen_one_nb.run.store import Stamp
 
@@ -49,8 +49,8 @@ class Bench:
         Gives the models, loading them when first asked.
     fingerprint : str
         Of these models.
-    calls : Calls
-        Progress, pictures and loss to report, and cancel.
+    calls : Callbacks
+        Progress, images and loss to report, and cancel.
     """
 
     prompt: str
@@ -58,7 +58,7 @@ class Bench:
     folder: Path
     models: Callable[[], Models]
     fingerprint: str
-    calls: Calls
+    calls: Callbacks
 
 
 def seed_of(settings: Any, *words: int) -> int:
@@ -83,7 +83,7 @@ def generate(bench: Bench, node: Node) -> Files:
 
 
 def embed(bench: Bench, node: Node) -> Files:
-    """See the gallery through the extractor (features), CLIP, and plain picture statistics."""
+    """See the gallery through the extractor (features), CLIP, and plain image statistics."""
     from chosen_one_nb.steps.converge import look
     from chosen_one_nb.steps.embed import embed as see
 
@@ -134,7 +134,7 @@ def figure(bench: Bench, node: Node) -> Files:
             "figure.json": store.write_json(folder / "figure.json", values)}  # fmt: skip
 
 
-def parted(models: Models, node: Node, calls: Calls) -> tuple[Foreground | NotAvailable, Alone | None]:
+def parted(models: Models, node: Node, calls: Callbacks) -> tuple[Foreground | NotAvailable, Alone | None]:
     """Part a gallery into figures and scenes; with CLIP also what it sees of each alone."""
     from chosen_one_nb.analysis.segmentation import cut_out, find_figure
     from chosen_one_nb.steps.embed import embed as see
@@ -152,7 +152,7 @@ def parted(models: Models, node: Node, calls: Calls) -> tuple[Foreground | NotAv
     return found.seen_alone(*alone), clip
 
 
-def _heard_looking(calls: Calls) -> dict[str, Any]:
+def _heard_looking(calls: Callbacks) -> dict[str, Any]:
     return {"on_progress": calls.on_progress, "cancelled": calls.cancelled}
 
 
@@ -185,17 +185,17 @@ def refine(bench: Bench, node: Node) -> Files:
 
 
 def _masks(node: Node) -> np.ndarray | None:
-    """Where the figures of the chosen pictures are, if the scene shall count less than they do."""
+    """Where the figures of the chosen images are, if the scene shall count less than they do."""
     if node.settings.scene_weight == 1:
         return None
     if not node.figure:
         why = node.figure.reason if node.figure is not None else "The figures have not been looked for."
-        raise RunError(f"scene_weight: {why} Set it to 1 to learn whole pictures.")
+        raise RunError(f"scene_weight: {why} Set it to 1 to learn whole images.")
     return node.figure.rows(list(node.decision.images)).at(node.image(0).size[::-1])
 
 
 def _descriptions(bench: Bench, node: Node, images: Sequence[int]) -> list[list[str]]:
-    """What pictures of a gallery show beside the character, by CLIP, for their captions."""
+    """What images of a gallery show beside the character, by CLIP, for their captions."""
     if node.clip is None:
         raise RunError(
             "describe_scene: expected models with CLIP. Load them with clip=..., or go on without: "
@@ -209,7 +209,7 @@ def _descriptions(bench: Bench, node: Node, images: Sequence[int]) -> list[list[
     models = bench.models()
     vocabulary = vocabulary_of(None, bench.folder, models.name)
     texts = models.clip.texts(vocabulary.texts(noun_of(bench.prompt)))
-    found = presence(node.clip[list(images)], texts, vocabulary, sharpness=models.clip.sharpness)
+    found = presence(node.clip[list(images)], texts, vocabulary, logit_scale=models.clip.logit_scale)
     return descriptions(found, vocabulary, bench.prompt)
 
 
@@ -231,7 +231,7 @@ def _prior(bench: Bench, settings: Any) -> dict[str, Any]:
     return {"prior": (list(bench.root.images), bench.root.latents(every)), "prior_descriptions": told}
 
 
-def _heard(calls: Calls, losses: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+def _heard(calls: Callbacks, losses: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
     """Keep what each training step reports and pass it on, with progress."""
 
     def on_step(event: dict[str, Any]) -> None:

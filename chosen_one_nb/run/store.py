@@ -1,6 +1,6 @@
 """The files of a run: written whole or not at all, checked on reading, and kept by one process at a time.
 
-Everything is flat and readable without this package: PNG pictures whose text chunks hold seed and
+Everything is flat and readable without this package: PNG images whose text chunks hold seed and
 settings, ``.npy`` and ``.npz`` arrays without pickle, JSON for the rest. A file is written beside its
 final name, flushed to the disk and then renamed, so that whoever looks finds either the old file or the
 new one. Every write returns a *stamp* (checksum and size); who keeps the stamp can later tell a damaged
@@ -233,8 +233,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Stamp:
     return write_bytes(path, buffer.getvalue())
 
 
-def write_picture(path: Path, image: Image.Image, about: Mapping[str, str], *, flush: bool = True) -> Stamp:
-    """Write a picture as lossless PNG whose text chunks (tEXt, or iTXt beyond Latin-1) hold ``about``."""
+def write_image(path: Path, image: Image.Image, about: Mapping[str, str], *, flush: bool = True) -> Stamp:
+    """Write an image as lossless PNG whose text chunks (tEXt, or iTXt beyond Latin-1) hold ``about``."""
     text = PngInfo()
     for key, value in about.items():
         text.add_text(key, value)
@@ -306,14 +306,14 @@ def read_arrays(path: Path, stamp: Stamp | None = None) -> dict[str, np.ndarray]
         raise StoreError(f"{path} is damaged: expected a whole .npz archive ({error}).", path) from error
 
 
-def read_picture(path: Path, stamp: Stamp | None = None) -> Image.Image:
-    """Read a picture wholly into memory; its text chunks are in ``.info``. StoreError where it is damaged."""
+def read_image(path: Path, stamp: Stamp | None = None) -> Image.Image:
+    """Read an image wholly into memory; its text chunks are in ``.info``. StoreError where it is damaged."""
     data = read_bytes(path, stamp)
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib.error
-        raise StoreError(f"{path} is damaged: expected a whole PNG picture ({error}).", path) from error
+        raise StoreError(f"{path} is damaged: expected a whole PNG image ({error}).", path) from error
     return image
 
 

@@ -62,17 +62,17 @@ def identity(node: Node) -> dict[str, scoring.Interval]:
 
 
 def context_scores(
-    models: Models, prompt: str, pictures: Mapping[str, Sequence[Image.Image]], settings: Settings
+    models: Models, prompt: str, by_context: Mapping[str, Sequence[Image.Image]], settings: Settings
 ) -> pd.DataFrame:
-    """Score pictures in contexts; see `Run.context_scores`."""
+    """Score by_context in contexts; see `Run.context_scores`."""
     from chosen_one_nb.steps.embed import embed
 
-    images = [image for row in pictures.values() for image in row]
+    images = [image for row in by_context.values() for image in row]
     found = {}
     if models.clip is not None:
         clip = models.clip.images(images)
-        texts = models.clip.texts([f"{prompt} {context}".strip() for context in pictures])
-        asked = np.repeat(texts, [len(row) for row in pictures.values()], axis=0)
+        texts = models.clip.texts([f"{prompt} {context}".strip() for context in by_context])
+        asked = np.repeat(texts, [len(row) for row in by_context.values()], axis=0)
         found["prompt similarity (CLIP)"] = scoring.bootstrap((scoring.unit(clip) * scoring.unit(asked)).sum(1))
         found["identity (CLIP)"] = scoring.identity_consistency(clip)
     features = embed(models, images, settings).cls

@@ -175,11 +175,11 @@ class View:
         return tables.scores(self.node(node))
 
     def drawn_contexts(self, node: Node | str | None = None) -> dict[str, list[Image.Image]]:
-        """Return the pictures in contexts that are on disk already, by context; see `Run.contexts`."""
+        """Return the images in contexts that are on disk already, by context; see `Run.contexts`."""
         source = self._source(self.current) if node is None else self._theta_node(self.node(node))
         drawn: dict[str, list[Image.Image]] = {context: [] for context in CONTEXTS}
         for path in sorted((self.folder / "contexts" / (source.id if source else "base")).glob("*/*.png")):
-            image = store.read_picture(path)
+            image = store.read_image(path)
             if image.info.get("theta") == (source.theta_digest if source else ""):
                 drawn.setdefault(image.info.get("context", ""), []).append(image)
         return {context: images for context, images in drawn.items() if images}

@@ -1,6 +1,6 @@
 """The five steps of the method, one module each: generate, embed, cluster, refine, converge.
 
-Steps are functions of arrays, pictures and settings; they know no file paths and no widgets. The long ones
+Steps are functions of arrays, images and settings; they know no file paths and no widgets. The long ones
 share three optional arguments:
 
 - `on_progress` is called with a dict: `stage` (the step's name), `done`, `total`, `unit`, and what a step

@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Clusters:
-    """K clusters of N pictures. Clusters are numbered by their first picture: cluster 0 holds picture 0.
+    """K clusters of N images. Clusters are numbered by their first image: cluster 0 holds image 0.
 
     Attributes
     ----------
@@ -39,13 +39,13 @@ class Clusters:
     cohesion_corrected : ndarray of shape (K,)
         The same without the small clusters' advantage: the centroid is fitted to its n members, which
         shrinks the mean squared distance by (n - 1) / n, so it is multiplied by n / (n - 1) (by the root of
-        it for plain distances). NaN for a single picture.
+        it for plain distances). NaN for a single image.
     distances : ndarray of shape (N,)
-        Of each picture to its own centroid, not squared.
+        Of each image to its own centroid, not squared.
     medoids : ndarray of shape (K,), int
-        Index of the picture nearest to its centroid.
+        Index of the image nearest to its centroid.
     kept : ndarray of shape (K,), bool
-        Whether the cluster holds strictly more than d_min-c pictures.
+        Whether the cluster holds strictly more than d_min-c images.
     order : ndarray of shape (K,), int
         Clusters from most to least cohesive, the kept ones first.
     proposed : int or None
@@ -72,13 +72,13 @@ class Clusters:
         return len(self.sizes)
 
     def members(self, cluster: int) -> np.ndarray:
-        """Return the indices of a cluster's pictures, ascending."""
+        """Return the indices of a cluster's images, ascending."""
         return np.flatnonzero(self.labels == cluster)
 
 
 @dataclass(frozen=True)
 class Stability:
-    """How far the proposal hangs on which pictures happened to be drawn.
+    """How far the proposal hangs on which images happened to be drawn.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Stability:
     none_rate : float
         Share of resamples in which no cluster was large enough; the shares add up to 1.
     together : ndarray of shape (N, N)
-        Share of the resamples holding both pictures in which they fell into one cluster; NaN if there was
+        Share of the resamples holding both images in which they fell into one cluster; NaN if there was
         none.
     resamples : int
     """
@@ -99,7 +99,7 @@ class Stability:
 
 
 def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -> Clusters:
-    """Group pictures by K-means++ and propose the most cohesive group (section 3.1).
+    """Group images by K-means++ and propose the most cohesive group (section 3.1).
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -
 
     Notes
     -----
-    Pictures are put in a canonical order first, so that shuffling the gallery gives the same groups.
+    Images are put in a canonical order first, so that shuffling the gallery gives the same groups.
     Centroids of unit features are plain means, not brought to unit length again.
 
     Examples
@@ -134,7 +134,7 @@ def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -
     points = in_space(features, settings)
     k = max(1, len(points) // settings.target_cluster_size) if k is None else k
     if not 1 <= k <= len(points):
-        raise ValueError(f"k: expected between 1 and the {len(points)} pictures, got {k}.")
+        raise ValueError(f"k: expected between 1 and the {len(points)} images, got {k}.")
     return _describe(points, _kmeans(points, k, settings.kmeans_restarts, settings.seed), settings)
 
 
@@ -145,7 +145,7 @@ def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Set
     ----------
     features : ndarray of shape (N, D)
     labels : ndarray of shape (N,), int
-        Any numbers; the result's clusters are numbered by their first picture.
+        Any numbers; the result's clusters are numbered by their first image.
     settings : Settings
 
     Returns
@@ -154,7 +154,7 @@ def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Set
     """
     points = in_space(features, settings)
     if np.shape(labels) != (len(points),):
-        raise ValueError(f"labels: expected one for each of {len(points)} pictures, got shape {np.shape(labels)}.")
+        raise ValueError(f"labels: expected one for each of {len(points)} images, got shape {np.shape(labels)}.")
     return _describe(points, np.asarray(labels), settings)
 
 
@@ -167,7 +167,7 @@ def stability(
     share: float = 0.8,
     seed: int = 0,
 ) -> Stability:
-    """Ask how often each cluster would be the proposal had only a share of the pictures been drawn.
+    """Ask how often each cluster would be the proposal had only a share of the images been drawn.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def random_group_cohesion(
     ----------
     features : ndarray of shape (N, D)
     size : int
-        Pictures in a group, at most N.
+        Images in a group, at most N.
     settings : Settings
     draws : int
     seed : int
@@ -225,10 +225,10 @@ def random_group_cohesion(
 
 
 def silhouettes(features: np.ndarray, labels: np.ndarray, settings: Settings) -> np.ndarray:
-    """Return how much nearer each picture is to its own cluster than to the next: (N,) in [-1, 1].
+    """Return how much nearer each image is to its own cluster than to the next: (N,) in [-1, 1].
 
     Negative values are candidates to leave out. NaN everywhere if there is only one cluster, or one per
-    picture.
+    image.
     """
     points, labels = in_space(features, settings), np.asarray(labels)
     if not 2 <= len(np.unique(labels)) < len(points):
@@ -252,7 +252,7 @@ def _kmeans(points: np.ndarray, k: int, restarts: int, seed: int) -> np.ndarray:
 def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, minimum: float | None = None) -> Clusters:
     """Measure groups of points already in their space."""
     minimum = settings.min_cluster_size if minimum is None else minimum
-    labels = _by_first_picture(labels)
+    labels = _by_first_image(labels)
     sizes = np.bincount(labels)
     centroids = np.stack([points[labels == c].mean(0) for c in range(len(sizes))])  # (K, D)
     distances = np.linalg.norm(points - centroids[labels], axis=1)  # (N,)
@@ -276,7 +276,7 @@ def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, min
     )
 
 
-def _by_first_picture(labels: np.ndarray) -> np.ndarray:
+def _by_first_image(labels: np.ndarray) -> np.ndarray:
     """Renumber groups in the order in which they first appear."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse.ravel()]
@@ -296,12 +296,12 @@ def _corrected(cohesion: np.ndarray, sizes: np.ndarray, settings: Settings) -> n
 def _reason(proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float) -> str:
     if proposed is None:
         return (
-            f"No cluster holds more than {minimum:g} pictures; the largest holds {sizes.max()}. Choose fewer "
-            "clusters, lower min_cluster_size, or choose pictures by hand."
+            f"No cluster holds more than {minimum:g} images; the largest holds {sizes.max()}. Choose fewer "
+            "clusters, lower min_cluster_size, or choose images by hand."
         )
     return (
         f"Cluster {proposed} is the most cohesive ({cohesion[proposed]:.3g}) of {kept.sum()} with "
-        f"more than {minimum:g} pictures; it holds {sizes[proposed]}."
+        f"more than {minimum:g} images; it holds {sizes[proposed]}."
     )
 
 

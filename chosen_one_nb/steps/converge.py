@@ -3,8 +3,8 @@
     stop when  mean over pairs of || s1 - s2 ||  <=  d_conv
 
 Distance alone cannot tell one identity from one blot, so a gallery's health is watched too: by its
-pictures' plain statistics, its likeness to the prompt, its distance from what the base model draws, and the
-variety left in it, each against the first gallery. Nothing here knows what the pictures show.
+images' plain statistics, its likeness to the prompt, its distance from what the base model draws, and the
+variety left in it, each against the first gallery. Nothing here knows what the images show.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
-from chosen_one_nb.steps.image_statistics import picture_statistics, thumbnails
+from chosen_one_nb.steps.image_statistics import image_statistics, thumbnails
 
 __all__ = [
     "Convergence",
@@ -31,19 +31,19 @@ __all__ = [
     "health",
     "look",
     "mean_pairwise_distance",
-    "picture_statistics",
+    "image_statistics",
     "thumbnails",
     "verdict",
 ]
 
-SMALLEST_SPREAD = {"picture": 0.04, "prompt": 0.02}
+SMALLEST_SPREAD = {"image": 0.04, "prompt": 0.02}
 """Of a statistic in [0, 1]: a first gallery alike in it is not a strict judge. A few per cent more of white paper, say,
 come with a character's colour, however alike the first gallery was."""
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """How alike the pictures of a gallery are, against the threshold.
+    """How alike the images of a gallery are, against the threshold.
 
     Attributes
     ----------
@@ -68,18 +68,18 @@ class Convergence:
 
 @dataclass(frozen=True)
 class Look:
-    """What health needs of one gallery: arrays by picture, no pictures.
+    """What health needs of one gallery: arrays by image, no images.
 
     Attributes
     ----------
     features : ndarray of shape (N, D)
         As `embed` gives them.
     statistics : dict of str to ndarray of shape (N,)
-        From `picture_statistics`.
+        From `image_statistics`.
     thumbnails : ndarray of shape (N, 768)
         From `thumbnails`.
     prompt_similarity : ndarray of shape (N,) or None
-        Cosine of CLIP's picture and text vectors; None without CLIP.
+        Cosine of CLIP's image and text vectors; None without CLIP.
     """
 
     features: np.ndarray
@@ -130,7 +130,7 @@ class PromptEyes(Protocol):
     """What `look` needs of CLIP."""
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Pictures -> (N, D) unit vectors."""
+        """Images -> (N, D) unit vectors."""
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts -> (T, D) unit vectors."""
@@ -139,8 +139,8 @@ class PromptEyes(Protocol):
 def mean_pairwise_distance(features: np.ndarray) -> float:
     """Return the mean Euclidean distance over all pairs of N features as given (section 3.3).
 
-    Over distinct pairs: the paper's zeros of each picture with itself cancel in a ratio, and without them
-    galleries of different sizes compare. 0 for a single picture.
+    Over distinct pairs: the paper's zeros of each image with itself cancel in a ratio, and without them
+    galleries of different sizes compare. 0 for a single image.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def look(
     Look
     """
     similarity = None if clip is None or prompt is None else clip.images(images) @ clip.texts([prompt])[0]
-    return Look(features, picture_statistics(images), thumbnails(images), similarity)
+    return Look(features, image_statistics(images), thumbnails(images), similarity)
 
 
 def health(now: Look, first: Look, settings: Settings) -> Health:
@@ -212,7 +212,7 @@ def health(now: Look, first: Look, settings: Settings) -> Health:
     Health
         Collapsed if any sign is beyond its limit:
 
-        - each picture statistic: |mean now - mean first| / standard deviation of the first <=
+        - each image statistic: |mean now - mean first| / standard deviation of the first <=
           statistic_limit. One character may sit anywhere within the first gallery's range, but not outside
           it;
         - prompt similarity: its fall, in the first's standard deviations, <= prompt_limit;
@@ -229,7 +229,7 @@ def health(now: Look, first: Look, settings: Settings) -> Health:
     features = in_space(now.features, settings), in_space(first.features, settings)
     signs.append(_drift_sign(*features, settings.drift_limit))
     signs.append(_variety_sign("variety", *features, settings.variety_floor))
-    signs.append(_variety_sign("picture variety", now.thumbnails, first.thumbnails, settings.variety_floor))
+    signs.append(_variety_sign("image variety", now.thumbnails, first.thumbnails, settings.variety_floor))
     reasons = [sign.text for sign in signs if sign.beyond]
     return Health("collapsed" if reasons else "sound", reasons, signs)
 
@@ -246,7 +246,7 @@ def verdict(convergence: Convergence, health: Health) -> Verdict:
 
 
 def _statistic_sign(name: str, now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
-    shift = float((now.mean() - first.mean()) / max(first.std(), SMALLEST_SPREAD["picture"]))
+    shift = float((now.mean() - first.mean()) / max(first.std(), SMALLEST_SPREAD["image"]))
     way = "rose" if shift > 0 else "fell"
     return Sign(
         name,
@@ -255,7 +255,7 @@ def _statistic_sign(name: str, now: np.ndarray, first: np.ndarray, limit: float)
         abs(shift) > limit,
         float(now.mean()),
         float(first.mean()),
-        f"The pictures' {name} {way} from {first.mean():.2f} to {now.mean():.2f}, {abs(shift):.1f} standard "
+        f"The images' {name} {way} from {first.mean():.2f} to {now.mean():.2f}, {abs(shift):.1f} standard "
         f"deviations of the first gallery (limit {limit:g}).",
     )
 
@@ -275,7 +275,7 @@ def _prompt_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
 
 
 def _drift_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
-    """Distance to the nearest picture of the first gallery, other than the same one."""
+    """Distance to the nearest image of the first gallery, other than the same one."""
     own = cdist(first, first)
     np.fill_diagonal(own, np.inf)
     own_nearest = float(own.min(1).mean()) if len(first) > 1 else 0.0
@@ -289,7 +289,7 @@ def _drift_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
         drift > limit,
         nearest,
         own_nearest,
-        f"The pictures are {drift:.1f} times as far from any picture of the first gallery as those are from "
+        f"The images are {drift:.1f} times as far from any image of the first gallery as those are from "
         f"each other (limit {limit:g}): this is nothing the base model draws for the prompt.",
     )
 
@@ -306,5 +306,5 @@ def _variety_sign(name: str, now: np.ndarray, first: np.ndarray, floor: float) -
         distance,
         before,
         f"The {name} fell to {ratio:.0%} of the first gallery's (at least {floor:.0%} expected): "
-        "the pictures repeat one picture, scene included.",
+        "the images repeat one image, scene included.",
     )

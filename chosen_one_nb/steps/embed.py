@@ -1,4 +1,4 @@
-"""Step 2, embed: pictures -> features (N, D), and patch tokens on request (section 3.1)."""
+"""Step 2, embed: images -> features (N, D), and patch tokens on request (section 3.1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def embed(
     on_progress: Progress | None = None,
     cancelled: CancelledCheck | None = None,
 ) -> Features:
-    """Look at pictures through the models' feature extractor (section 3.1, F).
+    """Look at images through the models' feature extractor (section 3.1, F).
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def embed(
         Its `extractor` is used: DINOv2 by default, DINOv1 or CLIP for comparison (the paper's appendix A.4).
     images : sequence of PIL.Image, length N
     settings : Settings
-        `batch_size`, the pictures looked at at once.
+        `batch_size`, the images looked at at once.
     patches : bool
         Whether to return one vector per patch too.
     on_progress, cancelled : callable, optional
@@ -75,6 +75,6 @@ def in_space(features: np.ndarray, settings: Settings) -> np.ndarray:
         raise ValueError(
             "features: expected a finite array of shape (N, D) with N > 0, got shape "
             f"{features.shape} with {np.count_nonzero(~np.isfinite(features))} NaN or infinite entries. "
-            "Embed the pictures again."
+            "Embed the images again."
         )
     return unit(features) if settings.feature_space == "unit" else features

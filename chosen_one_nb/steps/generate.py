@@ -1,6 +1,6 @@
-"""Step 1, generate: prompt, character or none, and seeds -> pictures (section 3: S = {M_Theta(p; seed_n)}).
+"""Step 1, generate: prompt, character or none, and seeds -> images (section 3: S = {M_Theta(p; seed_n)}).
 
-Every picture has its own seed and its own noise, drawn on the CPU: the same picture comes back alone, in
+Every image has its own seed and its own noise, drawn on the CPU: the same image comes back alone, in
 any batch and from any number of workers (pitfalls 15 and 16; in half precision up to rounding). The
 samplers are deterministic.
 """
@@ -19,7 +19,7 @@ from PIL import Image
 from chosen_one_nb.character import Character
 from chosen_one_nb.models.batches import advised, batches
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.models.offload import at_work
+from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
 from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
@@ -35,20 +35,20 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Class of diffusers, and what it must not take over: another scheduler's noise, or clipping made for pixels."""
 
-SMALLER = "Not one picture fits: lower image_size, or load_models(..., low_memory=True)."
+SMALLER = "Not one image fits: lower image_size, or load_models(..., low_memory=True)."
 
 PROBE = 2**31 - 1  # the "iteration" of the seeds that every iteration is compared by
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """N pictures of one prompt.
+    """N images of one prompt.
 
     Attributes
     ----------
     images : list of PIL.Image, length N
     latents : ndarray of shape (N, C, h, w), float32
-        What the pictures were decoded from, scaled as the UNet sees them; refine trains on these.
+        What the images were decoded from, scaled as the UNet sees them; refine trains on these.
     seeds : ndarray of shape (N,), int64
     prompt : str
     """
@@ -63,7 +63,7 @@ OnBatch = Callable[[range, Gallery], None]
 
 
 def image_seeds(settings: Settings, iteration: int, *, n: int | None = None) -> np.ndarray:
-    """Return the seeds of an iteration's pictures: distinct, and always the same for the same settings.seed.
+    """Return the seeds of an iteration's images: distinct, and always the same for the same settings.seed.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def image_seeds(settings: Settings, iteration: int, *, n: int | None = None) -> 
 
 
 def probe_seeds(settings: Settings, *, n: int = 8) -> np.ndarray:
-    """Return n seeds that belong to no iteration, to compare iterations by the same pictures."""
+    """Return n seeds that belong to no iteration, to compare iterations by the same images."""
     return image_seeds(settings, PROBE, n=n)
 
 
@@ -108,7 +108,7 @@ def generate(
     on_batch: OnBatch | None = None,
     cancelled: CancelledCheck | None = None,
 ) -> Gallery:
-    """Draw one picture per seed (section 3, the gallery S).
+    """Draw one image per seed (section 3, the gallery S).
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def generate(
     seeds : sequence of int, length N
         Such as `image_seeds(settings, iteration)`.
     settings : Settings
-        Sampler, steps, guidance, picture and batch size.
+        Sampler, steps, guidance, image and batch size.
     character : Character, optional
         Put on the pipeline meanwhile; None draws with the base model.
     strength : float in [0, 1]
@@ -142,13 +142,13 @@ def generate(
     Raises
     ------
     PromptError, SettingsError
-        For a prompt the model cannot take, or a picture size it cannot draw.
+        For a prompt the model cannot take, or an image size it cannot draw.
     Cancelled
         When asked to stop.
 
     Notes
     -----
-    A batch that does not fit in memory is tried again at half its size, down to single pictures.
+    A batch that does not fit in memory is tried again at half its size, down to single images.
     """
     seeds = np.asarray(seeds, dtype=np.int64)
     with torch.no_grad(), character.on(models.pipeline, strength) if character else nullcontext():
@@ -159,11 +159,11 @@ def generate(
         images: list[Image.Image] = []
         latents: list[np.ndarray] = []
         for indices, batch in batches(len(seeds), settings.batch_size, job.draw, SMALLER):
-            pictures = decode(models.pipeline, batch, device=models.device, chunk=1 if models.low_memory else CHUNK)
-            images += pictures
+            decoded = decode(models.pipeline, batch, device=models.device, chunk=1 if models.low_memory else CHUNK)
+            images += decoded
             latents.append(batch.float().cpu().numpy())
             if on_batch is not None:
-                on_batch(indices, Gallery(pictures, latents[-1], seeds[indices.start : indices.stop], whole))
+                on_batch(indices, Gallery(decoded, latents[-1], seeds[indices.start : indices.stop], whole))
     return Gallery(images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, whole)
 
 
@@ -176,7 +176,7 @@ def sampler(pipeline: Any, name: str) -> Any:
 
 
 class _Job:
-    """One prompt's pictures: everything that is the same for all batches, computed once."""
+    """One prompt's images: everything that is the same for all batches, computed once."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class _Job:
         self.pipeline, self.device, self.seeds, self.settings = pipeline, models.device, seeds, settings
         self.on_progress, self.cancelled = on_progress, cancelled
         self.shape = (pipeline.unet.config.in_channels, side, side)
-        with advised(SMALLER), at_work(self.device, *(getattr(pipeline, name) for _, name, _ in encoders(pipeline))):
+        with advised(SMALLER), on_device(self.device, *(getattr(pipeline, name) for _, name, _ in encoders(pipeline))):
             self.text, self.opposite = self._texts(*prompts, negative)
 
     def _texts(self, prompt: str, whole: str, negative: str | None) -> tuple[Condition, Condition | None]:
@@ -209,7 +209,7 @@ class _Job:
     def draw(self, indices: range) -> torch.Tensor:
         """Denoise one batch by the stock pipeline: indices -> latents (B, C, h, w)."""
         raise_if_cancelled(self.cancelled)
-        with at_work(self.device, self.pipeline.unet), _scheduled(self.pipeline, self.settings.sampler):
+        with on_device(self.device, self.pipeline.unet), _scheduled(self.pipeline, self.settings.sampler):
             start = noise(self.seeds[indices.start : indices.stop], self.shape)
             return self.pipeline(
                 **_arguments(self.text, self.opposite, len(indices)),
@@ -243,7 +243,7 @@ class _Job:
 
 
 def _arguments(text: Condition, opposite: Condition | None, n: int) -> dict[str, torch.Tensor]:
-    """Name conditions, expanded to n pictures, as the pipelines' arguments."""
+    """Name conditions, expanded to n images, as the pipelines' arguments."""
     named = {"": text.expand(n)} | ({"negative_": opposite.expand(n)} if opposite else {})
     arguments = {f"{prefix}prompt_embeds": part.embeds for prefix, part in named.items()}
     return arguments | {

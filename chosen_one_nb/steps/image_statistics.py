@@ -1,4 +1,4 @@
-"""Plain numbers of pictures, which need no model: what blows up, fades or repeats as a model over-fits."""
+"""Plain numbers of images, which need no model: what blows up, fades or repeats as a model over-fits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-__all__ = ["picture_statistics", "thumbnails"]
+__all__ = ["image_statistics", "thumbnails"]
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear red, green and blue (ITU-R BT.709)
 THUMBNAIL = 16
 
 
-def picture_statistics(images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
-    """Return plain statistics of pictures, each (N,): what blows up or fades as a model over-fits.
+def image_statistics(images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+    """Return plain statistics of images, each (N,): what blows up or fades as a model over-fits.
 
     - brightness: mean luminance, in [0, 1];
     - contrast: standard deviation of luminance;
@@ -29,13 +29,13 @@ def picture_statistics(images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
 
 
 def thumbnails(images: Sequence[Image.Image]) -> np.ndarray:
-    """Return pictures reduced to 16 x 16 RGB in [0, 1] and flattened: (N, 768)."""
+    """Return images reduced to 16 x 16 RGB in [0, 1] and flattened: (N, 768)."""
     small = [image.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX) for image in images]
-    return np.stack([np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in small])
+    return np.stack([np.asarray(tile, dtype=np.float32).ravel() / 255 for tile in small])
 
 
 def _statistics(pixels: np.ndarray) -> dict[str, float]:
-    """Statistics of one picture (H, W, 3) in [0, 1]."""
+    """Statistics of one image (H, W, 3) in [0, 1]."""
     luminance = pixels @ LUMINANCE  # (H, W)
     red_green = pixels[..., 0] - pixels[..., 1]
     yellow_blue = (pixels[..., 0] + pixels[..., 1]) / 2 - pixels[..., 2]

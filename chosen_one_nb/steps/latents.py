@@ -1,4 +1,4 @@
-"""Pictures to latents and back as the pipelines do it, never overflowing in half precision."""
+"""Images to latents and back as the pipelines do it, never overflowing in half precision."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.models.batches import OutOfMemory, batches
-from chosen_one_nb.models.offload import at_work
+from chosen_one_nb.models.offload import on_device
 
 __all__ = ["CHUNK", "decode", "encode", "in_float32", "latent_size"]
 
 CHUNK = 4
-"""Pictures decoded or encoded at once."""
+"""Images decoded or encoded at once."""
 
-SMALLER = "Not even one picture can be decoded or encoded: lower image_size, or load_models(..., low_memory=True)."
+SMALLER = "Not even one image can be decoded or encoded: lower image_size, or load_models(..., low_memory=True)."
 
 
 def latent_size(pipeline: Any, image_size: int | None) -> tuple[int, int]:
-    """Return (pixels, latent pixels) of a picture's side; None is the size the model was trained for.
+    """Return (pixels, latent pixels) of an image's side; None is the size the model was trained for.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def _shift_and_scale(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | flo
 def decode(
     pipeline: Any, latents: torch.Tensor, *, chunk: int = CHUNK, device: torch.device | None = None
 ) -> list[Image.Image]:
-    """Turn latents (N, C, h, w) into N pictures, `chunk` at a time because this needs most memory.
+    """Turn latents (N, C, h, w) into N images, `chunk` at a time because this needs most memory.
 
     Where memory runs out fewer are decoded at a time, and at last one in tiles, whose tones may differ a little.
 
@@ -72,7 +72,7 @@ def decode(
         Where the VAE works; None is where it is.
     """
     vae = pipeline.vae
-    with at_work(device or vae.device, vae), in_float32(vae):
+    with on_device(device or vae.device, vae), in_float32(vae):
         try:
             return _decoded(pipeline, latents, chunk)
         except OutOfMemory:
@@ -107,7 +107,7 @@ def _tiled(vae: Any) -> Iterator[None]:
 def encode(
     pipeline: Any, images: Sequence[Image.Image], size: int, *, chunk: int = CHUNK, device: torch.device | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn pictures into mean and spread of their latents, each (N, C, h, w), scaled for the UNet.
+    """Turn images into mean and spread of their latents, each (N, C, h, w), scaled for the UNet.
 
     The pair, not one sample of it, is what may be kept: each training step draws anew (pitfall 9). A VAE
     without a distribution (AutoencoderTiny) has a spread of zero. A float16 VAE works in float32 (pitfall 8); a
@@ -115,7 +115,7 @@ def encode(
     `decode`.
     """
     vae = pipeline.vae
-    with at_work(device or vae.device, vae), in_float32(vae):
+    with on_device(device or vae.device, vae), in_float32(vae):
         shift, factor = _shift_and_scale(vae)
 
         def some(indices: range) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from chosen_one_nb.steps.prompts import encoders
 
-__all__ = ["AdapterError", "NewRows", "fresh_lora", "read_lora", "token_names", "wear_lora", "wear_tokens"]
+__all__ = ["AdapterError", "NewRows", "fresh_lora", "read_lora", "token_names", "apply_lora", "add_tokens"]
 
 TARGETS = r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 """The UNet's self- (attn1) and cross-attention (attn2) projections: what the paper's section 3.2 adapts."""
@@ -73,7 +73,7 @@ def token_names(token: str, n: int) -> list[str]:
 
 
 @contextmanager
-def wear_tokens(pipeline: Any, token: str, rows: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def add_tokens(pipeline: Any, token: str, rows: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Teach a pipeline's tokenizers and text encoders a new word for the length of a with-block.
 
     Parameters
@@ -187,7 +187,7 @@ def fresh_lora(unet: nn.Module, rank: int, generator: torch.Generator) -> dict[s
 
 
 @contextmanager
-def wear_lora(
+def apply_lora(
     unet: nn.Module,
     weights: Mapping[str, torch.Tensor],
     *,

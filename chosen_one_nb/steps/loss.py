@@ -1,4 +1,4 @@
-"""The denoising loss on a few pictures: which one, how noisy, what to predict, what it weighs.
+"""The denoising loss on a few images: which one, how noisy, what to predict, what it weighs.
 
 Everything random comes from one CPU generator, so training repeats on any machine up to rounding.
 """
@@ -21,14 +21,14 @@ __all__ = ["Samples", "denoising_loss", "endless", "place_weights", "snr_weights
 
 @dataclass(frozen=True)
 class Samples:
-    """n training pictures, each with what belongs to it, kept by its number (pitfall 9).
+    """n training images, each with what belongs to it, kept by its number (pitfall 9).
 
     Attributes
     ----------
     mean, spread : Tensor of shape (n, C, h, w), float32
         Of the latents, scaled as the UNet sees them; a latent is drawn anew each time.
     time_ids : Tensor of shape (n, 6)
-        SDXL's micro-conditioning of each picture.
+        SDXL's micro-conditioning of each image.
     """
 
     mean: torch.Tensor
@@ -46,7 +46,7 @@ class Samples:
         device: torch.device | None = None,
         chunk: int = CHUNK,
     ) -> Samples:
-        """Encode pictures once, or take over the latents that they were decoded from.
+        """Encode images once, or take over the latents that they were decoded from.
 
         Parameters
         ----------
@@ -54,23 +54,23 @@ class Samples:
         images : sequence of PIL.Image, length n
             Any sizes: each is reduced to a square of the training size, remembering where it was cut from.
         latents : ndarray of shape (n, C, h, w), optional
-            From `generate`, in the pictures' order.
+            From `generate`, in the images' order.
         image_size : int, optional
             Training size in pixels; None is the model's own. Not used with latents.
         device : torch.device, optional
             Where to encode, and to keep them; None is where the pipeline is.
         chunk : int
-            Pictures encoded at once.
+            Images encoded at once.
 
         Raises
         ------
         ValueError
-            If there are no pictures, or not one latent for each.
+            If there are no images, or not one latent for each.
         """
         if not len(images):
-            raise ValueError("images: expected at least one picture to learn from, got none.")
+            raise ValueError("images: expected at least one image to learn from, got none.")
         if latents is not None and len(latents) != len(images):
-            raise ValueError(f"latents: expected one for each of {len(images)} pictures, got {len(latents)}.")
+            raise ValueError(f"latents: expected one for each of {len(images)} images, got {len(latents)}.")
         size = (
             latent_size(pipeline, image_size)[0] if latents is None else (latents.shape[-1] * pipeline.vae_scale_factor)
         )
@@ -85,7 +85,7 @@ class Samples:
         return cls(mean, spread, ids.to(device))
 
     def draw(self, ids: Sequence[int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw the latents (B, C, h, w) and time ids (B, 6) of pictures by their numbers."""
+        """Draw the latents (B, C, h, w) and time ids (B, 6) of images by their numbers."""
         chosen = torch.as_tensor(ids, device=self.mean.device)
         return self.mean[chosen] + self.spread[chosen] * _normal(self.mean[chosen], generator), self.time_ids[chosen]
 
@@ -105,7 +105,7 @@ def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> t
     Returns
     -------
     Tensor of shape (n, 1, h, w), float32
-        Mean 1 over each picture, so that a small figure counts no less than a large one.
+        Mean 1 over each image, so that a small figure counts no less than a large one.
     """
     maps = torch.from_numpy(np.where(masks, 1.0, outside)).float()[:, None]
     fitted = torch.nn.functional.interpolate(maps, size=size, mode="area")
@@ -113,7 +113,7 @@ def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> t
 
 
 def square(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int], tuple[int, int]]:
-    """Cut a centred square: (picture, original (height, width), corner (top, left) of the cut)."""
+    """Cut a centred square: (image, original (height, width), corner (top, left) of the cut)."""
     original = (image.height, image.width)
     scale = size / min(original)
     height, width = (max(size, round(side * scale)) for side in original)
@@ -124,7 +124,7 @@ def square(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int],
 
 
 def endless(n: int, generator: torch.Generator) -> Iterator[int]:
-    """Yield picture numbers for ever, all n in random order before any comes again."""
+    """Yield image numbers for ever, all n in random order before any comes again."""
     while True:
         yield from torch.randperm(n, generator=generator).tolist()
 

@@ -19,7 +19,7 @@ _AFTER_SUBJECT = re.compile(
     r"[,.;:]|\b(?:with|wearing|in|on|at|holding|having|near|under|and|that|who|while|reading)\b"
 )
 _MEDIUM = re.compile(
-    r"^(?:an?|the)?\s*(?:\w+\s+){0,3}?(?:sticker|photo|photograph|picture|drawing|painting|portrait|"
+    r"^(?:an?|the)?\s*(?:\w+\s+){0,3}?(?:sticker|photo|photograph|image|drawing|painting|portrait|"
     r"illustration|rendering|render|sketch|animation|cartoon|watercolou?r|image)\s+of\s+"
 )
 
@@ -36,7 +36,7 @@ class Condition:
     pooled: torch.Tensor | None
 
     def expand(self, n: int) -> Condition:
-        """Repeat a condition of one text for n pictures, without copying."""
+        """Repeat a condition of one text for n images, without copying."""
         pooled = None if self.pooled is None else self.pooled.expand(n, -1)
         return Condition(self.embeds.expand(n, -1, -1), pooled)
 

@@ -1,4 +1,4 @@
-"""Step 4, refine: chosen pictures -> Theta, by LoRA and textual inversion in one joint loop (section 3.2).
+"""Step 4, refine: chosen images -> Theta, by LoRA and textual inversion in one joint loop (section 3.2).
 
     L_rec = E over x in c*, noise and t of || noise - eps_Theta(z_t, t, text) ||^2
     Theta = (theta: LoRA, tau: token rows)
@@ -12,7 +12,7 @@ Known pitfalls, and where they are met (a test is named after each that is handl
  4  the rows' norm drifts and overpowers the prompt         reported at each step; `embedding_rule`
  5  "attempting to unscale FP16 gradients"                  trainables are float32 over any base
  6  `.to(dtype)` on the shared UNet downcasts the LoRA      nothing casts the UNet
- 7  a bfloat16 base makes a bfloat16 LoRA                   `wear_lora(dtype=float32)`
+ 7  a bfloat16 base makes a bfloat16 LoRA                   `apply_lora(dtype=float32)`
  8  the SDXL VAE overflows in float16                       `latents.in_float32`, coding and decoding
  9  cached latent with another one's caption or crop        `Samples` keeps them together by number
 10  bugs of diffusers' advanced training script             not applicable: a loop of our own
@@ -20,8 +20,8 @@ Known pitfalls, and where they are met (a test is named after each that is handl
 12  `unload_textual_inversion` leaves things behind         not used: copies and wrappers, taken off
 13  repeated adapter loading grows memory                   wrappers are dropped whole
 14  `fuse_lora` is not undone exactly                       never fused
-15  one generator for a batch                               `generate.noise`: one per picture
-16  stochastic samplers; batch size changes pictures        deterministic; pictures are kept, not seeds
+15  one generator for a batch                               `generate.noise`: one per image
+16  stochastic samplers; batch size changes images        deterministic; images are kept, not seeds
 17  decoding needs most memory                              `latents.decode`: apart, in small chunks
 18  wrong preprocessing for DINOv2                          the checkpoint's own, `eyes.FeatureExtractor`
 19  features see framing and background                     `cluster_on`, `scene_weight`; looking/ shows it
@@ -50,11 +50,11 @@ from chosen_one_nb.character import Character
 from chosen_one_nb.models.batches import advised, is_out_of_memory
 from chosen_one_nb.models.compiling import uncompiled
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.models.offload import at_work, release
+from chosen_one_nb.models.offload import on_device, release
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import CancelledCheck, raise_if_cancelled
 from chosen_one_nb.steps.latents import CHUNK
-from chosen_one_nb.steps.lora import fresh_lora, read_lora, wear_lora, wear_tokens
+from chosen_one_nb.steps.lora import add_tokens, apply_lora, fresh_lora, read_lora
 from chosen_one_nb.steps.loss import Samples, denoising_loss, endless, place_weights
 from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition, encoders
 from chosen_one_nb.steps.tokens import Vocabulary, initial_rows
@@ -62,7 +62,7 @@ from chosen_one_nb.steps.tokens import Vocabulary, initial_rows
 __all__ = ["RefineError", "refine"]
 
 SMALLER = (
-    "Not even one picture at a time can be learnt from: lower image_size, set gradient_checkpointing, or "
+    "Not even one image at a time can be learnt from: lower image_size, set gradient_checkpointing, or "
     "load_models(..., low_memory=True)."
 )
 
@@ -92,7 +92,7 @@ def refine(
     cancelled: CancelledCheck | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Character:
-    """Learn a character from the chosen pictures (section 3.2, Theta).
+    """Learn a character from the chosen images (section 3.2, Theta).
 
     Parameters
     ----------
@@ -109,15 +109,15 @@ def refine(
     character : Character, optional
         The last iteration's Theta, from which `carry_over="warm"` goes on; "reinit" does not look at it.
     latents : ndarray of shape (n, C, h, w), optional
-        From the gallery, in the pictures' order; None encodes the pictures.
+        From the gallery, in the images' order; None encodes the images.
     prior : (sequence of PIL.Image, ndarray or None), optional
-        Pictures of the first gallery and their latents, mixed in at `prior_share` under the plain prompt.
+        Images of the first gallery and their latents, mixed in at `prior_share` under the plain prompt.
     masks : ndarray of bool, shape (n, h, w), optional
-        Where the figure is in each picture, at any size: what is outside counts `scene_weight` in the loss.
+        Where the figure is in each image, at any size: what is outside counts `scene_weight` in the loss.
     descriptions : sequence of sequence of str, length n, optional
-        What to add to each picture's caption, the surest first ("in the snow"); what no longer fits is left out.
+        What to add to each image's caption, the surest first ("in the snow"); what no longer fits is left out.
     prior_descriptions : sequence of sequence of str, optional
-        The same for the pictures of `prior`: theirs follow the plain prompt.
+        The same for the images of `prior`: theirs follow the plain prompt.
     on_step : callable, optional
         Given after each step a dict of `step` (from 1), `steps`, `loss`, `ema_loss`, `embedding_norms` (by
         encoder, relative to the vocabulary's mean norm) and `seconds`.
@@ -138,7 +138,7 @@ def refine(
     RefineError
         If the loss is no longer a number.
     OutOfMemory
-        If not even one picture fits. A batch that does not fit goes through the UNet in halves, quarters and so on.
+        If not even one image fits. A batch that does not fit goes through the UNet in halves, quarters and so on.
     Cancelled
         When asked to stop.
 
@@ -157,14 +157,14 @@ def refine(
         stack.enter_context(_frozen(pipeline))
         stack.enter_context(uncompiled())
         batches = _Batches(models, images, latents, prior, masks, settings, seed)
-        stack.enter_context(at_work(models.device, pipeline.unet, *_text_encoders(pipeline)))
+        stack.enter_context(on_device(models.device, pipeline.unet, *_text_encoders(pipeline)))
         empty = _empty(pipeline)
-        stack.enter_context(wear_tokens(pipeline, start.token, rows))
+        stack.enter_context(add_tokens(pipeline, start.token, rows))
         check_prompt(pipeline, start.caption)
         captions = _captions(pipeline, start.caption, descriptions or [()] * len(images))
         priors = _captions(pipeline, prompt, prior_descriptions or [()] * (len(prior[0]) if prior else 0))
         lora = stack.enter_context(
-            wear_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
+            apply_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
         )
         stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing or models.low_memory))
         _train(models, lora, rows, batches, empty, (captions, priors), settings, on_step, cancelled)
@@ -177,7 +177,7 @@ def refine(
 
 
 def _check_given(settings: Settings, n: int, prior: Prior | None, masks: np.ndarray | None) -> None:
-    """Refuse settings that ask for what was not given with the n pictures."""
+    """Refuse settings that ask for what was not given with the n images."""
     if settings.prior_share and prior is None:
         raise SettingsError(
             f"prior_share: {settings.prior_share} of each batch should come from the first gallery, "
@@ -185,7 +185,7 @@ def _check_given(settings: Settings, n: int, prior: Prior | None, masks: np.ndar
         )
     if settings.scene_weight < 1 and (masks is None or len(masks) != n):
         raise SettingsError(
-            f"scene_weight: {settings.scene_weight} asks where the figure is in each of {n} pictures, got "
+            f"scene_weight: {settings.scene_weight} asks where the figure is in each of {n} images, got "
             f"{'no masks' if masks is None else f'{len(masks)} masks'}. Pass masks, or set scene_weight to 1."
         )
 
@@ -209,7 +209,7 @@ def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character:
 
 
 def _captions(pipeline: Any, caption: str, descriptions: Sequence[Sequence[str]]) -> list[str]:
-    """Add to the caption, for each picture, as many of its descriptions as the tokenizers take."""
+    """Add to the caption, for each image, as many of its descriptions as the tokenizers take."""
     captions = []
     for phrases in descriptions:
         longest = caption
@@ -289,7 +289,7 @@ class _Batches:
         self.orders = [endless(len(pool.mean), self.generator) for pool in self.pools]
 
     def next(self) -> Batch:
-        """Return latents (B, C, h, w), time ids (B, 6), weights (B, 1, h, w), and two facts of each of B pictures.
+        """Return latents (B, C, h, w), time ids (B, 6), weights (B, 1, h, w), and two facts of each of B images.
 
         These are its pool (0 chosen, 1 prior) with its number there, and whether it goes without caption.
         """
@@ -302,7 +302,7 @@ class _Batches:
         return latents, ids, weights.to(self.device), which, without.to(self.device)
 
     def _draw(self, pool: int, number: int) -> tuple[torch.Tensor, ...]:
-        """One picture of a pool; those of the prior count as a whole."""
+        """One image of a pool; those of the prior count as a whole."""
         weights = torch.ones_like(self.weights[:1]) if pool else self.weights[number : number + 1]
         return *self.pools[pool].draw([number], self.generator), weights
 
@@ -374,9 +374,9 @@ def _within_memory(
     at_once: int,
     trained: list[nn.Parameter],
 ) -> tuple[torch.Tensor, int]:
-    """Do the next batch, with half as many pictures in the UNet at once whenever memory runs out.
+    """Do the next batch, with half as many images in the UNet at once whenever memory runs out.
 
-    Returns the loss, and how many pictures fitted: later batches begin with as many.
+    Returns the loss, and how many images fitted: later batches begin with as many.
     """
     batch, state = batches.next(), batches.generator.get_state()
     while True:
@@ -394,7 +394,7 @@ def _within_memory(
 
 
 class _InParts:
-    """A UNet that takes a few pictures of a batch at a time.
+    """A UNet that takes a few images of a batch at a time.
 
     The activations of each part are dropped and computed again in the backward pass, so that those of one part are
     all that is ever held. Loss and gradients are the whole batch's, up to rounding; it costs one more forward pass.

@@ -54,8 +54,8 @@ def _told(plan: Any, folder: Path) -> str:
     from chosen_one_nb.commands import note_on
 
     jobs = plan.jobs()
-    pictures = sum(job.settings.n_images for job in jobs)
-    what = "whole runs" if plan.do == "run" else f"galleries, {pictures} pictures"
+    images = sum(job.settings.n_images for job in jobs)
+    what = "whole runs" if plan.do == "run" else f"galleries, {images} images"
     note = f"\n{note_on(plan.sampling)}" if plan.sampling else ""
     return (f"{len(plan.prompts)} prompts x {len(plan.combinations())} settings x {len(plan.seeds)} seeds: "
             f"{len(jobs)} {what}, in {folder}{note}")  # fmt: skip

@@ -74,7 +74,7 @@ class Plan:
         Name, folder or Hub id.
     load : dict
         More for `load_models`, as plain values: device, dtype, extractor, clip, distilled, config, low_memory,
-        compile, offline. Pictures that are on disk already are not drawn again for another device or dtype.
+        compile, offline. Images that are on disk already are not drawn again for another device or dtype.
     sampling : str, optional
         A sampling preset on top of `preset`, as of `Settings.sampled`.
 

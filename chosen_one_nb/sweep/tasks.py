@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, Calls, Drawing, draw, draw_block
+from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, draw, draw_block
 
 if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
@@ -142,7 +142,7 @@ def _room(settings: Settings) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Shard:
-    """One block of a gallery; returns how many pictures it holds."""
+    """One block of a gallery; returns how many images it holds."""
 
     drawing: Drawing
     album: Album
@@ -189,7 +189,7 @@ class Score:
         if (found := self.kept()) is not None:
             return found
         models = same_models(self.models, self.fingerprint)
-        images, _ = draw(self.drawing, self.album, lambda: models, self.fingerprint, Calls())
+        images, _ = draw(self.drawing, self.album, lambda: models, self.fingerprint, Callbacks())
         features, figures = gallery_figures(models, images, self.prompt, self.drawing.settings)
         store.write_array(self.album.within / "features.npy", features)
         store.write_json(self.path, {"gallery": self._gallery(), "figures": figures})

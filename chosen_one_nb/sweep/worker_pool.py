@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from joblib import Parallel, delayed
 from joblib.parallel import LokyBackend, get_active_backend
 
-from chosen_one_nb.run.drawing import Album, Calls, Drawing, missing
+from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, missing
 from chosen_one_nb.steps import raise_if_cancelled
 from chosen_one_nb.sweep.pool import WorkerDied, Workers, visible_devices
 from chosen_one_nb.sweep.tasks import Done, Shard, attempt, load_of
@@ -40,7 +40,7 @@ class Crew:
     workers : int, optional
         How many; None is one per GPU, or without any one per processor core and thread.
     threads : int
-        Of PyTorch in each worker. Pictures are the same to the bit only where this is the same.
+        Of PyTorch in each worker. Images are the same to the bit only where this is the same.
     say : callable, optional
         Told, in a sentence, when a worker died; None writes to the error stream.
     """
@@ -107,7 +107,7 @@ class Crew:
             yield from parallel(delayed(numbered)(i, task, self.threads) for i, task in every[start : start + portion])
 
     def draw(
-        self, drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, calls: Calls
+        self, drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, calls: Callbacks
     ) -> None:
         """Draw the blocks of a gallery that are not on disk yet; takes what `keeping.drawing.draw` takes.
 

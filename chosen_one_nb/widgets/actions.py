@@ -123,19 +123,19 @@ class Actions:
 
     @guarded
     def choose_selection(self) -> None:
-        """Choose the selected pictures."""
+        """Choose the selected images."""
         with self._deciding():
             self.run.choose(images=self.selected, note=self.note)
 
     @guarded
     def leave_out(self, images: Iterable[int]) -> None:
-        """Leave pictures out of what is learnt."""
+        """Leave images out of what is learnt."""
         with self._deciding():
             self.run.exclude([int(i) for i in images], note=self.note)
 
     @guarded
     def put_back(self, images: Iterable[int] | None = None) -> None:
-        """Put pictures back; None puts all back."""
+        """Put images back; None puts all back."""
         with self._deciding():
             self.run.include([int(i) for i in (self.node.excluded if images is None else images)], note=self.note)
 
@@ -156,14 +156,14 @@ class Actions:
             return
         members = [int(self.node.clusters.members(cluster)[0]) for cluster in ticked]
         with self._deciding():
-            for member in members[1:]:  # clusters are numbered anew by each merge: follow one picture of each
+            for member in members[1:]:  # clusters are numbered anew by each merge: follow one image of each
                 labels = self.run.current.clusters.labels
                 self.run.merge(int(labels[members[0]]), int(labels[member]))
         self.clusters.view.ticked = []
 
     @guarded
     def recluster(self, k: int) -> None:
-        """Cluster the same pictures again into k clusters."""
+        """Cluster the same images again into k clusters."""
         with self._deciding():
             self.run.recluster(int(k))
 
@@ -227,9 +227,9 @@ class Actions:
         decision = node.decision
         if decision is None:
             return f"{len(node.clusters.sizes)} clusters, nothing chosen yet."
-        what = f"cluster {decision.cluster}" if decision.cluster is not None else "pictures picked by hand"
+        what = f"cluster {decision.cluster}" if decision.cluster is not None else "images picked by hand"
         left = f", {len(decision.excluded)} left out" if decision.excluded else ""
-        return f"Chosen: {what}, {len(decision.images)} pictures{left}. Stored; Next refines on it."
+        return f"Chosen: {what}, {len(decision.images)} images{left}. Stored; Next refines on it."
 
     # --- taking away -----------------------------------------------------------------------------------------------
 
@@ -255,8 +255,8 @@ class Actions:
         source = self.strength.source()
 
         def work(job: Job) -> None:
-            pictures = self.run.probe(source, strength=strength, on_progress=job.report, cancelled=job.cancelled)
-            self.strength.take(source, strength, pictures)
+            images = self.run.probe(source, strength=strength, on_progress=job.report, cancelled=job.cancelled)
+            self.strength.take(source, strength, images)
 
         self.desk.start(work, name=f"strength {strength:g}")
 

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 Tint = tuple[str, list[float]]
 NOT_ASKED = (
-    "Press Ask to look for what the pictures of a cluster share although the prompt does not say it. "
+    "Press Ask to look for what the images of a cluster share although the prompt does not say it. "
     "It takes seconds, and is kept with the run."
 )
 PROVE = (
     "Ask for the opposite of the lit attribute on the same seeds, with the base model and with Θ: what only Θ still "
-    "shows is baked in. Pictures are kept"
+    "shows is baked in. Images are kept"
 )
 
 
@@ -46,13 +46,13 @@ class Attributes(anywidget.AnyWidget):
     Parameters
     ----------
     album, labels : str, list of str
-        Where the pictures are, and their alt texts.
+        Where the images are, and their alt texts.
     words : list of (str, str)
         Sentences above the table: kind ("plain", "quiet", "warning") and text.
     rows : list of dict
         What `chosen_one_nb.widgets.attribute_rows.rows` gives.
     strips : list of dict
-        Pictures with something laid over them: ``title``, ``note``, ``pictures`` (``data`` as WebP, ``text``).
+        Images with something laid over them: ``title``, ``note``, ``images`` (``data`` as WebP, ``text``).
     lit : int
         Column of the attribute that map and gallery follow; -1 for none.
     can_choose, can_answer : bool
@@ -153,7 +153,7 @@ class AttributePanel(Panel):
         return {"shares": "What it shares: not asked yet.", "shares_tip": f"In the tab “What it shares”: {NOT_ASKED}"}
 
     def tint(self) -> Tint | None:
-        """Give the attribute that map and gallery follow: its name, and how surely each picture has it."""
+        """Give the attribute that map and gallery follow: its name, and how surely each image has it."""
         inquiry = self.inquiry()
         if (lit := self._lit(inquiry)) is None:
             return None
@@ -207,7 +207,7 @@ class AttributePanel(Panel):
                 self.cluster.options, self.cluster.value = [("–", -1)], -1
                 return
             marks = {clusters.proposed: ", proposed"} | ({decision.cluster: ", chosen"} if decision else {})
-            options = [(f"{c} ({clusters.sizes[c]} pictures{marks.get(int(c), '')})", int(c)) for c in clusters.order]
+            options = [(f"{c} ({clusters.sizes[c]} images{marks.get(int(c), '')})", int(c)) for c in clusters.order]
             first = decision.cluster if decision and decision.cluster is not None else clusters.proposed
             now = (self.node.id, self.node.edit.clusters, first)
             before = self.cluster.value
@@ -235,7 +235,7 @@ class AttributePanel(Panel):
         return list(dict.fromkeys([*inquiry.risen(), *lit]))
 
     def _strips(self, inquiry: Inquiry, cluster: int) -> list[dict[str, Any]]:
-        """Where in the pictures: what the lit attribute shows in, what makes the cluster cohesive, common parts."""
+        """Where in the images: what the lit attribute shows in, what makes the cluster cohesive, common parts."""
         node, column = self.node, self.view.lit
         members = ranked_members(node.clusters, cluster)
         look = self.explorer.later.get(
@@ -246,7 +246,7 @@ class AttributePanel(Panel):
         key = (*self._key_of_clusters("heat", inquiry), cluster, column)
         heat = self.explorer.later.get(key, lambda: self._phrase_strip(inquiry, column, members), None)
         if (error := self.explorer.later.error(key)) is not None:
-            heat = {"title": "Where it shows:", "note": str(error), "pictures": []}
+            heat = {"title": "Where it shows:", "note": str(error), "images": []}
         return [*self._proof(), *([heat] if heat else []), *look]
 
     def _why_not_prove(self, inquiry: Inquiry | None) -> str:
@@ -290,7 +290,7 @@ class AttributePanel(Panel):
                 self.explorer.later.put(self._key(node), found)
             job.came_of_it = "Asked: see what it shares below, and on the cards."
 
-        self.explorer.desk.start(work, name="asking what the pictures share")
+        self.explorer.desk.start(work, name="asking what the images share")
 
     @guarded
     def prove_lit(self) -> None:
@@ -312,7 +312,7 @@ class AttributePanel(Panel):
             )
             self._proofs[key] = proof_strips(found)
             persists = "still shows" if found.table.persists[0] else "does not show beyond doubt"
-            job.came_of_it = f"Asked “{lit.opposite}”: “{lit.name}” {persists} with Θ; see the pictures below."
+            job.came_of_it = f"Asked “{lit.opposite}”: “{lit.name}” {persists} with Θ; see the images below."
 
         self.explorer.desk.start(work, name=f"asking “{lit.opposite}” instead of “{lit.name}”")
 
@@ -346,7 +346,7 @@ class AttributePanel(Panel):
 
     @guarded
     def leave_out(self, column: int) -> None:
-        """Choose the cluster shown without its pictures that have an attribute, and without those left out before."""
+        """Choose the cluster shown without its images that have an attribute, and without those left out before."""
         cluster, node = self.cluster.value, self.node
         left = np.setdiff1d(node.clusters.members(cluster), node.excluded).astype(int)
         found = self.inquiry().leave_out(column, left)
@@ -371,5 +371,5 @@ class AttributePanel(Panel):
 
 
 def most_first(values: list[float]) -> list[int]:
-    """Numbers of the pictures, surest first."""
+    """Numbers of the images, surest first."""
     return [int(i) for i in np.argsort(-np.asarray(values), kind="stable")]

@@ -1,4 +1,4 @@
-"""What the attribute panel shows, as plain values: sentences, rows of the table, pictures with heat over them."""
+"""What the attribute panel shows, as plain values: sentences, rows of the table, images with heat over them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS, REST = 14, 3
 FACES = 3
-STRIP, STRIP_SIDE = 8, 128  # pictures, and pixels of each
+STRIP, STRIP_SIDE = 8, 128  # images, and pixels of each
 ON_CARD = 4  # attributes named
 NOTES = 3  # of a vocabulary, in full
 
@@ -109,8 +109,8 @@ def rows(inquiry: Inquiry, found: Shared, members: list[int]) -> list[dict[str, 
         return []
     findings = int(found.table.finding.sum())
     columns = found.table.index[: min(MOST_ROWS, findings + REST)]
-    pictures = {c: most_and_least(inquiry.found.values[:, c], members, FACES) for c in columns}
-    return [_row(inquiry, found.table.loc[c], int(c), *pictures[c]) for c in columns]
+    images = {c: most_and_least(inquiry.found.values[:, c], members, FACES) for c in columns}
+    return [_row(inquiry, found.table.loc[c], int(c), *images[c]) for c in columns]
 
 
 def _row(inquiry: Inquiry, line: Any, column: int, most: list[int], least: list[int]) -> dict[str, Any]:
@@ -145,13 +145,13 @@ def strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, A
     made, order, first = [], sorted(members), members[:STRIP]
     heat = cohesion_heat(node.patches, order, inquiry.figure.masks.shape[1:])
     if not isinstance(heat, np.ndarray):
-        return [{"title": "Where it holds together:", "note": heat.reason, "pictures": []}]
+        return [{"title": "Where it holds together:", "note": heat.reason, "images": []}]
     warm = dict(zip(order, scaled(heat), strict=True))
     made.append(_strip("What makes this cluster hold together:", "bright patches recur in it and not outside",
                        [(i, heat_over(node.images[i], warm[i])) for i in first]))  # fmt: skip
     parts = cosegment(node.patches, inquiry.figure, order)
     if parts:
-        where = {picture: at for at, picture in enumerate(order)}
+        where = {image: at for at, image in enumerate(order)}
         missing = {i: len(parts.missing[where[i]]) for i in first}
         made.append(_strip("The same part in the same colour:", "a colour that is missing is a part that is not there",
                            [(i, parts_over(node.images[i], parts.labels[where[i]])) for i in first],
@@ -160,7 +160,7 @@ def strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, A
 
 
 def phrase_strip(run: Run, node: Node, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
-    """Show which patches say an attribute, in the pictures that have it most and least."""
+    """Show which patches say an attribute, in the images that have it most and least."""
     from chosen_one_nb.analysis.heatmaps import scaled
     from chosen_one_nb.analysis.overlays import heat_over
     from chosen_one_nb.analysis.recommendations import most_and_least
@@ -168,27 +168,27 @@ def phrase_strip(run: Run, node: Node, inquiry: Inquiry, column: int, members: l
     most, least = most_and_least(inquiry.found.values[:, column], members, STRIP // 2)
     heat = scaled(run.phrase_heat(inquiry.attributes[column], [*most, *least], node))
     name = inquiry.attributes[column].name
-    return _strip(f"Where “{name}” shows:", f"{len(most)} pictures that have it most, then those that have it least",
+    return _strip(f"Where “{name}” shows:", f"{len(most)} images that have it most, then those that have it least",
                   [(i, heat_over(node.images[i], h)) for i, h in zip([*most, *least], heat, strict=True)])  # fmt: skip
 
 
 def _strip(
-    title: str, note: str, pictures: list[tuple[int, Any]], missing: dict[int, int] | None = None
+    title: str, note: str, images: list[tuple[int, Any]], missing: dict[int, int] | None = None
 ) -> dict[str, Any]:
     def text(i: int) -> str:
         gone = (missing or {}).get(i, 0)
-        return f"picture {i}" + (f", {gone} common {'part is' if gone == 1 else 'parts are'} missing" if gone else "")
+        return f"image {i}" + (f", {gone} common {'part is' if gone == 1 else 'parts are'} missing" if gone else "")
 
     return {"title": title, "note": note,
-            "pictures": [{"data": webp(image, STRIP_SIDE), "text": text(i)} for i, image in pictures]}  # fmt: skip
+            "images": [{"data": webp(image, STRIP_SIDE), "text": text(i)} for i, image in images]}  # fmt: skip
 
 
 def proof_strips(proof: Persistence) -> list[dict[str, Any]]:
-    """Show what came of asking for the opposite of an attribute: the base model's pictures, then Θ's, same seeds."""
+    """Show what came of asking for the opposite of an attribute: the base model's images, then Θ's, same seeds."""
     (line,) = proof.table.to_dict("records")
     told = "baked in" if line["persists"] else "not proved to be baked in"
     answer = f"{line['baked_in']:+.0%} ({line['low']:+.0%} to {line['high']:+.0%}): {told}."
     notes = (f"{line['base']:.0%} show it all the same.", f"{line['character']:.0%} do, on the same seeds, {answer}")
     title = f"“{line['attribute']}”, though asked “{line['asked_for']}”,"
-    sides = zip(("base model", "character"), notes, proof.pictures[line["asked_for"]], strict=True)
-    return [_strip(f"{title} {who}:", note, list(enumerate(pictures))) for who, note, pictures in sides]
+    sides = zip(("base model", "character"), notes, proof.images[line["asked_for"]], strict=True)
+    return [_strip(f"{title} {who}:", note, list(enumerate(images))) for who, note, images in sides]

@@ -1,4 +1,4 @@
-// What a cluster shares: a ranked table with bars and pictures, answers to correct, and where in the pictures it is.
+// What a cluster shares: a ranked table with bars and images, answers to correct, and where in the images it is.
 const ANSWERS = {
   asked: "the prompt asks for it", identity: "it belongs to the figure", incidental: "it came along with the scene",
 };
@@ -38,12 +38,12 @@ function render({ model, el, signal }) {
       make("th", { scope: "row" }, name, make("small", {}, row.note)),
       make("td", {}, bar(row)), make("td", {}, answer(row)), make("td", {}, faces(row.most)), make("td", {}, faces(row.least)),
       make("td", { class: "chosen-acts" }, act(row, "leave_out", "Leave these out",
-        `Choose this cluster without the pictures that have “${row.name}”`),
+        `Choose this cluster without the images that have “${row.name}”`),
       act(row, "prefer_least", "Prefer least", `Choose the cluster that has “${row.name}” least`)));
   }
 
   function bar(row) {
-    const title = `${row.says} Chance that a picture of this cluster has it more surely than another: ${row.auroc.toFixed(2)}.`;
+    const title = `${row.says} Chance that an image of this cluster has it more surely than another: ${row.auroc.toFixed(2)}.`;
     const box = make("div", { class: "chosen-bar", title, role: "img", "aria-label": title });
     const part = (share, kind) => make("span", { class: `chosen-bar-${kind}`, style: `width:${(100 * share).toFixed(1)}%` });
     if (row.share_in == null) box.append(part(Math.max(0, 2 * row.auroc - 1), "in"));
@@ -62,9 +62,9 @@ function render({ model, el, signal }) {
 
   function faces(indices) {
     return make("div", { class: "chosen-few" }, ...indices.map((index) => {
-      const text = model.get("labels")[index] ?? `picture ${index}`;
+      const text = model.get("labels")[index] ?? `image ${index}`;
       const button = make("button", { class: "chosen-face", title: `${text}: show it in the map and the gallery` },
-        picture(model.get("album"), index, text));
+        imageElement(model.get("album"), index, text));
       button.addEventListener("click", () => tell("look", { index }));
       return button;
     }));
@@ -79,7 +79,7 @@ function render({ model, el, signal }) {
 
   function strip(data) {
     return make("figure", { class: "chosen-heat" }, make("figcaption", {}, make("strong", {}, data.title), " " + data.note),
-      make("div", {}, ...data.pictures.map((each) => {
+      make("div", {}, ...data.images.map((each) => {
         const url = URL.createObjectURL(new Blob([each.data], { type: "image/webp" }));
         urls.push(url);
         return make("img", { src: url, alt: each.text, title: each.text });

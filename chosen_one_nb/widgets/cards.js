@@ -17,7 +17,7 @@ function render({ model, el, signal }) {
   function card(data) {
     const box = make("article", { class: `chosen-card${data.chosen ? " is-chosen" : ""}${data.kept ? "" : " is-dropped"}`,
       role: "listitem", "data-cluster": data.cluster, style: `--swatch:${data.colour}`, "aria-label": data.title },
-    head(data), pictures(data), facts(data),
+    head(data), images(data), facts(data),
     data.shares ? make("p", { class: "chosen-shares", title: data.shares_tip ?? "" }, data.shares) : null,
     data.reason ? make("p", { class: "chosen-reason" }, data.reason) : null,
     data.warning ? make("p", { class: "chosen-warning" }, "⚠ " + data.warning) : null);
@@ -28,7 +28,7 @@ function render({ model, el, signal }) {
 
   function head(data) {
     const choose = make("button", { class: "chosen-choose", "data-key": `choose${data.cluster}`,
-      disabled: !model.get("can_choose"), title: `Refine on the ${data.size} pictures of cluster ${data.cluster}` },
+      disabled: !model.get("can_choose"), title: `Refine on the ${data.size} images of cluster ${data.cluster}` },
     data.chosen ? "★ Chosen" : "Choose");
     choose.addEventListener("click", () => tell("choose", { cluster: data.cluster }));
     return make("header", {}, signOf(data.sign, data.colour), make("strong", {}, data.title),
@@ -49,23 +49,23 @@ function render({ model, el, signal }) {
     return make("label", { class: "chosen-tick", title: "Tick two or more clusters, then press Merge" }, box, "merge");
   }
 
-  function pictures(data) {
+  function images(data) {
     const strip = (indices, caption, title) => indices.length
       ? make("figure", { class: "chosen-strip", title },
         make("div", {}, ...indices.map((index) => face(index))), make("figcaption", {}, caption))
       : null;
     return make("div", { class: "chosen-faces" },
-      strip([data.medoid], "medoid", "The picture nearest to the centroid"),
+      strip([data.medoid], "medoid", "The image nearest to the centroid"),
       strip(data.typical, "most typical", "Next nearest to the centroid"),
       strip(data.odd, "oddest", "Farthest from the centroid: the first to leave out"));
   }
 
   function face(index) {
-    const text = model.get("labels")[index] ?? `picture ${index}`;
+    const text = model.get("labels")[index] ?? `image ${index}`;
     const out = model.get("excluded").includes(index);
     const button = make("button", { class: `chosen-face${out ? " is-excluded" : ""}`, "data-key": `face${index}`,
       title: `${text}${out ? ", left out" : ""}: show it in the map and the gallery` },
-    picture(model.get("album"), index, text));
+    imageElement(model.get("album"), index, text));
     button.addEventListener("pointerenter", () => point({ pointed: index }));
     button.addEventListener("click", () => tell("look", { index }));
     return button;

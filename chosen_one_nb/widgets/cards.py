@@ -22,15 +22,15 @@ class Cards(anywidget.AnyWidget):
     Parameters
     ----------
     album : str
-        Where the pictures are.
+        Where the images are.
     cards : list of dict
         What `chosen_one_nb.widgets.judge.cards` gives.
     labels : list of str
-        Alt text of each picture.
+        Alt text of each image.
     excluded : list of int
-        Pictures left out; shown faint.
+        Images left out; shown faint.
     hovered, pointed : int
-        Cluster and picture under the pointer, -1 for none.
+        Cluster and image under the pointer, -1 for none.
     ticked : list of int
         Clusters ticked for merging.
     can_choose : bool

@@ -77,22 +77,22 @@ class Marks:
 
 
 def plain_marks(n: int) -> Marks:
-    """Give the marks of `n` pictures that have not been clustered yet."""
+    """Give the marks of `n` images that have not been clustered yet."""
     return Marks([INK] * n, ["circle"] * n)
 
 
 def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster", left_out: Sequence[int] = ()) -> Marks:
-    """Give the colour and symbol of every picture.
+    """Give the colour and symbol of every image.
 
     Parameters
     ----------
     clusters : Clusters
-        Of N pictures.
+        Of N images.
     colour_by : {"cluster", "distance", "order", "kept"}
-        Colour by cluster, by distance to the own centroid, by the order of the seeds, or by whether the picture's
-        cluster is kept and the picture not left out. The symbol stays with the cluster.
+        Colour by cluster, by distance to the own centroid, by the order of the seeds, or by whether the image's
+        cluster is kept and the image not left out. The symbol stays with the cluster.
     left_out : sequence of int
-        Pictures that the person left out.
+        Images that the person left out.
 
     Raises
     ------
@@ -115,5 +115,5 @@ def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster", left_out: Seq
 
 
 def tinted_marks(plain: Marks, name: str, values: list[float]) -> Marks:
-    """Give the same marks coloured by how surely each picture has something; the symbol stays with the cluster."""
+    """Give the same marks coloured by how surely each image has something; the symbol stays with the cluster."""
     return Marks(values, plain.symbol, escape(name))

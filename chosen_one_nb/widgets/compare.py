@@ -1,4 +1,4 @@
-"""Two branches side by side: what was decided, what followed, and pictures on the same seeds."""
+"""Two branches side by side: what was decided, what followed, and images on the same seeds."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ComparePanel(Panel):
             return
         with view.hold_sync():
             view.album = self.explorer.albums.show_gallery(shown)
-            view.labels = [f"{shown.id} picture {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
+            view.labels = [f"{shown.id} image {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
             view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}]
 
     def _follow(self, other: int, change: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def _said(node: Node) -> str:
         return "nothing chosen"
     what = f"cluster {decision.cluster}" if decision.cluster is not None else "by hand"
     note = f", “{decision.note}”" if decision.note else ""
-    return f"{what}, {len(decision.images)} pictures, by {decision.by}{note}"
+    return f"{what}, {len(decision.images)} images, by {decision.by}{note}"
 
 
 def _curves(a: Node, b: Node) -> str:

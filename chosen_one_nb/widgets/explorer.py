@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _desks: weakref.WeakKeyDictionary[Any, Desk] = weakref.WeakKeyDictionary()
 TABS = {
-    "Gallery": "All pictures of the iteration: select, leave out, look closer",
+    "Gallery": "All images of the iteration: select, leave out, look closer",
     "What it shares": "What a cluster has in common that the prompt did not ask for",
     "Compare": "Two iterations or branches side by side, on the same seeds",
     "Strength of Θ": "The same eight seeds with more or less of what was learnt",
@@ -76,12 +76,12 @@ class Explorer(Actions):
     ui : ipywidgets.VBox
         The screen.
     selected : list of int
-        Indices of the selected pictures of the iteration that is shown; see `selection`.
+        Indices of the selected images of the iteration that is shown; see `selection`.
 
     Examples
     --------
     ``Explorer(Run.example())`` at the end of a cell shows the screen with the bundled run. ``explorer.selection.table``
-    gives what is selected, ``explorer.snapshot()`` a picture of the present state.
+    gives what is selected, ``explorer.snapshot()`` an image of the present state.
     """
 
     def __init__(self, run: Run, *, method: Method = "umap", raise_errors: bool = False) -> None:
@@ -199,9 +199,9 @@ class Explorer(Actions):
         return name if name in ABOUT else self.run.next_stage
 
     def labels(self) -> list[str]:
-        """Alt text of every picture of the iteration that is shown."""
+        """Alt text of every image of the iteration that is shown."""
         node, clusters = self.node, self.node.clusters
-        named = [f"Picture {i}, seed {seed}" for i, seed in enumerate(node.seeds)]
+        named = [f"Image {i}, seed {seed}" for i, seed in enumerate(node.seeds)]
         if clusters is None:
             return named
         dropped = ["" if kept else " (dropped)" for kept in clusters.kept]
@@ -209,11 +209,11 @@ class Explorer(Actions):
         return [f"{name}, cluster {c}{dropped[c]}, {d:.2f} from its centroid" for name, c, d in pairs]
 
     def drawn(self) -> list[int]:
-        """Pictures of the iteration shown that have been drawn so far in the stage under way."""
+        """Images of the iteration shown that have been drawn so far in the stage under way."""
         return sorted(self._live.get(self.node.gallery_of, ()))
 
     def neighbours(self, index: int, n: int = 5) -> list[tuple[int, float]]:
-        """The n pictures nearest to one, as the clustering sees them, with their distances, nearest first."""
+        """The n images nearest to one, as the clustering sees them, with their distances, nearest first."""
         points = compared([self.node])[self.node.gallery_of]
         distances = np.linalg.norm(points - points[index], axis=1)
         order = [int(i) for i in np.argsort(distances, kind="stable") if i != index]
@@ -236,7 +236,7 @@ class Explorer(Actions):
 
     @guarded
     def hover(self, index: int) -> None:
-        """Point at a picture: ring it on the map, show it and its neighbours, mark it in the gallery."""
+        """Point at an image: ring it on the map, show it and its neighbours, mark it in the gallery."""
         if index == self._hovered or self.node.features is None or not 0 <= index < len(self.node.seeds):
             return
         self._hovered = index
@@ -245,7 +245,7 @@ class Explorer(Actions):
 
     @guarded
     def look(self, index: int) -> None:
-        """Point at a picture and scroll the gallery to it."""
+        """Point at an image and scroll the gallery to it."""
         self.hover(index)
         self.tabs.selected_index = 0
         self.gallery.mark(focused=-1)
@@ -261,10 +261,10 @@ class Explorer(Actions):
 
     @guarded
     def select(self, indices: Iterable[int]) -> None:
-        """Make a selection of pictures; what a lasso does."""
+        """Make a selection of images; what a lasso does."""
         wanted = sorted({int(i) for i in indices})
         if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self.node.seeds):
-            raise ValueError(f"Expected picture numbers from 0 to {len(self.node.seeds) - 1}, got {wanted}.")
+            raise ValueError(f"Expected image numbers from 0 to {len(self.node.seeds) - 1}, got {wanted}.")
         if wanted == self.selected:
             return
         self.selected = wanted
@@ -276,11 +276,11 @@ class Explorer(Actions):
 
     def _about_selection(self) -> str:
         risk = self.run.risk(self.selected) if self.selected else ""
-        return f"{len(self.selected)} pictures selected." + (f" If chosen: {risk}" if risk else "")
+        return f"{len(self.selected)} images selected." + (f" If chosen: {risk}" if risk else "")
 
     @property
     def selection(self) -> Selection:
-        """The selected pictures: ``.ids``, ``.table`` (a DataFrame), ``list(...)`` of their numbers; can be set."""
+        """The selected images: ``.ids``, ``.table`` (a DataFrame), ``list(...)`` of their numbers; can be set."""
         return Selection(self.run, self.node, self.selected)
 
     @selection.setter
@@ -298,7 +298,7 @@ class Explorer(Actions):
             self.run.select(node_id)
 
     def snapshot(self) -> Image.Image:
-        """Draw the present state as one picture, for a saved notebook: it needs no widgets to be seen."""
+        """Draw the present state as one image, for a saved notebook: it needs no widgets to be seen."""
         from .snapshot import snapshot
 
         return snapshot(self)
@@ -349,9 +349,7 @@ class Explorer(Actions):
         elif job.state == "done":
             self.status.say(job.came_of_it or self._where(), "good")
         elif job.state == "cancelled":
-            self.status.say(
-                "Cancelled. Finished stages and whole pictures are kept; Next goes on from there.", "warning"
-            )
+            self.status.say("Cancelled. Finished stages and whole images are kept; Next goes on from there.", "warning")
         else:
             self.failed = True
             self.status.fail(job.error)
@@ -360,14 +358,14 @@ class Explorer(Actions):
     def _where(self) -> str:
         outcome, stage = self.run.outcome, self.run.next_stage
         if outcome.state == "no cluster":
-            return f"{outcome.reason} Choose pictures yourself, merge clusters or change k."
+            return f"{outcome.reason} Choose images yourself, merge clusters or change k."
         if stage is None:
             return (
                 f"Finished, {outcome.state}. Choose otherwise at an earlier iteration to begin a branch, compare "
                 "branches below, or go on all the same."
             )
         if stage == "choose":
-            return "Your turn: choose a cluster or pictures, or press Next to take the proposal."
+            return "Your turn: choose a cluster or images, or press Next to take the proposal."
         return f"Done. Next comes {ABOUT[stage][0]}."
 
 

@@ -29,7 +29,7 @@ class Selection:
     ----------
     run : Run
     node : Node
-        Whose pictures are selected.
+        Whose images are selected.
     indices : list of int
         Ascending.
 
@@ -49,7 +49,7 @@ class Selection:
         return iter(self.indices)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} pictures of node {self.node.id}: {self.indices}>"
+        return f"<{len(self)} images of node {self.node.id}: {self.indices}>"
 
     @property
     def ids(self) -> list[str]:
@@ -58,7 +58,7 @@ class Selection:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Rows of `Run.table` of the selected pictures."""
+        """Rows of `Run.table` of the selected images."""
         return self._run.table(self.node).iloc[self.indices]
 
     def _repr_html_(self) -> str:
@@ -119,7 +119,7 @@ class ExportForm:
         explorer, source = self.explorer, self.explorer.strength.source()
         self.go.disabled = source is None or explorer.busy
         self.words.value = (
-            f"Θ of node {escape(source)}: its LoRA and its word, with the four most typical pictures drawn with it."
+            f"Θ of node {escape(source)}: its LoRA and its word, with the four most typical images drawn with it."
             if source
             else "There is no Θ to export yet: it comes with the first refinement."
         )
@@ -145,7 +145,7 @@ class TakeawayPanel(Panel):
         super().__init__(explorer)
         self.table = button(
             "Save table",
-            "Write the pictures of this iteration as CSV and Parquet",
+            "Write the images of this iteration as CSV and Parquet",
             icon="table",
             kind="table",
         )

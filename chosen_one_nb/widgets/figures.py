@@ -1,4 +1,4 @@
-"""The map of a gallery: one Plotly figure for the explorer's life, whose point number is the picture's number."""
+"""The map of a gallery: one Plotly figure for the explorer's life, whose point number is the image's number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .images import webp
 from .live_figure import LiveFigure
 
 GHOSTS, LINES, POINTS, RINGS, NUMBERS = range(5)
-"""The traces: other iterations, lines to neighbours, the pictures, rings, cluster numbers at their centres."""
+"""The traces: other iterations, lines to neighbours, the images, rings, cluster numbers at their centres."""
 
 SIZE, CHOSEN_SIZE, RING_SIZE = 9, 13, 19
 THUMB_SIDE = 40
@@ -39,7 +39,7 @@ class MapFigure:
     widget : LiveFigure
         Made once, updated in batches, never replaced.
     shown : int
-        How many pictures are on the map.
+        How many images are on the map.
     """
 
     def __init__(self, height: int = 430) -> None:
@@ -91,7 +91,7 @@ class MapFigure:
         chosen, excluded : sequence of int
             Points drawn larger, and as crosses.
         ghosts : ndarray of shape (M, 2), optional
-            Pictures of other iterations, drawn faintly behind.
+            Images of other iterations, drawn faintly behind.
         numbers : mapping of str to (x, y), optional
             Cluster numbers and where they are written.
         move : bool
@@ -162,7 +162,7 @@ class MapFigure:
         return True
 
     def thumbnails(self, images: Sequence[Image.Image], first: Sequence[int] = ()) -> int:
-        """Stand pictures on their points, those that do not cover each other, `first` before the rest.
+        """Stand images on their points, those that do not cover each other, `first` before the rest.
 
         Returns
         -------
@@ -214,7 +214,7 @@ class MapFigure:
 
 def _traces() -> list[go.Scatter]:
     """Build the five traces of the map, in the order of their constants."""
-    calm = {"marker": {"opacity": 1}}  # a lasso must fade the pictures only
+    calm = {"marker": {"opacity": 1}}  # a lasso must fade the images only
     quiet: dict[str, Any] = {"hoverinfo": "skip", "x": [], "y": [], "unselected": calm}
     number = {
         "size": 17,
@@ -236,7 +236,7 @@ def _traces() -> list[go.Scatter]:
             y=[],
             text=[],
             hovertemplate="%{text}<extra></extra>",
-            name="pictures",
+            name="images",
             marker={"size": SIZE, "opacity": 1, "line": {"width": 0.8, "color": "rgba(60,60,60,0.7)"}},
             selected={"marker": {"opacity": 1}},
             unselected={"marker": {"opacity": 0.18}},
@@ -301,7 +301,7 @@ def _spokes(centre: NDArray[np.floating], ends: NDArray[np.floating]) -> NDArray
 
 
 def _apart(xy: NDArray[np.floating], order: Sequence[int], side: float) -> list[int]:
-    """Pick points, in order, whose pictures do not cover one picked before."""
+    """Pick points, in order, whose images do not cover one picked before."""
     picked: list[int] = []
     for index in order:
         if not picked or np.abs(xy[picked] - xy[index]).max(1).min() > 0.8 * side:
@@ -310,7 +310,7 @@ def _apart(xy: NDArray[np.floating], order: Sequence[int], side: float) -> list[
 
 
 def _thumbnail(image: Image.Image, xy: NDArray[np.floating], side: float) -> dict[str, Any]:
-    """Describe a picture standing on its point for ``layout.images``."""
+    """Describe an image standing on its point for ``layout.images``."""
     source = "data:image/webp;base64," + b64encode(webp(image, THUMB_SIDE)).decode()
     return {
         "source": source,

@@ -1,4 +1,4 @@
-// The gallery: pictures in groups; mouse and keyboard select, leave out, choose and look closer.
+// The gallery: images in groups; mouse and keyboard select, leave out, choose and look closer.
 function render({ model, el, signal }) {
   const tiles = new Map(); // index -> tile
   let at = null; // the tile that has, or last had, the keyboard focus
@@ -17,7 +17,7 @@ function render({ model, el, signal }) {
   // written while an earlier one is still under way would wait, and be overtaken by them.
   const toggle = (trait, index) => model.send({ do: "toggle", trait, index });
   const select = (ids) => model.send({ do: "select", ids });
-  const label = (index) => model.get("labels")[index] ?? `picture ${index}`;
+  const label = (index) => model.get("labels")[index] ?? `image ${index}`;
   const leaveOut = (index) => model.get("can_exclude") && toggle("excluded", index);
 
   // --- drawing -------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ function render({ model, el, signal }) {
         make("strong", {}, title), make("span", { class: "chosen-note" }, note ?? ""))
       : null;
     const grid = make("div", { class: "chosen-grid" }, ...ids.map((index) => tile(index, sign, colour)));
-    return make("section", { class: dropped ? "chosen-dropped" : "", role: "group", "aria-label": title || "pictures" },
+    return make("section", { class: dropped ? "chosen-dropped" : "", role: "group", "aria-label": title || "images" },
       heading, grid);
   }
 
@@ -49,7 +49,7 @@ function render({ model, el, signal }) {
     const closer = make("button", { class: "chosen-zoom", tabindex: "-1", title: "Look closer (f)" }, "⤢");
     const box = make("div",
       { class: "chosen-tile", role: "option", tabindex: "-1", title: text, "aria-label": text, "data-index": index },
-      picture(model.get("album"), index, text),
+      imageElement(model.get("album"), index, text),
       sign ? make("span", { class: "chosen-corner", style: `color:${colour}`, "aria-hidden": "true" }, sign) : null,
       make("span", { class: "chosen-mark", "aria-hidden": "true" }), closer, out);
     out.addEventListener("click", (event) => { event.stopPropagation(); leaveOut(index); });
@@ -173,7 +173,7 @@ function render({ model, el, signal }) {
     moveTo(index, false);
     dialog.replaceChildren(
       make("form", { method: "dialog" }, make("button", { class: "chosen-close", title: "Close (Esc)" }, "✕")),
-      picture(model.get("album"), index, label(index)), make("p", { "aria-live": "polite" }));
+      imageElement(model.get("album"), index, label(index)), make("p", { "aria-live": "polite" }));
     if (!dialog.open) dialog.showModal();
     caption();
     write({ zoomed: index });

@@ -1,7 +1,7 @@
-"""The gallery of an iteration: pictures in groups, to select, leave out, choose and look at closely.
+"""The gallery of an iteration: images in groups, to select, leave out, choose and look at closely.
 
-Keyboard, only while the gallery has the focus: arrows move, space leaves a picture out or puts it back, ``s``
-selects, ``f`` looks closer, Enter chooses the picture's cluster, ``z`` undoes, ``Z`` or ``y`` redoes, Escape clears
+Keyboard, only while the gallery has the focus: arrows move, space leaves an image out or puts it back, ``s``
+selects, ``f`` looks closer, Enter chooses the image's cluster, ``z`` undoes, ``Z`` or ``y`` redoes, Escape clears
 the selection.
 """
 
@@ -19,30 +19,30 @@ Action = Literal["choose", "undo", "redo"]
 
 
 class Gallery(anywidget.AnyWidget):
-    """A grid of pictures taken from an album (see `chosen_one_nb.widgets.images.Album`).
+    """A grid of images taken from an album (see `chosen_one_nb.widgets.images.Album`).
 
     Parameters
     ----------
     name : str
         What the gallery is called by screen readers.
     album : str
-        Name of the album whose pictures are shown.
+        Name of the album whose images are shown.
     sections : list of dict
         Groups in order: ``title``, ``sign``, ``colour``, ``note``, ``ids`` (list of int), ``dropped`` (bool).
     labels : list of str
-        Alt text of each picture, by index.
+        Alt text of each image, by index.
     hovered, focused, zoomed : int
-        Index of the picture pointed at, to scroll to, looked at closely; -1 for none.
+        Index of the image pointed at, to scroll to, looked at closely; -1 for none.
     selected, excluded, chosen : list of int
         Indices selected on the screen, left out by the person, and part of the decision.
     size : int
         Side of a tile in pixels, 32 to 256.
     click : {"select", "exclude"}
-        What a click on a picture does.
+        What a click on an image does.
     can_exclude : bool
-        Whether pictures can be left out here.
+        Whether images can be left out here.
     large : dict
-        ``{"index", "data"}``: WebP data of the picture looked at closely, in full size.
+        ``{"index", "data"}``: WebP data of the image looked at closely, in full size.
     empty : str
         What is written when there is nothing to show.
     """
@@ -50,7 +50,7 @@ class Gallery(anywidget.AnyWidget):
     _esm = script("gallery.js")
     _css = HERE / "gallery.css"
 
-    name = traitlets.Unicode("Pictures").tag(sync=True)
+    name = traitlets.Unicode("Images").tag(sync=True)
     album = traitlets.Unicode().tag(sync=True)
     sections = traitlets.List(traitlets.Dict()).tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -64,7 +64,7 @@ class Gallery(anywidget.AnyWidget):
     click = traitlets.Enum(["select", "exclude"], "select").tag(sync=True)
     can_exclude = traitlets.Bool(True).tag(sync=True)
     large = traitlets.Dict().tag(sync=True)
-    empty = traitlets.Unicode("No pictures yet.").tag(sync=True)
+    empty = traitlets.Unicode("No images yet.").tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         self._handlers: list[Callable[[Action, int], None]] = []

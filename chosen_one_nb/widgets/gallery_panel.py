@@ -1,4 +1,4 @@
-"""The gallery of all pictures of an iteration, in the order one likes, linked with the map."""
+"""The gallery of all images of an iteration, in the order one likes, linked with the map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGE = 768
 
 
 class GalleryPanel(Panel):
-    """All pictures: by cluster, by seed or by distance; also while they are being drawn."""
+    """All images: by cluster, by seed or by distance; also while they are being drawn."""
 
     def __init__(self, explorer: Explorer) -> None:
         super().__init__(explorer)
@@ -30,7 +30,7 @@ class GalleryPanel(Panel):
             options=[("by cluster", "cluster"), ("by seed", "seed"), ("oddest first", "odd")],
             value="cluster",
             description="order",
-            tooltip="How the pictures are grouped",
+            tooltip="How the images are grouped",
             style={"description_width": "auto"},
             layout=ipywidgets.Layout(width="190px"),
         )
@@ -40,7 +40,7 @@ class GalleryPanel(Panel):
             max=200,
             step=8,
             description="size",
-            tooltip="Size of the pictures",
+            tooltip="Size of the images",
             readout=False,
             style={"description_width": "auto"},
             layout=ipywidgets.Layout(width="200px"),
@@ -64,7 +64,7 @@ class GalleryPanel(Panel):
         self.view.on_action(explorer.key)
 
     def show(self) -> None:
-        """Show the pictures there are."""
+        """Show the images there are."""
         node = self.node
         decision = node.decision
         with self.filling(), self.view.hold_sync():
@@ -76,7 +76,7 @@ class GalleryPanel(Panel):
             self.view.chosen = list(decision.images) if decision else []
             self.view.excluded, self.view.selected = list(node.excluded), list(self.explorer.selected)
             self.view.can_exclude = node.clusters is not None and not self.explorer.busy and not self.run.read_only
-            self.view.empty = "No pictures yet. Press Next to draw them."
+            self.view.empty = "No images yet. Press Next to draw them."
 
     def mark(self, **traits: Any) -> None:
         """Set traits of the gallery without hearing them back."""
@@ -105,7 +105,7 @@ class GalleryPanel(Panel):
     def _cluster(self, c: int) -> dict[str, Any]:
         clusters, decision = self.node.clusters, self.node.decision
         sign, members = sign_of(clusters, c), ranked_members(clusters, c)
-        notes = [f"{len(members)} picture{'s' if len(members) > 1 else ''}"]
+        notes = [f"{len(members)} image{'s' if len(members) > 1 else ''}"]
         notes += ["proposed"] if clusters.proposed == c else []
         notes += ["chosen"] if decision and decision.cluster == c else []
         notes += [] if clusters.kept[c] else ["dropped: too few"]

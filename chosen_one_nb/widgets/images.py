@@ -1,4 +1,4 @@
-"""Pictures on the screen: each travels to the browser once, as WebP, and all views refer to it by number."""
+"""Images on the screen: each travels to the browser once, as WebP, and all views refer to it by number."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 SIDE = 96
-"""Longest side of a thumbnail in pixels; smaller pictures are sent as they are."""
+"""Longest side of a thumbnail in pixels; smaller images are sent as they are."""
 
 
 def script(name: str) -> str:
-    """Read a view's JavaScript, with the helpers of pictures.js in front of it."""
-    return (HERE / "pictures.js").read_text("utf-8") + (HERE / name).read_text("utf-8")
+    """Read a view's JavaScript, with the helpers of images.js in front of it."""
+    return (HERE / "images.js").read_text("utf-8") + (HERE / name).read_text("utf-8")
 
 
 def webp(image: Image.Image, side: int | None = SIDE, quality: int = 85) -> bytes:
-    """Encode a picture as WebP.
+    """Encode an image as WebP.
 
     Parameters
     ----------
     image : PIL.Image.Image
         Any mode; drawn as RGB.
     side : int or None
-        Longest side in pixels; a larger picture is reduced to it, None keeps the size.
+        Longest side in pixels; a larger image is reduced to it, None keeps the size.
     quality : int
         WebP quality in [0, 100].
     """
@@ -43,14 +43,14 @@ def webp(image: Image.Image, side: int | None = SIDE, quality: int = 85) -> byte
 
 
 class Album(anywidget.AnyWidget):
-    """A batch of thumbnails, put into the page's store of pictures when it arrives; it has no view.
+    """A batch of thumbnails, put into the page's store of images when it arrives; it has no view.
 
     Parameters
     ----------
     album : str
         The album's name; views ask for ``album/index``.
     start : int
-        Index of the first picture of this batch.
+        Index of the first image of this batch.
     thumbs : list of bytes
         WebP data, in order.
     """
@@ -62,14 +62,14 @@ class Album(anywidget.AnyWidget):
 
 
 class NodeLike(Protocol):
-    """What the albums need of an iteration: whose gallery it shows, and the pictures."""
+    """What the albums need of an iteration: whose gallery it shows, and the images."""
 
     gallery_of: str
     images: Sequence[Image.Image]
 
 
 class Albums:
-    """Send the pictures of a run's galleries, each of them once, in batches as they are made.
+    """Send the images of a run's galleries, each of them once, in batches as they are made.
 
     Parameters
     ----------
@@ -88,17 +88,17 @@ class Albums:
         return f"{self.name}/{gallery}"
 
     def show_gallery(self, node: NodeLike, indices: Iterable[int] | None = None) -> str:
-        """Send pictures of an iteration that have not been sent yet, all by default; return the album's name."""
+        """Send images of an iteration that have not been sent yet, all by default; return the album's name."""
         wanted = range(len(node.images)) if indices is None else indices
         with self._lock:
             missing = [i for i in wanted if i not in self._sent.get(node.gallery_of, {})]
             return self.add(node.gallery_of, ((i, node.images[i]) for i in missing))
 
-    def add(self, gallery: str, pictures: Iterable[tuple[int, Image.Image]]) -> str:
-        """Send pictures as they are made, pairs of index and image, each once; return the album's name."""
+    def add(self, gallery: str, images: Iterable[tuple[int, Image.Image]]) -> str:
+        """Send images as they are made, pairs of index and image, each once; return the album's name."""
         with self._lock:
             sent = self._sent.setdefault(gallery, {})
-            fresh = [(i, webp(image)) for i, image in sorted(pictures, key=lambda pair: pair[0]) if i not in sent]
+            fresh = [(i, webp(image)) for i, image in sorted(images, key=lambda pair: pair[0]) if i not in sent]
             for batch in _consecutive(fresh):
                 self._batches.append(
                     Album(album=self.key(gallery), start=batch[0][0], thumbs=[data for _, data in batch])
@@ -107,11 +107,11 @@ class Albums:
         return self.key(gallery)
 
     def bytes_sent(self) -> int:
-        """How many bytes of pictures have travelled so far."""
+        """How many bytes of images have travelled so far."""
         return sum(size for sent in self._sent.values() for size in sent.values())
 
     def close(self) -> None:
-        """Take all pictures off the page."""
+        """Take all images off the page."""
         for batch in self._batches:
             batch.close()
         self._batches.clear()

@@ -44,7 +44,7 @@ class Evidence:
 
 
 def evidence(features: NDArray[np.floating], clusters: Clusters, settings: Settings) -> Evidence:
-    """Resample, compare and draw lots: takes a second or so for 128 pictures.
+    """Resample, compare and draw lots: takes a second or so for 128 images.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def doubt(clusters: Clusters, found: Evidence | None, settings: Settings, cluste
     said = []
     if found is not None and found.luck[cluster] >= LUCK:
         said.append(
-            f"it is no tighter than random groups of {clusters.sizes[cluster]} pictures "
+            f"it is no tighter than random groups of {clusters.sizes[cluster]} images "
             f"({found.luck[cluster]:.0%} of them are as tight)"
         )
     if found is not None and found.picked[cluster] < SURE:
@@ -154,7 +154,7 @@ def _card(clusters: Clusters, settings: Settings, found: Evidence | None, c: int
         "facts": _facts(clusters, settings, found, c),
         "reason": clusters.reason if proposed else "",
         "warning": doubt(clusters, found, settings, c) if proposed else "",
-        "dropped_tip": f"Not more than d_min-c = {settings.min_cluster_size} pictures: not for the rule, but for you",
+        "dropped_tip": f"Not more than d_min-c = {settings.min_cluster_size} images: not for the rule, but for you",
     }
 
 

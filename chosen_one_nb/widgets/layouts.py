@@ -35,7 +35,7 @@ class Layout:
     galleries : tuple of str
         Ids of the nodes that own them.
     figures : bool
-        Whether it is made of the figures alone, cut out of their pictures.
+        Whether it is made of the figures alone, cut out of their images.
     waiting : bool
         Whether this only stands in for a UMAP that is still being computed.
     trouble : str
@@ -63,14 +63,14 @@ class Layout:
         return self.map.of(gallery)
 
     def others(self, gallery: str) -> NDArray[np.floating]:
-        """Positions of all pictures but one gallery's, shape (M, 2)."""
+        """Positions of all images but one gallery's, shape (M, 2)."""
         rows = [at for at, (owner, _) in enumerate(self.map.owners) if owner != gallery]
         return self.map.positions[rows]
 
     @property
     def words(self) -> str:
         """How far the map can be trusted, as a sentence."""
-        said = ["the figures alone, cut out of their pictures"] if self.figures else []
+        said = ["the figures alone, cut out of their images"] if self.figures else []
         said += [self.map.note] if self.map.note else []
         for row in self.map.trust.itertuples():
             said.append(
@@ -110,7 +110,7 @@ class Layouts:
         """
         galleries = tuple(dict.fromkeys(node.gallery_of for node in nodes))
         figures = by_figures(nodes)
-        key = (*galleries, "figures" if figures else "pictures")
+        key = (*galleries, "figures" if figures else "images")
         umap = ("umap", key)
         if method == "umap":
             found = self._later.get(umap, lambda: self._umap(compared(nodes)))

@@ -65,7 +65,7 @@ class LiveFigure(go.FigureWidget):
         super().__init__(data=traces, layout={**_ground(height), **layout})
         self._config = {
             "displaylogo": False,
-            "showSendToCloud": False,  # on by default in Plotly.js 4: pictures of a run stay on this machine
+            "showSendToCloud": False,  # on by default in Plotly.js 4: images of a run stay on this machine
             "responsive": True,
             "scrollZoom": False,
             "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"],

@@ -1,4 +1,4 @@
-"""The map panel: the features as a picture, how far to trust it, and what is behind each point."""
+"""The map panel: the features as an image, how far to trust it, and what is behind each point."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class MapPanel(Panel):
             style={"description_width": "auto"},
             layout=ipywidgets.Layout(width="200px"),
         )
-        self.thumbs = Switch(description="pictures", tooltip="Stand the pictures on their points, as many as fit")
+        self.thumbs = Switch(description="images", tooltip="Stand the images on their points, as many as fit")
         self.glide = Switch(description="glide", tooltip="Let the points glide when the iteration changes")
         self.steps = ipywidgets.SelectionSlider(
             options=["0"],
@@ -97,7 +97,7 @@ class MapPanel(Panel):
             layout=ipywidgets.Layout(width="230px"),
         )
         self.doubt = button(
-            "other maps", "Lay the pictures out with other seeds and neighbourhoods: what changes is not real"
+            "other maps", "Lay the images out with other seeds and neighbourhoods: what changes is not real"
         )
 
     def _listen(self) -> None:
@@ -170,9 +170,9 @@ class MapPanel(Panel):
         self.figure.thumbnails(node.images if self.thumbs.value else (), first)
         self.figure.select(self.explorer.selected)
         self.figure.widget.alt = (
-            f"Map of {len(xy)} pictures by {layout.method.upper()}"
+            f"Map of {len(xy)} images by {layout.method.upper()}"
             + (f", {len(clusters.sizes)} clusters" if clusters is not None else "")
-            + "; the gallery and the cards hold the same pictures."
+            + "; the gallery and the cards hold the same images."
         )
         self._drawn = key
         self.point(self.preview.index)  # its cluster may be another one now
@@ -191,10 +191,10 @@ class MapPanel(Panel):
             ghosts = self.layouts.get(before, self.method.value).map.positions if before else None
             self.figure.show(np.zeros((0, 2)), plain_marks(0), [], ghosts=ghosts)
             self.figure.thumbnails(())
-            self.figure.widget.alt = "Map of the pictures, empty until they are embedded."
+            self.figure.widget.alt = "Map of the images, empty until they are embedded."
             self._drawn = key
         self.preview.index = -1
-        self.trust.value = "The map appears once the pictures have been drawn and embedded." + (
+        self.trust.value = "The map appears once the images have been drawn and embedded." + (
             " Grey dots: the iterations before." if before else ""
         )
 
@@ -214,7 +214,7 @@ class MapPanel(Panel):
         said += ["large: chosen"] if node.decision else []
         said += ["× left out"] if node.excluded else []
         said += ["grey dots: the other iterations, on the same map"] if len(layout.galleries) > 1 else []
-        return said or ["a point is a picture"]
+        return said or ["a point is an image"]
 
     def _fill_slider(self) -> None:
         path = [node.id for node in self._line()]
@@ -227,7 +227,7 @@ class MapPanel(Panel):
     # --- pointing --------------------------------------------------------------------------------------------------
 
     def point(self, index: int) -> None:
-        """Ring a point, draw lines to its true neighbours and show its picture and numbers."""
+        """Ring a point, draw lines to its true neighbours and show its image and numbers."""
         if not 0 <= index < self.figure.shown:
             return
         near = self.explorer.neighbours(index, NEIGHBOURS)
@@ -287,7 +287,7 @@ class MapPanel(Panel):
         key = ("variants", node.gallery_of, node.goes_by_figures)
         maps = self.explorer.later.get(key, lambda: sensitivity(features))
         if maps is None:
-            self.variants.value = "Laying the pictures out nine times…"
+            self.variants.value = "Laying the images out nine times…"
             return
         self.variants.value = "What stays from map to map is in the data, what changes is not." + variants_html(
             maps, node.clusters

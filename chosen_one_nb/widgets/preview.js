@@ -1,5 +1,5 @@
-// The picture behind a point of the map: its place is fixed, so it never covers the plot and never flickers.
-const DWELL = 125; // ms on a point before the picture changes; the ring on the map moves at once
+// The image behind a point of the map: its place is fixed, so it never covers the plot and never flickers.
+const DWELL = 125; // ms on a point before the image changes; the ring on the map moves at once
 
 function render({ model, el, signal }) {
   const root = make("div", { class: "chosen-preview", "aria-live": "polite" });
@@ -13,15 +13,15 @@ function render({ model, el, signal }) {
     const [title, ...lines] = model.get("lines");
     root.dataset.index = index;
     root.replaceChildren(
-      picture(model.get("album"), index, [title, ...lines].join(", ")),
+      imageElement(model.get("album"), index, [title, ...lines].join(", ")),
       make("div", { class: "chosen-about" }, make("strong", {}, title), ...lines.map((line) => make("span", {}, line))),
-      make("div", { class: "chosen-near", title: "Its nearest pictures in feature space, not on the map" },
+      make("div", { class: "chosen-near", title: "Its nearest images in feature space, not on the map" },
         model.get("neighbours").length ? make("span", {}, "true neighbours") : null,
         make("div", {}, ...model.get("neighbours").map(near))));
   }
 
   function near({ index, text }) {
-    const button = make("button", { title: `${text}: show it in the gallery` }, picture(model.get("album"), index, text));
+    const button = make("button", { title: `${text}: show it in the gallery` }, imageElement(model.get("album"), index, text));
     button.addEventListener("click", () => model.send({ do: "look", index }));
     return button;
   }

@@ -1,4 +1,4 @@
-"""The picture behind the point that is hovered, with its numbers and its true neighbours."""
+"""The image behind the point that is hovered, with its numbers and its true neighbours."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Preview(anywidget.AnyWidget):
     Parameters
     ----------
     album : str
-        Where the pictures are.
+        Where the images are.
     index : int
-        The picture; -1 for none.
+        The image; -1 for none.
     lines : list of str
         A title and the lines under it.
     neighbours : list of dict
-        ``index`` and ``text`` of its nearest pictures in feature space.
+        ``index`` and ``text`` of its nearest images in feature space.
     empty : str
         What is written when nothing is hovered.
     """
@@ -31,4 +31,4 @@ class Preview(anywidget.AnyWidget):
     index = traitlets.Int(-1).tag(sync=True)
     lines = traitlets.List(traitlets.Unicode()).tag(sync=True)
     neighbours = traitlets.List(traitlets.Dict()).tag(sync=True)
-    empty = traitlets.Unicode("Point at the map to see the picture behind a point.").tag(sync=True)
+    empty = traitlets.Unicode("Point at the map to see the image behind a point.").tag(sync=True)

@@ -24,7 +24,7 @@ class DecidePanel(Panel):
         self.words.add_class("chosen-decision")
         self._make_buttons()
         self._make_fields()
-        self.strip = Gallery(name="The chosen pictures", click="exclude", size=56, empty="Nothing is chosen yet.")
+        self.strip = Gallery(name="The chosen images", click="exclude", size=56, empty="Nothing is chosen yet.")
         self.strip.add_class("chosen-choice")
         self.ui = ipywidgets.VBox(
             [
@@ -39,14 +39,14 @@ class DecidePanel(Panel):
 
     def _make_buttons(self) -> None:
         self.proposal = button("Take the proposal", "Choose what the paper's rule proposes", kind="proposal")
-        self.use = button("Choose selection", "Refine on the selected pictures instead of a cluster", kind="use")
-        self.out = button("Leave out", "Leave the selected pictures out of the choice", kind="out")
-        self.back = button("Put back", "Put the selected pictures back (with none selected: all)", kind="back")
+        self.use = button("Choose selection", "Refine on the selected images instead of a cluster", kind="use")
+        self.out = button("Leave out", "Leave the selected images out of the choice", kind="out")
+        self.back = button("Put back", "Put the selected images back (with none selected: all)", kind="back")
         self.clear = button("Clear", "Clear the selection", kind="clear")
         self.merge = button("Merge ticked", "Make one cluster of the clusters ticked on their cards", kind="merge")
         self.again = button(
             "Re-cluster",
-            "Cluster the same pictures again into k clusters; nothing is drawn",
+            "Cluster the same images again into k clusters; nothing is drawn",
             kind="recluster",
         )
         self.undo = button(
@@ -112,7 +112,7 @@ class DecidePanel(Panel):
             self._fill(node)
 
     def show_selection(self) -> None:
-        """Name the number of selected pictures on the buttons that use them."""
+        """Name the number of selected images on the buttons that use them."""
         n, node = len(self.explorer.selected), self.node
         open_ = node.clusters is not None and not self.explorer.busy and not self.run.read_only
         self.use.description = f"Choose selection ({n})" if n else "Choose selection"
@@ -146,12 +146,12 @@ class DecidePanel(Panel):
         rule = f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)
         if decision is None:
             return f"<span>{rule} <strong>Nothing is chosen yet.</strong></span>"
-        taken = f"cluster {decision.cluster}" if decision.cluster is not None else "pictures picked by hand"
+        taken = f"cluster {decision.cluster}" if decision.cluster is not None else "images picked by hand"
         left = f", {len(decision.excluded)} left out" if decision.excluded else ""
         risk = self.run.risk(decision.images)
         branch = " Changing it begins a branch: this node has its Θ already." if node.refined else ""
         return (
-            f"<span>{rule} <strong>Taken: {taken}, {len(decision.images)} pictures{left}</strong> "
+            f"<span>{rule} <strong>Taken: {taken}, {len(decision.images)} images{left}</strong> "
             f"(by {escape(decision.by)}).{branch}</span>"
             + (f'<span class="chosen-warning">⚠ {escape(risk)}</span>' if risk else "")
         )

@@ -1,4 +1,4 @@
-"""The explorer's present state as one still picture: for saved notebooks, where no widget can be seen."""
+"""The explorer's present state as one still image: for saved notebooks, where no widget can be seen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from chosen_one_nb.plots import curve_chart, font, map_chart, picture
+from chosen_one_nb.plots import chart_image, curve_chart, font, map_chart
 from chosen_one_nb.show import contact_sheet
 
 from .cluster_style import sign_of
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from .explorer import Explorer
 
 MARGIN, MAP, TILE = 20, (470, 400), 52
-MOST_CLUSTERS, MOST_PICTURES = 7, 11
+MOST_CLUSTERS, MOST_IMAGES = 7, 11
 INK, FAINT, ACCENT = "#202020", "#6A6A6A", "#0057A8"
 
 
 def snapshot(explorer: Explorer) -> Image.Image:
-    """Draw prompt, state, map, clusters with their pictures, decision and distance curve on white.
+    """Draw prompt, state, map, clusters with their images, decision and distance curve on white.
 
     Parameters
     ----------
@@ -42,18 +42,18 @@ def snapshot(explorer: Explorer) -> Image.Image:
         head.append(_line(f"Note: {node.decision.note}", 14, FAINT))
     if layout is None:
         below = [
-            contact_sheet(list(node.images), columns=18, tile=TILE) if len(node.images) else _line("No pictures yet.")
+            contact_sheet(list(node.images), columns=18, tile=TILE) if len(node.images) else _line("No images yet.")
         ]
         return _framed(_stacked([*head, *below]))
     left = [_map(explorer, layout), _line(layout.words.split(" · ")[0], 11, FAINT)]
     rows = explorer.run.curve().to_dict("records")
-    left += [picture(curve_chart(rows, width=MAP[0], height=170), scale=1)] if rows else []
+    left += [chart_image(curve_chart(rows, width=MAP[0], height=170), scale=1)] if rows else []
     return _framed(_stacked([*head, _side_by_side(_stacked(left), _stacked(_clusters(explorer.node)))]))
 
 
 def _state(explorer: Explorer) -> str:
     node, outcome = explorer.node, explorer.run.outcome
-    said = [f"iteration {node.id}", f"{len(node.seeds)} pictures"]
+    said = [f"iteration {node.id}", f"{len(node.seeds)} images"]
     if node.verdict is not None:
         said.append(f"{node.verdict.state}: {node.verdict.reason}")
     elif outcome.node == node.id:
@@ -67,25 +67,25 @@ def _map(explorer: Explorer, layout: Layout) -> Image.Image:
     chosen = node.decision.images if node.decision else ()
     width, height = MAP
     if clusters is None:
-        return picture(map_chart(places, chosen=chosen, width=width, height=height), scale=1)
-    return picture(map_chart(places, clusters.labels, clusters.kept, chosen, width=width, height=height), scale=1)
+        return chart_image(map_chart(places, chosen=chosen, width=width, height=height), scale=1)
+    return chart_image(map_chart(places, clusters.labels, clusters.kept, chosen, width=width, height=height), scale=1)
 
 
 def _clusters(node: Node) -> list[Image.Image]:
-    """A heading and a row of pictures per cluster, most cohesive first."""
+    """A heading and a row of images per cluster, most cohesive first."""
     clusters = node.clusters
     if clusters is None:
-        return [contact_sheet(list(node.images), columns=MOST_PICTURES, tile=TILE)]
+        return [contact_sheet(list(node.images), columns=MOST_IMAGES, tile=TILE)]
     rows: list[Image.Image] = []
     for c in [int(c) for c in clusters.order][:MOST_CLUSTERS]:
-        members = ranked_members(clusters, c)[:MOST_PICTURES]
+        members = ranked_members(clusters, c)[:MOST_IMAGES]
         frames = [FAINT if i in node.excluded else None for i in members]
         captions = ["left out" if i in node.excluded else str(i) for i in members]
         rows.append(_line(_about(node, c), 14, ACCENT if _taken(node, c) else INK, dot=sign_of(clusters, c).colour))
         rows.append(
             contact_sheet(
                 [node.images[i] for i in members],
-                columns=MOST_PICTURES,
+                columns=MOST_IMAGES,
                 tile=TILE,
                 captions=captions,
                 frames=frames,

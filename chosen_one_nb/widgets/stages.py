@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 ABOUT: dict[str, tuple[str, str, str]] = {
     "generate": (
         "Generate",
-        "Draw N pictures of the prompt, each from its own seed, with the Θ learnt so far.",
+        "Draw N images of the prompt, each from its own seed, with the Θ learnt so far.",
         "Sᵢ = { M_Θᵢ(p; seedₙ) : n = 1…N }",
     ),
     "embed": (
         "Embed",
-        "Turn each picture into a feature vector, with an extractor that was never told what is in it.",
+        "Turn each image into a feature vector, with an extractor that was never told what is in it.",
         "eₙ = F(xₙ)",
     ),
     "check": (
@@ -38,12 +38,12 @@ ABOUT: dict[str, tuple[str, str, str]] = {
     ),
     "choose": (
         "Choose",
-        "The rule takes the most cohesive cluster; you can take another, or pictures of your own.",
+        "The rule takes the most cohesive cluster; you can take another, or images of your own.",
         "c* = argmin cohesion(c)",
     ),
     "refine": (
         "Refine",
-        "Learn Θ from the chosen pictures: LoRA weights and a new word, by the denoising loss.",
+        "Learn Θ from the chosen images: LoRA weights and a new word, by the denoising loss.",
         "min over Θ of E ‖ε − ε_Θ(z_t, t, text)‖²",
     ),
 }

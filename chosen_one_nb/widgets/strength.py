@@ -51,7 +51,7 @@ class StrengthPanel(Panel):
         return node.id if node else None
 
     def show(self) -> None:
-        """Show the pictures of this strength, if they have been drawn."""
+        """Show the images of this strength, if they have been drawn."""
         source = self.source()
         if source is None:
             self.words.value = "There is no Θ yet: it comes with the first refinement."
@@ -70,10 +70,10 @@ class StrengthPanel(Panel):
         if source is not None:
             self.words.value = f"Θ of node {source}; the same eight seeds at every strength, 0 is the model without it."
 
-    def take(self, source: str, strength: float, pictures: list[Image.Image]) -> None:
-        """Keep pictures drawn at a strength."""
-        self.explorer.albums.add(_album(source, strength), enumerate(pictures))
-        self._drawn[source, strength] = len(pictures)
+    def take(self, source: str, strength: float, images: list[Image.Image]) -> None:
+        """Keep images drawn at a strength."""
+        self.explorer.albums.add(_album(source, strength), enumerate(images))
+        self._drawn[source, strength] = len(images)
 
     @guarded
     def _moved(self, _change: Any) -> None:

@@ -36,7 +36,7 @@ class TreeView(anywidget.AnyWidget):
     Parameters
     ----------
     nodes : list of dict
-        ``id``, ``from`` (the node it hangs on, or ""), ``column``, ``row``, ``face`` (index of a picture, -1 for none),
+        ``id``, ``from`` (the node it hangs on, or ""), ``column``, ``row``, ``face`` (index of an image, -1 for none),
         ``album``, ``sign`` (a word on its state), ``title``, ``shown``.
     """
 
@@ -108,7 +108,7 @@ class TreePanel(Panel):
 
 
 def _face(node: Node) -> int:
-    """The picture that stands for an iteration: the medoid of what was chosen or proposed, else the first."""
+    """The image that stands for an iteration: the medoid of what was chosen or proposed, else the first."""
     if not len(node.images):
         return -1
     clusters, decision = node.clusters, node.decision
@@ -122,7 +122,7 @@ def _title(node: Node, word: str, shown: bool) -> str:
     decision = node.decision
     chose = ""
     if decision is not None:
-        what = f"cluster {decision.cluster}" if decision.cluster is not None else "pictures picked by hand"
+        what = f"cluster {decision.cluster}" if decision.cluster is not None else "images picked by hand"
         chose = f", {what} chosen by {decision.by}"
     branch = f", a branch of {node.gallery_of}" if node.gallery_of != node.id else ""
     return f"Iteration {node.id}: {word}{chose}{branch}{' (shown)' if shown else ''}"

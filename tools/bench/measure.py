@@ -1,7 +1,7 @@
 """How fast the steps run here, against what the machine can do and against straight use of the stock classes.
 
 In one run: the matrix product's speed (the yardstick), the kit's own steps, and the same work by straight use: the
-stock pipeline called once per picture, and a plain training loop that encodes pictures and captions anew at every
+stock pipeline called once per image, and a plain training loop that encodes images and captions anew at every
 step. Operations come from `chosen_one_nb.run.cost_estimate`.
 """
 
@@ -21,16 +21,16 @@ from PIL import Image
 
 from chosen_one_nb.models.compiling import uncompiled
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.models.offload import at_work
+from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.run import store
 from chosen_one_nb.run.cost_estimate import Plan, gigabytes, plan
-from chosen_one_nb.run.drawing import Album, Calls, Drawing
+from chosen_one_nb.run.drawing import Album, Callbacks, Drawing
 from chosen_one_nb.run.memory_profile import Peak
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.generate import Gallery, generate, image_seeds
 from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
-from chosen_one_nb.steps.lora import fresh_lora, wear_lora
+from chosen_one_nb.steps.lora import apply_lora, fresh_lora
 from chosen_one_nb.steps.prompts import encoders
 from chosen_one_nb.steps.refine import refine
 from chosen_one_nb.sweep.worker_pool import Crew
@@ -146,7 +146,7 @@ def bench(
     settings : Settings
         `n_images` and `refine_steps` say how much is measured.
     straight : int
-        Pictures and training steps of straight use that are measured; its rows are scaled to the same work.
+        Images and training steps of straight use that are measured; its rows are scaled to the same work.
     workers : int, optional
         Also draw the gallery by this many processes of one thread each, which load the models by name.
     say : callable, optional
@@ -176,7 +176,7 @@ def bench(
         rows.append(Row(stage, work, measured[0], measured[1], flops, measured[2]))
         return found
 
-    work = f"{settings.n_images} pictures"
+    work = f"{settings.n_images} images"
     gallery = row("gallery", work, costs.gallery, lambda: generate(models, PROMPT, seeds, settings))
     latents = torch.as_tensor(gallery.latents, device=models.device)
     chunk = 1 if models.low_memory else CHUNK
@@ -223,7 +223,7 @@ def arithmetic(costs: Plan, speeds: dict[str, float]) -> str:
 
 
 def _shared_out(models: Models, settings: Settings, costs: Plan, n: int) -> Row:
-    """The gallery by n workers, to the last picture's file; from when their models are loaded."""
+    """The gallery by n workers, to the last image's file; from when their models are loaded."""
     few = settings.replace(n_images=max(2, n), batch_size=1, min_cluster_size=0, target_cluster_size=1)
     with tempfile.TemporaryDirectory() as folder, Crew(n) as crew:
         place = Path(folder)
@@ -231,9 +231,9 @@ def _shared_out(models: Models, settings: Settings, costs: Plan, n: int) -> Row:
             album = Album(store.make_folder(place / name) / "gallery", place / name)
             begun = time.perf_counter()
             drawing = Drawing(PROMPT, image_seeds(asked, 0), asked)
-            crew.draw(drawing, album, lambda: models, models.fingerprint, Calls())
+            crew.draw(drawing, album, lambda: models, models.fingerprint, Callbacks())
             seconds = time.perf_counter() - begun
-    return Row(SHARED, f"{settings.n_images} pictures by {n} workers", seconds, n * seconds, costs.gallery)
+    return Row(SHARED, f"{settings.n_images} images by {n} workers", seconds, n * seconds, costs.gallery)
 
 
 def _timed(device: torch.device, do: Callable[[], Any]) -> tuple[Any, float, float, int | None]:
@@ -261,21 +261,21 @@ def _straight(
     models: Models, settings: Settings, costs: Plan, gallery: Gallery, n: int, tell: Callable[[str], None]
 ) -> list[Row]:
     """The same work as most people would write it, measured on a part and scaled."""
-    s, pictures, steps = settings, min(n, settings.n_images), min(n, settings.refine_steps)
+    s, images, steps = settings, min(n, settings.n_images), min(n, settings.refine_steps)
     home = models.device
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
         if models.low_memory:
             parts = [part for part in models.pipeline.components.values() if isinstance(part, torch.nn.Module)]
-            stack.enter_context(at_work(home, *parts))
+            stack.enter_context(on_device(home, *parts))
         tell("straight gallery")
         _one_by_one(models.pipeline, s, 1)
-        _, *drawn = _timed(home, lambda: _one_by_one(models.pipeline, s, pictures))
+        _, *drawn = _timed(home, lambda: _one_by_one(models.pipeline, s, images))
         tell("straight refine")
         _, *learnt = _timed(home, lambda: _plain_training(models, gallery.images, s, steps))
-    scale, again = s.n_images / pictures, s.refine_steps / steps
+    scale, again = s.n_images / images, s.refine_steps / steps
     return [
-        Row("straight gallery", f"from {pictures} pictures", drawn[0] * scale, drawn[1] * scale, costs.gallery,
+        Row("straight gallery", f"from {images} images", drawn[0] * scale, drawn[1] * scale, costs.gallery,
             drawn[2]),
         Row("straight refine", f"from {steps} steps", learnt[0] * again, learnt[1] * again, costs["refine"].flops,
             learnt[2]),
@@ -283,7 +283,7 @@ def _straight(
 
 
 def _one_by_one(pipeline: Any, settings: Settings, n: int) -> None:
-    """One stock call per picture."""
+    """One stock call per image."""
     side, _ = latent_size(pipeline, settings.image_size)
     for seed in range(n):
         pipeline(
@@ -305,7 +305,7 @@ def _plain_training(models: Models, images: list[Image.Image], settings: Setting
     side, _ = latent_size(pipeline, settings.image_size)
     try:
         weights = fresh_lora(unet, settings.lora_rank, g)
-        with wear_lora(unet, weights, rank=settings.lora_rank, alpha=settings.lora_rank, dtype=torch.float32) as worn:
+        with apply_lora(unet, weights, rank=settings.lora_rank, alpha=settings.lora_rank, dtype=torch.float32) as worn:
             for table in tables:
                 table.requires_grad_(True)
             optimizer = torch.optim.AdamW([*worn, *tables], lr=1e-4)

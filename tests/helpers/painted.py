@@ -1,8 +1,8 @@
 """Real runs without models: the steps that need them are painted by the menagerie's own brush, at once.
 
 `paint(monkeypatch)` puts quick stand-ins under `Run`'s generate, embed and refine; everything else (the tree, the
-disk, clustering, convergence) is the real thing. A refinement "learns" the identity of the picture in the middle of
-what was chosen, so that galleries really converge, and pictures are pretty enough to look at.
+disk, clustering, convergence) is the real thing. A refinement "learns" the identity of the image in the middle of
+what was chosen, so that galleries really converge, and images are pretty enough to look at.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ PALETTE = (
 """Looks that a gallery's foxes fall into, so that there are clusters to find."""
 
 pause = 0.0
-"""Seconds a picture or training step takes; tests of cancelling raise it."""
+"""Seconds an image or training step takes; tests of cancelling raise it."""
 
 
 class PaintedClip:
-    """Unit vectors that follow the pictures' colours; every text is alike."""
+    """Unit vectors that follow the images' colours; every text is alike."""
 
     name = "painted"
 
@@ -64,7 +64,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def truth_of(seed: int, character: Character | None) -> dict[str, Any]:
-    """What the picture of a seed shows; nearly always the character's identity, once there is one."""
+    """What the image of a seed shows; nearly always the character's identity, once there is one."""
     rng = Random(int(seed))
     look = dict(
         rng.choice(PALETTE),
@@ -182,7 +182,7 @@ def paint(patch: Any) -> None:
 
 
 def settings(**changes: Any) -> Settings:
-    """Small and quick: 24 pictures, clusters of about 6."""
+    """Small and quick: 24 images, clusters of about 6."""
     return Settings.preset("quick").replace(
         **{
             "n_images": 24,

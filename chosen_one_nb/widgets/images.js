@@ -1,34 +1,34 @@
-// Pictures travel once, as albums, and every view on the page takes them from here by "album/index".
-const PICTURES = (globalThis.chosenOnePictures ??= { urls: new Map(), arrivals: new EventTarget() });
+// Images travel once, as albums, and every view on the page takes them from here by "album/index".
+const IMAGES = (globalThis.chosenOneImages ??= { urls: new Map(), arrivals: new EventTarget() });
 
-function addPicture(album, index, bytes) {
+function addImage(album, index, bytes) {
   const key = `${album}/${index}`;
-  if (PICTURES.urls.has(key)) return;
-  PICTURES.urls.set(key, URL.createObjectURL(new Blob([bytes], { type: "image/webp" })));
+  if (IMAGES.urls.has(key)) return;
+  IMAGES.urls.set(key, URL.createObjectURL(new Blob([bytes], { type: "image/webp" })));
 }
 
 function announceArrival() {
-  PICTURES.arrivals.dispatchEvent(new Event("arrived"));
+  IMAGES.arrivals.dispatchEvent(new Event("arrived"));
 }
 
-function picture(album, index, alt) {
+function imageElement(album, index, alt) {
   const image = document.createElement("img");
   image.alt = alt;
   image.draggable = false;
-  image.dataset.picture = `${album}/${index}`;
+  image.dataset.image = `${album}/${index}`;
   setSource(image);
   return image;
 }
 
 function setSource(image) {
-  const url = PICTURES.urls.get(image.dataset.picture);
+  const url = IMAGES.urls.get(image.dataset.image);
   if (url) image.src = url;
 }
 
-// Fill in, as they arrive, the pictures that were not there when a view was drawn.
+// Fill in, as they arrive, the images that were not there when a view was drawn.
 function fillOnArrival(root, signal) {
-  const fill = () => root.querySelectorAll("img[data-picture]:not([src])").forEach(setSource);
-  PICTURES.arrivals.addEventListener("arrived", fill, { signal });
+  const fill = () => root.querySelectorAll("img[data-image]:not([src])").forEach(setSource);
+  IMAGES.arrivals.addEventListener("arrived", fill, { signal });
 }
 
 function make(tag, attributes = {}, ...children) {

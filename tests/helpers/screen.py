@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import lab
+from helpers import lab
 
 N = 32
 CELLS = [

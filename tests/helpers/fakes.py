@@ -28,7 +28,7 @@ def level(character: Character | None) -> float:
     return float(character.lora["level"][0]) if character else 0.0
 
 
-def picture(seed: int, far: float) -> Image.Image:
+def image(seed: int, far: float) -> Image.Image:
     """A noisy field of one of three colours; the further Θ has come, the likelier the first one."""
     rng = np.random.default_rng(seed)
     group = 0 if rng.random() < 1 - 0.5**far else seed % 3
@@ -55,7 +55,7 @@ def generate(
     models.drawn.append((prompt, len(seeds)))
     for i, seed in enumerate(seeds):
         raise_if_cancelled(cancelled)
-        images.append(picture(int(seed), strength * level(character)))
+        images.append(image(int(seed), strength * level(character)))
         report(on_progress, "generate", i + 1, len(seeds), "image steps")
         if on_batch and ((i + 1) % settings.batch_size == 0 or i + 1 == len(seeds)):
             start = i // settings.batch_size * settings.batch_size
@@ -69,7 +69,7 @@ def gallery(images: list[Image.Image], seeds: Any, prompt: str) -> Gallery:
 
 
 def colours(images: Any) -> np.ndarray:
-    """Mean colour of the two halves of each picture, (N, 6) float32 in [0, 1]."""
+    """Mean colour of the two halves of each image, (N, 6) float32 in [0, 1]."""
     pixels = np.stack([np.asarray(image, dtype=np.float32) for image in images]) / 255
     return pixels.reshape(len(pixels), 2, -1, 3).mean(axis=2).reshape(len(pixels), 6)
 
