@@ -108,9 +108,9 @@ class Settings:
         certainty="T",
         source="the paper's text says once that similarity is cosine",
     )
-    cluster_on: Literal["image", "figure"] = setting(
-        "figure",
-        "Compare whole images (the paper), or only the figures, cut out by the extractor's patch tokens.",
+    cluster_on: Literal["image", "foreground"] = setting(
+        "foreground",
+        "Compare whole images (the paper), or only their foregrounds, cut out by the extractor's patch tokens.",
         symbol="F(S)",
         source="this kit; against clusters that share a scene rather than a character",
     )
@@ -222,7 +222,7 @@ class Settings:
     max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", check=POSITIVE)
     scene_weight: float = setting(
         1.0,
-        "Weight of the scene in the loss: 1 learns whole images (the paper), 0 the figures alone.",
+        "Weight of the scene in the loss: 1 learns whole images (the paper), 0 the foregrounds alone.",
         symbol="M",
         check=FRACTION,
         source="this kit; masked losses: Break-A-Scene, arXiv 2305.16311, section 3.2",

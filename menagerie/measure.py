@@ -19,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from chosen_one_nb.analysis.segmentation import cut_out, find_figure
+from chosen_one_nb.analysis.segmentation import cut_out, segment
 from chosen_one_nb.models.load import Models, load_models
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import unit
@@ -109,8 +109,8 @@ def open_rows(
 def identity_rows(models: Models, n: int, size: int) -> list[Row]:
     """How often one identity in two scenes is closer than one of them and another identity of the same kind.
 
-    By the class token of whole images, and by figures that the patch tokens find and the extractor then sees cut out,
-    which is what the preset makes its clusters of.
+    By the class token of whole images, and by foregrounds that the patch tokens find and the extractor then sees cut
+    out, which is what the preset makes its clusters of.
     """
     rng = Random(HELD_OUT + 2)
     triples = []
@@ -120,12 +120,12 @@ def identity_rows(models: Models, n: int, size: int) -> list[Row]:
         triples += [truth, world.new_scene(truth, rng), other]
     drawn = [world.render(truth, size).image for truth in triples]
     seen = models.extractor(drawn, patches=True)
-    found = find_figure(seen.patches, seen.grid)
+    found = segment(seen.patches, seen.grid)
     cut = models.extractor(as_images(cut_out(drawn, found)[0]), patches=True).patches
     name = "same identity closer than another of its kind"
     return [
         ("dino", name, closer(unit(seen.cls))),
-        ("dino", f"{name}, figures cut out", closer(found.seen_alone(cut, cut).figure)),
+        ("dino", f"{name}, foregrounds cut out", closer(found.with_features(cut, cut).foreground)),
     ]
 
 
@@ -140,17 +140,17 @@ def closer(features: np.ndarray) -> float:
 
 
 def mask_rows(models: Models, n: int, size: int) -> list[Row]:
-    """IoU of the figure, found in the patch tokens in both ways, against the world's mask of it."""
+    """IoU of the foreground, found in the patch tokens in both ways, against the world's mask of it."""
     _, images, masks = held_out(n, size)
     found = models.extractor(as_images(images), patches=True)
     h, w = found.grid
     coarse = masks.reshape(n, h, size // h, w, size // w).mean((2, 4)) > 0.5
     rows = []
     for method, name in (("pca", "first components of patches"), ("border", "patches unlike the rim")):
-        got = find_figure(found.patches, found.grid, method=method).masks
+        got = segment(found.patches, found.grid, method=method).masks
         union = (got | coarse).sum((1, 2)).clip(min=1)
         share = float(((got & coarse).sum((1, 2)) / union).mean())
-        rows.append(("dino", f"{name} against the figure, IoU", share))
+        rows.append(("dino", f"{name} against the foreground, IoU", share))
     return rows
 
 

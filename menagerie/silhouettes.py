@@ -1,4 +1,4 @@
-"""Whether the figure is found: its mask against the true one on renders, and against outlines drawn by hand.
+"""Whether the foreground is found: its mask against the true one on renders, and against outlines drawn by hand.
 
 What a generator draws has no true mask. ``data/silhouettes`` holds sixteen of its images with an outline of each
 figure, drawn by hand and looked at again over the image. The images are stored, so the sample stays the same
@@ -29,7 +29,7 @@ class Drawn:
     images : list of PIL.Image
         N images of one size.
     masks : ndarray of bool, shape (N, H, W)
-        True on the figure.
+        True on the foreground.
     """
 
     images: list[Image.Image]
@@ -92,7 +92,7 @@ def overlap(masks: np.ndarray, true: np.ndarray) -> np.ndarray:
 def best_constant(true: np.ndarray) -> float:
     """Mean overlap of the best silhouette that is the same for all images.
 
-    Tried are the pixels that are figure in at least 1, 2, ... N of the masks; chosen on the very masks it is scored
+    Tried are the pixels that are foreground in at least 1, 2, ... N of the masks; chosen on the very masks it is scored
     on, so it flatters the one who never looks.
 
     Parameters

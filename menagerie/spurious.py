@@ -24,11 +24,11 @@ from PIL import Image
 from chosen_one_nb.analysis.attributes import contrast
 from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment
 from chosen_one_nb.analysis.inquiry import Inquiry
-from chosen_one_nb.analysis.localization import held_by, on_figure, shown_by
+from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
 from chosen_one_nb.analysis.phrases import Vocabulary, load_vocabulary
 from chosen_one_nb.analysis.prompt_match import asked
 from chosen_one_nb.analysis.recommendations import most_and_least
-from chosen_one_nb.analysis.segmentation import Foreground, cut_out, find_figure
+from chosen_one_nb.analysis.segmentation import Segmentation, cut_out, segment
 from chosen_one_nb.analysis.zero_shot import Presence, presence
 from chosen_one_nb.models.load import Models, load_models
 from chosen_one_nb.run.run import Run
@@ -44,7 +44,7 @@ SIZES = (10, 20)  # images of a planted group, from and up to
 SHARES = (1.0, 0.8, 0.6)  # of a planted group that have its attribute
 CLUSTERS, ROWS = 8, 14  # when timed; rows of a cluster's table
 PROMPT = "a sticker of a fox"  # when timed
-PARTS = ("planted", "figure", "time", "prompts")
+PARTS = ("planted", "foreground", "time", "prompts")
 
 Encode = Callable[[list[str]], np.ndarray]
 
@@ -145,17 +145,17 @@ def _false(pool: Pool, trials: int) -> float:
     return said / trials
 
 
-def look(models: Models, images: list[Image.Image]) -> tuple[Foreground, np.ndarray]:
-    """Figures and scenes of images, each seen alone, and the patch tokens."""
+def look(models: Models, images: list[Image.Image]) -> tuple[Segmentation, np.ndarray]:
+    """Foregrounds and scenes of images, each seen alone, and the patch tokens."""
     seen = models.extractor(images, patches=True)
-    found = find_figure(seen.patches, seen.grid)
-    figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(images, found))
-    alone = [models.extractor(side, patches=True).patches for side in (figures, scenes)]
-    return found.seen_alone(*alone), seen.patches
+    found = segment(seen.patches, seen.grid)
+    foregrounds, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(images, found))
+    alone = [models.extractor(side, patches=True).patches for side in (foregrounds, scenes)]
+    return found.with_features(*alone), seen.patches
 
 
-def figure_rows(models: Models, groups: int, size: int = 12) -> Rows:
-    """IoU of the figure mask, and how often planted groups are told apart by what holds them together."""
+def foreground_rows(models: Models, groups: int, size: int = 12) -> Rows:
+    """IoU of the foreground mask, and how often planted groups are told apart by what holds them together."""
     rng = Random(HELD_OUT + 12)
     truths = [world.sample(rng) for _ in range(GALLERY - size)]
     for _ in range(groups):
@@ -172,25 +172,25 @@ def figure_rows(models: Models, groups: int, size: int = 12) -> Rows:
     answers = [held_by(found.rows(np.r_[len(rest) + at * size + np.arange(size), rest]), range(size)).answer
                for at in range(2 * groups)]  # fmt: skip
     by_scene = np.array([answer == "scene" for answer in answers[:groups]])
-    by_figure = np.array([answer == "figure" for answer in answers[groups:]])
+    by_foreground = np.array([answer == "foreground" for answer in answers[groups:]])
     return [*mask_rows(found, true, f"{len(true)} renders"),
             ("held by", f"planted by scene, called so (n={groups})", float(by_scene.mean())),
-            ("held by", f"planted by figure, called so (n={groups})", float(by_figure.mean())),
-            ("held by", "told right, both", float(np.r_[by_scene, by_figure].mean()))]  # fmt: skip
+            ("held by", f"planted by foreground, called so (n={groups})", float(by_foreground.mean())),
+            ("held by", "told right, both", float(np.r_[by_scene, by_foreground].mean()))]  # fmt: skip
 
 
-def mask_rows(found: Foreground, true: np.ndarray, where: str) -> Rows:
-    """Mean IoU of the figure masks against the true ones (N, H, W), and of the best mask that never looks."""
-    return [("figure", f"mask against the true one, mean IoU on {where}",
+def mask_rows(found: Segmentation, true: np.ndarray, where: str) -> Rows:
+    """Mean IoU of the foreground masks against the true ones (N, H, W), and of the best mask that never looks."""
+    return [("foreground", f"mask against the true one, mean IoU on {where}",
              float(overlap(found.at(true.shape[1:]), true).mean())),
-            ("figure", "  one silhouette for all, the best there is", best_constant(true))]  # fmt: skip
+            ("foreground", "  one silhouette for all, the best there is", best_constant(true))]  # fmt: skip
 
 
 def drawn_rows(models: Models, folder: Path) -> Rows:
-    """IoU of the figure mask on generated images, against outlines drawn by hand."""
+    """IoU of the foreground mask on generated images, against outlines drawn by hand."""
     drawn = read_drawn(folder)
     seen = models.extractor(drawn.images, patches=True)
-    return mask_rows(find_figure(seen.patches, seen.grid), drawn.masks, f"{len(drawn.images)} generated, by hand")
+    return mask_rows(segment(seen.patches, seen.grid), drawn.masks, f"{len(drawn.images)} generated, by hand")
 
 
 @dataclass(frozen=True)
@@ -199,13 +199,13 @@ class Embedded:
 
     Attributes
     ----------
-    figure : Foreground
+    segmentation : Segmentation
     patches : ndarray of shape (N, P, D)
     vectors : ndarray of shape (3 N, D')
-        CLIP's: of the images, of their figures alone, of their scenes alone.
+        CLIP's: of the images, of their foregrounds alone, of their scenes alone.
     """
 
-    figure: Foreground
+    segmentation: Segmentation
     patches: np.ndarray
     vectors: np.ndarray
 
@@ -214,20 +214,20 @@ def embedded(models: Models, n: int = GALLERY) -> Embedded:
     """Render ``n`` characters that no training saw, and look at them."""
     rng = Random(HELD_OUT + 13)
     images = [world.render(world.sample(rng)).image for _ in range(n)]
-    figure, patches = look(models, images)
-    sides = [Image.fromarray(side) for part in cut_out(images, figure) for side in part]
-    return Embedded(figure, patches, models.clip.images([*images, *sides]))
+    segmentation, patches = look(models, images)
+    sides = [Image.fromarray(side) for part in cut_out(images, segmentation) for side in part]
+    return Embedded(segmentation, patches, models.clip.images([*images, *sides]))
 
 
 def everything(seen: Embedded, vocabulary: Vocabulary, encode: Encode, logit_scale: float) -> None:
     """Find all that the screen shows of a second gallery in `CLUSTERS` clusters, of which one is looked at."""
     n = len(seen.patches)
-    grid = seen.figure.masks.shape[1:]
-    figure = replace(find_figure(seen.patches, grid), figure=seen.figure.figure, scene=seen.figure.scene)
+    grid = seen.segmentation.masks.shape[1:]
+    found = replace(segment(seen.patches, grid), foreground=seen.segmentation.foreground, scene=seen.segmentation.scene)
     every = presence(seen.vectors, encode(vocabulary.texts()), vocabulary, logit_scale=logit_scale)
     whole, *alone = (every.rows(slice(at, at + n)) for at in (0, n, 2 * n))
-    inquiry = Inquiry(PROMPT, {"base": whole, "iteration 1": whole}, figure, shown_by(whole, *alone), encode=encode)
-    on_figure(whole.values, figure)  # speaks instead of `shown_by` where CLIP has not seen figures alone
+    inquiry = Inquiry(PROMPT, {"base": whole, "iteration 1": whole}, found, shown_by(whole, *alone), encode=encode)
+    on_foreground(whole.values, found)  # speaks instead of `shown_by` where CLIP has not seen foregrounds alone
     for cluster in range(CLUSTERS):
         members = np.arange(n) % CLUSTERS == cluster
         columns = inquiry.findings(members).index[:ROWS]
@@ -235,7 +235,7 @@ def everything(seen: Embedded, vocabulary: Vocabulary, encode: Encode, logit_sca
         for column in columns:
             most_and_least(whole.values[:, column], members)
     cohesion_heat(seen.patches, members, grid)
-    cosegment(seen.patches, figure, members)
+    cosegment(seen.patches, found, members)
     inquiry.drift()
     _ = inquiry.headline
 
@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--large", type=Path, default=Path("data/attributes.json"), help="a vocabulary to be timed too")
     parser.add_argument("--trials", type=int, default=105, help="planted groups for each share")
     parser.add_argument("--pool", type=int, default=1500, help="renders that galleries are put together from")
-    parser.add_argument("--groups", type=int, default=25, help="groups held by scene, and as many by figure")
+    parser.add_argument("--groups", type=int, default=25, help="groups held by scene, and as many by foreground")
     parser.add_argument("--drawn", type=Path, default=Path("data/silhouettes"), help="images outlined by hand")
     parser.add_argument("--prompts", type=Path, default=Path("data/prompts.json"))
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the prompts to take, from 0")
@@ -311,7 +311,7 @@ def main(argv: list[str] | None = None) -> None:
     models, vocabulary = load_models(given.models), load_vocabulary(given.vocabulary)
     measures = {
         "planted": lambda: planted_rows(make_pool(models, vocabulary, given.pool), given.trials),
-        "figure": lambda: figure_rows(models, given.groups) + drawn_rows(models, given.drawn),
+        "foreground": lambda: foreground_rows(models, given.groups) + drawn_rows(models, given.drawn),
         "time": lambda: time_rows(models, {p.name: load_vocabulary(p) for p in (given.vocabulary, given.large)}),
         "prompts": lambda: prompt_rows(models, vocabulary, Reader(given.reader), given),
     }

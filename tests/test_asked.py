@@ -80,7 +80,7 @@ def test_the_noun_of_a_prompt(prompt, noun):
 
 def test_asked_comes_before_the_group_and_the_image_speaks_where_it_is_open():
     evidence = np.array([-1, -1, -1, 1, 1, 0.4, -1])
-    table = classify(WORDS, "a fox with glasses in a forest", on_figure=evidence).set_index("attribute")
+    table = classify(WORDS, "a fox with glasses in a forest", on_foreground=evidence).set_index("attribute")
     assert table.answer.to_dict() == {
         "wearing a red hat": "identity",
         "wearing a hat": "identity",
@@ -96,7 +96,7 @@ def test_asked_comes_before_the_group_and_the_image_speaks_where_it_is_open():
 
 @pytest.mark.parametrize("evidence", [None, np.full(7, np.nan), np.full(7, 0.01), np.full(7, -0.4)])
 def test_without_clear_evidence_it_is_incidental(evidence):
-    table = classify(WORDS, "a fox", on_figure=evidence).set_index("attribute")
+    table = classify(WORDS, "a fox", on_foreground=evidence).set_index("attribute")
     assert table.answer["leaves around it"] == "incidental"
 
 
@@ -112,4 +112,4 @@ def test_wrong_corrections_and_evidence_are_refused():
     with pytest.raises(ValueError, match="one of asked, identity, incidental, got"):
         classify(WORDS, "a fox", corrections={"hat": "spurious"})
     with pytest.raises(ValueError, match="evidence for 7 attributes, got 2"):
-        classify(WORDS, "a fox", on_figure=np.zeros(2))
+        classify(WORDS, "a fox", on_foreground=np.zeros(2))

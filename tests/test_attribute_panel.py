@@ -294,7 +294,7 @@ def test_a_read_only_run_can_be_asked_but_not_changed(waiting, tmp_path):
     run = Run.open(place, painted.MODELS, read_only=True)
     explorer = ask(Explorer(run, method="pca", raise_errors=True))
     assert explorer.attributes.view.rows
-    assert explorer.attributes.inquiry().figure
+    assert explorer.attributes.inquiry().segmentation
     assert not explorer.attributes.view.can_choose
     assert not explorer.attributes.view.can_answer
     assert not (place / "texts.npz").exists()
@@ -414,7 +414,7 @@ def second_gallery(explorer):
     explorer.settle()
 
 
-def test_a_later_card_says_that_figure_and_scene_were_not_told_apart(asked):
+def test_a_later_card_says_that_foreground_and_scene_were_not_told_apart(asked):
     assert not any("not asked yet" in card["shares"] for card in asked.clusters.view.cards)
     second_gallery(asked)
     if asked.node.clusters is None:
@@ -424,7 +424,7 @@ def test_a_later_card_says_that_figure_and_scene_were_not_told_apart(asked):
     said = [card["shares"] for card in asked.clusters.view.cards]
     assert said
     assert all("Whether its scene holds it together: not asked yet." in text for text in said)
-    asked.run.figures(asked.node)  # as Ask does, and as settings do that go by figures
+    asked.run.segment(asked.node)  # as Ask does, and as settings do that compare foregrounds
     asked.settle()
     assert not any("not asked yet" in card["shares"] for card in asked.clusters.view.cards)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from chosen_one_nb.analysis.heatmaps import cohesion_heat, phrase_heat
-from chosen_one_nb.analysis.segmentation import find_figure
+from chosen_one_nb.analysis.segmentation import segment
 from chosen_one_nb.models.features import Clip, FeatureExtractor
 
 
@@ -75,5 +75,5 @@ def test_full_size_dinov2(images):
     processor = BitImageProcessorPil(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224})
     seen = FeatureExtractor(model, processor, "full")(images[:4], patches=True)
     assert (seen.patches.shape, seen.grid) == ((4, 256, 1024), (16, 16))
-    assert find_figure(seen.patches, seen.grid).figure.shape == (4, 1024)
+    assert segment(seen.patches, seen.grid).foreground.shape == (4, 1024)
     assert cohesion_heat(seen.patches, [0, 1], seen.grid).shape == (2, 16, 16)

@@ -110,8 +110,8 @@ def test_an_inquiry_of_a_run(run):
     table = asked.findings([0, 1, 2])
     assert set(table.attribute) == {"in snow", "on the beach", "a sticker", "a photo", "a red hat", "a blue hat"}
     assert table.set_index("attribute").answer["a sticker"] == "asked"
-    assert asked.held_by([0, 1, 2]).answer in ("figure", "scene", "neither")
-    assert run.root.figure.masks.shape == (6, 4, 4)
+    assert asked.held_by([0, 1, 2]).answer in ("foreground", "scene", "neither")
+    assert run.root.segmentation.masks.shape == (6, 4, 4)
 
 
 def test_what_was_asked_once_needs_no_models_again(run, monkeypatch):
@@ -122,30 +122,30 @@ def test_what_was_asked_once_needs_no_models_again(run, monkeypatch):
     assert again.inquiry().findings([0, 1, 2]).equals(first)
 
 
-def test_before_figures_are_looked_for_the_rest_is_shown(run):
-    asked = run.inquiry(figures=False)
-    assert "have not been told apart yet" in asked.figure.reason
+def test_before_foregrounds_are_looked_for_the_rest_is_shown(run):
+    asked = run.inquiry(segment=False)
+    assert "have not been told apart yet" in asked.segmentation.reason
     assert len(asked.findings([0, 1])) == 6
 
 
 def test_a_correction_is_kept_logged_and_taken_back(run):
     heard = []
     run.listeners.append(heard.append)
-    before = run.inquiry(figures=False)
+    before = run.inquiry(segment=False)
     snow = before.attributes[0]
     run.correct(snow, "identity")
     assert heard[-1]["kind"] == "correct"
-    assert run.inquiry(figures=False).answers.answer[0] == "identity"
-    assert Run.open(run.folder).inquiry(figures=False).answers.why[0] == "you said so"
+    assert run.inquiry(segment=False).answers.answer[0] == "identity"
+    assert Run.open(run.folder).inquiry(segment=False).answers.why[0] == "you said so"
     run.correct(snow, None)
-    assert run.inquiry(figures=False).answers.equals(before.answers)
+    assert run.inquiry(segment=False).answers.equals(before.answers)
     with pytest.raises(RunError, match="Expected one of asked, identity, incidental"):
         run.correct(snow, "maybe")
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
 def test_persistence_draws_once_and_keeps_the_images(run, monkeypatch):
-    attributes = run.inquiry(figures=False).attributes
+    attributes = run.inquiry(segment=False).attributes
     with pytest.raises(RunError, match="no Θ to test yet"):
         run.persistence(attributes)
     run.choose(images=[0, 1, 2])
@@ -170,7 +170,7 @@ def test_the_opposite_of_a_medium_is_asked_for_as_a_medium(run):
     (run.folder / "vocabulary.json").write_text(json.dumps(words))
     run.choose(images=[0, 1, 2])
     run.step()
-    sticker = next(a for a in run.inquiry(figures=False).attributes if a.name == "a sticker")
+    sticker = next(a for a in run.inquiry(segment=False).attributes if a.name == "a sticker")
     run.persistence([sticker], seeds=1)
     made = run.persistence([sticker], seeds=1)  # from disk, with what they were drawn from
     ((base, character),) = made.images.values()
@@ -199,7 +199,7 @@ def test_the_second_gallery_is_compared_with_the_first(run):
     run.step()
     while run.next_stage != "choose":
         run.step()
-    asked = run.inquiry(figures=False)
+    asked = run.inquiry(segment=False)
     assert list(asked.galleries) == ["base", "iteration 1"]
     assert set(asked.drift([0])["gallery"]) == {"base", "iteration 1"}
     assert isinstance(asked.headline, str)
@@ -215,7 +215,7 @@ def test_which_vocabulary_goes_with_a_run(tmp_path):
 def test_a_vocabulary_that_cannot_be_used_is_named(run):
     (run.folder / "vocabulary.json").write_text('{"groups": {}}')
     with pytest.raises(VocabularyError, match=r"vocabulary\.json: expected at least one phrase"):
-        run.inquiry(figures=False)
+        run.inquiry(segment=False)
 
 
 def test_words_of_other_models_and_a_damaged_file_are_asked_anew(tmp_path, models):
@@ -232,4 +232,4 @@ def test_words_of_other_models_and_a_damaged_file_are_asked_anew(tmp_path, model
 def test_a_run_without_clip_says_so(run, models, monkeypatch):
     monkeypatch.setattr(models, "clip", None)
     with pytest.raises(RunError, match="without CLIP"):
-        run.inquiry(figures=False)
+        run.inquiry(segment=False)

@@ -11,12 +11,12 @@ from PIL import Image
 from chosen_one_nb.analysis.attributes import contrast, explain
 from chosen_one_nb.analysis.drift import drift, headline, rise
 from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat
-from chosen_one_nb.analysis.localization import held_by, on_figure, shown_by
+from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
 from chosen_one_nb.analysis.phrases import load_vocabulary
 from chosen_one_nb.analysis.projection import joint_map
 from chosen_one_nb.analysis.prompt_match import classify, noun_of
 from chosen_one_nb.analysis.recommendations import leave_out, prefer_least
-from chosen_one_nb.analysis.segmentation import NO_PATCHES, cut_out, find_figure
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, cut_out, segment
 from chosen_one_nb.analysis.zero_shot import presence
 from chosen_one_nb.models.features import Clip, FeatureExtractor
 
@@ -29,8 +29,8 @@ def words(request):
 
 
 def alone(extractor, images, found):
-    figures, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(images, found))
-    return found.seen_alone(extractor(figures, patches=True).patches, extractor(scenes, patches=True).patches)
+    foregrounds, scenes = ([Image.fromarray(side) for side in sides] for sides in cut_out(images, found))
+    return found.with_features(extractor(foregrounds, patches=True).patches, extractor(scenes, patches=True).patches)
 
 
 def look_at_everything(models, words):
@@ -40,18 +40,20 @@ def look_at_everything(models, words):
     members = [0, 1, 2, 3, 4]
     seen = models.extractor(images, patches=True)
     found = presence(models.clip.images(images), models.clip.texts(words.texts(noun_of(PROMPT))), words)
-    figure = find_figure(seen.patches, seen.grid)
-    parted = alone(models.extractor, images, figure)
+    foreground = segment(seen.patches, seen.grid)
+    segmented = alone(models.extractor, images, foreground)
     table = contrast(found, members, permutations=50)
     assert len(table) == len(words.attributes)
-    answers = classify(words.attributes, PROMPT, encode=models.clip.texts, on_figure=on_figure(found.values, parted))
+    answers = classify(
+        words.attributes, PROMPT, encode=models.clip.texts, on_foreground=on_foreground(found.values, segmented)
+    )
     assert {"asked", "identity", "incidental"} >= set(answers.answer)
-    assert held_by(parted, members).answer in ("figure", "scene", "neither")
+    assert held_by(segmented, members).answer in ("foreground", "scene", "neither")
     patches, grid = models.clip.patches(images[:2])
     texts = models.clip.texts(words.texts())
     assert phrase_heat(patches, texts, [0], range(4), grid).shape == (2, *grid)
     assert cohesion_heat(seen.patches, members, seen.grid).shape == (5, *seen.grid)
-    assert cosegment(seen.patches, figure, members).labels.shape == (5, *seen.grid)
+    assert cosegment(seen.patches, foreground, members).labels.shape == (5, *seen.grid)
     assert shown_by(found, found, found).shape == (len(words.attributes),)
     assert len(drift({"base": found, "iteration 1": found})) == 2 * len(words.attributes)
     assert headline(rise(found, found), list(answers.answer)).startswith("Nothing")
@@ -97,20 +99,22 @@ def test_everything_runs_on_folders_of_full_size(full_size, words):
 
 def test_an_extractor_without_patches_leaves_the_rest(models, words):
     images = [Image.new("RGB", (32, 32), (at * 15, 0, 0)) for at in range(16)]
-    figure = find_figure(None, (0, 0))
-    assert figure is NO_PATCHES
-    assert held_by(figure, [0, 1]) is NO_PATCHES
+    foreground = segment(None, (0, 0))
+    assert foreground is NO_PATCHES
+    assert held_by(foreground, [0, 1]) is NO_PATCHES
     found = presence(models.clip.images(images), models.clip.texts(words.texts()), words)
     assert len(contrast(found, [0, 1, 2], permutations=20)) == len(words.attributes)
-    assert classify(words.attributes, PROMPT, on_figure=on_figure(found.values, figure)).answer.notna().all()
+    assert (
+        classify(words.attributes, PROMPT, on_foreground=on_foreground(found.values, foreground)).answer.notna().all()
+    )
 
 
 def test_a_gallery_of_one_image_twenty_times(models, words):
     images = [Image.new("RGB", (32, 32), (90, 40, 10))] * 20
     seen = models.extractor(images, patches=True)
-    figure = find_figure(seen.patches, seen.grid)
-    assert not figure or figure.masks.any(axis=(1, 2)).all()
-    assert not held_by(figure, [0, 1, 2]) or held_by(figure, [0, 1, 2]).answer == "neither"
+    foreground = segment(seen.patches, seen.grid)
+    assert not foreground or foreground.masks.any(axis=(1, 2)).all()
+    assert not held_by(foreground, [0, 1, 2]) or held_by(foreground, [0, 1, 2]).answer == "neither"
     clip = models.clip.images(images)
     found = presence(clip, models.clip.texts(words.texts()), words)
     assert not contrast(found, [0, 1, 2], permutations=50).finding.any()
@@ -153,16 +157,16 @@ def groups(count):
     return [np.r_[REST + at * SIZE : REST + (at + 1) * SIZE, :REST] for at in range(count)]
 
 
-def test_the_figure_is_found_and_what_holds_a_group_together(eyes, world):
+def test_the_foreground_is_found_and_what_holds_a_group_together(eyes, world):
     extractor, _ = eyes
     images, true = [render.image for render in world], np.stack([render.mask for render in world])
     seen = extractor(images, patches=True)
-    found = find_figure(seen.patches, seen.grid)
+    found = segment(seen.patches, seen.grid)
     masks = found.at(true.shape[1:])
     assert np.mean((masks & true).sum(axis=(1, 2)) / (masks | true).sum(axis=(1, 2))) >= 0.6
-    parted = alone(extractor, images, found)
-    answers = [held_by(parted.rows(rows), range(SIZE)).answer for rows in groups(10)]
-    assert sum(answer == ("scene" if at < 5 else "figure") for at, answer in enumerate(answers)) >= 9
+    segmented = alone(extractor, images, found)
+    answers = [held_by(segmented.rows(rows), range(SIZE)).answer for rows in groups(10)]
+    assert sum(answer == ("scene" if at < 5 else "foreground") for at, answer in enumerate(answers)) >= 9
 
 
 def test_a_shared_place_is_found_and_called_incidental_unless_asked_for(eyes, world, words):

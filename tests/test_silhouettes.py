@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.segmentation import Foreground
+from chosen_one_nb.analysis.segmentation import Segmentation
 from menagerie.silhouettes import best_constant, inside, overlap, read_drawn
 from menagerie.spurious import mask_rows
 
@@ -53,7 +53,7 @@ def test_the_stored_sample(request):
 def test_the_rows_of_the_score():
     """Figures found exactly, in two places: whoever never looks is right on half."""
     masks = np.stack([square(0, 0), square(4, 4)])
-    found = Foreground(masks, np.where(masks, 1.0, -1.0), 0.0, np.zeros((2, 3)), np.zeros((2, 3)), 1.0)
+    found = Segmentation(masks, np.where(masks, 1.0, -1.0), 0.0, np.zeros((2, 3)), np.zeros((2, 3)), 1.0)
     (_, figure, exact), (_, _, constant) = mask_rows(found, masks, "two squares")
     assert figure.endswith("mean IoU on two squares")
     assert (exact, constant) == (1, pytest.approx(0.5))

@@ -91,7 +91,7 @@ WORDS = {
     "place": {"kind": "incidental", "one_of": True, "phrases": ["in the snow", "on the beach"]},
     "on it": ["a hat"],
 }
-CALLS = ("find_figure", "presence", "shown_by", "on_figure", "most_and_least", "cohesion_heat", "cosegment")
+CALLS = ("segment", "presence", "shown_by", "on_foreground", "most_and_least", "cohesion_heat", "cosegment")
 
 
 @pytest.fixture
@@ -136,10 +136,10 @@ def test_a_row_of_seconds_for_each_vocabulary_with_nothing_left_to_embed(eyes, m
 @pytest.mark.parametrize(
     ("said", "parts", "only"),
     [
-        ({}, ["planted", "figure", "time", "prompts"], [3, 11]),
+        ({}, ["planted", "foreground", "time", "prompts"], [3, 11]),
         ({"parts": ["prompts"]}, ["prompts"], None),
-        ({"only": [5]}, ["planted", "figure", "time", "prompts"], [5]),
-        ({"runs": "elsewhere"}, ["planted", "figure", "time"], []),
+        ({"only": [5]}, ["planted", "foreground", "time", "prompts"], [5]),
+        ({"runs": "elsewhere"}, ["planted", "foreground", "time"], []),
     ],
 )
 def test_prompts_are_scored_unasked_where_their_runs_are(tmp_path, said, parts, only):

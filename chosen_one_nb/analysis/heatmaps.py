@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chosen_one_nb.analysis.segmentation import NO_PATCHES, Foreground, NotAvailable
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
 from chosen_one_nb.analysis.zero_shot import Members, group_mask
 
 __all__ = ["Parts", "cohesion_heat", "cosegment", "phrase_heat", "scaled"]
@@ -119,7 +119,7 @@ def scaled(heat: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts of the figures that recur from image to image.
+    """Parts of the foregrounds that recur from image to image.
 
     Attributes
     ----------
@@ -135,19 +135,19 @@ class Parts:
 
 def cosegment(
     patches: np.ndarray | None,
-    found: Foreground | NotAvailable,
+    found: Segmentation | NotAvailable,
     members: Members,
     *,
     parts: int | None = None,
     seed: int = 0,
 ) -> Parts | NotAvailable:
-    """Cut the figures of a group into common parts: k-means on their patches (after Amir et al., arXiv
+    """Cut the foregrounds of a group into common parts: k-means on their patches (after Amir et al., arXiv
     2112.05814).
 
     Parameters
     ----------
     patches : ndarray of shape (N, P, D), or None
-    found : Foreground or NotAvailable
+    found : Segmentation or NotAvailable
         Of the same images; the latter is handed on.
     members : sequence of int, or ndarray of bool, shape (N,)
         n images.

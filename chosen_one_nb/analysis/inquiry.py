@@ -12,11 +12,11 @@ import pandas as pd
 
 from chosen_one_nb.analysis import drift as drifting
 from chosen_one_nb.analysis.attributes import contrast
-from chosen_one_nb.analysis.localization import HeldBy, held_by, on_figure
+from chosen_one_nb.analysis.localization import HeldBy, held_by, on_foreground
 from chosen_one_nb.analysis.phrases import Attribute
 from chosen_one_nb.analysis.prompt_match import Answer, classify
 from chosen_one_nb.analysis.recommendations import Suggestion, leave_out, prefer_least
-from chosen_one_nb.analysis.segmentation import NO_PATCHES, Foreground, NotAvailable
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
 from chosen_one_nb.analysis.zero_shot import Members, Presence, group_mask
 
 __all__ = ["Inquiry"]
@@ -31,10 +31,10 @@ class Inquiry:
     prompt : str
     galleries : dict of str to Presence
         The first gallery and those after it up to the one in question, which is the last: rows of one presence.
-    figure : Foreground or NotAvailable
+    segmentation : Segmentation or NotAvailable
         Of the last gallery.
     shown : ndarray of shape (A,), optional
-        Whether figure or scene shows each attribute, as `evidence.shown_by` says it; None asks `on_figure`.
+        Whether foreground or scene shows each attribute, as `evidence.shown_by` says it; None asks `on_foreground`.
     corrections : mapping of str to "asked", "identity" or "incidental"
         A person's word, by "group: name".
     encode : callable, optional
@@ -45,7 +45,7 @@ class Inquiry:
 
     prompt: str
     galleries: Mapping[str, Presence]
-    figure: Foreground | NotAvailable = NO_PATCHES
+    segmentation: Segmentation | NotAvailable = NO_PATCHES
     shown: np.ndarray | None = None
     corrections: Mapping[str, Answer] = field(default_factory=dict)
     encode: Callable[[list[str]], np.ndarray] | None = None
@@ -69,9 +69,9 @@ class Inquiry:
     @cached_property
     def answers(self) -> pd.DataFrame:
         """Asked for, identity or incidental, and why: a row per attribute, by column."""
-        evidence = on_figure(self.found.values, self.figure) if self.shown is None else self.shown
+        evidence = on_foreground(self.found.values, self.segmentation) if self.shown is None else self.shown
         return classify(
-            self.attributes, self.prompt, encode=self.encode, on_figure=evidence, corrections=self.corrections
+            self.attributes, self.prompt, encode=self.encode, on_foreground=evidence, corrections=self.corrections
         )
 
     def _group(self, members: Members | None) -> Members:
@@ -154,8 +154,8 @@ class Inquiry:
         return table.sort_values("z", ascending=False, kind="stable", ignore_index=True)
 
     def held_by(self, members: Members | None = None) -> HeldBy | NotAvailable:
-        """Tell whether figure or scene holds a group together (None: the chosen images)."""
-        return held_by(self.figure, self._group(members))
+        """Tell whether foreground or scene holds a group together (None: the chosen images)."""
+        return held_by(self.segmentation, self._group(members))
 
     def leave_out(self, column: int, members: Members) -> Suggestion:
         """Take a group without the images that have an attribute."""

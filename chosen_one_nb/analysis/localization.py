@@ -1,4 +1,4 @@
-"""Figure or scene: which of the two holds a group together, and on which of the two an attribute shows."""
+"""Foreground or scene: which of the two holds a group together, and on which of the two an attribute shows."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from typing import Literal
 
 import numpy as np
 
-from chosen_one_nb.analysis.segmentation import Foreground, NotAvailable
+from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.analysis.statistics import random_groups, varying
 from chosen_one_nb.analysis.zero_shot import Members, Presence, group_mask
 
-__all__ = ["HeldBy", "held_by", "on_figure", "shown_by"]
+__all__ = ["HeldBy", "held_by", "on_foreground", "shown_by"]
 
-LEVEL = 0.05  # share of random groups that may be called held together, by figure or scene
+LEVEL = 0.05  # share of random groups that may be called held together, by foreground or scene
 
 
 @dataclass(frozen=True)
 class HeldBy:
-    """How tightly figure and scene of a group lie, against random groups of the same size.
+    """How tightly foreground and scene of a group lie, against random groups of the same size.
 
     Attributes
     ----------
-    figure_z, scene_z : float
+    foreground_z, scene_z : float
         How many standard deviations tighter than random groups; 0 where nothing varies.
-    figure_p, scene_p : float
+    foreground_p, scene_p : float
         Share of random groups that are as tight.
-    answer : "figure", "scene" or "neither"
-        "scene" if the scenes lie at least as tightly as the figures, and tighter than chance; for random groups
+    answer : "foreground", "scene" or "neither"
+        "scene" if the scenes lie at least as tightly as the foregrounds, and tighter than chance; for random groups
         "neither" in 95 of 100 cases.
     sentence : str
     """
 
-    figure_z: float
+    foreground_z: float
     scene_z: float
-    figure_p: float
+    foreground_p: float
     scene_p: float
-    answer: Literal["figure", "scene", "neither"]
+    answer: Literal["foreground", "scene", "neither"]
     sentence: str
 
 
 def held_by(
-    found: Foreground | NotAvailable, members: Members, *, groups: int = 500, seed: int = 0
+    found: Segmentation | NotAvailable, members: Members, *, groups: int = 500, seed: int = 0
 ) -> HeldBy | NotAvailable:
-    """Tell whether a group is held together by its figure or by its scene.
+    """Tell whether a group is held together by its foreground or by its scene.
 
-    Surest after `Foreground.seen_alone`: mean patch tokens of a figure also know the scene behind it, and a shared
-    scene then makes figures look alike.
+    Surest after `Segmentation.with_features`: mean patch tokens of a foreground also know the scene behind it, and a
+    shared scene then makes foregrounds look alike.
 
     Parameters
     ----------
-    found : Foreground or NotAvailable
+    found : Segmentation or NotAvailable
         The latter is handed on.
     members : sequence of int, or ndarray of bool, shape (N,)
         The group. One of a single image, or of all, has nothing to be compared with: not available.
@@ -64,15 +64,17 @@ def held_by(
     """
     if not found:
         return found
-    n = len(found.figure)
+    n = len(found.foreground)
     mask = group_mask(members, n)
     if not 1 < mask.sum() < n:
         return NotAvailable(f"A group of {mask.sum()} of {n} images cannot be compared with random groups.")
     chance = random_groups(n, int(mask.sum()), groups, seed)
-    (figure, figure_p), (scene, scene_p) = (_tightness(side, mask, chance) for side in (found.figure, found.scene))
-    by_chance = 2 * min(figure_p, scene_p) > LEVEL  # two chances
-    answer = "neither" if by_chance else "scene" if scene >= figure else "figure"
-    return HeldBy(figure, scene, figure_p, scene_p, answer, _sentence(answer, figure, scene))
+    (foreground, foreground_p), (scene, scene_p) = (
+        _tightness(side, mask, chance) for side in (found.foreground, found.scene)
+    )
+    by_chance = 2 * min(foreground_p, scene_p) > LEVEL  # two chances
+    answer = "neither" if by_chance else "scene" if scene >= foreground else "foreground"
+    return HeldBy(foreground, scene, foreground_p, scene_p, answer, _sentence(answer, foreground, scene))
 
 
 def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> tuple[float, float]:
@@ -95,38 +97,38 @@ def _spread(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return weights @ (features**2).sum(axis=1) - ((weights @ features) ** 2).sum(axis=1)
 
 
-def _sentence(answer: str, figure: float, scene: float) -> str:
-    numbers = f"(against random groups: figure {figure:+.1f}, scene {scene:+.1f} standard deviations)"
+def _sentence(answer: str, foreground: float, scene: float) -> str:
+    numbers = f"(against random groups: foreground {foreground:+.1f}, scene {scene:+.1f} standard deviations)"
     return {
-        "scene": f"This group is held together by its scene at least as much as by its figure {numbers}.",
-        "figure": f"This group is held together by its figure more than by its scene {numbers}.",
-        "neither": f"Neither figures nor scenes of this group are more alike than by chance {numbers}.",
+        "scene": f"This group is held together by its scene at least as much as by its foreground {numbers}.",
+        "foreground": f"This group is held together by its foreground more than by its scene {numbers}.",
+        "neither": f"Neither foregrounds nor scenes of this group are more alike than by chance {numbers}.",
     }[answer]
 
 
-def shown_by(whole: Presence, figure: Presence, scene: Presence) -> np.ndarray:
-    """Ask, for each attribute, whether CLIP sees it rather in the figure alone or in the scene alone.
+def shown_by(whole: Presence, foreground: Presence, scene: Presence) -> np.ndarray:
+    """Ask, for each attribute, whether CLIP sees it rather in the foreground alone or in the scene alone.
 
     Parameters
     ----------
-    whole, figure, scene : Presence
-        Of N images, and of their figures and scenes from `foreground.cut_out`. Take all 3 N images at once, and
+    whole, foreground, scene : Presence
+        Of N images, and of their foregrounds and scenes from `foreground.cut_out`. Take all 3 N images at once, and
         `Presence.rows` of the result, so that one measure holds.
 
     Returns
     -------
     ndarray of shape (A,)
-        Over the images that have it: mean presence in the figure less that in the scene, in [-1, 1]; positive
-        means on the figure. NaN where no image has it, or images were not told apart.
+        Over the images that have it: mean presence in the foreground less that in the scene, in [-1, 1]; positive
+        means on the foreground. NaN where no image has it, or images were not told apart.
     """
-    difference = np.where(whole.has_it, figure.values - scene.values, 0.0)
+    difference = np.where(whole.has_it, foreground.values - scene.values, 0.0)
     count = whole.has_it.sum(axis=0)
     known = (count > 0) & whole.told_apart
     return np.divide(difference.sum(axis=0), count, out=np.full(len(count), np.nan), where=known)
 
 
-def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, components: int = 12) -> np.ndarray:
-    """Ask, for each attribute, whether figures or scenes foretell better which images have it.
+def on_foreground(values: np.ndarray, found: Segmentation | NotAvailable, *, components: int = 12) -> np.ndarray:
+    """Ask, for each attribute, whether foregrounds or scenes foretell better which images have it.
 
     Ridge regression on the first principal components of either side's features; how well an image is
     foretold by all the others (leave-one-out), as a share of variance. Needs no similarity of patches and
@@ -136,20 +138,20 @@ def on_figure(values: np.ndarray, found: Foreground | NotAvailable, *, component
     ----------
     values : ndarray of shape (N, A)
         `Presence.values`.
-    found : Foreground or NotAvailable
+    found : Segmentation or NotAvailable
     components : int
 
     Returns
     -------
     ndarray of shape (A,)
-        Foretold by the figure less foretold by the scene, in [-1, 1]: positive means on the figure. NaN where
+        Foretold by the foreground less foretold by the scene, in [-1, 1]: positive means on the foreground. NaN where
         it cannot be told: no patches, an attribute that all or no images have, less than eight images.
     """
     unknown = np.full(values.shape[1], np.nan)
     if not found or len(values) < 8:
         return unknown
     varies = varying(values)
-    unknown[varies] = _foretold(values[:, varies], found.figure, components) - _foretold(
+    unknown[varies] = _foretold(values[:, varies], found.foreground, components) - _foretold(
         values[:, varies], found.scene, components
     )
     return unknown

@@ -41,7 +41,7 @@ def heat_over(image: Any, heat: np.ndarray, *, side: int = 128, strength: float 
 
 
 def parts_over(image: Any, labels: np.ndarray, *, side: int = 128, strength: float = 0.6) -> Image.Image:
-    """Paint the parts of a figure over an image: the same part has the same colour in all images.
+    """Paint the parts of a foreground over an image: the same part has the same colour in all images.
 
     Parameters
     ----------

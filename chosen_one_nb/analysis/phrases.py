@@ -32,7 +32,7 @@ __all__ = [
 Kind = Literal["identity", "incidental", "seen"]
 """Whether such attributes make the character ("identity": fur, clothes), or its scene, framing, style and
 moods
-("incidental"), or whether the image has to say ("seen": by whether figure or scene has it)."""
+("incidental"), or whether the image has to say ("seen": by whether foreground or scene has it)."""
 
 MAX_PHRASES = 20_000
 MAX_LENGTH = 300  # characters; CLIP reads 77 tokens

@@ -90,7 +90,7 @@ def joint_map(
     previous : Map, optional
         Of some of the same images.
     trust : bool
-        Whether to compute the figures of trust.
+        Whether to compute the quality table.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Whether a shared attribute was asked for, makes the identity, or came along by accident.
 
 Asked for: the prompt says it, by its words or, if a text encoder is given, by words close to it in meaning.
-Identity: it belongs to the figure. Incidental: it belongs to scene, framing, style or mood. A person's
+Identity: it belongs to the foreground. Incidental: it belongs to scene, framing, style or mood. A person's
 correction, kept as a plain dict, goes over all of it.
 """
 
@@ -163,7 +163,7 @@ def classify(
     prompt: str,
     *,
     encode: Encode | None = None,
-    on_figure: np.ndarray | None = None,
+    on_foreground: np.ndarray | None = None,
     corrections: Mapping[str, Answer] | None = None,
     threshold: float = 0.92,
     margin: float = 0.05,
@@ -176,9 +176,9 @@ def classify(
     prompt : str
     encode, threshold
         See `asked`.
-    on_figure : ndarray of shape (A,), optional
-        Evidence from the images, positive where the figure shows it: `evidence.shown_by` or
-        `evidence.on_figure`. Speaks where
+    on_foreground : ndarray of shape (A,), optional
+        Evidence from the images, positive where the foreground shows it: `evidence.shown_by` or
+        `evidence.on_foreground`. Speaks where
         the vocabulary leaves it open (kind "seen").
     corrections : mapping of str to "asked", "identity" or "incidental", optional
         A person's word, by attribute name, or "group: name" where a name is in two groups.
@@ -193,18 +193,18 @@ def classify(
     Raises
     ------
     ValueError
-        If a correction is none of the three, or `on_figure` has another length.
+        If a correction is none of the three, or `on_foreground` has another length.
     """
     corrections = corrections or {}
     wrong = {name: answer for name, answer in corrections.items() if answer not in ANSWERS}
     if wrong:
         raise ValueError(f"expected corrections to be one of {', '.join(ANSWERS)}, got {wrong}.")
-    if on_figure is not None and len(on_figure) != len(attributes):
-        raise ValueError(f"expected evidence for {len(attributes)} attributes, got {len(on_figure)}.")
+    if on_foreground is not None and len(on_foreground) != len(attributes):
+        raise ValueError(f"expected evidence for {len(attributes)} attributes, got {len(on_foreground)}.")
     reasons = asked(attributes, prompt, encode=encode, threshold=threshold)
     rows = []
     for at, attribute in enumerate(attributes):
-        evidence = None if on_figure is None else float(on_figure[at])
+        evidence = None if on_foreground is None else float(on_foreground[at])
         answer, why = _answer(attribute, reasons[at], evidence, corrections, margin)
         rows.append({"attribute": attribute.name, "group": attribute.group, "answer": answer, "why": why})
     return pd.DataFrame(rows, columns=["attribute", "group", "answer", "why"])
@@ -221,5 +221,5 @@ def _answer(
     if attribute.kind != "seen":
         return attribute.kind, f'"{attribute.group}" counts as {attribute.kind}'
     if evidence is None or np.isnan(evidence) or abs(evidence) < margin:
-        return "incidental", "the images do not tell whether it is on the figure"
-    return ("identity", "it shows on the figure") if evidence > 0 else ("incidental", "it shows in the scene")
+        return "incidental", "the images do not tell whether it is on the foreground"
+    return ("identity", "it shows on the foreground") if evidence > 0 else ("incidental", "it shows in the scene")

@@ -1,8 +1,8 @@
-"""Figure and scene, told apart by the feature extractor's patch tokens.
+"""Foreground and scene, told apart by the feature extractor's patch tokens.
 
 Two ways, both by the border prior: an image's rim (above and at the sides) is mostly scene. `border`: a patch is
-figure as far as it is unlike the rim of its own image, and where that is unclear, as far as that place is figure in
-the other images. `pca`: the first principal components of all patches of all
+foreground as far as it is unlike the rim of its own image, and where that is unclear, as far as that place is
+foreground in the other images. `pca`: the first principal components of all patches of all
 images separate what stands in front from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4);
 the rim tells which side is which. The first also works with features that are far from DINOv2's, where a principal
 component may be the tint of the scenes.
@@ -18,14 +18,14 @@ import numpy as np
 
 from chosen_one_nb.analysis.statistics import auroc, varying
 
-__all__ = ["NO_PATCHES", "Foreground", "NotAvailable", "cut_out", "find_figure", "resize"]
+__all__ = ["NO_PATCHES", "Segmentation", "NotAvailable", "cut_out", "segment", "resize"]
 
 Method = Literal["border", "pca"]
 
 COMPONENTS = 3  # principal components that may be the one that separates
 GREY = 128  # what stands in the place of what was cut away
 ONE_HUMP = 2 / np.pi  # of its variance, a normal distribution cut at its mean has between the two sides
-NEAREST = 0.3  # of the rim, what a patch is compared with: a figure cut off by the rim is on the rest of it
+NEAREST = 0.3  # of the rim, what a patch is compared with: a foreground cut off by the rim is on the rest of it
 
 
 @dataclass(frozen=True)
@@ -46,75 +46,75 @@ class NotAvailable:
 
 
 NO_PATCHES = NotAvailable(
-    "The feature extractor gives no patch tokens, so figure and scene cannot be told "
+    "The feature extractor gives no patch tokens, so foreground and scene cannot be told "
     "apart; everything that needs whole images only is shown."
 )
 
 
 @dataclass(frozen=True)
-class Foreground:
-    """The figure in each image.
+class Segmentation:
+    """The foreground in each image.
 
     Attributes
     ----------
     masks : ndarray of bool, shape (N, h, w)
-        True on the figure; at least one patch of each image is figure, and at least one is scene.
-    heights : ndarray of shape (N, h, w)
-        What was cut at `threshold`: larger is more figure.
+        True on the foreground; at least one patch of each image is foreground, and at least one is scene.
+    scores : ndarray of shape (N, h, w)
+        What was cut at `threshold`: larger is more foreground.
     threshold : float
-    figure, scene : ndarray of shape (N, D)
+    foreground, scene : ndarray of shape (N, D)
         Features of each, of unit length: what to cluster on instead of whole images. The mean of its patch tokens;
         at first of tokens that know something of the rest of the image, since they attend to each other, and after
-        `seen_alone` of those that the extractor gives to figure and scene cut out.
-    clear : float
-        Share of the heights' variance that the cut explains, in [0, 1]: 0.64 for a single hump, above 0.75 two.
+        `with_features` of those that the extractor gives to foreground and scene cut out.
+    separation : float
+        Share of the scores' variance that the cut explains, in [0, 1]: 0.64 for a single hump, above 0.75 two.
     """
 
     masks: np.ndarray
-    heights: np.ndarray
+    scores: np.ndarray
     threshold: float
-    figure: np.ndarray
+    foreground: np.ndarray
     scene: np.ndarray
-    clear: float
+    separation: float
 
     def at(self, size: tuple[int, int]) -> np.ndarray:
         """Return the masks at another size, bool (N, height, width): of images, or of latents for a masked loss."""
-        return resize(self.heights, size) > self.threshold
+        return resize(self.scores, size) > self.threshold
 
-    def rows(self, images: Sequence[int] | slice | np.ndarray) -> Foreground:
+    def rows(self, images: Sequence[int] | slice | np.ndarray) -> Segmentation:
         """Return the same for some of the images."""
         return replace(
             self,
             masks=self.masks[images],
-            heights=self.heights[images],
-            figure=self.figure[images],
+            scores=self.scores[images],
+            foreground=self.foreground[images],
             scene=self.scene[images],
         )
 
-    def seen_alone(self, figures: np.ndarray, scenes: np.ndarray) -> Foreground:
+    def with_features(self, foregrounds: np.ndarray, scenes: np.ndarray) -> Segmentation:
         """Return the same with features from the patch tokens (N, P, D) of the images that `cut_out` gives.
 
-        Their mean under the mask, not the class token: it tells more of what a figure is like (colour, clothes) and
+        Their mean under the mask, not the class token: it tells more of what a foreground is like (colour, clothes) and
         is not concerned with the grey around it.
         """
         n, patches = len(self.masks), self.masks[0].size
-        for name, tokens in (("figures", figures), ("scenes", scenes)):
+        for name, tokens in (("foregrounds", foregrounds), ("scenes", scenes)):
             if tokens is None or tokens.shape[:2] != (n, patches):
                 got = None if tokens is None else tokens.shape
                 raise ValueError(f"expected patch tokens of {n} {name}, shape ({n}, {patches}, D), got {got}.")
         masks = self.masks.reshape(n, patches)
-        return replace(self, figure=_masked_mean(figures, masks), scene=_masked_mean(scenes, ~masks))
+        return replace(self, foreground=_masked_mean(foregrounds, masks), scene=_masked_mean(scenes, ~masks))
 
 
-def find_figure(
+def segment(
     patches: np.ndarray | None,
     grid: tuple[int, int],
     *,
     method: Method = "border",
     threshold: Literal["otsu"] | float = "otsu",
     seed: int = 0,
-) -> Foreground | NotAvailable:
-    """Split images into figure and scene.
+) -> Segmentation | NotAvailable:
+    """Split images into foreground and scene.
 
     Parameters
     ----------
@@ -125,13 +125,13 @@ def find_figure(
     method : "border" or "pca"
         See the module.
     threshold : "otsu" or float
-        Where to cut: where Otsu's method (1979) cuts the heights of all images, or a number (0 is the mean).
+        Where to cut: where Otsu's method (1979) cuts the scores of all images, or a number (0 is the mean).
     seed : int
         Of the randomised PCA.
 
     Returns
     -------
-    Foreground or NotAvailable
+    Segmentation or NotAvailable
         The latter without patches, without any patch that is not on the rim, or if all patches are the same.
 
     Raises
@@ -145,20 +145,20 @@ def find_figure(
         raise ValueError(f"expected method 'border' or 'pca', got {method!r}.")
     tokens, rim = _checked(patches, grid), _rim(grid)
     if rim.all():
-        return NotAvailable(f"{grid[0]} x {grid[1]} patches in an image are too few to tell figure from scene.")
+        return NotAvailable(f"{grid[0]} x {grid[1]} patches in an image are too few to tell foreground from scene.")
     if not varying(tokens.reshape(-1, tokens.shape[-1])).any():
-        return NotAvailable("All patches of all images are the same: there is no figure to find.")
-    heights = _unlike_the_rim(tokens, rim) if method == "border" else _component(tokens, rim, seed)  # (N, P)
-    cut, clear = _otsu(heights.ravel())
+        return NotAvailable("All patches of all images are the same: there is no foreground to find.")
+    scores = _unlike_the_rim(tokens, rim) if method == "border" else _component(tokens, rim, seed)  # (N, P)
+    cut, separation = _otsu(scores.ravel())
     cut = cut if threshold == "otsu" else float(threshold)
-    masks = _never_all_or_nothing(heights > cut, heights)
-    return Foreground(
+    masks = _never_all_or_nothing(scores > cut, scores)
+    return Segmentation(
         masks.reshape(-1, *grid),
-        heights.reshape(-1, *grid),
+        scores.reshape(-1, *grid),
         cut,
         _masked_mean(tokens, masks),
         _masked_mean(tokens, ~masks),
-        clear,
+        separation,
     )
 
 
@@ -171,34 +171,34 @@ def _checked(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return tokens
 
 
-def cut_out(images: Sequence[Any], found: Foreground) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Cut figures and scenes out of images, the rest grey, so that the extractor can look at each alone.
+def cut_out(images: Sequence[Any], found: Segmentation) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Cut foregrounds and scenes out of images, the rest grey, so that the extractor can look at each alone.
 
     Parameters
     ----------
     images : sequence of N images
         PIL images, or uint8 arrays of shape (H, W, 3).
-    found : Foreground
+    found : Segmentation
         Of the same images.
 
     Returns
     -------
-    figures, scenes : list of ndarray of shape (H, W, 3), uint8
-        For `Image.fromarray`, then the feature extractor, then `Foreground.seen_alone`.
+    foregrounds, scenes : list of ndarray of shape (H, W, 3), uint8
+        For `Image.fromarray`, then the feature extractor, then `Segmentation.with_features`.
     """
     if len(images) != len(found.masks):
         raise ValueError(f"expected {len(found.masks)} images, got {len(images)}.")
-    figures, scenes = [], []
+    foregrounds, scenes = [], []
     for at, image in enumerate(images):
         pixels = np.asarray(image)[..., :3]
-        mask = (resize(found.heights[at : at + 1], pixels.shape[:2]) > found.threshold)[0, ..., None]
-        figures.append(np.where(mask, pixels, np.uint8(GREY)))
+        mask = (resize(found.scores[at : at + 1], pixels.shape[:2]) > found.threshold)[0, ..., None]
+        foregrounds.append(np.where(mask, pixels, np.uint8(GREY)))
         scenes.append(np.where(mask, np.uint8(GREY), pixels))
-    return figures, scenes
+    return foregrounds, scenes
 
 
 def _rim(grid: tuple[int, int]) -> np.ndarray:
-    """The outermost patches above, left and right, bool (P,): below, figures stand or are cut off."""
+    """The outermost patches above, left and right, bool (P,): below, foregrounds stand or are cut off."""
     rim = np.ones(grid, bool)
     rim[1:, 1:-1] = False
     return rim.ravel()
@@ -209,15 +209,15 @@ def _unlike_the_rim(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
 
     The mean of two votes: one on the tokens, one on the tokens less their image's mean, which shows small
     differences where an image has a strong tint. Where these fall into two clear kinds they decide alone; the less
-    they do, the more the mean over all images has a say, up to as much as the image itself: figures of one prompt
+    they do, the more the mean over all images has a say, up to as much as the image itself: foregrounds of one prompt
     stand in much the same place.
     """
     centred = tokens - tokens.mean(axis=1, keepdims=True)
     votes = [_standard(_rim_distance(side, rim)) for side in (tokens, centred)]
-    heights = _standard(votes[0] + votes[1])
-    _, clear = _otsu(heights.ravel())
-    say = np.clip((1 - clear) / (1 - ONE_HUMP), 0, 1)
-    return _standard(heights + say * heights.mean(axis=0))
+    scores = _standard(votes[0] + votes[1])
+    _, separation = _otsu(scores.ravel())
+    say = np.clip((1 - separation) / (1 - ONE_HUMP), 0, 1)
+    return _standard(scores + say * scores.mean(axis=0))
 
 
 def _rim_distance(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
@@ -230,9 +230,9 @@ def _rim_distance(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
     return 1 - np.partition(cosines, -count, axis=-1)[..., -count:].mean(axis=-1)
 
 
-def _standard(heights: np.ndarray) -> np.ndarray:
+def _standard(scores: np.ndarray) -> np.ndarray:
     """Mean 0 and variance 1 in each image; 0 where an image is all of one patch."""
-    centred = heights - heights.mean(axis=1, keepdims=True)
+    centred = scores - scores.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
     return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-6)
 
@@ -264,13 +264,13 @@ def _otsu(values: np.ndarray, bins: int = 256) -> tuple[float, float]:
     return float(edges[best + 1].mean()), float(between.max() / whole) if whole > 0 else 0.0
 
 
-def _never_all_or_nothing(masks: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Let each image's highest patch be figure and its lowest scene, (N, P)."""
+def _never_all_or_nothing(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Let each image's highest patch be foreground and its lowest scene, (N, P)."""
     rows = np.arange(len(masks))
     masks = masks.copy()
-    masks[rows, heights.argmax(axis=1)] = True
-    masks[rows, heights.argmin(axis=1)] = False
-    flat = ~masks.any(axis=1)  # all heights equal: argmax and argmin are one patch
+    masks[rows, scores.argmax(axis=1)] = True
+    masks[rows, scores.argmin(axis=1)] = False
+    flat = ~masks.any(axis=1)  # all scores equal: argmax and argmin are one patch
     masks[flat, -1] = True
     return masks
 

@@ -15,7 +15,7 @@ from chosen_one_nb.analysis.inquiry import Inquiry
 from chosen_one_nb.analysis.localization import shown_by
 from chosen_one_nb.analysis.phrases import Attribute, Vocabulary, load_vocabulary
 from chosen_one_nb.analysis.prompt_match import ANSWERS, noun_of
-from chosen_one_nb.analysis.segmentation import Foreground, NotAvailable
+from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.analysis.zero_shot import presence
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
@@ -28,8 +28,8 @@ DATA = Path(__file__).parents[2] / "data"
 OWN, CORRECTIONS = "vocabulary.json", "corrections.json"
 """A run's own vocabulary (put there by hand), and a person's answers."""
 
-Figures = tuple[Foreground | NotAvailable, tuple[np.ndarray, ...] | None]
-NOT_LOOKED = NotAvailable("Figure and scene of this gallery have not been told apart yet: run.figures().")
+Segmented = tuple[Segmentation | NotAvailable, tuple[np.ndarray, ...] | None]
+NOT_LOOKED = NotAvailable("Foreground and scene of this gallery have not been told apart yet: run.segment().")
 
 
 def vocabulary_file(folder: Path, model_name: str) -> Path:
@@ -118,7 +118,7 @@ def _clip(models: Models) -> Any:
     return models.clip
 
 
-def inquire(prompt: str, nodes: list[Node], figures: Figures, words: Words, vocabulary: Vocabulary,
+def inquire(prompt: str, nodes: list[Node], segmented: Segmented, words: Words, vocabulary: Vocabulary,
             corrections: dict[str, Any]) -> Inquiry:  # fmt: skip
     """Put an inquiry together from the galleries up to the one in question.
 
@@ -127,8 +127,8 @@ def inquire(prompt: str, nodes: list[Node], figures: Figures, words: Words, voca
     prompt : str
     nodes : list of Node
         From the root to the one in question.
-    figures : (Foreground or NotAvailable, (ndarray, ndarray) or None)
-        Of the last, and what CLIP sees of its figures and scenes alone.
+    segmented : (Segmentation or NotAvailable, (ndarray, ndarray) or None)
+        Of the last, and what CLIP sees of its foregrounds and scenes alone.
     words : Words
     vocabulary : Vocabulary
     corrections : dict
@@ -137,7 +137,7 @@ def inquire(prompt: str, nodes: list[Node], figures: Figures, words: Words, voca
     if not seen or seen[-1] is not nodes[-1]:
         raise RunError(f"Node {nodes[-1].id} has not been seen through CLIP yet: run.step(), with models that have it.")
     last = seen[-1]
-    figure, alone = figures
+    segmentation, alone = segmented
     parts = [node.clip for node in seen] + list(alone or ())
     texts = words(vocabulary.texts(noun_of(prompt)))
     every = presence(np.concatenate(parts), texts, vocabulary, logit_scale=words.logit_scale)
@@ -145,16 +145,16 @@ def inquire(prompt: str, nodes: list[Node], figures: Figures, words: Words, voca
     rows = [every.rows(slice(a, b)) for a, b in pairwise(ends)]
     galleries = {_name(node): part for node, part in zip(seen, rows, strict=False)}
     chosen = np.array(last.decision.images) if last.decision else None
-    return Inquiry(prompt, galleries, figure, shown_by(*rows[-3:]) if alone else None, corrections, words, chosen)
+    return Inquiry(prompt, galleries, segmentation, shown_by(*rows[-3:]) if alone else None, corrections, words, chosen)
 
 
 def _name(node: Node) -> str:
     return f"iteration {node.iteration}" if node.iteration else "base"
 
 
-def figures_of(node: Node) -> Figures:
-    """What is known of the figures without looking for them."""
-    return (NOT_LOOKED, None) if node.figure is None else (node.figure, node.clip_alone)
+def segmentation_of(node: Node) -> Segmented:
+    """What is known of the foregrounds without looking for them."""
+    return (NOT_LOOKED, None) if node.segmentation is None else (node.segmentation, node.clip_alone)
 
 
 def sentence(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], str]:
@@ -167,10 +167,10 @@ def sentence(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], st
 
 
 def wording(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], str]:
-    """Return how a phrase of an attribute's group is asked for after a caption, which names the figure already.
+    """Return how a phrase of an attribute's group is asked for after a caption, which names the subject already.
 
-    What a template says of the figure follows it ("a {noun} with {} eyes": "with green eyes"); what stands before the
-    figure is what it is to be drawn as ("{} of a {noun}": "as a photo"; "{} {noun}": "as an old fox").
+    What a template says of the subject follows it ("a {noun} with {} eyes": "with green eyes"); what stands before the
+    subject is what it is to be drawn as ("{} of a {noun}": "as a photo"; "{} {noun}": "as an old fox").
     """
 
     def ask(attribute: Attribute, phrase: str) -> str:

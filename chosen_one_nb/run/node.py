@@ -22,7 +22,7 @@ from chosen_one_nb.run.store import Stamp, StoreError
 from chosen_one_nb.settings import Settings
 
 if TYPE_CHECKING:
-    from chosen_one_nb.analysis.segmentation import Foreground, NotAvailable
+    from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
     from chosen_one_nb.character import Character
     from chosen_one_nb.run.tree import Tree
     from chosen_one_nb.steps.cluster import Clusters
@@ -35,13 +35,13 @@ SHARED = ("generate", "embed")
 """The stages whose files a sibling branch takes from the node whose gallery it shares."""
 
 
-ASIDE = ("patches", "figure")
+ASIDE = ("patches", "segmentation")
 """What is seen of a gallery only when asked for; kept beside it."""
 
 
-def by_figures(nodes: Sequence[Node]) -> bool:
-    """Whether galleries can be compared by their figures alone: all these nodes go by them."""
-    return all(node.goes_by_figures for node in nodes)
+def use_foreground(nodes: Sequence[Node]) -> bool:
+    """Whether galleries can be compared by their foregrounds alone: all these nodes go by them."""
+    return all(node.uses_foreground for node in nodes)
 
 
 def compared(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
@@ -50,13 +50,15 @@ def compared(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray of shape (N, D)
-        By the id of the node that owns the gallery: features of the figures if `by_figures`, else of whole
+        By the id of the node that owns the gallery: features of the foregrounds if `use_foreground`, else of whole
         images, for the two are not to be mixed.
     """
     from chosen_one_nb.steps.embed import in_space
 
-    figures = by_figures(nodes)
-    return {node.gallery_of: in_space(node.clustered_on if figures else node.features, node.settings) for node in nodes}
+    foregrounds = use_foreground(nodes)
+    return {
+        node.gallery_of: in_space(node.clustered_on if foregrounds else node.features, node.settings) for node in nodes
+    }
 
 
 class Node:
@@ -207,43 +209,47 @@ class Node:
         return self._array("patches", "patches.npy")
 
     @property
-    def figure(self) -> Foreground | NotAvailable | None:
-        """Figure and scene of each image, once `Run.figures` has parted them; None before.
+    def segmentation(self) -> Segmentation | NotAvailable | None:
+        """Foreground and scene of each image, once `Run.segment` has segmented them; None before.
 
         NotAvailable, with the reason, where they cannot be told apart.
         """
-        return self._kept("figure", self._read_figure) if "figure" in self.home.record["stages"] else None
+        return (
+            self._kept("segmentation", self._read_segmentation)
+            if "segmentation" in self.home.record["stages"]
+            else None
+        )
 
-    def _read_figure(self) -> Foreground | NotAvailable:
-        from chosen_one_nb.analysis.segmentation import Foreground, NotAvailable
+    def _read_segmentation(self) -> Segmentation | NotAvailable:
+        from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 
-        values = self._read("figure", store.read_json, "figure.json")
+        values = self._read("segmentation", store.read_json, "segmentation.json")
         if "reason" in values:
             return NotAvailable(values["reason"])
-        arrays = self._read("figure", store.read_arrays, "figure.npz")
-        return Foreground(**values, **{name: arrays[name] for name in ("masks", "heights", "figure", "scene")})
+        arrays = self._read("segmentation", store.read_arrays, "segmentation.npz")
+        return Segmentation(**values, **{name: arrays[name] for name in ("masks", "scores", "foreground", "scene")})
 
     @property
     def clip_alone(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """CLIP embeddings of figures and of scenes, each (N, D'), beside `figure`; None without."""
-        if not self.figure:
+        """CLIP embeddings of foregrounds and of scenes, each (N, D'), beside `foreground`; None without."""
+        if not self.segmentation:
             return None
-        arrays = self._kept("clip_alone", lambda: self._read("figure", store.read_arrays, "figure.npz"))
-        return (arrays["clip_figure"], arrays["clip_scene"]) if "clip_figure" in arrays else None
+        arrays = self._kept("clip_alone", lambda: self._read("segmentation", store.read_arrays, "segmentation.npz"))
+        return (arrays["clip_foreground"], arrays["clip_scene"]) if "clip_foreground" in arrays else None
 
     @property
     def clustered_on(self) -> np.ndarray | None:
-        """What its clusters are made of, by the setting `cluster_on`: features of images, or of figures (N, D)."""
-        if self.settings.cluster_on == "image" or self.features is None or self.figure is None:
+        """What its clusters are made of, by the setting `cluster_on`: features of images, or of foregrounds (N, D)."""
+        if self.settings.cluster_on == "image" or self.features is None or self.segmentation is None:
             return self.features
-        if not self.figure:
-            raise RunError(f"cluster_on: figures cannot be compared. {self.figure.reason} Set it to 'image'.")
-        return self.figure.figure
+        if not self.segmentation:
+            raise RunError(f"cluster_on: foregrounds cannot be compared. {self.segmentation.reason} Set it to 'image'.")
+        return self.segmentation.foreground
 
     @property
-    def goes_by_figures(self) -> bool:
-        """Whether it is the figures that are compared here: the settings want it, and they have been found."""
-        return self.settings.cluster_on == "figure" and bool(self.figure)
+    def uses_foreground(self) -> bool:
+        """Whether it is the foregrounds that are compared here: the settings want it, and they have been found."""
+        return self.settings.cluster_on == "foreground" and bool(self.segmentation)
 
     @property
     def look(self) -> Look | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.analysis.inquiry import Inquiry
     from chosen_one_nb.analysis.phrases import Attribute, Vocabulary
     from chosen_one_nb.analysis.prompt_match import Answer
-    from chosen_one_nb.analysis.segmentation import Foreground, NotAvailable
+    from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.run import inquiring
     from chosen_one_nb.run.cost_estimate import Plan
@@ -237,8 +237,8 @@ class Painter(Editor):
                 self._compute(node, "patches", Callbacks(**calls))
         return node.patches
 
-    def figures(self, node: Node | str | None = None, **calls: Any) -> Foreground | NotAvailable:
-        """Return figure and scene of each image of a gallery, told apart by patch tokens; made once and kept.
+    def segment(self, node: Node | str | None = None, **calls: Any) -> Segmentation | NotAvailable:
+        """Return foreground and scene of each image of a gallery, told apart by patch tokens; made once and kept.
 
         Raises
         ------
@@ -246,20 +246,20 @@ class Painter(Editor):
             The gallery is not embedded yet, or the run is read-only and has none.
         """
         node = self.node(node).home
-        if node.figure is None:
+        if node.segmentation is None:
             if not node.done("embed"):
                 raise RunError(f"Node {node.id} is not embedded yet: run.step().")
             self._check_writable()
-            with self._working(lambda: (node, "figure")):
-                self._compute(node, "figure", Callbacks(**calls))
-        return node.figure
+            with self._working(lambda: (node, "segmentation")):
+                self._compute(node, "segmentation", Callbacks(**calls))
+        return node.segmentation
 
     def inquiry(
         self,
         node: Node | str | None = None,
         *,
         vocabulary: Vocabulary | str | Path | None = None,
-        figures: bool = True,
+        segment: bool = True,
         **calls: Any,
     ) -> Inquiry:
         """Ask what the images of a gallery share, and whether anybody asked for it.
@@ -271,8 +271,8 @@ class Painter(Editor):
         vocabulary : Vocabulary, str or Path, optional
             The phrases to ask about, or their file. None: ``vocabulary.json`` in the run's folder, else the one
             that comes with the models, else ``data/attributes.json``.
-        figures : bool
-            Whether to look for the figures, if that has not been done; needs the models.
+        segment : bool
+            Whether to segment the gallery, if that has not been done; needs the models.
         **calls
             ``on_progress``, ``cancelled`` as in `step`.
 
@@ -294,21 +294,21 @@ class Painter(Editor):
         path, keep = self.folder / TEXTS, not self.read_only
         words = inquiring.Words(path, self._ready_models, self._fingerprint, keep)
         chosen = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name)
-        found = inquiring.figures_of(node)
-        if figures and node.figure is None and node.done("embed"):
-            found = self._figures_now(node, Callbacks(**calls))
+        found = inquiring.segmentation_of(node)
+        if segment and node.segmentation is None and node.done("embed"):
+            found = self._segment_now(node, Callbacks(**calls))
         return inquiring.inquire(self.prompt, self.path(node), found, words, chosen, self.corrections)
 
-    def _figures_now(self, node: Node, calls: Callbacks) -> inquiring.Figures:
-        """Look for the figures, and keep them unless the run can only be looked at."""
-        from chosen_one_nb.run.inquiring import figures_of
-        from chosen_one_nb.run.stages import parted
+    def _segment_now(self, node: Node, calls: Callbacks) -> inquiring.Segmented:
+        """Segment a gallery, and keep the result unless the run can only be looked at."""
+        from chosen_one_nb.run.inquiring import segmentation_of
+        from chosen_one_nb.run.stages import segmented
 
         if self.read_only:
-            return parted(self._ready_models(), node, calls)
-        with self._working(lambda: (node.home, "figure")):
-            self._compute(node.home, "figure", calls)
-        return figures_of(node)
+            return segmented(self._ready_models(), node, calls)
+        with self._working(lambda: (node.home, "segmentation")):
+            self._compute(node.home, "segmentation", calls)
+        return segmentation_of(node)
 
     @property
     def asked_before(self) -> bool:
@@ -406,15 +406,16 @@ class Painter(Editor):
             ask=inquiring.wording(chosen, noun),
         )
 
-    def _part_figures(self, node: Node, stage: str, calls: Callbacks) -> None:
-        """Look for figures where the settings want a stage to go by them."""
-        figures = node.settings.cluster_on == "figure"  # at "check" already, for the map of a gallery without clusters
-        wanted = {"check": figures, "cluster": figures, "refine": node.settings.scene_weight < 1}
-        if wanted.get(stage) and node.figure is None:
-            self._compute(node.home, "figure", calls)
+    def _segment_if_needed(self, node: Node, stage: str, calls: Callbacks) -> None:
+        """Segment a gallery before the first stage whose settings need its foregrounds."""
+        # "check" needs it as well: the map of a gallery without clusters is drawn from the same features
+        compared = node.settings.cluster_on == "foreground"
+        wanted = {"check": compared, "cluster": compared, "refine": node.settings.scene_weight < 1}
+        if wanted.get(stage) and node.segmentation is None:
+            self._compute(node.home, "segmentation", calls)
 
     def _compute(self, node: Node, stage: str, calls: Callbacks) -> None:
-        self._part_figures(node, stage, calls)
+        self._segment_if_needed(node, stage, calls)
         begun = time.monotonic()
         bench = Bench(self.prompt, self.root, self.folder, self._ready_models, self._fingerprint, calls)
         files = DO[stage](bench, node)

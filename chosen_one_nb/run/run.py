@@ -402,7 +402,7 @@ class Run(Painter):
         from chosen_one_nb.steps.cluster import cluster
 
         begun = time.monotonic()
-        self._part_figures(node, "cluster", calls)
+        self._segment_if_needed(node, "cluster", calls)
         clusters = cluster(node.clustered_on, node.settings)
         with self.lock:
             choosing.apply(node, Change("cluster", clusters=clusters))

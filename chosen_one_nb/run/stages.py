@@ -24,7 +24,7 @@ from chosen_one_nb.run.node import Node
 from chosen_one_nb.run.store import Stamp
 
 if TYPE_CHECKING:
-    from chosen_one_nb.analysis.segmentation import Foreground, NotAvailable
+    from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
     from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.steps.converge import Look
@@ -121,35 +121,35 @@ def patches(bench: Bench, node: Node) -> Files:
     return {"patches.npy": store.write_array(folder / "patches.npy", seen)}
 
 
-def figure(bench: Bench, node: Node) -> Files:
-    """Part the gallery into figures and scenes, and see each alone; no stage of its own, made when asked for."""
+def segmentation(bench: Bench, node: Node) -> Files:
+    """Part the gallery into foregrounds and scenes, and see each alone; no stage of its own, made when asked for."""
     folder = node.home.folder
-    found, clip = parted(bench.models(), node, bench.calls)
+    found, clip = segmented(bench.models(), node, bench.calls)
     if not found:
-        return {"figure.json": store.write_json(folder / "figure.json", {"reason": found.reason})}
-    arrays = {name: getattr(found, name) for name in ("masks", "heights", "figure", "scene")}
-    arrays |= dict(zip(("clip_figure", "clip_scene"), clip or (), strict=False))
-    values = {"threshold": float(found.threshold), "clear": float(found.clear)}
-    return {"figure.npz": store.write_arrays(folder / "figure.npz", arrays),
-            "figure.json": store.write_json(folder / "figure.json", values)}  # fmt: skip
+        return {"segmentation.json": store.write_json(folder / "segmentation.json", {"reason": found.reason})}
+    arrays = {name: getattr(found, name) for name in ("masks", "scores", "foreground", "scene")}
+    arrays |= dict(zip(("clip_foreground", "clip_scene"), clip or (), strict=False))
+    values = {"threshold": float(found.threshold), "separation": float(found.separation)}
+    return {"segmentation.npz": store.write_arrays(folder / "segmentation.npz", arrays),
+            "segmentation.json": store.write_json(folder / "segmentation.json", values)}  # fmt: skip
 
 
-def parted(models: Models, node: Node, calls: Callbacks) -> tuple[Foreground | NotAvailable, Alone | None]:
-    """Part a gallery into figures and scenes; with CLIP also what it sees of each alone."""
-    from chosen_one_nb.analysis.segmentation import cut_out, find_figure
+def segmented(models: Models, node: Node, calls: Callbacks) -> tuple[Segmentation | NotAvailable, Alone | None]:
+    """Part a gallery into foregrounds and scenes; with CLIP also what it sees of each alone."""
+    from chosen_one_nb.analysis.segmentation import cut_out, segment
     from chosen_one_nb.steps.embed import embed as see
 
     images = list(node.images)
     looks = [calls.part(i, 3) for i in range(3)]
     seen = see(models, images, node.settings, patches=True, **_heard_looking(looks[0]))
-    found = find_figure(seen.patches, seen.grid)
+    found = segment(seen.patches, seen.grid)
     if not found:
         return found, None
     sides = [[Image.fromarray(side) for side in sides] for sides in cut_out(images, found)]
     alone = [see(models, side, node.settings, patches=True, **_heard_looking(look)).patches
              for side, look in zip(sides, looks[1:], strict=True)]  # fmt: skip
     clip = tuple(models.clip.images(side) for side in sides) if models.clip is not None else None
-    return found.seen_alone(*alone), clip
+    return found.with_features(*alone), clip
 
 
 def _heard_looking(calls: Callbacks) -> dict[str, Any]:
@@ -185,13 +185,13 @@ def refine(bench: Bench, node: Node) -> Files:
 
 
 def _masks(node: Node) -> np.ndarray | None:
-    """Where the figures of the chosen images are, if the scene shall count less than they do."""
+    """Where the foregrounds of the chosen images are, if the scene shall count less than they do."""
     if node.settings.scene_weight == 1:
         return None
-    if not node.figure:
-        why = node.figure.reason if node.figure is not None else "The figures have not been looked for."
+    if not node.segmentation:
+        why = node.segmentation.reason if node.segmentation is not None else "The foregrounds have not been looked for."
         raise RunError(f"scene_weight: {why} Set it to 1 to learn whole images.")
-    return node.figure.rows(list(node.decision.images)).at(node.image(0).size[::-1])
+    return node.segmentation.rows(list(node.decision.images)).at(node.image(0).size[::-1])
 
 
 def _descriptions(bench: Bench, node: Node, images: Sequence[int]) -> list[list[str]]:
@@ -275,7 +275,7 @@ DO: dict[str, Callable[[Bench, Node], Files]] = {
     "generate": generate,
     "embed": embed,
     "patches": patches,
-    "figure": figure,
+    "segmentation": segmentation,
     "check": check,
     "refine": refine,
 }

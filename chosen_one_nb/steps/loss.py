@@ -91,12 +91,12 @@ class Samples:
 
 
 def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> torch.Tensor:
-    """Say how much each place of a latent counts in the loss, for a figure-masked one.
+    """Say how much each place of a latent counts in the loss, for a masked one.
 
     Parameters
     ----------
     masks : ndarray of bool, shape (n, H, W)
-        Where the figure is, at any size.
+        Where the foreground is, at any size.
     outside : float
         Weight outside of it, relative to 1 inside.
     size : (int, int)
@@ -105,7 +105,7 @@ def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> t
     Returns
     -------
     Tensor of shape (n, 1, h, w), float32
-        Mean 1 over each image, so that a small figure counts no less than a large one.
+        Mean 1 over each image, so that a small foreground counts no less than a large one.
     """
     maps = torch.from_numpy(np.where(masks, 1.0, outside)).float()[:, None]
     fitted = torch.nn.functional.interpolate(maps, size=size, mode="area")

@@ -113,7 +113,7 @@ def refine(
     prior : (sequence of PIL.Image, ndarray or None), optional
         Images of the first gallery and their latents, mixed in at `prior_share` under the plain prompt.
     masks : ndarray of bool, shape (n, h, w), optional
-        Where the figure is in each image, at any size: what is outside counts `scene_weight` in the loss.
+        Where the foreground is in each image, at any size: what is outside counts `scene_weight` in the loss.
     descriptions : sequence of sequence of str, length n, optional
         What to add to each image's caption, the surest first ("in the snow"); what no longer fits is left out.
     prior_descriptions : sequence of sequence of str, optional
@@ -185,7 +185,7 @@ def _check_given(settings: Settings, n: int, prior: Prior | None, masks: np.ndar
         )
     if settings.scene_weight < 1 and (masks is None or len(masks) != n):
         raise SettingsError(
-            f"scene_weight: {settings.scene_weight} asks where the figure is in each of {n} images, got "
+            f"scene_weight: {settings.scene_weight} asks where the foreground is in each of {n} images, got "
             f"{'no masks' if masks is None else f'{len(masks)} masks'}. Pass masks, or set scene_weight to 1."
         )
 

@@ -80,7 +80,7 @@ class AttributePanel(Panel):
             options=[("–", -1)], value=-1, description="cluster", tooltip="Whose attributes are shown",
             style={"description_width": "auto"}, layout=ipywidgets.Layout(width="220px"),
         )  # fmt: skip
-        tip = "Find figures and scenes, and ask CLIP about every phrase of the vocabulary"
+        tip = "Find foregrounds and scenes, and ask CLIP about every phrase of the vocabulary"
         self.ask = button("Ask", tip, kind="ask")
         self.prove = button("Prove it", "", kind="prove")
         self.about = ipywidgets.HTML()
@@ -113,12 +113,12 @@ class AttributePanel(Panel):
 
     def _key(self, node: Node) -> tuple[Any, ...]:
         path, vocabulary = tuple(each.gallery_of for each in self.run.path(node)), self.vocabulary()
-        return ("inquiry", path, node.figure is not None, vocabulary.digest if vocabulary else "")
+        return ("inquiry", path, node.segmentation is not None, vocabulary.digest if vocabulary else "")
 
     def _key_of_clusters(self, name: str, inquiry: Inquiry) -> tuple[Any, ...]:
         """Key of what follows from an inquiry for the clusters as they are now, merged or made anew."""
         node = self.node
-        return (name, *self._key(node)[1:], bool(inquiry.figure), node.id, node.edit.clusters)
+        return (name, *self._key(node)[1:], bool(inquiry.segmentation), node.id, node.edit.clusters)
 
     def inquiry(self) -> Inquiry | None:
         """Give what is known of the gallery shown; None before it has been asked, or while that is computed."""
@@ -126,7 +126,7 @@ class AttributePanel(Panel):
         if node.clip is None or not (self.explorer.later.asked(key) or self.run.asked_before):
             return None
         words = self.vocabulary()
-        found = self.explorer.later.get(key, lambda: self.run.inquiry(node, vocabulary=words, figures=False))
+        found = self.explorer.later.get(key, lambda: self.run.inquiry(node, vocabulary=words, segment=False))
         if found is None:
             return None
         corrections = self.run.corrections
@@ -276,7 +276,7 @@ class AttributePanel(Panel):
 
     @guarded
     def inquire(self) -> None:
-        """Look for figures and ask about every phrase, in the background."""
+        """Segment the gallery and ask about every phrase, in the background."""
         node = self.node
 
         def work(job: Job) -> None:

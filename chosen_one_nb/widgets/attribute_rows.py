@@ -59,7 +59,7 @@ class Shared:
         if self.held == NOT_LOOKED:
             lines["shares"] = f"{lines['shares']} Whether its scene holds it together: not asked yet.".strip()
             lines["shares_tip"] = (
-                "Press Ask in the tab “What it shares” to tell figures and scenes of this gallery apart."
+                "Press Ask in the tab “What it shares” to tell foregrounds and scenes of this gallery apart."
             )
         if self.held and self.held.answer == "scene":
             lines["warning"] = f"{warning} {self.held.sentence}".strip()
@@ -136,20 +136,20 @@ def _p(p: float) -> str:
 
 
 def strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, Any]]:
-    """Show which patches make a cluster cohesive, and the common parts of its figures."""
+    """Show which patches make a cluster cohesive, and the common parts of its foregrounds."""
     from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, scaled
     from chosen_one_nb.analysis.overlays import heat_over, parts_over
 
-    if node.patches is None or not inquiry.figure:
+    if node.patches is None or not inquiry.segmentation:
         return []
     made, order, first = [], sorted(members), members[:STRIP]
-    heat = cohesion_heat(node.patches, order, inquiry.figure.masks.shape[1:])
+    heat = cohesion_heat(node.patches, order, inquiry.segmentation.masks.shape[1:])
     if not isinstance(heat, np.ndarray):
         return [{"title": "Where it holds together:", "note": heat.reason, "images": []}]
     warm = dict(zip(order, scaled(heat), strict=True))
     made.append(_strip("What makes this cluster hold together:", "bright patches recur in it and not outside",
                        [(i, heat_over(node.images[i], warm[i])) for i in first]))  # fmt: skip
-    parts = cosegment(node.patches, inquiry.figure, order)
+    parts = cosegment(node.patches, inquiry.segmentation, order)
     if parts:
         where = {image: at for at, image in enumerate(order)}
         missing = {i: len(parts.missing[where[i]]) for i in first}

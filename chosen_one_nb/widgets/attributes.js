@@ -1,6 +1,6 @@
 // What a cluster shares: a ranked table with bars and images, answers to correct, and where in the images it is.
 const ANSWERS = {
-  asked: "the prompt asks for it", identity: "it belongs to the figure", incidental: "it came along with the scene",
+  asked: "the prompt asks for it", identity: "it belongs to the foreground", incidental: "it came along with the scene",
 };
 
 function render({ model, el, signal }) {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from chosen_one_nb.run.node import by_figures, compared
+from chosen_one_nb.run.node import compared, use_foreground
 
 from .background import Later
 
@@ -34,8 +34,8 @@ class Layout:
         See `chosen_one_nb.analysis.projection.joint_map`.
     galleries : tuple of str
         Ids of the nodes that own them.
-    figures : bool
-        Whether it is made of the figures alone, cut out of their images.
+    foreground : bool
+        Whether it is made of the foregrounds alone, cut out of their images.
     waiting : bool
         Whether this only stands in for a UMAP that is still being computed.
     trouble : str
@@ -44,7 +44,7 @@ class Layout:
 
     map: Map
     galleries: tuple[str, ...]
-    figures: bool = False
+    foreground: bool = False
     waiting: bool = False
     trouble: str = ""
 
@@ -56,7 +56,7 @@ class Layout:
     @property
     def basis(self) -> tuple[str, tuple[str, ...], bool]:
         """What positions hang on: they compare between two layouts where this is the same."""
-        return self.method, self.galleries, self.figures
+        return self.method, self.galleries, self.foreground
 
     def of(self, gallery: str) -> NDArray[np.floating]:
         """Positions of one gallery, shape (N, 2)."""
@@ -70,7 +70,7 @@ class Layout:
     @property
     def words(self) -> str:
         """How far the map can be trusted, as a sentence."""
-        said = ["the figures alone, cut out of their images"] if self.figures else []
+        said = ["the foregrounds alone, cut out of their images"] if self.foreground else []
         said += [self.map.note] if self.map.note else []
         for row in self.map.trust.itertuples():
             said.append(
@@ -109,16 +109,16 @@ class Layouts:
             While a UMAP is being computed its PCA is given, marked as waiting.
         """
         galleries = tuple(dict.fromkeys(node.gallery_of for node in nodes))
-        figures = by_figures(nodes)
-        key = (*galleries, "figures" if figures else "images")
+        foreground = use_foreground(nodes)
+        key = (*galleries, "foreground" if foreground else "images")
         umap = ("umap", key)
         if method == "umap":
             found = self._later.get(umap, lambda: self._umap(compared(nodes)))
             if found is not None:
-                return Layout(found, galleries, figures)
+                return Layout(found, galleries, foreground)
         trouble = self._later.error(umap) if method == "umap" else None
         waiting = method == "umap" and self._later.waiting(umap)
-        return Layout(self._at_once(nodes, key), galleries, figures, waiting, str(trouble or ""))
+        return Layout(self._at_once(nodes, key), galleries, foreground, waiting, str(trouble or ""))
 
     def _at_once(self, nodes: Sequence[Node], key: tuple[str, ...]) -> Map:
         """PCA, at once; how far to trust it follows from the background."""

@@ -164,7 +164,7 @@ class MapPanel(Panel):
             ghosts=layout.others(node.gallery_of),
             numbers=_centres(clusters, xy),
             move=moved,
-            revision=f"{layout.method} {layout.figures} {len(layout.galleries)}",
+            revision=f"{layout.method} {layout.foreground} {len(layout.galleries)}",
         )
         first = [] if clusters is None else [int(m) for m in clusters.medoids]
         self.figure.thumbnails(node.images if self.thumbs.value else (), first)
@@ -284,7 +284,7 @@ class MapPanel(Panel):
         from chosen_one_nb.analysis.projection import sensitivity
 
         features = compared([node])[node.gallery_of]
-        key = ("variants", node.gallery_of, node.goes_by_figures)
+        key = ("variants", node.gallery_of, node.uses_foreground)
         maps = self.explorer.later.get(key, lambda: sensitivity(features))
         if maps is None:
             self.variants.value = "Laying the images out nine times…"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat, scaled
-from chosen_one_nb.analysis.segmentation import NO_PATCHES, Foreground, NotAvailable
+from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
 
 GRID = (2, 3)
 
@@ -65,8 +65,8 @@ def test_scaling_is_one_for_all_and_ignores_outliers():
     assert scaled(np.zeros((0, 2, 2))).shape == (0, 2, 2)
 
 
-def figures(n=5, parts=3, side=6):
-    """Figures in the middle, of `parts` vertical stripes with a token each; the last image lacks the last part."""
+def foregrounds(n=5, parts=3, side=6):
+    """Foregrounds in the middle, of `parts` vertical stripes with a token each; the last image lacks the last part."""
     rng = np.random.default_rng(0)
     tokens = 5 * rng.standard_normal((parts, 16))
     masks = np.zeros((n, side, side), bool)
@@ -76,11 +76,11 @@ def figures(n=5, parts=3, side=6):
     patches = np.where(truth[..., None] >= 0, tokens[np.maximum(truth, 0)], rng.standard_normal(16))
     patches = patches + 0.1 * rng.standard_normal(patches.shape)
     zeros = np.zeros((n, 16), np.float32)
-    return patches.reshape(n, -1, 16), Foreground(masks, masks.astype(float), 0.5, zeros, zeros, 0.9), truth
+    return patches.reshape(n, -1, 16), Segmentation(masks, masks.astype(float), 0.5, zeros, zeros, 0.9), truth
 
 
 def test_the_same_part_has_the_same_number_everywhere_and_the_missing_one_is_named():
-    patches, found, truth = figures()
+    patches, found, truth = foregrounds()
     parts = cosegment(patches, found, range(5))
     assert set(np.unique(parts.labels)) == {-1, 0, 1, 2}
     assert ((parts.labels == -1) == (truth == -1)).all()
@@ -93,7 +93,7 @@ def test_the_same_part_has_the_same_number_everywhere_and_the_missing_one_is_nam
 
 
 def test_the_number_of_parts_can_be_given_and_never_exceeds_what_is_there():
-    patches, found, _ = figures()
+    patches, found, _ = foregrounds()
     assert cosegment(patches, found, range(5), parts=2).labels.max() == 1
     same = np.ones_like(patches)
     assert cosegment(same, found, range(5)).labels.max() == 0

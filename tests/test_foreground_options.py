@@ -1,4 +1,4 @@
-"""Clustering on figures and a loss that looks at figures: two settings that the paper does not have."""
+"""Clustering on foregrounds and a loss that looks at foregrounds: two settings that the paper does not have."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_the_papers_preset_has_neither_and_both_are_explained():
     settings = Settings.preset("paper")
     assert (settings.cluster_on, settings.scene_weight) == ("image", 1.0)
     told = {row["name"]: row for row in settings_help()}
-    assert told["cluster_on"]["allowed"] == ("image", "figure")
+    assert told["cluster_on"]["allowed"] == ("image", "foreground")
     assert told["scene_weight"]["symbol"] == "M"
     assert all(told[name]["source"] for name in ("cluster_on", "scene_weight"))
 
@@ -56,9 +56,9 @@ def test_what_is_masked_out_does_not_count(models):
         )
 
     with torch.no_grad():
-        whole, figure, scene = loss(1.0), loss(inside), loss(2.0 - inside)
-    assert whole.item() == pytest.approx((figure.item() + scene.item()) / 2)
-    assert figure.item() != pytest.approx(scene.item(), rel=1e-3)
+        whole, foreground, scene = loss(1.0), loss(inside), loss(2.0 - inside)
+    assert whole.item() == pytest.approx((foreground.item() + scene.item()) / 2)
+    assert foreground.item() != pytest.approx(scene.item(), rel=1e-3)
 
 
 def test_a_masked_character_is_another_one_and_a_mask_of_everything_the_same(models, images, quick):
@@ -87,25 +87,25 @@ def run(models, quick, tmp_path):
         yield run
 
 
-def test_a_branch_clusters_the_same_gallery_on_its_figures(run):
-    assert run.current.figure is None  # nobody asked
-    branch = run.branch("0", cluster_on="figure")
+def test_a_branch_clusters_the_same_gallery_on_its_foregrounds(run):
+    assert run.current.segmentation is None  # nobody asked
+    branch = run.branch("0", cluster_on="foreground")
     while run.next_stage != "choose":
         run.step()
     assert branch.gallery_of == "0"
-    assert branch.figure.masks.shape[0] == 6
-    assert np.array_equal(branch.clustered_on, branch.figure.figure)
+    assert branch.segmentation.masks.shape[0] == 6
+    assert np.array_equal(branch.clustered_on, branch.segmentation.foreground)
     assert np.array_equal(run.node("0").clustered_on, run.node("0").features)
     assert len(run.recluster(2).sizes) == 2
     assert branch.clip_alone[0].shape == run.root.clip.shape
 
 
-def test_galleries_are_compared_by_figures_where_all_have_them(run):
+def test_galleries_are_compared_by_foregrounds_where_all_have_them(run):
     images = compared([run.root])["0"]
-    branch = run.branch("0", cluster_on="figure")
+    branch = run.branch("0", cluster_on="foreground")
     while run.next_stage != "choose":
         run.step()
-    assert np.allclose(compared([branch])["0"], branch.figure.figure)
+    assert np.allclose(compared([branch])["0"], branch.segmentation.foreground)
     assert np.array_equal(compared([run.root, branch])["0"], images), "not mixed with whole images"
 
 
@@ -113,26 +113,26 @@ def test_galleries_are_compared_by_figures_where_all_have_them(run):
 def test_the_map_says_and_shows_what_is_compared(run):
     layouts = Layouts(Later())
     images = layouts.get([run.root], "pca")
-    branch = run.branch("0", cluster_on="figure")
+    branch = run.branch("0", cluster_on="foreground")
     while run.next_stage != "choose":
         run.step()
-    figures = layouts.get([branch], "pca")
-    assert ("figures alone" in figures.words, "figures alone" in images.words) == (True, False)
-    assert images.basis != figures.basis
-    assert not np.allclose(images.of("0"), figures.of("0"))
+    foreground = layouts.get([branch], "pca")
+    assert ("foregrounds alone" in foreground.words, "foregrounds alone" in images.words) == (True, False)
+    assert images.basis != foreground.basis
+    assert not np.allclose(images.of("0"), foreground.of("0"))
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
-def test_figures_are_looked_for_before_the_check(models, quick, tmp_path):
-    with Run.start(PROMPT, models, quick.replace(n_images=6, cluster_on="figure"), tmp_path / "figures") as run:
+def test_foregrounds_are_looked_for_before_the_check(models, quick, tmp_path):
+    with Run.start(PROMPT, models, quick.replace(n_images=6, cluster_on="foreground"), tmp_path / "foregrounds") as run:
         while run.next_stage != "cluster":
-            assert not run.root.goes_by_figures
+            assert not run.root.uses_foreground
             run.step()
-        assert run.root.goes_by_figures
+        assert run.root.uses_foreground
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
-def test_a_branch_refines_on_figures_alone(run):
+def test_a_branch_refines_on_foregrounds_alone(run):
     run.choose(images=[0, 1])
     run.step()
     plain = run.current.theta
@@ -145,12 +145,12 @@ def test_a_branch_refines_on_figures_alone(run):
     assert not torch.equal(run.current.theta.lora[name], plain.lora[name])
 
 
-def test_figures_are_kept_and_read_back(run, models):
-    made = run.figures("0")
+def test_foregrounds_are_kept_and_read_back(run, models):
+    made = run.segment("0")
     run.close()
-    again = Run.open(run.folder, models, read_only=True).root.figure
+    again = Run.open(run.folder, models, read_only=True).root.segmentation
     assert np.array_equal(made.masks, again.masks)
-    assert np.array_equal(made.figure, again.figure)
+    assert np.array_equal(made.foreground, again.foreground)
     assert made.threshold == again.threshold
 
 
@@ -162,9 +162,9 @@ def test_an_extractor_without_patches_says_so(run, models, monkeypatch):
             return Features(run.root.features, None, (0, 0))
 
     monkeypatch.setattr(models, "extractor", Blind())
-    assert "gives no patch tokens" in run.figures().reason
-    assert "gives no patch tokens" in Run.open(run.folder).root.figure.reason
-    run.branch("0", cluster_on="figure")
+    assert "gives no patch tokens" in run.segment().reason
+    assert "gives no patch tokens" in Run.open(run.folder).root.segmentation.reason
+    run.branch("0", cluster_on="foreground")
     run.step()
     with pytest.raises(RunError, match="Set it to 'image'"):
         run.step()
