@@ -111,7 +111,7 @@ def test_a_whole_iteration_and_the_second_gallery(explorer):
     step(explorer)
     assert explorer.node.id == "1"
     assert len(explorer.gallery.view.sections[0]["ids"]) == 24
-    assert explorer.gallery.view.album.endswith("/1")
+    assert explorer.gallery.view.thumbnails.endswith("/1")
 
 
 def test_to_convergence_ends_with_a_reason(new):
@@ -139,7 +139,7 @@ def test_images_and_loss_appear_while_work_goes_on(new, monkeypatch):
     step(new)
     assert 0 < seen[0] < 24
     assert seen[-1] == 24
-    assert new.albums.bytes_sent() > 0
+    assert new.thumbnails.bytes_sent() > 0
 
 
 def test_progress_counts_and_tells_the_time_left(new, monkeypatch):
@@ -242,7 +242,7 @@ def test_the_image_shown_is_the_one_under_the_pointer(explorer):
     facts = ["id 0/007", f"seed {explorer.node.seeds[7]}", f"cluster {cluster}", f"{far:.2f} from its centroid"]
     assert explorer.map.preview.lines == ["Image 7", *facts]
     assert explorer.run.table()["image_id"][7] == "0/007"
-    assert explorer.map.preview.album == explorer.gallery.view.album
+    assert explorer.map.preview.thumbnails == explorer.gallery.view.thumbnails
 
 
 def test_what_is_pointed_at_stays_so_when_the_clusters_change(explorer):
@@ -585,11 +585,11 @@ def test_compared_galleries_point_together(second):
 def test_branches_share_their_gallery_and_it_travels_once(second):
     explorer = second
     explorer.show_node("0")
-    sent = explorer.albums.bytes_sent()
+    sent = explorer.thumbnails.bytes_sent()
     explorer.choose(1)
     assert explorer.node.id == "0b"
-    assert explorer.albums.bytes_sent() == sent
-    assert explorer.gallery.view.album.endswith("/0")
+    assert explorer.thumbnails.bytes_sent() == sent
+    assert explorer.gallery.view.thumbnails.endswith("/0")
 
 
 def test_looking_elsewhere_during_work_does_not_move_the_work(second, monkeypatch):
@@ -619,7 +619,7 @@ def test_strength_draws_eight_seeds_once(second):
     explorer.strength.draw.click()
     explorer.wait()
     assert len(explorer.strength.view.sections[0]["ids"]) == 8
-    assert explorer.strength.view.album.endswith("/0@0.25")
+    assert explorer.strength.view.thumbnails.endswith("/0@0.25")
     assert explorer.strength.draw.disabled
     explorer.strength.slider.value = 1.0
     assert explorer.strength.view.sections == []

@@ -5,7 +5,7 @@ from PIL import Image
 from chosen_one_nb import plots as charts
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
-from chosen_one_nb.widgets.cluster_style import DROPPED, GREY, HUES, marks, plain_marks, sign_of
+from chosen_one_nb.widgets.cluster_style import DROPPED, GREY, HUES, marker_of, marks, plain_marks
 from chosen_one_nb.widgets.curves import CurveFigure, LossFigure
 from chosen_one_nb.widgets.figures import LINES, NUMBERS, POINTS, RINGS, MapFigure
 from chosen_one_nb.widgets.live_figure import LiveFigure, plotly_bundle, show_figures
@@ -50,7 +50,7 @@ def map_figure(found):
 
 def test_every_cluster_has_its_own_pair_of_colour_and_symbol(found):
     _, clusters = found
-    signs = [sign_of(clusters, c) for c in range(3)]
+    signs = [marker_of(clusters, c) for c in range(3)]
     assert len({sign.symbol for sign in signs}) == 3
     assert signs[int(np.argmin(clusters.sizes))].colour == DROPPED
 
@@ -58,7 +58,7 @@ def test_every_cluster_has_its_own_pair_of_colour_and_symbol(found):
 def test_beyond_seven_clusters_colour_gives_way_to_sign():
     features = np.repeat(np.arange(20) * 10.0, 4)[:, None] + np.tile([0, 0.1, 0.2, 0.3], 20)[:, None]
     clusters = cluster(features, Settings.preset("quick", n_images=80, feature_space="raw", min_cluster_size=2), k=20)
-    signs = [sign_of(clusters, c) for c in range(20)]
+    signs = [marker_of(clusters, c) for c in range(20)]
     assert [sign.colour for sign in signs[:7]] == list(HUES)
     assert {sign.colour for sign in signs[7:]} == {GREY}
     assert len({(sign.colour, sign.symbol) for sign in signs[:15]}) == 15
@@ -67,7 +67,7 @@ def test_beyond_seven_clusters_colour_gives_way_to_sign():
 def test_colours_agree_with_the_still_images(found):
     _, clusters = found
     kept = [c for c in range(3) if clusters.kept[c]]
-    assert [sign_of(clusters, c).colour for c in kept] == [charts.colour_of(c) for c in kept]
+    assert [marker_of(clusters, c).colour for c in kept] == [charts.colour_of(c) for c in kept]
 
 
 @pytest.mark.parametrize("colour_by", ["cluster", "distance", "order", "kept"])
@@ -82,7 +82,7 @@ def test_unknown_colouring_and_cluster_are_refused(found):
     with pytest.raises(ValueError, match="got 'mood'"):
         marks(clusters, "mood")
     with pytest.raises(ValueError, match="from 0 to 2, got 9"):
-        sign_of(clusters, 9)
+        marker_of(clusters, 9)
 
 
 # --- the map -----------------------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from chosen_one_nb.widgets import gallery as gallery_module
 from chosen_one_nb.widgets.cards import Cards
 from chosen_one_nb.widgets.gallery import Gallery
 from chosen_one_nb.widgets.hints import Hints, described
-from chosen_one_nb.widgets.images import HERE, Album, Albums, webp
+from chosen_one_nb.widgets.images import HERE, ThumbnailBatch, Thumbnails, webp
 from chosen_one_nb.widgets.preview import Preview
 from chosen_one_nb.widgets.switch import Switch
 from chosen_one_nb.widgets.tree import TreeView
 
-VIEWS = [Gallery, Cards, Preview, TreeView, Album, lambda: Hints(ipywidgets.VBox(), {}), Switch]
+VIEWS = [Gallery, Cards, Preview, TreeView, ThumbnailBatch, lambda: Hints(ipywidgets.VBox(), {}), Switch]
 
 
 @pytest.fixture
@@ -34,33 +34,34 @@ def test_images_are_webp_of_the_asked_size():
 
 
 def test_each_image_travels_once(node):
-    albums = Albums("test")
-    albums.add("0", [(1, node.images[1])])
-    first = albums.bytes_sent()
-    albums.show_gallery(node)
-    sent = albums.bytes_sent()
-    assert albums.show_gallery(node) == "test/0"
-    assert albums.bytes_sent() == sent > first > 0
+    thumbnails = Thumbnails("test")
+    thumbnails.send("0", node.images, [1])
+    first = thumbnails.bytes_sent()
+    thumbnails.send("0", node.images)
+    sent = thumbnails.bytes_sent()
+    assert thumbnails.send("0", node.images) == "test/0"
+    assert thumbnails.bytes_sent() == sent > first > 0
 
 
-def test_batches_hold_consecutive_images(node):
-    albums = Albums("test")
-    albums.add("0", [(i, node.images[i]) for i in (0, 1, 3, 4)])
-    assert [(batch.start, len(batch.thumbs)) for batch in albums._batches] == [(0, 2), (3, 2)]
-    albums.show_gallery(node)
-    assert [(batch.start, len(batch.thumbs)) for batch in albums._batches][2:] == [(2, 1)]
+def test_a_batch_holds_what_has_not_been_sent(node):
+    thumbnails = Thumbnails("test")
+    live = {i: node.images[i] for i in (3, 0, 4, 1)}
+    thumbnails.send("0", live, live)
+    thumbnails.send("0", node.images)
+    thumbnails.send("0", node.images)
+    assert [(batch.indices, len(batch.data)) for batch in thumbnails.batches] == [([0, 1, 3, 4], 4), ([2], 1)]
 
 
 def test_closing_takes_the_images_off_the_page(node):
-    albums = Albums("test")
-    albums.show_gallery(node)
-    albums.close()
-    assert albums.bytes_sent() == 0
+    thumbnails = Thumbnails("test")
+    thumbnails.send("0", node.images)
+    thumbnails.close()
+    assert thumbnails.bytes_sent() == 0
 
 
-def test_the_state_of_an_album_is_binary(node):
-    state = Album(album="a", start=0, thumbs=[webp(image) for image in node.images]).get_state()
-    assert all(isinstance(data, bytes) for data in state["thumbs"])
+def test_the_state_of_a_batch_is_binary(node):
+    state = ThumbnailBatch(key="a", indices=[0], data=[webp(node.images[0])]).get_state()
+    assert all(isinstance(data, bytes) for data in state["data"])
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
         "(CPU) ": time.process_time() - work,
         "opening, MB": counter.bytes / 1e6,
         "Plotly, MB": len(plotly_bundle().source) / 1e6,
-        "images, MB": explorer.albums.bytes_sent() / 1e6,
+        "images, MB": explorer.thumbnails.bytes_sent() / 1e6,
     }
     from test_figures import fire
 

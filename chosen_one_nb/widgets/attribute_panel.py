@@ -45,7 +45,7 @@ class Attributes(anywidget.AnyWidget):
 
     Parameters
     ----------
-    album, labels : str, list of str
+    thumbnails, labels : str, list of str
         Where the images are, and their alt texts.
     words : list of (str, str)
         Sentences above the table: kind ("plain", "quiet", "warning") and text.
@@ -61,7 +61,7 @@ class Attributes(anywidget.AnyWidget):
 
     _esm = script("attributes.js")
     _css = HERE / "attributes.css"
-    album = traitlets.Unicode().tag(sync=True)
+    thumbnails = traitlets.Unicode().tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     words = traitlets.List().tag(sync=True)
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -180,7 +180,10 @@ class AttributePanel(Panel):
             self._show_nothing(inquiry)
             return
         with self.view.hold_sync():
-            self.view.album, self.view.labels = self.explorer.albums.key(node.gallery_of), self.explorer.labels()
+            self.view.thumbnails, self.view.labels = (
+                self.explorer.thumbnails.key(node.gallery_of),
+                self.explorer.labels(),
+            )
             self.view.can_choose = not self.explorer.busy and not self.run.read_only
             self.view.can_answer = not self.run.read_only
             self.view.words = words_of(inquiry, shared[cluster])

@@ -64,7 +64,7 @@ function render({ model, el, signal }) {
     return make("div", { class: "chosen-few" }, ...indices.map((index) => {
       const text = model.get("labels")[index] ?? `image ${index}`;
       const button = make("button", { class: "chosen-face", title: `${text}: show it in the map and the gallery` },
-        imageElement(model.get("album"), index, text));
+        imageElement(model.get("thumbnails"), index, text));
       button.addEventListener("click", () => tell("look", { index }));
       return button;
     }));
@@ -87,7 +87,7 @@ function render({ model, el, signal }) {
   }
 
   keepKeys(root, () => false);
-  model.on("change:rows change:words change:strips change:lit change:album change:labels change:can_choose change:can_answer",
+  model.on("change:rows change:words change:strips change:lit change:thumbnails change:labels change:can_choose change:can_answer",
     coalesce(build));
   signal?.addEventListener("abort", () => urls.forEach((url) => URL.revokeObjectURL(url)));
   build();

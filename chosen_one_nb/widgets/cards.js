@@ -65,7 +65,7 @@ function render({ model, el, signal }) {
     const out = model.get("excluded").includes(index);
     const button = make("button", { class: `chosen-face${out ? " is-excluded" : ""}`, "data-key": `face${index}`,
       title: `${text}${out ? ", left out" : ""}: show it in the map and the gallery` },
-    imageElement(model.get("album"), index, text));
+    imageElement(model.get("thumbnails"), index, text));
     button.addEventListener("pointerenter", () => point({ pointed: index }));
     button.addEventListener("click", () => tell("look", { index }));
     return button;
@@ -82,7 +82,7 @@ function render({ model, el, signal }) {
   }
 
   keepKeys(root, () => false);
-  model.on("change:cards change:album change:labels change:can_choose change:excluded change:empty", coalesce(build));
+  model.on("change:cards change:thumbnails change:labels change:can_choose change:excluded change:empty", coalesce(build));
   model.on("change:ticked", () => {
     for (const [cluster, on] of underWay) if (model.get("ticked").includes(cluster) === on) underWay.delete(cluster);
     root.querySelectorAll(".chosen-tick input").forEach((box) => {

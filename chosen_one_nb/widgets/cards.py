@@ -21,7 +21,7 @@ class Cards(anywidget.AnyWidget):
 
     Parameters
     ----------
-    album : str
+    thumbnails : str
         Where the images are.
     cards : list of dict
         What `chosen_one_nb.widgets.judge.cards` gives.
@@ -41,7 +41,7 @@ class Cards(anywidget.AnyWidget):
 
     _esm = script("cards.js")
     _css = HERE / "cards.css"
-    album = traitlets.Unicode().tag(sync=True)
+    thumbnails = traitlets.Unicode().tag(sync=True)
     cards = traitlets.List(traitlets.Dict()).tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     excluded = traitlets.List(traitlets.Int()).tag(sync=True)
@@ -84,7 +84,7 @@ class ClusterPanel(Panel):
         shown = cards(node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None)
         shown = [card | self.explorer.attributes.on_card(card["cluster"], card["warning"]) for card in shown]
         with self.view.hold_sync():
-            self.view.album = self.explorer.albums.key(node.gallery_of)
+            self.view.thumbnails = self.explorer.thumbnails.key(node.gallery_of)
             self.view.labels, self.view.excluded = self.explorer.labels(), list(node.excluded)
             self.view.can_choose = not self.explorer.busy and not self.run.read_only
             self.view.ticked = [c for c in self.view.ticked if c < len(shown)]

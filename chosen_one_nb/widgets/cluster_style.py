@@ -33,7 +33,7 @@ class ClustersLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Sign:
+class Marker:
     """How a cluster is drawn: its hue, its Plotly symbol and the same symbol as a letter."""
 
     colour: str
@@ -41,7 +41,7 @@ class Sign:
     glyph: str
 
 
-def sign_of(clusters: ClustersLike, cluster: int) -> Sign:
+def marker_of(clusters: ClustersLike, cluster: int) -> Marker:
     """Give the sign of one cluster.
 
     Raises
@@ -52,9 +52,9 @@ def sign_of(clusters: ClustersLike, cluster: int) -> Sign:
     if not 0 <= cluster < len(clusters.kept):
         raise ValueError(f"Expected a cluster from 0 to {len(clusters.kept) - 1}, got {cluster}.")
     if not clusters.kept[cluster]:
-        return Sign(DROPPED, DROPPED_SYMBOL, DROPPED_GLYPH)
+        return Marker(DROPPED, DROPPED_SYMBOL, DROPPED_GLYPH)
     colour = HUES[cluster] if cluster < len(HUES) else GREY
-    return Sign(colour, SYMBOLS[cluster % len(SYMBOLS)], GLYPHS[cluster % len(GLYPHS)])
+    return Marker(colour, SYMBOLS[cluster % len(SYMBOLS)], GLYPHS[cluster % len(GLYPHS)])
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def marks(clusters: ClustersLike, colour_by: ColourBy = "cluster", left_out: Seq
     ValueError
         For another `colour_by`.
     """
-    signs = [sign_of(clusters, c) for c in range(len(clusters.kept))]
+    signs = [marker_of(clusters, c) for c in range(len(clusters.kept))]
     symbols = [signs[label].symbol for label in clusters.labels]
     if colour_by == "cluster":
         return Marks([signs[label].colour for label in clusters.labels], symbols)

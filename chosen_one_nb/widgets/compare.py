@@ -84,7 +84,7 @@ class ComparePanel(Panel):
             view.sections = []
             return
         with view.hold_sync():
-            view.album = self.explorer.albums.show_gallery(shown)
+            view.thumbnails = self.explorer.thumbnails.send(shown.gallery_of, shown.images)
             view.labels = [f"{shown.id} image {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
             view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}]
 

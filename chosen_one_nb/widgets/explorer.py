@@ -26,7 +26,7 @@ from .curve_panel import CurvePanel
 from .export_panel import Selection, TakeawayPanel
 from .gallery_panel import GalleryPanel
 from .hints import Hints
-from .images import HERE, Albums
+from .images import HERE, Thumbnails
 from .live_figure import show_figures
 from .map_panel import MapPanel
 from .panel import Panel, framed
@@ -88,7 +88,7 @@ class Explorer(Actions):
         self.run, self.raise_errors = run, raise_errors
         self.desk = _desks.setdefault(run, Desk())
         self.status, self.later = Status(), Later(self._computed)
-        self.albums = Albums(sha1(f"{run.folder} {run.manifest['made']}".encode()).hexdigest()[:8])
+        self.thumbnails = Thumbnails(sha1(f"{run.folder} {run.manifest['made']}".encode()).hexdigest()[:8])
         self.selected: list[int] = []
         self.failed = False
         self._pinned: str | None = None
@@ -171,7 +171,7 @@ class Explorer(Actions):
         """Take the screen away and stop listening; the run is untouched."""
         self.run.listeners[:] = [heard for heard in self.run.listeners if heard != self._heard]
         self.desk.watchers[:] = [watch for watch in self.desk.watchers if watch != self._watch]
-        self.albums.close()
+        self.thumbnails.close()
         self.ui.close()
 
     # --- what is shown ---------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class Explorer(Actions):
             if self.node.gallery_of != self._shown:
                 self._shown, self.selected, self._hovered = self.node.gallery_of, [], -1
             if len(self.node.images):
-                self.albums.show_gallery(self.node)
+                self.thumbnails.send(self.node.gallery_of, self.node.images)
             troubles = [trouble for panel in self.panels if (trouble := _trouble(panel)) is not None]
             self.hints.beat += 1
         if troubles:
@@ -332,7 +332,8 @@ class Explorer(Actions):
     def _show_live(self, pairs: list[tuple[int, Image.Image]]) -> None:
         gallery = self.run.current.gallery_of
         self._live.setdefault(gallery, set()).update(index for index, _ in pairs)
-        self.albums.add(gallery, pairs)
+        images = dict(pairs)
+        self.thumbnails.send(gallery, images, images)
         if self.node.gallery_of == gallery:
             self.gallery.show()
 

@@ -49,7 +49,7 @@ function render({ model, el, signal }) {
     const closer = make("button", { class: "chosen-zoom", tabindex: "-1", title: "Look closer (f)" }, "⤢");
     const box = make("div",
       { class: "chosen-tile", role: "option", tabindex: "-1", title: text, "aria-label": text, "data-index": index },
-      imageElement(model.get("album"), index, text),
+      imageElement(model.get("thumbnails"), index, text),
       sign ? make("span", { class: "chosen-corner", style: `color:${colour}`, "aria-hidden": "true" }, sign) : null,
       make("span", { class: "chosen-mark", "aria-hidden": "true" }), closer, out);
     out.addEventListener("click", (event) => { event.stopPropagation(); leaveOut(index); });
@@ -173,7 +173,7 @@ function render({ model, el, signal }) {
     moveTo(index, false);
     dialog.replaceChildren(
       make("form", { method: "dialog" }, make("button", { class: "chosen-close", title: "Close (Esc)" }, "✕")),
-      imageElement(model.get("album"), index, label(index)), make("p", { "aria-live": "polite" }));
+      imageElement(model.get("thumbnails"), index, label(index)), make("p", { "aria-live": "polite" }));
     if (!dialog.open) dialog.showModal();
     caption();
     write({ zoomed: index });
@@ -198,7 +198,7 @@ function render({ model, el, signal }) {
   keepKeys(root, key);
   keepKeys(dialog, (event) => !["Tab", "Enter", " "].includes(event.key) && key(event));
 
-  model.on("change:sections change:album change:labels change:name change:empty", coalesce(build));
+  model.on("change:sections change:thumbnails change:labels change:name change:empty", coalesce(build));
   model.on("change:selected change:excluded change:chosen", coalesce(mark));
   model.on("change:hovered", showHovered);
   model.on("change:focused", scrollToFocused);

@@ -19,14 +19,14 @@ Action = Literal["choose", "undo", "redo"]
 
 
 class Gallery(anywidget.AnyWidget):
-    """A grid of images taken from an album (see `chosen_one_nb.widgets.images.Album`).
+    """A grid of images (sent by `chosen_one_nb.widgets.images.Thumbnails`).
 
     Parameters
     ----------
     name : str
         What the gallery is called by screen readers.
-    album : str
-        Name of the album whose images are shown.
+    thumbnails : str
+        Key of the images that are shown.
     sections : list of dict
         Groups in order: ``title``, ``sign``, ``colour``, ``note``, ``ids`` (list of int), ``dropped`` (bool).
     labels : list of str
@@ -51,7 +51,7 @@ class Gallery(anywidget.AnyWidget):
     _css = HERE / "gallery.css"
 
     name = traitlets.Unicode("Images").tag(sync=True)
-    album = traitlets.Unicode().tag(sync=True)
+    thumbnails = traitlets.Unicode().tag(sync=True)
     sections = traitlets.List(traitlets.Dict()).tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     hovered = traitlets.Int(-1).tag(sync=True)

@@ -8,7 +8,7 @@ import ipywidgets
 import numpy as np
 
 from .attribute_panel import most_first
-from .cluster_style import sign_of
+from .cluster_style import marker_of
 from .gallery import Gallery
 from .images import webp
 from .judge import ranked_members
@@ -68,8 +68,8 @@ class GalleryPanel(Panel):
         node = self.node
         decision = node.decision
         with self.filling(), self.view.hold_sync():
-            self.view.album, self.view.labels = (
-                self.explorer.albums.key(node.gallery_of),
+            self.view.thumbnails, self.view.labels = (
+                self.explorer.thumbnails.key(node.gallery_of),
                 self.explorer.labels(),
             )
             self.view.sections = self._sections()
@@ -104,7 +104,7 @@ class GalleryPanel(Panel):
 
     def _cluster(self, c: int) -> dict[str, Any]:
         clusters, decision = self.node.clusters, self.node.decision
-        sign, members = sign_of(clusters, c), ranked_members(clusters, c)
+        sign, members = marker_of(clusters, c), ranked_members(clusters, c)
         notes = [f"{len(members)} image{'s' if len(members) > 1 else ''}"]
         notes += ["proposed"] if clusters.proposed == c else []
         notes += ["chosen"] if decision and decision.cluster == c else []

@@ -1,21 +1,21 @@
-// Images travel once, as albums, and every view on the page takes them from here by "album/index".
+// Images travel once, as thumbnails, and every view on the page takes them from here by "key/index".
 const IMAGES = (globalThis.chosenOneImages ??= { urls: new Map(), arrivals: new EventTarget() });
 
-function addImage(album, index, bytes) {
-  const key = `${album}/${index}`;
-  if (IMAGES.urls.has(key)) return;
-  IMAGES.urls.set(key, URL.createObjectURL(new Blob([bytes], { type: "image/webp" })));
+function addImage(key, index, bytes) {
+  const name = `${key}/${index}`;
+  if (IMAGES.urls.has(name)) return;
+  IMAGES.urls.set(name, URL.createObjectURL(new Blob([bytes], { type: "image/webp" })));
 }
 
 function announceArrival() {
   IMAGES.arrivals.dispatchEvent(new Event("arrived"));
 }
 
-function imageElement(album, index, alt) {
+function imageElement(key, index, alt) {
   const image = document.createElement("img");
   image.alt = alt;
   image.draggable = false;
-  image.dataset.image = `${album}/${index}`;
+  image.dataset.image = `${key}/${index}`;
   setSource(image);
   return image;
 }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import anywidget
 import traitlets
@@ -42,88 +41,82 @@ def webp(image: Image.Image, side: int | None = SIDE, quality: int = 85) -> byte
     return buffer.getvalue()
 
 
-class Album(anywidget.AnyWidget):
-    """A batch of thumbnails, put into the page's store of images when it arrives; it has no view.
+class ThumbnailBatch(anywidget.AnyWidget):
+    """Thumbnails sent together, put into the page's store of images when they arrive; it has no view.
 
     Parameters
     ----------
-    album : str
-        The album's name; views ask for ``album/index``.
-    start : int
-        Index of the first image of this batch.
-    thumbs : list of bytes
-        WebP data, in order.
+    key : str
+        Whose thumbnails they are; views ask for ``key/index``.
+    indices : list of int
+        Index of each.
+    data : list of bytes
+        WebP, in the same order.
     """
 
-    _esm = script("album.js")
-    album = traitlets.Unicode().tag(sync=True)
-    start = traitlets.Int(0).tag(sync=True)
-    thumbs = traitlets.List(traitlets.Bytes()).tag(sync=True)
+    _esm = script("thumbnails.js")
+    key = traitlets.Unicode().tag(sync=True)
+    indices = traitlets.List(traitlets.Int()).tag(sync=True)
+    data = traitlets.List(traitlets.Bytes()).tag(sync=True)
 
 
-class NodeLike(Protocol):
-    """What the albums need of an iteration: whose gallery it shows, and the images."""
-
-    gallery_of: str
-    images: Sequence[Image.Image]
-
-
-class Albums:
-    """Send the images of a run's galleries, each of them once, in batches as they are made.
+class Thumbnails:
+    """The images of a run's galleries on the page, each of them sent once, in batches as they are made.
 
     Parameters
     ----------
     name : str
-        Prefix of the album names, so that two runs on one page do not mix.
+        Prefix of the keys, so that two runs on one page do not mix.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._sent: dict[str, dict[int, int]] = {}
-        self._batches: list[Album] = []
+        self.batches: list[ThumbnailBatch] = []
+        self._sent: dict[str, set[int]] = {}
         self._lock = threading.RLock()
 
     def key(self, gallery: str) -> str:
-        """Name of a gallery's album; branches that share a gallery share the album."""
+        """Return what views call a gallery's thumbnails; branches that share a gallery share them."""
         return f"{self.name}/{gallery}"
 
-    def show_gallery(self, node: NodeLike, indices: Iterable[int] | None = None) -> str:
-        """Send images of an iteration that have not been sent yet, all by default; return the album's name."""
-        wanted = range(len(node.images)) if indices is None else indices
-        with self._lock:
-            missing = [i for i in wanted if i not in self._sent.get(node.gallery_of, {})]
-            return self.add(node.gallery_of, ((i, node.images[i]) for i in missing))
+    def send(
+        self,
+        gallery: str,
+        images: Sequence[Image.Image] | Mapping[int, Image.Image],
+        indices: Iterable[int] | None = None,
+    ) -> str:
+        """Send the images of a gallery that have not been sent yet.
 
-    def add(self, gallery: str, images: Iterable[tuple[int, Image.Image]]) -> str:
-        """Send images as they are made, pairs of index and image, each once; return the album's name."""
+        Parameters
+        ----------
+        gallery : str
+            Id of the node that owns it.
+        images : sequence or mapping of int to PIL.Image
+            By index; only those that are sent are read.
+        indices : iterable of int, optional
+            Which of them; None sends all.
+
+        Returns
+        -------
+        str
+            What views call the gallery's thumbnails.
+        """
         with self._lock:
-            sent = self._sent.setdefault(gallery, {})
-            fresh = [(i, webp(image)) for i, image in sorted(images, key=lambda pair: pair[0]) if i not in sent]
-            for batch in _consecutive(fresh):
-                self._batches.append(
-                    Album(album=self.key(gallery), start=batch[0][0], thumbs=[data for _, data in batch])
-                )
-                sent.update((index, len(data)) for index, data in batch)
+            sent = self._sent.setdefault(gallery, set())
+            fresh = sorted({*(range(len(images)) if indices is None else indices)} - sent)
+            if fresh:
+                data = [webp(images[i]) for i in fresh]
+                self.batches.append(ThumbnailBatch(key=self.key(gallery), indices=fresh, data=data))
+                sent.update(fresh)
         return self.key(gallery)
 
     def bytes_sent(self) -> int:
-        """How many bytes of images have travelled so far."""
-        return sum(size for sent in self._sent.values() for size in sent.values())
+        """Return how many bytes of images are on the page."""
+        return sum(len(data) for batch in self.batches for data in batch.data)
 
     def close(self) -> None:
         """Take all images off the page."""
-        for batch in self._batches:
+        for batch in self.batches:
             batch.close()
-        self._batches.clear()
+        self.batches.clear()
         self._sent.clear()
-
-
-def _consecutive(pairs: list[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
-    """Cut into runs of consecutive indices."""
-    runs: list[list[tuple[int, bytes]]] = []
-    for pair in pairs:
-        if runs and pair[0] == runs[-1][-1][0] + 1:
-            runs[-1].append(pair)
-        else:
-            runs.append([pair])
-    return runs

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chosen_one_nb.show import or_dash
 
-from .cluster_style import sign_of
+from .cluster_style import marker_of
 
 if TYPE_CHECKING:
     from chosen_one_nb.settings import Settings
@@ -135,7 +135,7 @@ def cards(
 
 
 def _card(clusters: Clusters, settings: Settings, found: Evidence | None, c: int, chosen: int | None) -> dict[str, Any]:
-    sign, members = sign_of(clusters, c), ranked_members(clusters, c)
+    sign, members = marker_of(clusters, c), ranked_members(clusters, c)
     medoid, kept, proposed = int(clusters.medoids[c]), bool(clusters.kept[c]), clusters.proposed == c
     others = [i for i in members if i != medoid]
     odd = others[-2:][::-1] if len(others) > 3 else []

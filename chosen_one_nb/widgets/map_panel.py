@@ -234,7 +234,7 @@ class MapPanel(Panel):
         self.figure.ring([index], [i for i, _ in near])
         labels = self.explorer.labels()
         with self.preview.hold_sync():
-            self.preview.album = self.explorer.albums.key(self.node.gallery_of)
+            self.preview.thumbnails = self.explorer.thumbnails.key(self.node.gallery_of)
             title, *facts = labels[index].split(", ")
             self.preview.lines = [title, f"id {self.node.gallery_of}/{index:03d}", *facts]
             self.preview.neighbours = [{"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near]

@@ -13,7 +13,7 @@ function render({ model, el, signal }) {
     const [title, ...lines] = model.get("lines");
     root.dataset.index = index;
     root.replaceChildren(
-      imageElement(model.get("album"), index, [title, ...lines].join(", ")),
+      imageElement(model.get("thumbnails"), index, [title, ...lines].join(", ")),
       make("div", { class: "chosen-about" }, make("strong", {}, title), ...lines.map((line) => make("span", {}, line))),
       make("div", { class: "chosen-near", title: "Its nearest images in feature space, not on the map" },
         model.get("neighbours").length ? make("span", {}, "true neighbours") : null,
@@ -21,7 +21,7 @@ function render({ model, el, signal }) {
   }
 
   function near({ index, text }) {
-    const button = make("button", { title: `${text}: show it in the gallery` }, imageElement(model.get("album"), index, text));
+    const button = make("button", { title: `${text}: show it in the gallery` }, imageElement(model.get("thumbnails"), index, text));
     button.addEventListener("click", () => model.send({ do: "look", index }));
     return button;
   }
@@ -32,7 +32,7 @@ function render({ model, el, signal }) {
   }
 
   keepKeys(root, () => false);
-  model.on("change:index change:lines change:neighbours change:album", soon);
+  model.on("change:index change:lines change:neighbours change:thumbnails", soon);
   build();
 }
 export default { render };

@@ -13,7 +13,7 @@ class Preview(anywidget.AnyWidget):
 
     Parameters
     ----------
-    album : str
+    thumbnails : str
         Where the images are.
     index : int
         The image; -1 for none.
@@ -27,7 +27,7 @@ class Preview(anywidget.AnyWidget):
 
     _esm = script("preview.js")
     _css = HERE / "preview.css"
-    album = traitlets.Unicode().tag(sync=True)
+    thumbnails = traitlets.Unicode().tag(sync=True)
     index = traitlets.Int(-1).tag(sync=True)
     lines = traitlets.List(traitlets.Unicode()).tag(sync=True)
     neighbours = traitlets.List(traitlets.Dict()).tag(sync=True)

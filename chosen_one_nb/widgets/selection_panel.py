@@ -129,8 +129,8 @@ class DecidePanel(Panel):
         self.note.value = decision.note if decision else ""
         chosen = sorted({*decision.images, *decision.excluded}) if decision else []
         with self.strip.hold_sync():
-            self.strip.album, self.strip.labels = (
-                self.explorer.albums.key(node.gallery_of),
+            self.strip.thumbnails, self.strip.labels = (
+                self.explorer.thumbnails.key(node.gallery_of),
                 self.explorer.labels(),
             )
             self.strip.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": chosen}] if chosen else []

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from chosen_one_nb.plots import chart_image, curve_chart, font, map_chart
 from chosen_one_nb.show import contact_sheet
 
-from .cluster_style import sign_of
+from .cluster_style import marker_of
 from .judge import ranked_members
 from .layouts import Layout
 
@@ -81,7 +81,7 @@ def _clusters(node: Node) -> list[Image.Image]:
         members = ranked_members(clusters, c)[:MOST_IMAGES]
         frames = [FAINT if i in node.excluded else None for i in members]
         captions = ["left out" if i in node.excluded else str(i) for i in members]
-        rows.append(_line(_about(node, c), 14, ACCENT if _taken(node, c) else INK, dot=sign_of(clusters, c).colour))
+        rows.append(_line(_about(node, c), 14, ACCENT if _taken(node, c) else INK, dot=marker_of(clusters, c).colour))
         rows.append(
             contact_sheet(
                 [node.images[i] for i in members],

@@ -61,7 +61,7 @@ class StrengthPanel(Panel):
         drawn = self._drawn.get(key, 0)
         self.draw.disabled = source is None or self.explorer.busy or bool(drawn)
         with self.view.hold_sync():
-            self.view.album = self.explorer.albums.key(_album(*key))
+            self.view.thumbnails = self.explorer.thumbnails.key(_drawn(*key))
             self.view.labels = [f"seed {i} at strength {key[1]:g}" for i in range(drawn)]
             self.view.sections = (
                 [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(drawn))}] if drawn else []
@@ -72,7 +72,7 @@ class StrengthPanel(Panel):
 
     def take(self, source: str, strength: float, images: list[Image.Image]) -> None:
         """Keep images drawn at a strength."""
-        self.explorer.albums.add(_album(source, strength), enumerate(images))
+        self.explorer.thumbnails.send(_drawn(source, strength), images)
         self._drawn[source, strength] = len(images)
 
     @guarded
@@ -80,5 +80,5 @@ class StrengthPanel(Panel):
         self.show()
 
 
-def _album(source: str, strength: float) -> str:
+def _drawn(source: str, strength: float) -> str:
     return f"{source}@{strength:g}"

@@ -48,7 +48,7 @@ function render({ model, el, signal }) {
     const box = make("button", { class: `chosen-node${node.shown ? " is-shown" : ""}`, title: node.title,
       "aria-label": node.title, "aria-current": node.shown ? "true" : "false", "data-node": node.id,
       style: `left:${node.column * WIDTH}px;top:${node.row * HEIGHT}px` },
-    node.face >= 0 ? imageElement(node.album, node.face, `${node.id}: image ${node.face}`) : make("span", { class: "chosen-blank" }, "·"),
+    node.face >= 0 ? imageElement(node.thumbnails, node.face, `${node.id}: image ${node.face}`) : make("span", { class: "chosen-blank" }, "·"),
     make("span", { class: "chosen-words" }, make("strong", {}, node.id), make("span", {}, node.sign)));
     box.addEventListener("click", () => model.send({ do: "select", node: node.id }));
     return box;

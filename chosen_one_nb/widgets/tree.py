@@ -37,7 +37,7 @@ class TreeView(anywidget.AnyWidget):
     ----------
     nodes : list of dict
         ``id``, ``from`` (the node it hangs on, or ""), ``column``, ``row``, ``face`` (index of an image, -1 for none),
-        ``album``, ``sign`` (a word on its state), ``title``, ``shown``.
+        ``thumbnails``, ``sign`` (a word on its state), ``title``, ``shown``.
     """
 
     _esm = script("tree.js")
@@ -86,7 +86,7 @@ class TreePanel(Panel):
         word, face = WORDS.get(node.state, node.state), _face(node)
         shown = node.id == self.node.id
         if face >= 0:
-            self.explorer.albums.show_gallery(node, [face])
+            self.explorer.thumbnails.send(node.gallery_of, node.images, [face])
         origin = node.gallery_of if node.gallery_of != node.id else (node.parent.id if node.parent else "")
         return {
             "id": node.id,
@@ -95,7 +95,7 @@ class TreePanel(Panel):
             "row": row,
             "face": face,
             "sign": word,
-            "album": self.explorer.albums.key(node.gallery_of),
+            "thumbnails": self.explorer.thumbnails.key(node.gallery_of),
             "title": _title(node, word, shown),
             "shown": shown,
         }
