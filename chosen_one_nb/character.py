@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from chosen_one_nb.steps.lora import TARGETS, AdapterError, add_tokens, apply_lora
 from chosen_one_nb.steps.prompts import encoders
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from chosen_one_nb.steps.generate import Gallery
 
 __all__ = ["Character", "CharacterError"]
 
@@ -158,78 +153,9 @@ class Character:
             NOTES_FILE: json.dumps(notes, indent=1, ensure_ascii=False).encode(),
         }
 
-    def export(
-        self,
-        folder: str | Path,
-        formats: Sequence[str] = ("diffusers", "kohya", "comfyui"),
-        images: Gallery | Sequence[Image.Image | str | Path] | None = None,
-        name: str | None = None,
-    ) -> Path:
-        """Write the character as files that diffusers, A1111, Forge, sd-scripts and ComfyUI load.
-
-        Parameters
-        ----------
-        folder : str or Path
-            Made if need be; gets `diffusers/`, `loras/`, `embeddings/`, `images/`,
-            `comfyui_workflow.json`, and a README.md with lines to copy for each program.
-        formats : sequence of "diffusers", "kohya", "comfyui"
-            ComfyUI loads the kohya files, which are written for either.
-        images : Gallery, or sequence of PIL.Image or path, optional
-            The best first: kept with seed and settings, and as preview in the LoRA's metadata.
-        name : str, optional
-            Name of LoRA and embedding, and the word for the latter in A1111's and ComfyUI's prompts; None
-            makes one of the folder's.
-
-        Returns
-        -------
-        Path
-            The folder.
-
-        Raises
-        ------
-        CharacterError
-            For an unknown format, a name that no prompt could hold, or a folder that cannot be written.
-        """
-        from chosen_one_nb.export.writing import export
-
-        return export(self, folder, formats, images, name)
-
     @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        *,
-        embeddings: str | Path | None = None,
-        token: str | None = None,
-        caption: str | None = None,
-        pipeline: Any = None,
-    ) -> Character:
-        """Read what `save` or `export` wrote, or a LoRA and embeddings of diffusers' or kohya's trainers.
-
-        Parameters
-        ----------
-        path : str or Path
-            A folder of any of these, or a LoRA file, beside which its embeddings are looked for.
-        embeddings : str or Path, optional
-            The embeddings file, where it cannot be found so.
-        token, caption : str, optional
-            Instead of what the files say; files of other programs say neither: "<v>", and the token alone.
-        pipeline : DiffusionPipeline, optional
-            Checks that the character fits it, by putting it on and taking it off.
-
-        Raises
-        ------
-        CharacterError
-            If a file is missing, damaged, of another base or rank, or written by a later version; the
-            message names it and says what was expected.
-        """
-        from chosen_one_nb.export.reading import load
-
-        return load(path, embeddings=embeddings, token=token, caption=caption, pipeline=pipeline)
-
-    @classmethod
-    def load_saved(cls, folder: str | Path) -> Character:
-        """Read what `save` wrote, bit by bit; `load` reads this and more.
+    def load(cls, folder: str | Path) -> Character:
+        """Read what `save` wrote, bit by bit; `export.read` also reads the files of other programs.
 
         Raises
         ------

@@ -197,15 +197,16 @@ def add_export(command: argparse.ArgumentParser) -> None:
 
 def export_command(given: argparse.Namespace) -> int:
     """Write a run's or a folder's character for other programs; needs no models."""
-    from chosen_one_nb.character import Character, CharacterError
+    from chosen_one_nb import export
+    from chosen_one_nb.character import CharacterError
 
     if (given.source / "run.json").exists():
         folder = _export_run(given)
     else:
         if given.to is None:
             raise CharacterError("--to: expected a folder to write to. Only a run has a place of its own for exports.")
-        character = Character.load(given.source, embeddings=given.embeddings)
-        folder = character.export(given.to, given.formats, given.images or None, given.name)
+        character = export.read(given.source, embeddings=given.embeddings)
+        folder = export.write(character, given.to, given.formats, given.images or None, given.name)
     print("\n".join(str(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"))
     print(folder / "README.md")
     return 0

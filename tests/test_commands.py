@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import fakes
 
+from chosen_one_nb import export
 from chosen_one_nb.character import Character
 from chosen_one_nb.cli import main
 from chosen_one_nb.run.run import Run
@@ -31,7 +32,7 @@ def test_a_character_is_exported(character: Character, tmp_path: Path, capsys: p
     assert there == {"README.md", "loras/red_fox.safetensors", "embeddings/red_fox.safetensors"}
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out" / "README.md")
     assert main(["export", str(tmp_path / "out"), "--to", str(tmp_path / "again"), "--formats", "diffusers"]) == 0
-    assert Character.load(tmp_path / "again").token == "<v>"
+    assert export.read(tmp_path / "again").token == "<v>"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from chosen_one_nb import export
 from chosen_one_nb.character import Character, CharacterError
 from chosen_one_nb.export import kohya
 from chosen_one_nb.export.comfyui import workflow
@@ -68,7 +69,7 @@ def exports(models: Any, sd_models: Any, how: Any, tmp_path_factory: pytest.Temp
     for kind, which in (("sdxl", models), ("sd", sd_models)):
         character = made_for(which, how)
         gallery = generate(which, character.prompt(), [SEED], how, character=character)
-        folder = character.export(tmp_path_factory.mktemp("exports") / kind, images=gallery, name=NAME)
+        folder = export.write(character, tmp_path_factory.mktemp("exports") / kind, images=gallery, name=NAME)
         found[kind] = (which, character, gallery, folder)
     return found
 
@@ -253,8 +254,8 @@ def test_diffusers_puts_every_sgm_name_on_its_layer(sdxl_unet: Any, full_size: C
 
 
 def test_full_size_there_and_back(full_size: Character, tmp_path: Path) -> None:
-    folder = full_size.export(tmp_path / "Jasper the fox")
-    same(Character.load(folder / "loras" / "chosen_jasper_the_fox.safetensors"), full_size)
+    folder = export.write(full_size, tmp_path / "Jasper the fox")
+    same(export.read(folder / "loras" / "chosen_jasper_the_fox.safetensors"), full_size)
     assert "cannot load it" not in (folder / "README.md").read_text()
     assert "Open RAIL++-M" in (folder / "README.md").read_text()
 
@@ -274,18 +275,18 @@ def same(got: Character, character: Character, *, initial: bool = False, notes: 
 
 def test_the_whole_folder_comes_back(exports: Any, kind: str) -> None:
     _, character, _, folder = exports[kind]
-    same(Character.load(folder), character, initial=True)
-    same(Character.load(folder / "diffusers"), character, initial=True)
+    same(export.read(folder), character, initial=True)
+    same(export.read(folder / "diffusers"), character, initial=True)
 
 
 def test_the_kohya_files_come_back(exports: Any, kind: str, tmp_path: Path) -> None:
     models, character, _, folder = exports[kind]
-    same(Character.load(folder / "loras" / f"{NAME}.safetensors", pipeline=models.pipeline), character)
+    same(export.read(folder / "loras" / f"{NAME}.safetensors", pipeline=models.pipeline), character)
     for name in ("loras", "embeddings"):
         shutil.copytree(folder / name, tmp_path / name)
-    same(Character.load(tmp_path), character)
+    same(export.read(tmp_path), character)
     rows = (tmp_path / "embeddings" / f"{NAME}.safetensors").rename(tmp_path / "other.safetensors")
-    same(Character.load(tmp_path / "loras" / f"{NAME}.safetensors", embeddings=rows), character)
+    same(export.read(tmp_path / "loras" / f"{NAME}.safetensors", embeddings=rows), character)
 
 
 def test_the_diffusers_files_come_back_without_the_kits_own(exports: Any, kind: str, tmp_path: Path) -> None:
@@ -293,13 +294,13 @@ def test_the_diffusers_files_come_back_without_the_kits_own(exports: Any, kind: 
     shutil.copy(folder / "diffusers" / "pytorch_lora_weights.safetensors", tmp_path)
     name = "embeddings.safetensors" if kind == "sdxl" else "learned_embeds.safetensors"
     shutil.copy(folder / "diffusers" / name, tmp_path)
-    same(Character.load(tmp_path), character, notes=False)
+    same(export.read(tmp_path), character, notes=False)
 
 
 def test_an_alpha_that_float32_rounds_comes_back(exports: Any, tmp_path: Path) -> None:
     character = exports["sdxl"][1]
     odd = Character(character.lora, character.tokens, "<v>", "<v>", 2, 0.1)
-    same(Character.load(odd.export(tmp_path, "kohya", name=NAME)), odd)
+    same(export.read(export.write(odd, tmp_path, "kohya", name=NAME)), odd)
 
 
 # --- files of other trainers
@@ -330,7 +331,7 @@ def test_diffusers_advanced_script(models: Any, model_folder: Path, tmp_path: Pa
     stock.text_encoder_2.text_model.eos_token_id = stock.tokenizer_2.eos_token_id
     theirs = draw(stock, "a photo of <s0><s1> on the beach")
 
-    character = Character.load(tmp_path, caption="a photo of <v>")
+    character = export.read(tmp_path, caption="a photo of <v>")
     assert (character.rank, character.alpha, character.token) == (4, 4, "<v>")
     with character.on(models.pipeline):
         np.testing.assert_allclose(draw(models.pipeline, character.prompt("on the beach")), theirs, atol=1e-4)
@@ -349,7 +350,7 @@ def test_a_lora_of_some_layers_only(spell: Any, models: Any, exports: Any, tmp_p
     partial = dataclasses.replace(character, lora=some, initial={})
     save_file(spell(partial), tmp_path / "lora.safetensors")
     save_file(character.tokens, tmp_path / "rows.safetensors")
-    got = Character.load(tmp_path, pipeline=models.pipeline)
+    got = export.read(tmp_path, pipeline=models.pipeline)
     zeros = {key: weight if key in some else weight * 0 for key, weight in character.lora.items()}
     images = []
     for which in (got, dataclasses.replace(character, lora=zeros, initial={})):
@@ -375,7 +376,7 @@ def test_sd_scripts_in_half_precision(full_size: Character, tmp_path: Path) -> N
     ones = {key: torch.tensor(1.0).half() for key in state if key.endswith("alpha")}
     save_file(state | ones, tmp_path / "jasper.safetensors", {"ss_network_dim": "1"})
     save_file(full_size.tokens, tmp_path / "jasper_ti.safetensors")
-    got = Character.load(tmp_path / "jasper.safetensors", token="<jasper>")
+    got = export.read(tmp_path / "jasper.safetensors", token="<jasper>")
     assert (got.rank, got.alpha, got.token, got.caption) == (1, 1.0, "<jasper>", "<jasper>")
     assert got.lora.keys() == full_size.lora.keys()
     assert all(torch.equal(got.lora[key], full_size.lora[key].half().float()) for key in got.lora)
@@ -387,7 +388,7 @@ def test_layers_of_differing_alpha_keep_their_effect(exports: Any, tmp_path: Pat
     alphas = {key: float(i + 1) for i, key in enumerate(key for key in state if key.endswith("alpha"))}
     save_file(state | {key: torch.tensor(alpha) for key, alpha in alphas.items()}, tmp_path / "a.safetensors")
     save_file({"emb_params": character.tokens["clip_l"]}, tmp_path / "b.safetensors")
-    got = Character.load(tmp_path)
+    got = export.read(tmp_path)
     assert got.alpha == got.rank == 2
     for name, alpha in zip([key for key in character.lora if "lora_B" in key], alphas.values(), strict=True):
         torch.testing.assert_close(got.lora[name], character.lora[name] * alpha / 2)
@@ -403,13 +404,13 @@ def test_old_diffusers_keys_and_rows_inside_the_lora(exports: Any, tmp_path: Pat
     assert any("to_out_lora" in key for key in old)
     save_file(old, tmp_path / "pytorch_lora_weights.safetensors")
     save_file({"<fox>": character.tokens["clip_l"]}, tmp_path / "learned_embeds.safetensors")
-    got = Character.load(tmp_path)
+    got = export.read(tmp_path)
     assert got.token == "<fox>"
     assert all(torch.equal(got.lora[key], character.lora[key]) for key in character.lora)
     rows = {"bundle_emb.fox.string_to_param.*": character.tokens["clip_l"]}
     save_file(kohya.tensors(character) | rows, tmp_path / "bundled.safetensors")
     (tmp_path / "learned_embeds.safetensors").unlink()
-    assert torch.equal(Character.load(tmp_path / "bundled.safetensors").tokens["clip_l"], rows.popitem()[1])
+    assert torch.equal(export.read(tmp_path / "bundled.safetensors").tokens["clip_l"], rows.popitem()[1])
 
 
 # --- A1111 and ComfyUI: rows put in place of a word, pooled at the end
@@ -541,7 +542,7 @@ def test_images_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_pat
     _, character, gallery, _ = exports["sdxl"]
     about = {"seed": "77", "prompt": "a <v>", "settings": how.replace(sampling_steps=9).to_json(), "strength": "0.5"}
     write_image(tmp_path / "000.png", gallery.images[0], about)
-    folder = character.export(tmp_path / "out", ("diffusers",), [tmp_path / "000.png", gallery.images[0]])
+    folder = export.write(character, tmp_path / "out", ("diffusers",), [tmp_path / "000.png", gallery.images[0]])
     text = (folder / "README.md").read_text()
     row = r"| ![Image 1](images/1.png) | 77 | a \<v\> | dpm++ | 9 | 2.5, rescale 0.3 | 32 x 32 | 0.5 |"
     assert row in text
@@ -551,7 +552,7 @@ def test_images_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_pat
     assert "ComfyUI" not in text.split("## Images")[1]
     assert "cannot load it" in text
     with pytest.raises(CharacterError, match="expected an image"):
-        character.export(tmp_path / "out", images=[tmp_path / "none.png"])
+        export.write(character, tmp_path / "out", images=[tmp_path / "none.png"])
 
 
 def test_bases_of_every_kind(full_size: Character) -> None:
@@ -701,15 +702,15 @@ def test_damaged_or_foreign_files_are_told(exports: Any, tmp_path: Path, damage:
     _, character, _, folder = exports["sdxl"]
     copy = shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.npy", "underscored*"))
     with pytest.raises(CharacterError, match=message):
-        Character.load(**damage(character, copy))
+        export.read(**damage(character, copy))
 
 
 def test_a_lora_of_another_base_is_told(exports: Any) -> None:
     (models, _, _, sdxl), (_, _, _, sd) = exports["sdxl"], exports["sd"]
     with pytest.raises(CharacterError, match=r"expected one entry for each of .*clip_g.* got \['clip_l'\]"):
-        Character.load(sd, pipeline=models.pipeline)
+        export.read(sd, pipeline=models.pipeline)
     with pytest.raises(CharacterError, match=r"widths sum to 16, .* got 40"):
-        Character.load(sd / "loras" / f"{NAME}.safetensors", embeddings=sdxl / "embeddings" / f"{NAME}.safetensors")
+        export.read(sd / "loras" / f"{NAME}.safetensors", embeddings=sdxl / "embeddings" / f"{NAME}.safetensors")
 
 
 def test_a_folder_that_cannot_be_written(exports: Any, tmp_path: Path) -> None:
@@ -717,7 +718,7 @@ def test_a_folder_that_cannot_be_written(exports: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(CharacterError, match=r"that can be written, got: .* Choose another"):
-            character.export(folder)
+            export.write(character, folder)
 
 
 @pytest.mark.parametrize(
@@ -731,5 +732,5 @@ def test_a_folder_that_cannot_be_written(exports: Any, tmp_path: Path) -> None:
 )
 def test_bad_arguments(exports: Any, tmp_path: Path, arguments: Any, message: str) -> None:
     with pytest.raises(CharacterError, match=message):
-        exports["sd"][1].export(tmp_path / "out", **arguments)
+        export.write(exports["sd"][1], tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()

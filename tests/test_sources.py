@@ -213,7 +213,7 @@ def test_single_files_that_are_none(sd_models: Any, model_folder: Path, tmp_path
     with pytest.raises(ModelError, match=r"cut.safetensors: expected a whole checkpoint"):
         load_models(tmp_path / "cut.safetensors", extractor=sd_models.extractor)
     save_file({"lora.down": torch.zeros(1)}, tmp_path / "lora.safetensors")
-    with pytest.raises(ModelError, match=r"got tensors lora.down. A LoRA is loaded by Character.load"):
+    with pytest.raises(ModelError, match=r"got tensors lora.down. A LoRA is read by export.read"):
         load_models(tmp_path / "lora.safetensors", extractor=sd_models.extractor)
 
 

@@ -1,8 +1,12 @@
-"""Characters as files that other tools load: diffusers, kohya and A1111, ComfyUI; and back.
+"""Characters as files that other programs load (diffusers, kohya and A1111, ComfyUI), and back.
 
-`names` (what the tools call a UNet's layers), `safe` (safetensors files, with errors that say what to do),
-`layers` (LoRA halves by layer, checked), `diffusers_format`, `kohya`, `embeddings` and `comfyui` (one tool's
-form each), `wording` (prompts as the tools read them, text as markdown shows it), `drawn` (the best
-images), `base` (what is known of the base model), `folder_readme` (the README of an export), `writing` and
-`reading` (whole exports). People call `Character.export` and `Character.load`.
+>>> from chosen_one_nb import export
+>>> export.FORMATS
+('diffusers', 'kohya', 'comfyui')
 """
+
+from chosen_one_nb.export.reader import read
+from chosen_one_nb.export.wording import a1111_prompt, comfyui_prompt
+from chosen_one_nb.export.writer import FORMATS, write
+
+__all__ = ["FORMATS", "a1111_prompt", "comfyui_prompt", "read", "write"]

@@ -133,7 +133,7 @@ def _opened(source: Image.Image | str | Path) -> Image.Image:
             return image
     except (OSError, SyntaxError, ValueError) as error:
         raise CharacterError(
-            f"{source}: expected a source, could not read one ({error}). Pass PIL images or paths of whole PNG files."
+            f"{source}: expected an image, could not read one ({error}). Pass PIL images or paths of whole PNG files."
         ) from error
 
 

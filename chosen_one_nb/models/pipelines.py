@@ -224,7 +224,7 @@ def _kind(file: Path, names: Iterable[str]) -> tuple[str, str]:
             return found
     raise ModelError(
         f"{file}: expected a checkpoint of Stable Diffusion XL or 1.x with its text encoders, got tensors "
-        f"{', '.join(sorted(names)[:3]) or 'none'}. A LoRA is loaded by Character.load, a distilled UNet by distilled=."
+        f"{', '.join(sorted(names)[:3]) or 'none'}. A LoRA is read by export.read, a distilled UNet by distilled=."
     )
 
 

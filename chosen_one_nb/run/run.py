@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chosen_one_nb import export
 from chosen_one_nb.run import choosing, opening, store
 from chosen_one_nb.run.choosing import Change
 from chosen_one_nb.run.decision import ChoiceError, Decision, RunError
@@ -266,7 +267,7 @@ class Run(Painter):
         formats: Sequence[str] = ("diffusers", "kohya", "comfyui"),
         name: str | None = None,
     ) -> Path:
-        """Write a Θ as files that other programs load, with the best images it has drawn; see `Character.export`.
+        """Write a Θ as files that other programs load, with the best images it has drawn; see `export.write`.
 
         Parameters
         ----------
@@ -275,7 +276,7 @@ class Run(Painter):
         node : Node or str, optional
             Whose Θ: its own, else the one its gallery was drawn with. None: the Θ of `character`.
         formats, name
-            As of `Character.export`.
+            As of `export.write`.
 
         Raises
         ------
@@ -288,7 +289,7 @@ class Run(Painter):
         if source is None:
             raise RunError("There is no Θ to export yet: it comes with the first refinement, run.next_iteration().")
         place = Path(folder).expanduser() if folder else opening.export_folder(self.folder, self.prompt, source.id)
-        return source.theta.export(place, formats, typical(source), name)
+        return export.write(source.theta, place, formats, typical(source), name)
 
     def step(
         self,

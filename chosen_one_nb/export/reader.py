@@ -15,7 +15,7 @@ from chosen_one_nb.export.embeddings import FOLDER as ROWS
 from chosen_one_nb.export.embeddings import check_rows, is_rows, read_rows
 from chosen_one_nb.export.layers import LoraPair, assemble, cross_attention_width
 
-__all__ = ["load"]
+__all__ = ["read"]
 
 TOKEN = "<v>"
 """The word for rows whose file does not name one."""
@@ -23,7 +23,7 @@ TOKEN = "<v>"
 _CHECKPOINT = re.compile(r"_emb_checkpoint_\d+$")  # written by diffusers' advanced script on the way
 
 
-def load(
+def read(
     path: str | Path,
     *,
     embeddings: str | Path | None = None,
@@ -31,7 +31,30 @@ def load(
     caption: str | None = None,
     pipeline: Any = None,
 ) -> Character:
-    """Read a character from a folder or file; see `Character.load`."""
+    """Read a character: what `Character.save` or `export.write` wrote, or other trainers' LoRA and embeddings.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder of any of these, or a LoRA file of diffusers' or kohya's trainers, beside which its embeddings are
+        looked for.
+    embeddings : str or Path, optional
+        The embeddings file, where it cannot be found so.
+    token, caption : str, optional
+        Instead of what the files say; files of other programs say neither: "<v>", and the token alone.
+    pipeline : DiffusionPipeline, optional
+        Checks that the character fits it, by putting it on and taking it off.
+
+    Returns
+    -------
+    Character
+
+    Raises
+    ------
+    CharacterError
+        If a file is missing, damaged, of another base or rank, or written by a later version; the message names it
+        and says what was expected.
+    """
     path = Path(path)
     saved = next((place for place in (path, path / diffusers_format.FOLDER) if _saved_here(place)), None)
     if saved is not None and embeddings is None:
@@ -59,7 +82,7 @@ def _saved_here(folder: Path) -> bool:
 
 def _saved(folder: Path) -> Character:
     """Read what `Character.save` wrote, and check that its LoRA is of the rank its notes say."""
-    character = Character.load_saved(folder)
+    character = Character.load(folder)
     ranks = {weight.shape[0] for key, weight in character.lora.items() if key.endswith("lora_A.weight")}
     if ranks - {character.rank}:
         raise CharacterError(

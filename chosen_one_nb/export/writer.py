@@ -24,20 +24,45 @@ from chosen_one_nb.run.store import write_bytes, write_image
 if TYPE_CHECKING:
     from chosen_one_nb.steps.generate import Gallery
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "write"]
 
 FORMATS = ("diffusers", "kohya", "comfyui")
 WORKFLOW = "comfyui_workflow.json"
 
 
-def export(
+def write(
     character: Character,
     folder: str | Path,
     formats: Sequence[str] = FORMATS,
     images: Gallery | Sequence[Image.Image | str | Path] | None = None,
     name: str | None = None,
 ) -> Path:
-    """Write a character for other programs; see `Character.export`."""
+    """Write a character as files that diffusers, A1111, Forge, sd-scripts and ComfyUI load.
+
+    Parameters
+    ----------
+    character : Character
+    folder : str or Path
+        Made if need be; gets `diffusers/`, `loras/`, `embeddings/`, `images/`, `comfyui_workflow.json`, and a
+        README.md with lines to copy for each program.
+    formats : sequence of "diffusers", "kohya", "comfyui"
+        ComfyUI loads the kohya files, which are written for either.
+    images : Gallery, or sequence of PIL.Image or path, optional
+        The best first: kept with seed and settings, and as preview in the LoRA's metadata.
+    name : str, optional
+        Name of LoRA and embedding, and the word for the latter in A1111's and ComfyUI's prompts; None makes one of
+        the folder's.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    CharacterError
+        For an unknown format, a name that no prompt could hold, or a folder that cannot be written.
+    """
     folder = Path(folder)
     formats = _checked(formats)
     name = default_name(folder) if name is None else check_name(name)
