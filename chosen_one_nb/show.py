@@ -17,7 +17,7 @@ from chosen_one_nb.plots import chart_image, colour_of, curve_chart, font
 from chosen_one_nb.run import store
 
 if TYPE_CHECKING:
-    from chosen_one_nb.analysis.counterfactual import Persistence
+    from chosen_one_nb.analysis.counterfactual import Counterfactual
     from chosen_one_nb.run.node import Node
     from chosen_one_nb.run.run import Run
 
@@ -143,13 +143,13 @@ def context_sheet(by_context: Mapping[str, Sequence[Image.Image]], *, tile: int 
     return contact_sheet(images, columns=len(by_context), tile=tile, captions=captions, title=title)
 
 
-def proof_sheet(proof: Persistence, *, tile: int = 64) -> Image.Image:
+def counterfactual_sheet(proof: Counterfactual, *, tile: int = 64) -> Image.Image:
     """Show what came of asking for opposites: a row for each, the base model's images and, after a gap, Θ's.
 
     Parameters
     ----------
-    proof : Persistence
-        Of `Run.persistence`; images that stand at the same place on either side have the same seed.
+    proof : Counterfactual
+        Of `Run.counterfactual`; images that stand at the same place on either side have the same seed.
     tile : int
         Side of each image, in pixels.
 
@@ -176,7 +176,7 @@ def map_sheet(
     Parameters
     ----------
     positions : ndarray of shape (N, 2)
-        As `chosen_one_nb.analysis.projection.joint_map` gives them; the second axis points upwards.
+        As `chosen_one_nb.analysis.projection.project` gives them; the second axis points upwards.
     images : sequence of N PIL.Image
     labels : sequence of N int, optional
         Clusters: an image's frame has its cluster's colour.

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
 
-from chosen_one_nb.analysis.phrases import Attribute, Vocabulary
+from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary
 from chosen_one_nb.run.run import Node, Run
 from menagerie import world
 from menagerie.reader import Reader

@@ -25,11 +25,11 @@ from chosen_one_nb.analysis.attributes import contrast
 from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment
 from chosen_one_nb.analysis.inquiry import Inquiry
 from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
-from chosen_one_nb.analysis.phrases import Vocabulary, load_vocabulary
 from chosen_one_nb.analysis.prompt_match import asked
 from chosen_one_nb.analysis.recommendations import most_and_least
 from chosen_one_nb.analysis.segmentation import Segmentation, cut_out, segment
-from chosen_one_nb.analysis.zero_shot import Presence, presence
+from chosen_one_nb.analysis.vocabulary import Vocabulary, load_vocabulary
+from chosen_one_nb.analysis.zero_shot import AttributeScores, score_attributes
 from chosen_one_nb.models.load import Models, load_models
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
@@ -57,14 +57,14 @@ class Pool:
     ----------
     truths : DataFrame
         A row per render, a column per attribute of the world.
-    found : Presence
+    found : AttributeScores
         What CLIP says of them.
     meanings : list of tuple
         (attribute of the world, value) that each attribute of the vocabulary stands for.
     """
 
     truths: pd.DataFrame
-    found: Presence
+    found: AttributeScores
     meanings: list[tuple[str, str]]
 
 
@@ -74,7 +74,7 @@ def make_pool(models: Models, vocabulary: Vocabulary, n: int) -> Pool:
     truths = [world.sample(rng) for _ in range(n)]
     vectors = models.clip.images([world.render(truth).image for truth in truths])
     sentences = vocabulary.texts()
-    found = presence(vectors, models.clip.texts(sentences), vocabulary, logit_scale=models.clip.logit_scale)
+    found = score_attributes(vectors, models.clip.texts(sentences), vocabulary, logit_scale=models.clip.logit_scale)
     meanings = [meaning(attribute, sentences[attribute.columns[0]]) for attribute in found.attributes]
     return Pool(pd.DataFrame(truths), found, meanings)
 
@@ -95,7 +95,7 @@ def planted(pool: Pool, name: str, share: float, rng: np.random.Generator) -> tu
 def all_seeing(pool: Pool) -> Pool:
     """The same pool with the truth in the place of what CLIP says: what is lost here, the finder loses."""
     values = np.column_stack([pool.truths[name] == (value or "none") for name, value in pool.meanings]).astype(float)
-    return replace(pool, found=replace(pool.found, values=values, told_apart=np.ones(values.shape[1], bool)))
+    return replace(pool, found=replace(pool.found, values=values, separable=np.ones(values.shape[1], bool)))
 
 
 def first_findings(pool: Pool, trials: int) -> pd.DataFrame:
@@ -224,7 +224,7 @@ def everything(seen: Embedded, vocabulary: Vocabulary, encode: Encode, logit_sca
     n = len(seen.patches)
     grid = seen.segmentation.masks.shape[1:]
     found = replace(segment(seen.patches, grid), foreground=seen.segmentation.foreground, scene=seen.segmentation.scene)
-    every = presence(seen.vectors, encode(vocabulary.texts()), vocabulary, logit_scale=logit_scale)
+    every = score_attributes(seen.vectors, encode(vocabulary.texts()), vocabulary, logit_scale=logit_scale)
     whole, *alone = (every.rows(slice(at, at + n)) for at in (0, n, 2 * n))
     inquiry = Inquiry(PROMPT, {"base": whole, "iteration 1": whole}, found, shown_by(whole, *alone), encode=encode)
     on_foreground(whole.values, found)  # speaks instead of `shown_by` where CLIP has not seen foregrounds alone

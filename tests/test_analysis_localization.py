@@ -3,7 +3,7 @@ import pytest
 
 from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
-from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
 N = 64
 
@@ -89,7 +89,7 @@ def test_attributes_are_put_where_the_features_foretell_them():
 
 def test_what_the_foreground_alone_still_shows_is_on_the_foreground():
     def seen(*rows):
-        return Presence(np.array(rows, float), (), np.array([True, True, True, False]))
+        return AttributeScores(np.array(rows, float), (), np.array([True, True, True, False]))
 
     whole = seen([1, 1, 0, 1], [1, 0, 0, 1], [0, 1, 0, 1])
     foreground, scene = (

@@ -9,8 +9,8 @@ import pytest
 from helpers import painted
 from PIL import Image
 
-from chosen_one_nb.analysis.counterfactual import persistence
-from chosen_one_nb.analysis.phrases import read_vocabulary
+from chosen_one_nb.analysis.counterfactual import counterfactual
+from chosen_one_nb.analysis.vocabulary import read_vocabulary
 from chosen_one_nb.models.load import Features
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.widgets.attribute_rows import Shared, _row, proof_strips, words_of
@@ -374,7 +374,7 @@ def has(explorer, *columns):
     values[np.ix_(members, columns)] = 0.0
     for at, image in enumerate(members[3:]):
         values[image, columns[at % len(columns)]] = 1.0
-    panel.inquiry().found.told_apart[list(columns)] = True
+    panel.inquiry().found.separable[list(columns)] = True
     return members
 
 
@@ -399,7 +399,7 @@ def test_leaving_out_stops_where_too_few_would_stay(asked):
     members = asked.node.clusters.members(asked.attributes.cluster.value)
     asked.run.exclude(members[3:].tolist())
     asked.attributes.inquiry().found.values[members, 4] = 1.0
-    asked.attributes.inquiry().found.told_apart[4] = True
+    asked.attributes.inquiry().found.separable[4] = True
     press(asked, "leave_out", column=4)
     assert "but 3 must stay to learn from" in asked.status.text
     assert asked.node.decision is None
@@ -498,7 +498,7 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
     assert "Asked “beach”" in asked.status.text
     assert "&lt;b&gt;snow" in asked.status.value  # shown, not obeyed
     lit = asked.attributes.inquiry().attributes[4]
-    assert strips[:2] == proof_strips(asked.run.persistence([lit], asked.node.parent))
+    assert strips[:2] == proof_strips(asked.run.counterfactual([lit], asked.node.parent))
     press(asked, "light", column=0)
     asked.settle()
     assert "though asked" not in asked.attributes.view.strips[0]["title"]
@@ -508,12 +508,12 @@ def test_a_proof_says_what_theta_baked_in():
     snow = read_vocabulary(WORDS).attributes[4]
     coloured = {who: [Image.new("RGB", (200, 200), who)] * 8 for who in ("red", "blue")}
     likeness = lambda images, texts: np.array([[float(image.getpixel((0, 0))[2] > 0), 0.5] for image in images])  # noqa: E731
-    proof = persistence([snow], lambda _: coloured["red"], lambda _: coloured["blue"], likeness)
+    proof = counterfactual([snow], lambda _: coloured["red"], lambda _: coloured["blue"], likeness)
     base, character = proof_strips(proof)
     assert base["note"] == "0% show it all the same."
     assert character["note"] == "100% do, on the same seeds, +100% (+100% to +100%): baked in."
     thumbnail = Image.open(io.BytesIO(character["images"][0]["data"]))
     assert thumbnail.size == (128, 128)
     assert thumbnail.convert("RGB").getpixel((64, 64))[2] > 200
-    (_, other) = proof_strips(persistence([snow], *[lambda _: coloured["blue"]] * 2, likeness))
+    (_, other) = proof_strips(counterfactual([snow], *[lambda _: coloured["blue"]] * 2, likeness))
     assert other["note"].endswith("+0% (+0% to +0%): not proved to be baked in.")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.captioning import descriptions
-from chosen_one_nb.analysis.phrases import read_vocabulary
-from chosen_one_nb.analysis.zero_shot import presence
+from chosen_one_nb.analysis.vocabulary import read_vocabulary
+from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.run.run import Run, RunError
 
 FOLLOWING = {"one_of": True, "kind": "incidental", "template": "a {noun} {}"}
@@ -21,7 +21,7 @@ IMAGE = np.array([[0, 1, 0.6, 0.4, 1, 0, 1, 0, 1, 0]])
 
 
 def described(prompt, image=IMAGE):
-    return descriptions(presence(image, np.eye(10), WORDS, logit_scale=10), WORDS, prompt)
+    return descriptions(score_attributes(image, np.eye(10), WORDS, logit_scale=10), WORDS, prompt)
 
 
 def test_scene_words_that_can_follow_a_caption_surest_first():
@@ -34,7 +34,7 @@ def test_what_the_prompt_says_is_not_said_again():
 
 def test_a_image_that_shows_nothing_clearly_gets_no_words():
     three = read_vocabulary({"place": FOLLOWING | {"phrases": ["at the beach", "in the snow", "in the city"]}})
-    found = presence(np.ones((1, 3)), np.eye(3), three, logit_scale=10)
+    found = score_attributes(np.ones((1, 3)), np.eye(3), three, logit_scale=10)
     assert descriptions(found, three, "a fox") == [[]]
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.drift import drift, headline, rise
-from chosen_one_nb.analysis.phrases import Attribute
-from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.analysis.vocabulary import Attribute
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
 NAMES = ("red hat", "snow", "sticker")
 ATTRIBUTES = tuple(Attribute(name, "g", "seen", False, (at,), (name,)) for at, name in enumerate(NAMES))
@@ -11,7 +11,9 @@ ATTRIBUTES = tuple(Attribute(name, "g", "seen", False, (at,), (name,)) for at, n
 
 def gallery(*counts, n=20):
     """n images of which the first `counts` have each attribute."""
-    return Presence(np.array([[i < count for count in counts] for i in range(n)], float), ATTRIBUTES, np.ones(3, bool))
+    return AttributeScores(
+        np.array([[i < count for count in counts] for i in range(n)], float), ATTRIBUTES, np.ones(3, bool)
+    )
 
 
 BASE, FIRST, LAST = gallery(4, 10, 2), gallery(10, 10, 20), gallery(19, 9, 20)
@@ -28,7 +30,7 @@ def test_shares_with_intervals_gallery_by_gallery():
 
 
 def test_what_was_not_told_apart_and_empty_galleries_have_no_share():
-    unclear = Presence(BASE.values, ATTRIBUTES, np.array([True, False, True]))
+    unclear = AttributeScores(BASE.values, ATTRIBUTES, np.array([True, False, True]))
     table = drift({"base": unclear, "none": unclear.rows(slice(0, 0))}).set_index(["gallery", "attribute"])
     assert np.isnan(table.share["base", "snow"])
     assert table.share["base", "red hat"] == 0.2

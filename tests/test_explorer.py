@@ -364,14 +364,14 @@ def test_iterations_share_one_map_and_a_slider(second):
 def test_pca_stands_in_while_umap_is_fitted(explorer, monkeypatch):
     from chosen_one_nb.analysis import projection as maps
 
-    go, real = threading.Event(), maps.joint_map
+    go, real = threading.Event(), maps.project
 
     def slow(galleries, *, method, **options):
         if method == "umap":
             assert go.wait(10)
         return real(galleries, method="pca", **options)
 
-    monkeypatch.setattr(maps, "joint_map", slow)
+    monkeypatch.setattr(maps, "project", slow)
     explorer.map.method.value = "umap"
     assert "PCA for now" in explorer.map.trust.value
     go.set()
@@ -383,14 +383,14 @@ def test_pca_stands_in_while_umap_is_fitted(explorer, monkeypatch):
 def test_no_umap_is_said_not_hidden(explorer, monkeypatch):
     from chosen_one_nb.analysis import projection as maps
 
-    real = maps.joint_map
+    real = maps.project
 
     def broken(galleries, *, method, **options):
         if method == "umap":
             raise ImportError("umap-learn is not installed")
         return real(galleries, method=method, **options)
 
-    monkeypatch.setattr(maps, "joint_map", broken)
+    monkeypatch.setattr(maps, "project", broken)
     explorer.map.method.value = "umap"
     explorer.settle(10)
     assert "umap-learn is not installed" in explorer.map.trust.value
@@ -399,7 +399,7 @@ def test_no_umap_is_said_not_hidden(explorer, monkeypatch):
 def test_other_maps_on_request(explorer, monkeypatch):
     from chosen_one_nb.analysis import projection as maps
 
-    one = maps.joint_map({"": explorer.node.features}, method="pca", trust=False)
+    one = maps.project({"": explorer.node.features}, method="pca", quality=False)
     monkeypatch.setattr(maps, "sensitivity", lambda features: [one] * 4)
     explorer.map.doubt.click()
     explorer.settle(10)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.inquiry import Inquiry
-from chosen_one_nb.analysis.phrases import VocabularyError, read_vocabulary
-from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.analysis.vocabulary import VocabularyError, read_vocabulary
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 from chosen_one_nb.run.inquiring import Words, vocabulary_file, wording
 from chosen_one_nb.run.run import Run, RunError
 
@@ -54,7 +54,7 @@ def toy(shares):
     """Images of which the first have snow (or not), as a presence of one attribute."""
     attribute = read_vocabulary({"place": {"kind": "incidental", "phrases": ["snow"]}}).attributes
     return {
-        name: Presence(np.array([[1.0]] * count + [[0.0]] * (40 - count)), attribute, np.ones(1, bool))
+        name: AttributeScores(np.array([[1.0]] * count + [[0.0]] * (40 - count)), attribute, np.ones(1, bool))
         for name, count in shares.items()
     }
 
@@ -147,19 +147,19 @@ def test_a_correction_is_kept_logged_and_taken_back(run):
 def test_persistence_draws_once_and_keeps_the_images(run, monkeypatch):
     attributes = run.inquiry(segment=False).attributes
     with pytest.raises(RunError, match="no Θ to test yet"):
-        run.persistence(attributes)
+        run.counterfactual(attributes)
     run.choose(images=[0, 1, 2])
     run.step()
-    made = run.persistence(attributes, seeds=2)
+    made = run.counterfactual(attributes, seeds=2)
     assert made.table.asked_for.tolist() == ["on the beach", "in snow"]
     assert [len(side) for side in made.images["in snow"]] == [2, 2]
     assert "a red hat" in made.skipped
     monkeypatch.setattr("chosen_one_nb.steps.generate.generate", lambda *_, **__: pytest.fail("drawn again"))
-    again = run.persistence(attributes, seeds=2)
+    again = run.counterfactual(attributes, seeds=2)
     assert again.table.equals(made.table)
     monkeypatch.setattr(Run, "models", property(lambda self: pytest.fail("models are not needed")))
     with Run.open(run.folder, read_only=True) as reopened:
-        again = reopened.persistence(attributes, seeds=2)
+        again = reopened.counterfactual(attributes, seeds=2)
     assert again.table.equals(made.table)
 
 
@@ -171,8 +171,8 @@ def test_the_opposite_of_a_medium_is_asked_for_as_a_medium(run):
     run.choose(images=[0, 1, 2])
     run.step()
     sticker = next(a for a in run.inquiry(segment=False).attributes if a.name == "a sticker")
-    run.persistence([sticker], seeds=1)
-    made = run.persistence([sticker], seeds=1)  # from disk, with what they were drawn from
+    run.counterfactual([sticker], seeds=1)
+    made = run.counterfactual([sticker], seeds=1)  # from disk, with what they were drawn from
     ((base, character),) = made.images.values()
     assert base[0].info["prompt"] == f"{PROMPT} as a photo"
     assert character[0].info["prompt"].endswith(" as a photo")

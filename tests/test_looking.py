@@ -12,12 +12,12 @@ from chosen_one_nb.analysis.attributes import contrast, explain
 from chosen_one_nb.analysis.drift import drift, headline, rise
 from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat
 from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
-from chosen_one_nb.analysis.phrases import load_vocabulary
-from chosen_one_nb.analysis.projection import joint_map
+from chosen_one_nb.analysis.projection import project
 from chosen_one_nb.analysis.prompt_match import classify, noun_of
 from chosen_one_nb.analysis.recommendations import leave_out, prefer_least
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, cut_out, segment
-from chosen_one_nb.analysis.zero_shot import presence
+from chosen_one_nb.analysis.vocabulary import load_vocabulary
+from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.models.features import Clip, FeatureExtractor
 
 PROMPT = "a sticker of a fox in the snow"
@@ -39,7 +39,7 @@ def look_at_everything(models, words):
     images = [Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)) for _ in range(16)]
     members = [0, 1, 2, 3, 4]
     seen = models.extractor(images, patches=True)
-    found = presence(models.clip.images(images), models.clip.texts(words.texts(noun_of(PROMPT))), words)
+    found = score_attributes(models.clip.images(images), models.clip.texts(words.texts(noun_of(PROMPT))), words)
     foreground = segment(seen.patches, seen.grid)
     segmented = alone(models.extractor, images, foreground)
     table = contrast(found, members, permutations=50)
@@ -59,7 +59,7 @@ def look_at_everything(models, words):
     assert headline(rise(found, found), list(answers.answer)).startswith("Nothing")
     assert leave_out(found, 0, members).images
     assert prefer_least(found, 0, np.arange(16) % 3).cluster in (0, 1, 2)
-    assert joint_map({"0": seen.cls}, method="pca").positions.shape == (16, 2)
+    assert project({"0": seen.cls}, method="pca").positions.shape == (16, 2)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_an_extractor_without_patches_leaves_the_rest(models, words):
     foreground = segment(None, (0, 0))
     assert foreground is NO_PATCHES
     assert held_by(foreground, [0, 1]) is NO_PATCHES
-    found = presence(models.clip.images(images), models.clip.texts(words.texts()), words)
+    found = score_attributes(models.clip.images(images), models.clip.texts(words.texts()), words)
     assert len(contrast(found, [0, 1, 2], permutations=20)) == len(words.attributes)
     assert (
         classify(words.attributes, PROMPT, on_foreground=on_foreground(found.values, foreground)).answer.notna().all()
@@ -116,10 +116,10 @@ def test_a_gallery_of_one_image_twenty_times(models, words):
     assert not foreground or foreground.masks.any(axis=(1, 2)).all()
     assert not held_by(foreground, [0, 1, 2]) or held_by(foreground, [0, 1, 2]).answer == "neither"
     clip = models.clip.images(images)
-    found = presence(clip, models.clip.texts(words.texts()), words)
+    found = score_attributes(clip, models.clip.texts(words.texts()), words)
     assert not contrast(found, [0, 1, 2], permutations=50).finding.any()
     assert explain(clip, models.clip.texts(words.texts()), words.texts(), [0, 1, 2]).empty
-    assert (np.ptp(joint_map({"0": seen.cls}).positions, axis=0) == 0).all()
+    assert (np.ptp(project({"0": seen.cls}).positions, axis=0) == 0).all()
 
 
 # --- on the bundled models, whose truth is known ----------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_shared_place_is_found_and_called_incidental_unless_asked_for(eyes, wo
     for rows, place in zip(
         groups(5), ("in the snow", "at night", "at the beach", "in the forest", "underwater"), strict=True
     ):
-        table = contrast(presence(images[rows], texts, words, logit_scale=logit_scale), range(SIZE))
+        table = contrast(score_attributes(images[rows], texts, words, logit_scale=logit_scale), range(SIZE))
         right += place in set(table[table.finding].attribute)
     assert right >= 4
     answers = classify(words.attributes, PROMPT).set_index(["group", "attribute"]).answer

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chosen_one_nb.analysis.phrases import read_vocabulary
+from chosen_one_nb.analysis.vocabulary import read_vocabulary
 from menagerie import persisting, world
 from menagerie.persisting import cases, in_contexts, odds_ratio, odds_rows, persists, run_table, shown
 

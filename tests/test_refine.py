@@ -19,7 +19,7 @@ from chosen_one_nb.steps.lora import NewRows, add_tokens, apply_lora, fresh_lora
 from chosen_one_nb.steps.loss import Samples, denoising_loss, endless, snr_weights, square, target
 from chosen_one_nb.steps.prompts import PromptError, condition
 from chosen_one_nb.steps.refine import RefineError, _captions, _each, refine
-from chosen_one_nb.steps.tokens import Vocabulary, initial_rows
+from chosen_one_nb.steps.tokens import EmbeddingScale, initial_rows
 
 PROMPT = "a red fox"
 
@@ -400,7 +400,7 @@ def test_pitfall_3_rows_without_gradient_are_not_decayed(models: Any, gallery: G
 
 @pytest.mark.parametrize("rule", ["std", "norm"])
 def test_pitfall_4_a_rule_pulls_the_rows_towards_the_vocabulary(models: Any, rule: str) -> None:
-    vocabulary = Vocabulary(models.pipeline)
+    vocabulary = EmbeddingScale(models.pipeline)
     rows = {"clip_l": torch.randn(1, 16) / 9, "clip_g": torch.randn(1, 24) / 9}
     far = vocabulary.norms(rows)
     for _ in range(30):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from chosen_one_nb import plots as charts
 from chosen_one_nb import show
-from chosen_one_nb.analysis.counterfactual import Persistence
+from chosen_one_nb.analysis.counterfactual import Counterfactual
 from chosen_one_nb.report import Markup, page, tag
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
@@ -61,8 +61,10 @@ def test_a_contact_sheet_puts_images_in_rows():
 
 
 def test_a_proof_has_a_row_for_each_opposite_and_a_gap_between_base_and_character():
-    proof = Persistence(pd.DataFrame(), {"in snow": ([RED] * 2, [BLUE] * 2), f"by {EVIL}": ([BLUE] * 2, [RED] * 2)}, ())
-    sheet = show.proof_sheet(proof, tile=20)
+    proof = Counterfactual(
+        pd.DataFrame(), {"in snow": ([RED] * 2, [BLUE] * 2), f"by {EVIL}": ([BLUE] * 2, [RED] * 2)}, ()
+    )
+    sheet = show.counterfactual_sheet(proof, tile=20)
     step, row = 24, 24 + 16
     assert sheet.size == (6 * step + 4, 24 + 2 * row + 4)
     rows = [[colour_at(sheet, 14 + step * at, 24 + 14 + row * down) for at in range(6)] for down in range(2)]
@@ -71,7 +73,7 @@ def test_a_proof_has_a_row_for_each_opposite_and_a_gap_between_base_and_characte
 
 
 def test_a_proof_of_nothing_is_a_sentence():
-    assert show.proof_sheet(Persistence(pd.DataFrame(), {}, ("hat",))).width > 0
+    assert show.counterfactual_sheet(Counterfactual(pd.DataFrame(), {}, ("hat",))).width > 0
 
 
 def test_captions_frames_and_title_take_their_room():

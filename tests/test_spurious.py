@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from chosen_one_nb.analysis import inquiry
-from chosen_one_nb.analysis.phrases import Attribute, load_vocabulary, read_vocabulary
-from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.analysis.vocabulary import Attribute, load_vocabulary, read_vocabulary
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 from chosen_one_nb.models.load import Features
 from menagerie import spurious, world
 from menagerie.persisting import meaning
@@ -28,7 +28,7 @@ def pool():
     attributes = tuple(
         Attribute(value, name, "seen", True, (at,), (value,)) for at, (name, value) in enumerate(meanings)
     )
-    return Pool(truths, Presence(values, attributes, np.ones(len(meanings), bool)), meanings)
+    return Pool(truths, AttributeScores(values, attributes, np.ones(len(meanings), bool)), meanings)
 
 
 def figures(rows):
@@ -51,7 +51,7 @@ def test_who_sees_everything_finds_what_is_planted(pool):
 
 def test_who_sees_nothing_finds_nothing(pool):
     noise = np.random.default_rng(5).random(pool.found.values.shape)
-    blind = Pool(pool.truths, Presence(noise, pool.found.attributes, pool.found.told_apart), pool.meanings)
+    blind = Pool(pool.truths, AttributeScores(noise, pool.found.attributes, pool.found.separable), pool.meanings)
     found = figures(planted_rows(blind, 15))
     assert found["recall at 80 % and above"] <= 0.1
     assert found["  recall, were everything seen in the images right"] >= 0.9  # so it is not the finder's fault
@@ -91,7 +91,7 @@ WORDS = {
     "place": {"kind": "incidental", "one_of": True, "phrases": ["in the snow", "on the beach"]},
     "on it": ["a hat"],
 }
-CALLS = ("segment", "presence", "shown_by", "on_foreground", "most_and_least", "cohesion_heat", "cosegment")
+CALLS = ("segment", "score_attributes", "shown_by", "on_foreground", "most_and_least", "cohesion_heat", "cosegment")
 
 
 @pytest.fixture

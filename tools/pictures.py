@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from chosen_one_nb import Run, Settings, load_models
-from chosen_one_nb.analysis.projection import joint_map
+from chosen_one_nb.analysis.projection import project
 from chosen_one_nb.plots import chart_image, map_chart
 from chosen_one_nb.show import contact_sheet
 from chosen_one_nb.steps.embed import unit
@@ -33,7 +33,7 @@ def run_image(run: Run) -> Image.Image:
     """First gallery, its map with the clusters, the chosen cluster, the last gallery, and the character elsewhere."""
     root, last = run.root, run.current
     chosen = list(root.decision.images)
-    positions = joint_map({"gallery": unit(root.clustered_on)}).positions
+    positions = project({"gallery": unit(root.clustered_on)}).positions
     drawn = chart_image(map_chart(positions, root.clusters.labels, root.clusters.kept, chosen, width=520), scale=1)
     rows = [
         ("the first gallery", list(root.images)[:24]),

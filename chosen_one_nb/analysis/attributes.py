@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from chosen_one_nb.analysis.statistics import auroc, balanced, random_groups, standardised, varying
-from chosen_one_nb.analysis.zero_shot import Members, Presence, group_mask, unit_rows
+from chosen_one_nb.analysis.zero_shot import AttributeScores, Members, group_mask, unit_rows
 
 __all__ = ["contrast", "explain"]
 
@@ -21,7 +21,7 @@ BLOCK = 1000  # columns at once in the permutation test
 
 
 def contrast(
-    found: Presence, members: Members, *, permutations: int = 1000, level: float = 0.05, seed: int = 0
+    found: AttributeScores, members: Members, *, permutations: int = 1000, level: float = 0.05, seed: int = 0
 ) -> pd.DataFrame:
     """Compare a group of images with the rest, attribute by attribute, as VisDiff (arXiv 2312.02974) ranks
     them.
@@ -33,7 +33,7 @@ def contrast(
 
     Parameters
     ----------
-    found : Presence
+    found : AttributeScores
         Of N images.
     members : sequence of int, or ndarray of bool, shape (N,)
         The group: at least one image, and at least one outside.
@@ -105,12 +105,12 @@ def _highest_by_chance(values: np.ndarray, size: int, permutations: int, seed: i
     return highest
 
 
-def _shares(found: Presence, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shares(found: AttributeScores, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of images that have it, inside and outside, and the lift, each (A,)."""
     inside, outside = found.has_it[mask], found.has_it[~mask]
     smoothed = [(side.sum(axis=0) + 0.5) / (len(side) + 1) for side in (inside, outside)]
     shares = inside.mean(axis=0), outside.mean(axis=0), smoothed[0] / smoothed[1]
-    return tuple(np.where(found.told_apart, share, np.nan) for share in shares)  # type: ignore[return-value]
+    return tuple(np.where(found.separable, share, np.nan) for share in shares)  # type: ignore[return-value]
 
 
 def _same_as(values: np.ndarray, table: pd.DataFrame) -> list[int]:

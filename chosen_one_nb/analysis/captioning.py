@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from chosen_one_nb.analysis.phrases import Vocabulary
 from chosen_one_nb.analysis.prompt_match import asked
-from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.analysis.vocabulary import Vocabulary
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
 __all__ = ["descriptions"]
 
 FOLLOWS = "a {noun} {}"  # the template of groups whose phrases can stand after a caption
 
 
-def descriptions(found: Presence, vocabulary: Vocabulary, prompt: str) -> list[list[str]]:
+def descriptions(found: AttributeScores, vocabulary: Vocabulary, prompt: str) -> list[list[str]]:
     """Describe the scene of each image.
 
     Of every group that belongs to the scene and of which an image has one (a place, a pose, surroundings): the
@@ -19,7 +19,7 @@ def descriptions(found: Presence, vocabulary: Vocabulary, prompt: str) -> list[l
 
     Parameters
     ----------
-    found : Presence
+    found : AttributeScores
         Of N images.
     vocabulary : Vocabulary
         The one that `found` was made with.

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis.phrases import Attribute
 from chosen_one_nb.analysis.statistics import interval
+from chosen_one_nb.analysis.vocabulary import Attribute
 
-__all__ = ["Persistence", "persistence"]
+__all__ = ["Counterfactual", "counterfactual"]
 
 Draw = Callable[[str], Sequence[Any]]
 Similarity = Callable[[Sequence[Any], list[str]], np.ndarray]
@@ -24,7 +24,7 @@ Cache = MutableMapping[tuple[str, str], Any]
 
 
 @dataclass(frozen=True)
-class Persistence:
+class Counterfactual:
     """What came of asking for opposites.
 
     Attributes
@@ -35,7 +35,7 @@ class Persistence:
         with `low` and `high` (95 %, bootstrap over seeds), and `persists` (the interval lies above 0).
     images : dict of str to (sequence, sequence)
         By opposite: the base model's images and Θ's, on the same seeds, to be shown side by side
-        (`chosen_one_nb.show.proof_sheet`).
+        (`chosen_one_nb.show.counterfactual_sheet`).
     skipped : tuple of str
         Attributes for which the vocabulary knows no opposite.
     """
@@ -45,7 +45,7 @@ class Persistence:
     skipped: tuple[str, ...]
 
 
-def persistence(
+def counterfactual(
     attributes: Sequence[Attribute],
     draw_base: Draw,
     draw_character: Draw,
@@ -56,7 +56,7 @@ def persistence(
     cache: Cache | None = None,
     repeats: int = 1000,
     seed: int = 0,
-) -> Persistence:
+) -> Counterfactual:
     """Ask for the opposite of each attribute and count the drawn that show the attribute none the less.
 
     An image shows it if it is more similar to the attribute's phrases than to the opposite. What the base
@@ -83,7 +83,7 @@ def persistence(
 
     Returns
     -------
-    Persistence
+    Counterfactual
 
     Raises
     ------
@@ -104,7 +104,7 @@ def persistence(
             rows.append(_row(attribute, *shows, repeats, seed))
     skipped = tuple(attribute.name for attribute in attributes if not attribute.opposite)
     columns = ["attribute", "group", "asked_for", "base", "character", "baked_in", "low", "high", "persists"]
-    return Persistence(pd.DataFrame(rows, columns=columns), drawn, skipped)
+    return Counterfactual(pd.DataFrame(rows, columns=columns), drawn, skipped)
 
 
 def _drawn(cache: Cache, key: str, wanted: str, draw: Draw) -> Sequence[Any]:

@@ -9,18 +9,18 @@ import pandas as pd
 
 from chosen_one_nb.analysis.attributes import contrast
 from chosen_one_nb.analysis.statistics import bootstrap_means, interval
-from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
 __all__ = ["drift", "headline", "rise"]
 
 
-def drift(galleries: Mapping[str, Presence], *, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
+def drift(galleries: Mapping[str, AttributeScores], *, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Count how often each attribute occurs in each gallery, with bootstrap intervals over images.
 
     Parameters
     ----------
-    galleries : mapping of str to Presence
-        In order: base, iteration 1, ... Rows of *one* presence over all of them (`Presence.rows`), so that
+    galleries : mapping of str to AttributeScores
+        In order: base, iteration 1, ... Rows of *one* presence over all of them (`AttributeScores.rows`), so that
         one and the same measure holds.
     repeats : int
         Of the bootstrap.
@@ -37,8 +37,8 @@ def drift(galleries: Mapping[str, Presence], *, repeats: int = 1000, seed: int =
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _shares(name: str, found: Presence, repeats: int, seed: int) -> pd.DataFrame:
-    has_it = np.where(found.told_apart, found.has_it, np.nan)  # (N, A)
+def _shares(name: str, found: AttributeScores, repeats: int, seed: int) -> pd.DataFrame:
+    has_it = np.where(found.separable, found.has_it, np.nan)  # (N, A)
     nothing = np.full(len(found.attributes), np.nan)
     low, high = interval(bootstrap_means(has_it, repeats, seed)) if len(has_it) else (nothing, nothing)
     return pd.DataFrame(
@@ -54,12 +54,12 @@ def _shares(name: str, found: Presence, repeats: int, seed: int) -> pd.DataFrame
     )
 
 
-def rise(first: Presence, last: Presence, *, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
+def rise(first: AttributeScores, last: AttributeScores, *, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Compare two galleries: by how much the share of images that have each attribute rose.
 
     Parameters
     ----------
-    first, last : Presence
+    first, last : AttributeScores
         Rows of one presence.
     repeats, seed
         Of the bootstrap, over the images of each gallery by itself.
@@ -76,9 +76,9 @@ def rise(first: Presence, last: Presence, *, repeats: int = 1000, seed: int = 0)
     ValueError
         If a gallery is empty.
     """
-    both = Presence(np.concatenate([first.values, last.values]), first.attributes, first.told_apart)
+    both = AttributeScores(np.concatenate([first.values, last.values]), first.attributes, first.separable)
     tested = contrast(both, np.arange(len(both.values)) >= len(first.values), seed=seed)
-    shares = [np.where(found.told_apart, found.has_it, np.nan) for found in (first, last)]
+    shares = [np.where(found.separable, found.has_it, np.nan) for found in (first, last)]
     resampled = [bootstrap_means(share, repeats, seed + at) for at, share in enumerate(shares)]
     low, high = interval(resampled[1] - resampled[0])
     table = pd.DataFrame(

@@ -13,11 +13,11 @@ import pandas as pd
 from chosen_one_nb.analysis import drift as drifting
 from chosen_one_nb.analysis.attributes import contrast
 from chosen_one_nb.analysis.localization import HeldBy, held_by, on_foreground
-from chosen_one_nb.analysis.phrases import Attribute
 from chosen_one_nb.analysis.prompt_match import Answer, classify
-from chosen_one_nb.analysis.recommendations import Suggestion, leave_out, prefer_least
+from chosen_one_nb.analysis.recommendations import Recommendation, leave_out, prefer_least
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
-from chosen_one_nb.analysis.zero_shot import Members, Presence, group_mask
+from chosen_one_nb.analysis.vocabulary import Attribute
+from chosen_one_nb.analysis.zero_shot import AttributeScores, Members, group_mask
 
 __all__ = ["Inquiry"]
 
@@ -29,7 +29,7 @@ class Inquiry:
     Attributes
     ----------
     prompt : str
-    galleries : dict of str to Presence
+    galleries : dict of str to AttributeScores
         The first gallery and those after it up to the one in question, which is the last: rows of one presence.
     segmentation : Segmentation or NotAvailable
         Of the last gallery.
@@ -44,7 +44,7 @@ class Inquiry:
     """
 
     prompt: str
-    galleries: Mapping[str, Presence]
+    galleries: Mapping[str, AttributeScores]
     segmentation: Segmentation | NotAvailable = NO_PATCHES
     shown: np.ndarray | None = None
     corrections: Mapping[str, Answer] = field(default_factory=dict)
@@ -52,12 +52,12 @@ class Inquiry:
     chosen: np.ndarray | None = None
 
     @property
-    def found(self) -> Presence:
+    def found(self) -> AttributeScores:
         """How surely each image of the gallery has each attribute."""
         return next(reversed(self.galleries.values()))
 
     @property
-    def first(self) -> Presence:
+    def first(self) -> AttributeScores:
         """The same of the first gallery."""
         return next(iter(self.galleries.values()))
 
@@ -112,12 +112,12 @@ class Inquiry:
             raise ValueError(f'Expected against to be "rest" or "first", got {against!r}.')
         return contrast(found, group, level=level).join(self.answers[["answer", "why"]])
 
-    def _after_the_first(self, members: Members) -> tuple[Presence, np.ndarray]:
+    def _after_the_first(self, members: Members) -> tuple[AttributeScores, np.ndarray]:
         """Put a group of the last gallery behind the first gallery: all rows, and which of them are the group's."""
         if len(self.galleries) < 2:
             raise ValueError("This is the first gallery: there is none before it to compare a group with.")
         first, group = self.first, self.found.rows(group_mask(members, len(self.found.values)))
-        both = Presence(np.concatenate([first.values, group.values]), first.attributes, first.told_apart)
+        both = AttributeScores(np.concatenate([first.values, group.values]), first.attributes, first.separable)
         return both, np.arange(len(both.values)) >= len(first.values)
 
     def flagged(self, members: Members | None = None, *, level: float = 0.05) -> pd.DataFrame:
@@ -157,11 +157,11 @@ class Inquiry:
         """Tell whether foreground or scene holds a group together (None: the chosen images)."""
         return held_by(self.segmentation, self._group(members))
 
-    def leave_out(self, column: int, members: Members) -> Suggestion:
+    def leave_out(self, column: int, members: Members) -> Recommendation:
         """Take a group without the images that have an attribute."""
         return leave_out(self.found, column, members)
 
-    def prefer_least(self, column: int, labels: np.ndarray, kept: np.ndarray, instead_of: int | None) -> Suggestion:
+    def prefer_least(self, column: int, labels: np.ndarray, kept: np.ndarray, instead_of: int | None) -> Recommendation:
         """Take the cluster that has an attribute least."""
         return prefer_least(self.found, column, labels, kept=kept, instead_of=instead_of)
 

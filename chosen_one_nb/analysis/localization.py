@@ -9,7 +9,7 @@ import numpy as np
 
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.analysis.statistics import random_groups, varying
-from chosen_one_nb.analysis.zero_shot import Members, Presence, group_mask
+from chosen_one_nb.analysis.zero_shot import AttributeScores, Members, group_mask
 
 __all__ = ["HeldBy", "held_by", "on_foreground", "shown_by"]
 
@@ -106,14 +106,14 @@ def _sentence(answer: str, foreground: float, scene: float) -> str:
     }[answer]
 
 
-def shown_by(whole: Presence, foreground: Presence, scene: Presence) -> np.ndarray:
+def shown_by(whole: AttributeScores, foreground: AttributeScores, scene: AttributeScores) -> np.ndarray:
     """Ask, for each attribute, whether CLIP sees it rather in the foreground alone or in the scene alone.
 
     Parameters
     ----------
-    whole, foreground, scene : Presence
+    whole, foreground, scene : AttributeScores
         Of N images, and of their foregrounds and scenes from `foreground.cut_out`. Take all 3 N images at once, and
-        `Presence.rows` of the result, so that one measure holds.
+        `AttributeScores.rows` of the result, so that one measure holds.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def shown_by(whole: Presence, foreground: Presence, scene: Presence) -> np.ndarr
     """
     difference = np.where(whole.has_it, foreground.values - scene.values, 0.0)
     count = whole.has_it.sum(axis=0)
-    known = (count > 0) & whole.told_apart
+    known = (count > 0) & whole.separable
     return np.divide(difference.sum(axis=0), count, out=np.full(len(count), np.nan), where=known)
 
 
@@ -137,7 +137,7 @@ def on_foreground(values: np.ndarray, found: Segmentation | NotAvailable, *, com
     Parameters
     ----------
     values : ndarray of shape (N, A)
-        `Presence.values`.
+        `AttributeScores.values`.
     found : Segmentation or NotAvailable
     components : int
 

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis.projection_quality import trust_table
+from chosen_one_nb.analysis.projection_quality import quality_table
 from chosen_one_nb.analysis.statistics import varying
 
-__all__ = ["Map", "joint_map", "procrustes", "sensitivity", "warm_up"]
+__all__ = ["Projection", "project", "procrustes", "sensitivity", "warm_up"]
 
 Method = Literal["umap", "pca"]
 
@@ -31,7 +31,7 @@ SMALLEST = 5  # points that UMAP makes a map of; below it is PCA
 
 
 @dataclass(frozen=True)
-class Map:
+class Projection:
     """Where the images of one or several galleries lie.
 
     Attributes
@@ -41,8 +41,8 @@ class Map:
         As made: "pca" also where UMAP was wanted and there are too few images.
     owners : tuple, length n
         (gallery, index) of each point.
-    trust : DataFrame
-        See `trust.trust_table`; empty below four points.
+    quality : DataFrame
+        See `projection_quality.quality_table`; empty below four points.
     seed, n_neighbors : int
         Of UMAP.
     note : str
@@ -52,7 +52,7 @@ class Map:
     positions: np.ndarray
     method: Method
     owners: tuple[tuple[Hashable, int], ...]
-    trust: pd.DataFrame
+    quality: pd.DataFrame
     seed: int = 0
     n_neighbors: int = 15
     note: str = ""
@@ -63,15 +63,15 @@ class Map:
         return self.positions[rows]
 
 
-def joint_map(
+def project(
     galleries: Mapping[Hashable, np.ndarray],
     *,
     method: Method = "umap",
     n_neighbors: int = 15,
     seed: int = 0,
-    previous: Map | None = None,
-    trust: bool = True,
-) -> Map:
+    previous: Projection | None = None,
+    quality: bool = True,
+) -> Projection:
     """Map several galleries at once, so that positions and distances can be compared between them.
 
     UMAP starts from the previous map (and then moves gently), or from PCA where there is none. What comes out
@@ -87,9 +87,9 @@ def joint_map(
         At most n - 1 is used.
     seed : int
         Same features, same seed: same map, on the same machine.
-    previous : Map, optional
+    previous : Projection, optional
         Of some of the same images.
-    trust : bool
+    quality : bool
         Whether to compute the quality table.
 
     Returns
@@ -113,8 +113,8 @@ def joint_map(
         count = min(n_neighbors, len(features) - 1)
         positions = _umap(features, start, count, seed, gently=previous is not None)
     positions = _onto(positions, owners, previous, scaling=made == "umap")
-    table = trust_table(features, positions, pca) if trust else trust_table(features[:0], positions[:0])
-    return Map(positions, made, owners, table, seed, n_neighbors, note)
+    table = quality_table(features, positions, pca) if quality else quality_table(features[:0], positions[:0])
+    return Projection(positions, made, owners, table, seed, n_neighbors, note)
 
 
 def _joined(galleries: Mapping[Hashable, np.ndarray]) -> np.ndarray:
@@ -152,14 +152,14 @@ def _pca(features: np.ndarray) -> np.ndarray:
     return positions * np.where(positions[largest, [0, 1]] < 0, -1.0, 1.0)
 
 
-def _shared(owners: Sequence[Any], previous: Map | None) -> tuple[list[int], list[int]]:
+def _shared(owners: Sequence[Any], previous: Projection | None) -> tuple[list[int], list[int]]:
     """Rows, here and in the previous map, of the points that both have."""
     before = {owner: at for at, owner in enumerate(previous.owners)} if previous else {}
     rows = [at for at, owner in enumerate(owners) if owner in before]
     return rows, [before[owners[at]] for at in rows]
 
 
-def _start(features: np.ndarray, owners: Sequence[Any], pca: np.ndarray, previous: Map | None) -> np.ndarray:
+def _start(features: np.ndarray, owners: Sequence[Any], pca: np.ndarray, previous: Projection | None) -> np.ndarray:
     """Where UMAP starts, (n, 2): old points where they were, new ones amid their three nearest old points."""
     here, before = _shared(owners, previous)
     if len(here) < 3 or previous is None:
@@ -195,7 +195,7 @@ def _umap(features: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int, 
     return np.asarray(mapped, dtype=float)
 
 
-def _onto(positions: np.ndarray, owners: Sequence[Any], previous: Map | None, scaling: bool) -> np.ndarray:
+def _onto(positions: np.ndarray, owners: Sequence[Any], previous: Projection | None, scaling: bool) -> np.ndarray:
     here, before = _shared(owners, previous)
     if len(here) < 2 or previous is None:
         return positions
@@ -229,7 +229,7 @@ def procrustes(points: np.ndarray, targets: np.ndarray, *, scaling: bool = False
 
 def sensitivity(
     features: np.ndarray, *, seeds: Sequence[int] = (0, 1, 2), n_neighbors: Sequence[int] = (5, 15, 50)
-) -> list[Map]:
+) -> list[Projection]:
     """Make the map again with other seeds and neighbourhoods: what stays is in the data, what changes is not.
 
     Parameters
@@ -242,17 +242,17 @@ def sensitivity(
     list of Map
         A row per number of neighbours, a column per seed, row by row; all turned onto the first one.
     """
-    first: Map | None = None
-    maps: list[Map] = []
+    first: Projection | None = None
+    maps: list[Projection] = []
     for count in n_neighbors:
         for seed in seeds:
-            made = joint_map({"": features}, n_neighbors=count, seed=seed, trust=False)
+            made = project({"": features}, n_neighbors=count, seed=seed, quality=False)
             first = first or made
             turned = _onto(made.positions, made.owners, first, scaling=True)
-            maps.append(Map(turned, made.method, made.owners, made.trust, seed, count, made.note))
+            maps.append(Projection(turned, made.method, made.owners, made.quality, seed, count, made.note))
     return maps
 
 
 def warm_up() -> None:
     """Import and compile UMAP on a few points: in a thread, so that the first map comes at once."""
-    joint_map({"": np.random.default_rng(0).standard_normal((20, 4))}, trust=False)
+    project({"": np.random.default_rng(0).standard_normal((20, 4))}, quality=False)

@@ -7,12 +7,12 @@ import pandas as pd
 
 from chosen_one_nb.analysis.statistics import varying
 
-__all__ = ["dubious", "reliability", "true_neighbours", "trust_table"]
+__all__ = ["unreliable", "reliability", "nearest_neighbours", "quality_table"]
 
 COLUMNS = ["k", "trustworthiness", "continuity", "pca_trustworthiness", "pca_continuity"]
 
 
-def trust_table(
+def quality_table(
     features: np.ndarray, positions: np.ndarray, pca: np.ndarray | None = None, *, ks: tuple[int, ...] = (5, 15)
 ) -> pd.DataFrame:
     """Compare neighbourhoods on the map with those among the features (Venna and Kaski 2001).
@@ -49,7 +49,7 @@ def trust_table(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def true_neighbours(features: np.ndarray, k: int = 5) -> np.ndarray:
+def nearest_neighbours(features: np.ndarray, k: int = 5) -> np.ndarray:
     """Find the nearest images among the features, whatever a map says.
 
     Parameters
@@ -106,7 +106,7 @@ def _followed(far: np.ndarray, near: np.ndarray) -> np.ndarray:
     return np.divide((a * b).sum(axis=1), size, out=np.full(len(a), np.nan), where=size > 1e-12)
 
 
-def dubious(features: np.ndarray, positions: np.ndarray, *, shuffles: int = 20, seed: int = 0) -> np.ndarray:
+def unreliable(features: np.ndarray, positions: np.ndarray, *, shuffles: int = 20, seed: int = 0) -> np.ndarray:
     """Mark the points whose place on the map says no more than a random place would: fade them.
 
     Parameters

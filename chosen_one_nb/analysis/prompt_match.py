@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis.phrases import Attribute
+from chosen_one_nb.analysis.vocabulary import Attribute
 
 __all__ = ["ANSWERS", "Answer", "asked", "classify", "noun_of", "pieces"]
 

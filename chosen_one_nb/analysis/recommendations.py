@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chosen_one_nb.analysis.zero_shot import Members, Presence
+from chosen_one_nb.analysis.zero_shot import AttributeScores, Members
 
-__all__ = ["Suggestion", "leave_out", "most_and_least", "prefer_least"]
+__all__ = ["Recommendation", "leave_out", "most_and_least", "prefer_least"]
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class Recommendation:
     """A choice that a finding speaks for, ready for `Run.choose`.
 
     Attributes
@@ -59,12 +59,12 @@ def _images(members: Members) -> np.ndarray:
     return np.flatnonzero(members) if members.dtype == bool else members.astype(int).ravel()
 
 
-def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: int = 3) -> Suggestion:
+def leave_out(found: AttributeScores, column: int, members: Members, *, keep_at_least: int = 3) -> Recommendation:
     """Take a group without the images that have an attribute.
 
     Parameters
     ----------
-    found : Presence
+    found : AttributeScores
     column : int
         Of the attribute.
     members : sequence of int, or ndarray of bool, shape (N,)
@@ -73,7 +73,7 @@ def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: 
 
     Returns
     -------
-    Suggestion
+    Recommendation
         `cluster` is None; `exclude` is empty if no image has it, too few images are there, or images with and
         without it were not told apart.
     """
@@ -81,7 +81,7 @@ def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: 
     order = images[np.argsort(found.values[images, column], kind="stable")]
     lack = int((~found.has_it[images, column]).sum())
     keep = max(lack, min(keep_at_least, len(order)))
-    if not found.told_apart[column]:
+    if not found.separable[column]:
         keep, reason = len(order), f'images with and without "{name}" cannot be told apart: nothing is left out'
     elif lack == len(order):
         reason = f'none of the {lack} images has "{name}": nothing to leave out'
@@ -91,17 +91,22 @@ def leave_out(found: Presence, column: int, members: Members, *, keep_at_least: 
         reason = f'left out {len(order) - keep} of {len(order)} images for having "{name}"'
         reason += f"; {len(order) - lack} have it, but {keep} must stay to learn from" if keep > lack else ""
     stay, go = (tuple(sorted(part.tolist())) for part in (order[:keep], order[keep:]))
-    return Suggestion(stay, go, None, reason)
+    return Recommendation(stay, go, None, reason)
 
 
 def prefer_least(
-    found: Presence, column: int, labels: np.ndarray, *, kept: np.ndarray | None = None, instead_of: int | None = None
-) -> Suggestion:
+    found: AttributeScores,
+    column: int,
+    labels: np.ndarray,
+    *,
+    kept: np.ndarray | None = None,
+    instead_of: int | None = None,
+) -> Recommendation:
     """Take the cluster that has an attribute least.
 
     Parameters
     ----------
-    found : Presence
+    found : AttributeScores
         Of N images.
     column : int
         Of the attribute.
@@ -114,7 +119,7 @@ def prefer_least(
 
     Returns
     -------
-    Suggestion
+    Recommendation
         Among equals the first cluster, which is the most cohesive one. The reason counts images, or says that it
         is a ranking only, where images with and without it were not told apart.
 
@@ -130,14 +135,14 @@ def prefer_least(
     means = [found.values[labels == k, column].mean() for k in clusters]
     best = clusters[int(np.argmin(np.round(means, 6)))]
     reason = f'cluster {best} has "{found.attributes[column].name}" least'
-    if not found.told_apart[column]:
+    if not found.separable[column]:
         reason += " surely: a ranking only, images with and without it cannot be told apart"
     else:
         reason += f": {_count(found, column, labels == best)}"
         if instead_of is not None and instead_of != best:
             reason += f"; cluster {instead_of}: {_count(found, column, labels == instead_of)}"
-    return Suggestion(tuple(np.flatnonzero(labels == best).tolist()), (), best, reason)
+    return Recommendation(tuple(np.flatnonzero(labels == best).tolist()), (), best, reason)
 
 
-def _count(found: Presence, column: int, mask: np.ndarray) -> str:
+def _count(found: AttributeScores, column: int, mask: np.ndarray) -> str:
     return f"{int(found.has_it[mask, column].sum())} of {int(mask.sum())} images"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from chosen_one_nb.analysis.phrases import Attribute, Vocabulary
 from chosen_one_nb.analysis.statistics import two_kinds
+from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary
 
-__all__ = ["Members", "Presence", "group_mask", "presence", "unit_rows"]
+__all__ = ["Members", "AttributeScores", "group_mask", "score_attributes", "unit_rows"]
 
 Members = Sequence[int] | np.ndarray
 """A group of images: their numbers, or a mask over all."""
@@ -22,7 +22,7 @@ HAS_IT = 0.5  # an image has an attribute from this chance on
 
 
 @dataclass(frozen=True)
-class Presence:
+class AttributeScores:
     """How surely each image has each attribute.
 
     Attributes
@@ -30,23 +30,23 @@ class Presence:
     values : ndarray of shape (N, A), float64
         In [0, 1].
     attributes : tuple of Attribute, length A
-    told_apart : ndarray of bool, shape (A,)
+    separable : ndarray of bool, shape (A,)
         False where images with and without it could not be told apart: `values` then only orders them, and
         tables give no shares.
     """
 
     values: np.ndarray
     attributes: tuple[Attribute, ...]
-    told_apart: np.ndarray
+    separable: np.ndarray
 
     @property
     def has_it(self) -> np.ndarray:
         """Whether each image has each attribute, bool (N, A)."""
         return self.values >= HAS_IT
 
-    def rows(self, images: Sequence[int] | slice | np.ndarray) -> Presence:
+    def rows(self, images: Sequence[int] | slice | np.ndarray) -> AttributeScores:
         """Return the same for some of the images: one gallery out of several, for instance."""
-        return Presence(self.values[images], self.attributes, self.told_apart)
+        return AttributeScores(self.values[images], self.attributes, self.separable)
 
     def column(self, name: str, group: str | None = None) -> int:
         """Find an attribute by its name; raises `KeyError` if there is none, or there are several."""
@@ -64,7 +64,9 @@ class Presence:
         return found[0]
 
 
-def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, logit_scale: float = 100.0) -> Presence:
+def score_attributes(
+    images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, logit_scale: float = 100.0
+) -> AttributeScores:
     """Say how surely each image has each attribute of a vocabulary.
 
     In a group whose images have one of its phrases, zero-shot classification as CLIP does it: softmax over
@@ -85,7 +87,7 @@ def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, l
 
     Returns
     -------
-    Presence
+    AttributeScores
 
     Raises
     ------
@@ -100,7 +102,7 @@ def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, l
         )
     logits = logit_scale * images @ texts.T  # (N, T)
     attributes = vocabulary.attributes
-    values, told_apart = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
+    values, separable = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
     for columns in _by_group(attributes):
         members = [attributes[at] for at in columns]
         scores = np.column_stack([logsumexp(logits[:, member.columns], axis=1) for member in members])
@@ -109,8 +111,8 @@ def presence(images: np.ndarray, texts: np.ndarray, vocabulary: Vocabulary, *, l
             values[:, columns] = np.exp(scores)
         elif len(images):
             values[:, columns], gap = two_kinds(scores)
-            told_apart[columns] = gap > APART
-    return Presence(values, attributes, told_apart)
+            separable[columns] = gap > APART
+    return AttributeScores(values, attributes, separable)
 
 
 def unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:

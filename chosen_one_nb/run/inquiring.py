@@ -13,10 +13,10 @@ import numpy as np
 from chosen_one_nb.analysis.heatmaps import phrase_heat
 from chosen_one_nb.analysis.inquiry import Inquiry
 from chosen_one_nb.analysis.localization import shown_by
-from chosen_one_nb.analysis.phrases import Attribute, Vocabulary, load_vocabulary
 from chosen_one_nb.analysis.prompt_match import ANSWERS, noun_of
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
-from chosen_one_nb.analysis.zero_shot import presence
+from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabulary
+from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
 
@@ -140,7 +140,7 @@ def inquire(prompt: str, nodes: list[Node], segmented: Segmented, words: Words, 
     segmentation, alone = segmented
     parts = [node.clip for node in seen] + list(alone or ())
     texts = words(vocabulary.texts(noun_of(prompt)))
-    every = presence(np.concatenate(parts), texts, vocabulary, logit_scale=words.logit_scale)
+    every = score_attributes(np.concatenate(parts), texts, vocabulary, logit_scale=words.logit_scale)
     ends = np.cumsum([0, *(len(part) for part in parts)])
     rows = [every.rows(slice(a, b)) for a, b in pairwise(ends)]
     galleries = {_name(node): part for node, part in zip(seen, rows, strict=False)}

@@ -26,11 +26,11 @@ from chosen_one_nb.run.tree import Tree
 if TYPE_CHECKING:
     import pandas as pd
 
-    from chosen_one_nb.analysis.counterfactual import Persistence
+    from chosen_one_nb.analysis.counterfactual import Counterfactual
     from chosen_one_nb.analysis.inquiry import Inquiry
-    from chosen_one_nb.analysis.phrases import Attribute, Vocabulary
     from chosen_one_nb.analysis.prompt_match import Answer
     from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
+    from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.run import inquiring
     from chosen_one_nb.run.cost_estimate import Plan
@@ -349,7 +349,7 @@ class Painter(Editor):
             inquiring.write_corrections(self.folder, answers)
             self._changed("correct", self.current, attribute=name, answer=answer)
 
-    def persistence(
+    def counterfactual(
         self,
         attributes: Sequence[Attribute],
         node: Node | str | None = None,
@@ -357,7 +357,7 @@ class Painter(Editor):
         *,
         vocabulary: Vocabulary | str | Path | None = None,
         **calls: Any,
-    ) -> Persistence:
+    ) -> Counterfactual:
         """Prove what Θ has baked in: ask for the opposite of attributes, with the base models and with Θ.
 
         Parameters
@@ -376,7 +376,7 @@ class Painter(Editor):
 
         Returns
         -------
-        Persistence
+        Counterfactual
             A table, and the images by opposite: (base, Θ).
 
         Raises
@@ -384,7 +384,7 @@ class Painter(Editor):
         RunError
             There is no Θ yet.
         """
-        from chosen_one_nb.analysis.counterfactual import persistence
+        from chosen_one_nb.analysis.counterfactual import counterfactual
         from chosen_one_nb.analysis.prompt_match import noun_of
         from chosen_one_nb.run import inquiring
 
@@ -394,13 +394,13 @@ class Painter(Editor):
         chosen, noun = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name), noun_of(self.prompt)
         with_models = (self._ready_models, self._fingerprint, not self.read_only)
         words = inquiring.Words(self.folder / TEXTS, *with_models)
-        sight = inquiring.Sight(self.folder / "persistence" / "seen.npz", *with_models)
+        sight = inquiring.Sight(self.folder / "counterfactual" / "seen.npz", *with_models)
         asked = [attribute for attribute in attributes if attribute.opposite]
         parts = iter([Callbacks(**calls).part(i, 2 * len(asked)) for i in range(2 * len(asked))])
-        return persistence(
+        return counterfactual(
             attributes,
-            lambda text: self._show(None, text, seeds, "persistence", 1.0, next(parts)),
-            lambda text: self._show(source, text, seeds, "persistence", 1.0, next(parts)),
+            lambda text: self._show(None, text, seeds, "counterfactual", 1.0, next(parts)),
+            lambda text: self._show(source, text, seeds, "counterfactual", 1.0, next(parts)),
             lambda images, texts: sight(images) @ words(texts).T,
             say=inquiring.sentence(chosen, noun),
             ask=inquiring.wording(chosen, noun),

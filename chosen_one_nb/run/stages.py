@@ -203,13 +203,13 @@ def _descriptions(bench: Bench, node: Node, images: Sequence[int]) -> list[list[
         )
     from chosen_one_nb.analysis.captioning import descriptions
     from chosen_one_nb.analysis.prompt_match import noun_of
-    from chosen_one_nb.analysis.zero_shot import presence
+    from chosen_one_nb.analysis.zero_shot import score_attributes
     from chosen_one_nb.run.inquiring import vocabulary_of
 
     models = bench.models()
     vocabulary = vocabulary_of(None, bench.folder, models.name)
     texts = models.clip.texts(vocabulary.texts(noun_of(bench.prompt)))
-    found = presence(node.clip[list(images)], texts, vocabulary, logit_scale=models.clip.logit_scale)
+    found = score_attributes(node.clip[list(images)], texts, vocabulary, logit_scale=models.clip.logit_scale)
     return descriptions(found, vocabulary, bench.prompt)
 
 

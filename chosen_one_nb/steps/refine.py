@@ -57,7 +57,7 @@ from chosen_one_nb.steps.latents import CHUNK
 from chosen_one_nb.steps.lora import add_tokens, apply_lora, fresh_lora, read_lora
 from chosen_one_nb.steps.loss import Samples, denoising_loss, endless, place_weights
 from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition, encoders
-from chosen_one_nb.steps.tokens import Vocabulary, initial_rows
+from chosen_one_nb.steps.tokens import EmbeddingScale, initial_rows
 
 __all__ = ["RefineError", "refine"]
 
@@ -341,7 +341,7 @@ def _train(
         models,
     )
     scaler = torch.amp.GradScaler(models.device.type, enabled=pipeline.unet.dtype == torch.float16)
-    vocabulary, diary = Vocabulary(pipeline), _Diary(settings.refine_steps, on_step)
+    vocabulary, diary = EmbeddingScale(pipeline), _Diary(settings.refine_steps, on_step)
 
     def backward(batch: Batch, unet: Any) -> torch.Tensor:
         latents, ids, weights, which, without = batch

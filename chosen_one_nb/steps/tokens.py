@@ -10,7 +10,7 @@ import torch
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps.prompts import encoders, subject
 
-__all__ = ["Vocabulary", "initial_rows"]
+__all__ = ["EmbeddingScale", "initial_rows"]
 
 
 def initial_rows(pipeline: Any, settings: Settings, prompt: str) -> dict[str, torch.Tensor]:
@@ -35,7 +35,7 @@ def _known_ids(tokenizer: Any, text: str) -> list[int]:
     return [i for i in ids if i not in (tokenizer.unk_token_id, tokenizer.eos_token_id)]
 
 
-class Vocabulary:
+class EmbeddingScale:
     """Spread and norm of the known words' rows, by encoder: the yardstick of the new ones (pitfall 4)."""
 
     def __init__(self, pipeline: Any) -> None:

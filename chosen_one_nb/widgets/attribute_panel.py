@@ -12,7 +12,7 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from chosen_one_nb.analysis.phrases import Vocabulary, VocabularyError, load_vocabulary
+from chosen_one_nb.analysis.vocabulary import Vocabulary, VocabularyError, load_vocabulary
 from chosen_one_nb.run.decision import RunError
 
 from .attribute_rows import Shared, notes_of, proof_strips, rows, shared, strips, words_of
@@ -24,7 +24,7 @@ from .tasks import Job
 
 if TYPE_CHECKING:
     from chosen_one_nb.analysis.inquiry import Inquiry
-    from chosen_one_nb.analysis.phrases import Attribute
+    from chosen_one_nb.analysis.vocabulary import Attribute
     from chosen_one_nb.run.run import Node
 
     from .explorer import Explorer
@@ -310,7 +310,7 @@ class AttributePanel(Panel):
         )
 
         def work(job: Job) -> None:
-            found = self.run.persistence(
+            found = self.run.counterfactual(
                 [lit], source, vocabulary=words, on_progress=job.report, cancelled=job.cancelled
             )
             self._proofs[key] = proof_strips(found)

@@ -12,11 +12,11 @@ from .images import webp
 if TYPE_CHECKING:
     import pandas as pd
 
-    from chosen_one_nb.analysis.counterfactual import Persistence
+    from chosen_one_nb.analysis.counterfactual import Counterfactual
     from chosen_one_nb.analysis.inquiry import Inquiry
     from chosen_one_nb.analysis.localization import HeldBy
-    from chosen_one_nb.analysis.phrases import Vocabulary
     from chosen_one_nb.analysis.segmentation import NotAvailable
+    from chosen_one_nb.analysis.vocabulary import Vocabulary
     from chosen_one_nb.run.run import Node, Run
     from chosen_one_nb.steps.cluster import Clusters
 
@@ -183,7 +183,7 @@ def _strip(
             "images": [{"data": webp(image, STRIP_SIDE), "text": text(i)} for i, image in images]}  # fmt: skip
 
 
-def proof_strips(proof: Persistence) -> list[dict[str, Any]]:
+def proof_strips(proof: Counterfactual) -> list[dict[str, Any]]:
     """Show what came of asking for the opposite of an attribute: the base model's images, then Θ's, same seeds."""
     (line,) = proof.table.to_dict("records")
     told = "baked in" if line["persists"] else "not proved to be baked in"

@@ -18,7 +18,7 @@ from chosen_one_nb.run.node import compared, use_foreground
 from .background import Later
 
 if TYPE_CHECKING:
-    from chosen_one_nb.analysis.projection import Map
+    from chosen_one_nb.analysis.projection import Projection
     from chosen_one_nb.run.run import Node
 
 Method = Literal["umap", "pca"]
@@ -30,8 +30,8 @@ class Layout:
 
     Parameters
     ----------
-    map : Map
-        See `chosen_one_nb.analysis.projection.joint_map`.
+    map : Projection
+        See `chosen_one_nb.analysis.projection.project`.
     galleries : tuple of str
         Ids of the nodes that own them.
     foreground : bool
@@ -42,7 +42,7 @@ class Layout:
         Why there is no UMAP; empty when nothing is wrong.
     """
 
-    map: Map
+    map: Projection
     galleries: tuple[str, ...]
     foreground: bool = False
     waiting: bool = False
@@ -72,7 +72,7 @@ class Layout:
         """How far the map can be trusted, as a sentence."""
         said = ["the foregrounds alone, cut out of their images"] if self.foreground else []
         said += [self.map.note] if self.map.note else []
-        for row in self.map.trust.itertuples():
+        for row in self.map.quality.itertuples():
             said.append(
                 f"trustworthiness {row.trustworthiness:.2f}, continuity {row.continuity:.2f} among {row.k} neighbours"
                 + (f" (PCA {row.pca_trustworthiness:.2f}, {row.pca_continuity:.2f})" if self.method == "umap" else "")
@@ -95,8 +95,8 @@ class Layouts:
 
     def __init__(self, later: Later) -> None:
         self._later = later
-        self._pca: dict[tuple[str, ...], Map] = {}
-        self._last: Map | None = None
+        self._pca: dict[tuple[str, ...], Projection] = {}
+        self._last: Projection | None = None
 
     def get(self, nodes: Sequence[Node], method: Method) -> Layout:
         """Lay out the galleries of some iterations together.
@@ -120,18 +120,18 @@ class Layouts:
         waiting = method == "umap" and self._later.waiting(umap)
         return Layout(self._at_once(nodes, key), galleries, foreground, waiting, str(trouble or ""))
 
-    def _at_once(self, nodes: Sequence[Node], key: tuple[str, ...]) -> Map:
+    def _at_once(self, nodes: Sequence[Node], key: tuple[str, ...]) -> Projection:
         """PCA, at once; how far to trust it follows from the background."""
-        from chosen_one_nb.analysis.projection import joint_map
+        from chosen_one_nb.analysis.projection import project
 
         if key not in self._pca:
-            self._pca[key] = joint_map(compared(nodes), method="pca", trust=False)
-        trusted = self._later.get(("pca", key), lambda: joint_map(compared(nodes), method="pca"))
+            self._pca[key] = project(compared(nodes), method="pca", quality=False)
+        trusted = self._later.get(("pca", key), lambda: project(compared(nodes), method="pca"))
         return trusted or self._pca[key]
 
-    def _umap(self, galleries: dict[str, NDArray[np.floating]]) -> Map:
+    def _umap(self, galleries: dict[str, NDArray[np.floating]]) -> Projection:
         """Fit a UMAP, starting from the last one so that old points stay about where they were."""
-        from chosen_one_nb.analysis.projection import joint_map
+        from chosen_one_nb.analysis.projection import project
 
-        self._last = joint_map(galleries, method="umap", previous=self._last)
+        self._last = project(galleries, method="umap", previous=self._last)
         return self._last

@@ -10,13 +10,13 @@ import numpy as np
 from chosen_one_nb.plots import map_chart, svg
 
 if TYPE_CHECKING:
-    from chosen_one_nb.analysis.projection import Map
+    from chosen_one_nb.analysis.projection import Projection
     from chosen_one_nb.steps.cluster import Clusters
 
 SIDE = 150
 
 
-def variants_html(maps: Sequence[Map], clusters: Clusters | None) -> str:
+def variants_html(maps: Sequence[Projection], clusters: Clusters | None) -> str:
     """Draw small maps, a row per number of neighbours, a column per seed.
 
     Parameters
@@ -33,7 +33,7 @@ def variants_html(maps: Sequence[Map], clusters: Clusters | None) -> str:
     return f'<div class="chosen-variants" style="grid-template-columns: repeat({columns}, {SIDE}px)">{figures}</div>'
 
 
-def _small(made: Map, clusters: Clusters | None) -> str:
+def _small(made: Projection, clusters: Clusters | None) -> str:
     places = made.positions * np.array([1, -1])  # a canvas counts downwards
     if clusters is None:
         return svg(map_chart(places, width=SIDE, height=SIDE))
@@ -41,5 +41,5 @@ def _small(made: Map, clusters: Clusters | None) -> str:
     return svg(map_chart(places, named, width=SIDE, height=SIDE))
 
 
-def _words(made: Map) -> str:
+def _words(made: Projection) -> str:
     return f"{made.n_neighbors} neighbours, seed {made.seed}"

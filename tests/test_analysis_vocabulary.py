@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from chosen_one_nb.analysis.phrases import MAX_PHRASES, VocabularyError, load_vocabulary, read_vocabulary
+from chosen_one_nb.analysis.vocabulary import MAX_PHRASES, VocabularyError, load_vocabulary, read_vocabulary
 
 BUNDLED = ["data/attributes.json", "data/attributes_menagerie.json"]
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.phrases import read_vocabulary
-from chosen_one_nb.analysis.zero_shot import group_mask, presence
+from chosen_one_nb.analysis.vocabulary import read_vocabulary
+from chosen_one_nb.analysis.zero_shot import group_mask, score_attributes
 
 PLACES = read_vocabulary(
     {"place": {"one_of": True, "phrases": ["beach", "snow", {"text": "ice", "attribute": "snow"}]}}
@@ -14,7 +14,7 @@ MANY = read_vocabulary({"things": ["hat", "tie", "ball", *(f"thing {i}" for i in
 
 def test_one_of_a_group_is_a_softmax_and_synonyms_add_up():
     images = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]])
-    found = presence(images, TEXTS, PLACES, logit_scale=20)
+    found = score_attributes(images, TEXTS, PLACES, logit_scale=20)
     assert found.values.shape == (3, 2)
     assert found.values == pytest.approx(np.array([[1, 0], [0, 1], [0, 1]]), abs=1e-4)
     assert found.values.sum(axis=1) == pytest.approx(1)
@@ -25,35 +25,35 @@ def test_things_that_may_occur_together_are_split_each_by_itself():
     rng = np.random.default_rng(0)
     truth = rng.random((60, 23)) < [0.3, 0.5, *[0.0] * 21]  # hat and tie may be on one image, the rest on none
     images = truth + 0.1 * rng.standard_normal(truth.shape) + 0.5
-    found = presence(images, np.eye(23), MANY)
+    found = score_attributes(images, np.eye(23), MANY)
     assert (found.has_it[:, :2] == truth[:, :2]).all()
-    assert found.told_apart[:2].all()
+    assert found.separable[:2].all()
 
 
 def test_a_group_of_one_phrase_is_split_too():
     images = np.column_stack([np.tile([0.1, 0.9], 20), np.ones(40)])
-    found = presence(images, np.eye(2)[:1], read_vocabulary({"extra": ["leaves"]}))
+    found = score_attributes(images, np.eye(2)[:1], read_vocabulary({"extra": ["leaves"]}))
     assert found.has_it[:, 0].tolist() == [False, True] * 20
     single = read_vocabulary({"style": {"one_of": True, "phrases": ["sticker"]}})
-    assert presence(images, np.eye(2)[:1], single).has_it[:, 0].tolist() == [False, True] * 20
+    assert score_attributes(images, np.eye(2)[:1], single).has_it[:, 0].tolist() == [False, True] * 20
 
 
 def test_identical_images_and_no_images_give_no_split():
-    found = presence(np.ones((5, 4)), TEXTS, THINGS)
-    assert not found.told_apart.any()
+    found = score_attributes(np.ones((5, 4)), TEXTS, THINGS)
+    assert not found.separable.any()
     assert (found.values == 0).all()
-    assert presence(np.ones((0, 4)), TEXTS, THINGS).values.shape == (0, 3)
+    assert score_attributes(np.ones((0, 4)), TEXTS, THINGS).values.shape == (0, 3)
 
 
 def test_length_of_vectors_does_not_matter():
     images = np.abs(np.random.default_rng(1).standard_normal((9, 4)))
-    one, other = (presence(images * scale, TEXTS, PLACES).values for scale in (1, 7))
+    one, other = (score_attributes(images * scale, TEXTS, PLACES).values for scale in (1, 7))
     assert one == pytest.approx(other)
 
 
 def test_columns_are_found_by_name():
     both = read_vocabulary({"top": ["red"], "sky": ["red", "blue"]})
-    found = presence(np.eye(3), np.eye(3), both)
+    found = score_attributes(np.eye(3), np.eye(3), both)
     assert found.column("blue") == 2
     assert found.column("red", "sky") == 1
     with pytest.raises(KeyError, match=r"got 2 in the groups \['top', 'sky'\]: say which"):
@@ -63,7 +63,7 @@ def test_columns_are_found_by_name():
 
 
 def test_rows_are_some_of_the_images():
-    found = presence(np.eye(4), TEXTS, PLACES)
+    found = score_attributes(np.eye(4), TEXTS, PLACES)
     assert (found.rows(slice(1, 3)).values == found.values[1:3]).all()
 
 
@@ -78,7 +78,7 @@ def test_rows_are_some_of_the_images():
 )
 def test_vectors_that_do_not_fit_are_refused(images, texts, message):
     with pytest.raises(ValueError, match=message):
-        presence(images, texts, THINGS)
+        score_attributes(images, texts, THINGS)
 
 
 def test_groups_are_numbers_or_masks():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.phrases import read_vocabulary
 from chosen_one_nb.analysis.prompt_match import asked, classify, noun_of, pieces
+from chosen_one_nb.analysis.vocabulary import read_vocabulary
 
 WORDS = read_vocabulary(
     {
@@ -90,7 +90,7 @@ def test_asked_comes_before_the_group_and_the_image_speaks_where_it_is_open():
         "leaves around it": "identity",
         "orange fur": "identity",
     }
-    assert table.why["leaves around it"] == "it shows on the figure"
+    assert table.why["leaves around it"] == "it shows on the foreground"
     assert table.why["in a forest"] == 'the prompt says "forest"'
 
 

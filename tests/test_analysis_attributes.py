@@ -6,22 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chosen_one_nb.analysis.attributes import contrast, explain
-from chosen_one_nb.analysis.phrases import Attribute, read_vocabulary
-from chosen_one_nb.analysis.zero_shot import Presence, presence
+from chosen_one_nb.analysis.vocabulary import Attribute, read_vocabulary
+from chosen_one_nb.analysis.zero_shot import AttributeScores, score_attributes
 
 
 def toy(values):
     values = np.array(values, float)
     names = "abcdefgh"[: values.shape[1]]
     attributes = tuple(Attribute(name, "group", "seen", False, (at,), (name,)) for at, name in enumerate(names))
-    return Presence(values, attributes, np.ones(len(names), bool))
+    return AttributeScores(values, attributes, np.ones(len(names), bool))
 
 
 def planted(rng, n=128, size=14, share=1.0, phrases=60):
     """A gallery whose first `size` images mostly have thing 0, which one in eight of the others has."""
     truth = rng.random((n, phrases)) < 0.125
     truth[:size, 0] = rng.random(size) < share
-    return Presence(
+    return AttributeScores(
         np.clip(truth + 0.2 * rng.standard_normal(truth.shape), 0, 1),
         tuple(Attribute(str(at), "g", "seen", False, (at,), (str(at),)) for at in range(phrases)),
         np.ones(phrases, bool),
@@ -66,7 +66,7 @@ def test_noise_is_called_a_finding_no_more_often_than_stated(kind):
         values = rng.random((64, 40))
         if kind != "even":
             values = (values + 0.5 * rng.random((64, 1)) > 1.2).astype(float)
-        found = Presence(values, planted(rng, phrases=40).attributes, np.ones(40, bool))
+        found = AttributeScores(values, planted(rng, phrases=40).attributes, np.ones(40, bool))
         wrong += contrast(found, range(9), permutations=200).finding.any()
     assert wrong / 200 <= 0.07
 
@@ -113,7 +113,7 @@ def test_nothing_to_compare_is_said(members):
 
 def test_shares_are_not_given_where_images_were_not_told_apart():
     found = toy(np.random.default_rng(0).random((9, 2)))
-    table = contrast(Presence(found.values, found.attributes, np.array([True, False])), [0, 1])
+    table = contrast(AttributeScores(found.values, found.attributes, np.array([True, False])), [0, 1])
     assert np.isnan(table.loc[1, ["share_in", "share_out", "lift"]].astype(float)).all()
     assert np.isfinite(table.loc[0, "lift"])
 
@@ -121,7 +121,7 @@ def test_shares_are_not_given_where_images_were_not_told_apart():
 def test_drift_against_the_first_gallery_is_the_same_comparison():
     rng = np.random.default_rng(6)
     first, later = planted(rng, share=0.125), planted(rng, size=128, share=0.9)
-    both = Presence(np.concatenate([first.values, later.values]), first.attributes, first.told_apart)
+    both = AttributeScores(np.concatenate([first.values, later.values]), first.attributes, first.separable)
     table = contrast(both, range(128, 256), permutations=200)
     assert table.index[0] == 0
     assert table.p.iloc[0] == pytest.approx(1 / 201)
@@ -134,7 +134,7 @@ def test_a_gallery_of_128_and_600_phrases_takes_less_than_two_seconds():
     )
     images, texts = rng.standard_normal((128, 768)), rng.standard_normal((600, 768))
     start = time.process_time()
-    contrast(presence(images, texts, words), range(12), permutations=1000)
+    contrast(score_attributes(images, texts, words), range(12), permutations=1000)
     assert time.process_time() - start < 2
 
 

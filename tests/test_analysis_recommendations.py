@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.phrases import Attribute
 from chosen_one_nb.analysis.recommendations import leave_out, most_and_least, prefer_least
-from chosen_one_nb.analysis.zero_shot import Presence
+from chosen_one_nb.analysis.vocabulary import Attribute
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
-HAT = Presence(
+HAT = AttributeScores(
     np.array([[0.9], [0.8], [0.1], [0.2], [0.7], [0.0]]),
     (Attribute("red hat", "accessory", "identity", False, (0,), ("a red hat",)),),
     np.array([True]),
@@ -41,14 +41,14 @@ def test_where_none_may_go_nothing_is_left_out():
 
 
 def test_what_cannot_be_told_apart_is_no_reason_to_leave_images_out():
-    unclear = replace(HAT, told_apart=np.array([False]))
+    unclear = replace(HAT, separable=np.array([False]))
     made = leave_out(unclear, 0, [0, 1, 2, 3, 5])
     assert (made.images, made.exclude) == ((0, 1, 2, 3, 5), ())
     assert made.reason == 'images with and without "red hat" cannot be told apart: nothing is left out'
 
 
 def test_a_ranking_of_what_cannot_be_told_apart_counts_nothing():
-    made = prefer_least(replace(HAT, told_apart=np.array([False])), 0, np.array([0, 0, 1, 1, 2, -1]), instead_of=0)
+    made = prefer_least(replace(HAT, separable=np.array([False])), 0, np.array([0, 0, 1, 1, 2, -1]), instead_of=0)
     assert made.cluster == 1
     assert made.reason.startswith('cluster 1 has "red hat" least surely: a ranking only')
     assert " of " not in made.reason

@@ -1,11 +1,13 @@
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.projection import SMALLEST, Map, joint_map, procrustes, sensitivity
+import chosen_one_nb.analysis
+from chosen_one_nb.analysis.projection import SMALLEST, Projection, procrustes, project, sensitivity
 
 CENTRES = 4 * np.random.default_rng(0).standard_normal((4, 16))
 
@@ -25,23 +27,23 @@ def separation(positions):
 
 @pytest.mark.parametrize("method", ["pca", "umap"])
 def test_a_map_shows_groups_that_are_there(method):
-    made = joint_map({"0": gallery(1)}, method=method)
+    made = project({"0": gallery(1)}, method=method)
     assert made.positions.shape == (32, 2)
     assert made.method == method
     assert made.owners[5] == ("0", 5)
     assert separation(made.positions) > 2
-    assert made.trust.k.tolist() == [5, 15]
-    assert made.trust[["trustworthiness", "pca_continuity"]].notna().all().all()
+    assert made.quality.k.tolist() == [5, 15]
+    assert made.quality[["trustworthiness", "pca_continuity"]].notna().all().all()
 
 
 def test_the_first_map_leaves_torch_the_threads_it_was_given():
     """In a process of its own: what numba does, it does at its first use."""
     code = (
         "import numpy as np, torch\n"
-        "from chosen_one_nb.analysis.projection import joint_map\n"
+        "from chosen_one_nb.analysis.projection import project\n"
         "torch.set_num_threads(1)\n"
         "assert torch.get_num_threads() == 1  # asked once before: torch settles its number when first asked\n"
-        "joint_map({'0': np.random.default_rng(0).standard_normal((20, 4))})\n"
+        "project({'0': np.random.default_rng(0).standard_normal((20, 4))})\n"
         "print(torch.get_num_threads())"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
@@ -49,14 +51,14 @@ def test_the_first_map_leaves_torch_the_threads_it_was_given():
 
 @pytest.mark.parametrize("method", ["pca", "umap"])
 def test_the_same_seed_gives_the_same_map(method):
-    one, other = (joint_map({"0": gallery(1)}, method=method, seed=3).positions for _ in range(2))
+    one, other = (project({"0": gallery(1)}, method=method, seed=3).positions for _ in range(2))
     assert (one == other).all()
 
 
 @pytest.mark.parametrize("method", ["pca", "umap"])
 def test_galleries_share_one_map_and_old_points_stay_about_where_they_were(method):
-    first = joint_map({"0": gallery(1)}, method=method)
-    both = joint_map({"0": gallery(1), "1b": gallery(2, 24)}, method=method, previous=first)
+    first = project({"0": gallery(1)}, method=method)
+    both = project({"0": gallery(1), "1b": gallery(2, 24)}, method=method, previous=first)
     assert both.of("0").shape == (32, 2)
     assert both.of("1b").shape == (24, 2)
     moved = np.linalg.norm(both.of("0") - first.positions, axis=1)
@@ -78,7 +80,7 @@ def test_a_turned_mirrored_and_shifted_map_is_brought_back():
 
 @pytest.mark.parametrize("n", range(1, SMALLEST))
 def test_few_images_are_mapped_by_pca(n):
-    made = joint_map({"0": gallery(1, n)})
+    made = project({"0": gallery(1, n)})
     assert made.method == "pca"
     assert made.positions.shape == (n, 2)
     assert np.isfinite(made.positions).all()
@@ -87,46 +89,46 @@ def test_few_images_are_mapped_by_pca(n):
 
 @pytest.mark.parametrize("n", [SMALLEST, 6, 16])
 def test_umap_takes_as_many_neighbours_as_there_are(n):
-    made = joint_map({"0": gallery(1, n)})
+    made = project({"0": gallery(1, n)})
     assert made.method == "umap"
     assert np.isfinite(made.positions).all()
 
 
 def test_identical_images_lie_on_one_point():
-    made = joint_map({"0": np.full((9, 4), 0.3)})
+    made = project({"0": np.full((9, 4), 0.3)})
     assert (made.positions == 0).all()
     assert "same features" in made.note
-    assert made.trust.empty
-    again = joint_map({"0": np.full((9, 4), 0.3), "1": gallery(1)[:, :4]}, previous=made)
+    assert made.quality.empty
+    again = project({"0": np.full((9, 4), 0.3), "1": gallery(1)[:, :4]}, previous=made)
     assert np.isfinite(again.positions).all()
 
 
 def test_images_on_a_line_are_mapped():
     line = np.outer(np.arange(12.0), np.ones(4))
     for method in ("pca", "umap"):
-        assert np.isfinite(joint_map({"0": line}, method=method).positions).all()
+        assert np.isfinite(project({"0": line}, method=method).positions).all()
 
 
 def test_copies_of_a_image_do_no_harm():
-    assert np.isfinite(joint_map({"0": np.repeat(gallery(1, 4), 8, axis=0)}).positions).all()
+    assert np.isfinite(project({"0": np.repeat(gallery(1, 4), 8, axis=0)}).positions).all()
 
 
 def test_a_map_from_before_with_nothing_in_common_is_no_help_and_no_harm():
-    before = joint_map({"9": gallery(9)}, method="pca")
-    made, alone = (joint_map({"0": gallery(1)}, method="pca", previous=old).positions for old in (before, None))
+    before = project({"9": gallery(9)}, method="pca")
+    made, alone = (project({"0": gallery(1)}, method="pca", previous=old).positions for old in (before, None))
     assert (made == alone).all()
 
 
 def test_nothing_is_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        joint_map({"0": gallery(1, 12)})
+        project({"0": gallery(1, 12)})
 
 
 def test_the_row_of_maps_is_turned_onto_the_first():
     maps = sensitivity(gallery(1, 24), seeds=(0, 1), n_neighbors=(5, 50))
     assert [(made.n_neighbors, made.seed) for made in maps] == [(5, 0), (5, 1), (50, 0), (50, 1)]
-    assert all(isinstance(made, Map) for made in maps)
+    assert all(isinstance(made, Projection) for made in maps)
     middle = maps[0].positions.mean(axis=0)
     assert all(made.positions.mean(axis=0) == pytest.approx(middle, abs=1e-3) for made in maps)
 
@@ -142,30 +144,16 @@ def test_the_row_of_maps_is_turned_onto_the_first():
 )
 def test_galleries_that_do_not_fit_are_refused(galleries, message):
     with pytest.raises(ValueError, match=message):
-        joint_map(galleries)
+        project(galleries)
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="'umap' or 'pca', got 'tsne'"):
-        joint_map({"0": gallery(1)}, method="tsne")
+        project({"0": gallery(1)}, method="tsne")
 
 
 def test_importing_what_looks_loads_neither_torch_nor_umap():
-    names = (
-        "maps",
-        "trust",
-        "vocabulary",
-        "presence",
-        "attributes",
-        "asked",
-        "suggest",
-        "drift",
-        "persistence",
-        "foreground",
-        "evidence",
-        "heat",
-        "statistics",
-    )
+    names = [path.stem for path in Path(chosen_one_nb.analysis.__file__).parent.glob("*.py")]
     code = (
         f"import sys; [__import__('chosen_one_nb.analysis.' + name) for name in {names}]; "
         "print([name for name in ('torch', 'umap', 'plotly', 'ipywidgets') if name in sys.modules])"
@@ -185,5 +173,5 @@ def test_a_filter_of_warnings_set_meanwhile_stays(monkeypatch):
 
     monkeypatch.setattr(umap, "UMAP", Slow)
     with warnings.catch_warnings():
-        joint_map({"gallery": np.random.default_rng(0).standard_normal((12, 4))}, method="umap")
+        project({"gallery": np.random.default_rng(0).standard_normal((12, 4))}, method="umap")
         assert any(found[1] and found[1].pattern == "set while the map was made" for found in warnings.filters)

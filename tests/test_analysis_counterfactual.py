@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.counterfactual import persistence
-from chosen_one_nb.analysis.phrases import read_vocabulary
+from chosen_one_nb.analysis.counterfactual import counterfactual
+from chosen_one_nb.analysis.vocabulary import read_vocabulary
 
 HAT, SNOW, ODD = read_vocabulary(
     {"g": [{"text": "hat", "opposite": "bare head"}, {"text": "snow", "opposite": "desert"}, "odd"]}
@@ -23,7 +23,7 @@ def draw_character(opposite):
 
 
 def test_what_theta_baked_in_shows_although_the_opposite_is_asked_for():
-    made = persistence([HAT, SNOW, ODD], draw_base, draw_character, similarity)
+    made = counterfactual([HAT, SNOW, ODD], draw_base, draw_character, similarity)
     table = made.table.set_index("attribute")
     assert table.loc["hat", ["asked_for", "base", "character", "baked_in"]].tolist() == ["bare head", 0, 0.875, 0.875]
     assert table.persists.to_dict() == {"hat": True, "snow": False}
@@ -33,7 +33,7 @@ def test_what_theta_baked_in_shows_although_the_opposite_is_asked_for():
 
 
 def test_what_the_base_model_does_too_is_no_fault_of_theta():
-    made = persistence([HAT], draw_character, draw_character, similarity)
+    made = counterfactual([HAT], draw_character, draw_character, similarity)
     assert made.table.loc[0, ["base", "character", "baked_in"]].tolist() == [0.875, 0.875, 0]
     assert not made.table.persists[0]
 
@@ -46,14 +46,14 @@ def test_images_in_the_cache_are_not_drawn_again():
         return draw_base(opposite)
 
     for _ in range(2):
-        persistence([HAT], draw, draw_character, similarity, cache=cache)
+        counterfactual([HAT], draw, draw_character, similarity, cache=cache)
     assert drawn == ["bare head"]
     assert set(cache) == {("base", "bare head"), ("character", "bare head")}
 
 
 def test_sentences_are_made_by_the_callers_template():
     seen = []
-    persistence(
+    counterfactual(
         [HAT],
         draw_base,
         draw_character,
@@ -65,7 +65,7 @@ def test_sentences_are_made_by_the_callers_template():
 
 def test_what_is_asked_of_the_generator_has_its_own_wording():
     asked, cache = [], {}
-    made = persistence(
+    made = counterfactual(
         [HAT],
         lambda text: asked.append(text) or draw_base("bare head"),
         draw_character,
@@ -79,7 +79,7 @@ def test_what_is_asked_of_the_generator_has_its_own_wording():
 
 
 def test_nothing_to_ask_gives_an_empty_table():
-    made = persistence([ODD], draw_base, draw_character, similarity)
+    made = counterfactual([ODD], draw_base, draw_character, similarity)
     assert made.table.empty
     assert "persists" in made.table
 
@@ -87,4 +87,4 @@ def test_nothing_to_ask_gives_an_empty_table():
 @pytest.mark.parametrize("count", [0, 3])
 def test_base_and_character_draw_the_same_seeds(count):
     with pytest.raises(ValueError, match="Draw both on the same seeds"):
-        persistence([HAT], lambda _: [set()] * count, draw_character, similarity)
+        counterfactual([HAT], lambda _: [set()] * count, draw_character, similarity)
