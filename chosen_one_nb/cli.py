@@ -133,7 +133,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     add("--note", default="", help="why, kept with the choice")
     add("--allow-other-models", action="store_true", help="go on with models the run was not made with")
     add("--quiet", action="store_true", help="say nothing but the outcome")
-    add("--sampling", help="sampling on top of the preset: paper, standard, fast or flash (another distribution each)")
+    add("--sampling", help="sampling on top of the preset: full, standard, fast or flash (another distribution each)")
     more.add_machine(command)
 
 
@@ -251,7 +251,7 @@ def _check_same(run: Run, given: argparse.Namespace) -> None:
 
     if given.prompt and given.prompt.strip() != run.prompt:
         raise RunError(f"{run.folder} holds a run of {run.prompt!r}, not of {given.prompt!r}. Give another --folder.")
-    asked, stored = _settings(given, run.root.settings).to_dict(), run.root.settings.to_dict()
+    asked, stored = _settings(given, run.root.settings).model_dump(), run.root.settings.model_dump()
     different = [f"{name}={stored[name]!r} (asked: {asked[name]!r})" for name in stored if stored[name] != asked[name]]
     if different and (given.preset or given.set or given.sampling):
         raise RunError(f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another.")

@@ -84,7 +84,7 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     add_machine(command)
     add("--random", metavar="NAME", help="random weights of full size, without a download: sdxl or sd15")
     add("--preset", help="settings: menagerie, paper or quick (default: the one that the models go with)")
-    add("--sampling", help="sampling on top of the preset: paper, standard, fast or flash")
+    add("--sampling", help="sampling on top of the preset: full, standard, fast or flash")
     add_changes(command)
     add("--straight", type=int, default=4, metavar="N", help="images and steps of straight use measured (default: 4)")
     add("--threads", type=int, metavar="N", help="processor threads of PyTorch (default: its own choice)")

@@ -258,7 +258,7 @@ def _made(run: Run) -> Markup:
             value,
             about[name]["help"] if name in about else "",
         ]
-        for name, value in run.root.settings.to_dict().items()
+        for name, value in run.root.settings.model_dump().items()
     ]
     settings = _table(["setting", "symbol", "value", "what it does"], rows)
     versions = _table(["package", "version"], run.manifest["versions"].items())

@@ -2,47 +2,43 @@
 
 Certainty tags: C read in the paper or its page, S from a summary of the paper, T a third party who read it
 says so, R recollection that nobody has verified, X looked for in the paper and not found (the value is then
-ours or a reimplementation's), "-" a number of this kit that the paper does not have.
+ours, or that of the reimplementation named), "-" a number of this kit that the paper does not have.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import types
 import typing
-from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import Any, Literal
 
-from chosen_one_nb.fields import (
-    AT_LEAST_ONE,
-    AT_LEAST_TWO,
-    BELOW_ONE,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SettingsError,
-    allowed,
-    check_field,
-    setting,
-    type_name,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 __all__ = ["PRESETS", "SAMPLING", "Settings", "SettingsError", "settings_help"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class SettingsError(ValueError):
+    """A setting that cannot be used: its message names the setting, what was expected, what came, and why."""
+
+
+def setting(default: Any, *, symbol: str = "", certainty: str = "-", source: str = "this kit", **limits: Any) -> Any:
+    """Declare a field of `Settings`: default, where it comes from, and pydantic's limits (`gt`, `ge`, `lt`, `le`)."""
+    return Field(default, json_schema_extra={"symbol": symbol, "certainty": certainty, "source": source}, **limits)
+
+
+class Settings(BaseModel):
     """The settings of a run; immutable, validated on construction, saved as JSON beside every result.
 
     The defaults are the `menagerie` preset. `Settings.preset(name)` gives another starting point and
     `settings.replace(n_images=32)` a changed copy. `settings_help()` tells the symbol, meaning and source
-    of each.
+    of each. Values are not converted: 0.7 is no integer and True no number.
 
     Raises
     ------
     SettingsError
-        For a value of the wrong type, out of range, NaN, or at odds with another one.
+        For an unknown name, a value of the wrong type, out of range, NaN, or at odds with another one.
 
     Examples
     --------
@@ -52,257 +48,160 @@ class Settings:
     3
     """
 
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
     # generate
-    seed: int = setting(0, "Start of all randomness of a run: image seeds, clustering, training.", check=NOT_NEGATIVE)
+    seed: int = setting(0, ge=0)
+    """Start of all randomness of a run: image seeds, clustering, training."""
     n_images: int = setting(
         64,
-        "Images in a gallery.",
+        ge=2,
         symbol="N",
-        check=AT_LEAST_TWO,
         certainty="S",
         source="128 in a summary of the paper and in both reimplementations; fewer here, for a CPU",
     )
-    sampler: Literal["dpm++", "ddim", "euler", "euler trailing"] = setting(
-        "dpm++", "Deterministic sampler, built from the pipeline's own noise schedule.", certainty="X"
-    )
-    sampling_steps: int = setting(
-        15,
-        "Denoising steps per image.",
-        check=AT_LEAST_ONE,
-        certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 35 on SDXL",
-    )
-    guidance_scale: float = setting(
-        3.0,
-        "Classifier-free guidance; 1 or less switches it off. High values compound over iterations.",
-        check=NOT_NEGATIVE,
-        certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 7.5 on SDXL",
-    )
-    guidance_rescale: float = setting(
-        0.0,
-        "Pull the guided prediction's contrast back to the unguided one's (0 off, 1 fully).",
-        symbol="phi",
-        check=FRACTION,
-        source="arXiv 2305.08891, section 3.4",
-    )
+    """Images in a gallery."""
+    sampler: Literal["dpm++", "ddim", "euler", "euler trailing"] = setting("dpm++", certainty="X")
+    """Deterministic sampler, built from the pipeline's own noise schedule."""
+    sampling_steps: int = setting(15, ge=1, certainty="X", source="ZichengDuan/TheChosenOne uses 35 on SDXL")
+    """Denoising steps per image."""
+    guidance_scale: float = setting(3.0, ge=0, certainty="X", source="ZichengDuan/TheChosenOne uses 7.5 on SDXL")
+    """Classifier-free guidance; 1 or less switches it off. High values compound over iterations."""
+    guidance_rescale: float = setting(0.0, ge=0, le=1, symbol="phi", source="arXiv 2305.08891, section 3.4")
+    """Pull the guided prediction's contrast back to the unguided one's (0 off, 1 fully)."""
     context_weight: float = setting(
-        1.5,
-        "How much a context counts that is added to a character's prompt, such as 'at the beach'; 1 leaves it as is.",
-        check=POSITIVE,
-        source="this kit; weighted prompts, as in compel, for what Theta would drown out",
+        1.5, gt=0, source="this kit; weighted prompts, as in compel, for what Theta would drown out"
     )
-    image_size: int | None = setting(
-        None, "Side of the square images in pixels; None is the model's own size.", check=POSITIVE
-    )
-    batch_size: int = setting(
-        16,
-        "Images denoised, or looked at, at once; halved by itself when memory runs out.",
-        check=AT_LEAST_ONE,
-    )
+    """How much a context counts that is added to a character's prompt, such as 'at the beach'; 1 leaves it as
+    is."""
+    image_size: int | None = setting(None, gt=0)
+    """Side of the square images in pixels; None is the model's own size."""
+    batch_size: int = setting(16, ge=1)
+    """Images denoised, or looked at, at once; halved by itself when memory runs out."""
 
     # embed and cluster
     feature_space: Literal["unit", "raw"] = setting(
-        "unit",
-        "Compare features at unit length (cosine) or as they are.",
-        certainty="T",
-        source="the paper's text says once that similarity is cosine",
+        "unit", certainty="T", source="the paper's text says once that similarity is cosine"
     )
+    """Compare features at unit length (cosine) or as they are."""
     cluster_on: Literal["image", "foreground"] = setting(
-        "foreground",
-        "Compare whole images (the paper), or only their foregrounds, cut out by the extractor's patch tokens.",
-        symbol="F(S)",
-        source="this kit; against clusters that share a scene rather than a character",
+        "foreground", symbol="F(S)", source="this kit; against clusters that share a scene rather than a character"
     )
+    """Compare whole images (the paper), or only their foregrounds, cut out by the extractor's patch tokens."""
     target_cluster_size: int = setting(
-        8,
-        "Intended images per cluster: k = N // this, at least 1.",
-        symbol="d_size-c",
-        check=AT_LEAST_ONE,
-        certainty="X",
-        source="not found in the paper; reimplementations use 20 and 7",
+        8, ge=1, symbol="d_size-c", certainty="X", source="reimplementations use 20 and 7"
     )
+    """Intended images per cluster: k = N // this, at least 1."""
     min_cluster_size: int = setting(
-        5,
-        "A cluster is kept when it holds strictly more images than this.",
-        symbol="d_min-c",
-        check=NOT_NEGATIVE,
-        certainty="X",
-        source="not found in the paper; reimplementations use 10 (strict) and 6 (not strict)",
+        5, ge=0, symbol="d_min-c", certainty="X", source="reimplementations use 10 (strict) and 6 (not strict)"
     )
+    """A cluster is kept when it holds strictly more images than this."""
     cohesion: Literal["squared", "distance"] = setting(
-        "squared",
-        "Cohesion as the mean squared distance to the centroid, or the plain distance.",
-        certainty="R",
-        source="the form is told by third parties, the square is recollection",
+        "squared", certainty="R", source="the form is told by third parties, the square is recollection"
     )
-    kmeans_restarts: int = setting(10, "K-means++ starts, the best of which is kept.", check=AT_LEAST_ONE)
+    """Cohesion as the mean squared distance to the centroid, or the plain distance."""
+    kmeans_restarts: int = setting(10, ge=1)
+    """K-means++ starts, the best of which is kept."""
 
     # refine
-    lora_rank: int = setting(
-        8,
-        "Rank of the LoRA matrices on the UNet's self- and cross-attention; alpha equals it.",
-        symbol="r",
-        check=AT_LEAST_ONE,
-        certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 4",
-    )
+    lora_rank: int = setting(8, ge=1, symbol="r", certainty="X", source="ZichengDuan/TheChosenOne uses 4")
+    """Rank of the LoRA matrices on the UNet's self- and cross-attention; alpha equals it."""
     lora_learning_rate: float = setting(
-        1e-4,
-        "Learning rate of the LoRA.",
-        symbol="theta",
-        check=NOT_NEGATIVE,
-        certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 3e-5 for everything",
+        1e-4, ge=0, symbol="theta", certainty="X", source="ZichengDuan/TheChosenOne uses 3e-5 for everything"
     )
+    """Learning rate of the LoRA."""
     token_learning_rate: float = setting(
-        5e-3,
-        "Learning rate of the new token's rows in the text encoders.",
-        symbol="tau",
-        check=NOT_NEGATIVE,
-        certainty="X",
-        source="not found in the paper; 5e-4 is common for textual inversion",
+        5e-3, ge=0, symbol="tau", certainty="X", source="5e-4 is common for textual inversion"
     )
-    refine_steps: int = setting(
-        100,
-        "Optimiser steps per iteration.",
-        check=AT_LEAST_ONE,
-        certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 500",
-    )
-    refine_batch_size: int = setting(
-        8,
-        "Images per optimiser step.",
-        check=AT_LEAST_ONE,
-        certainty="X",
-        source="not found in the paper; ZichengDuan/TheChosenOne uses 1",
-    )
-    weight_decay: float = setting(
-        1e-4,
-        "AdamW's decay of the LoRA weights; the token rows are never decayed.",
-        check=NOT_NEGATIVE,
-        source="diffusers' LoRA training script",
-    )
+    """Learning rate of the new token's rows in the text encoders."""
+    refine_steps: int = setting(100, ge=1, certainty="X", source="ZichengDuan/TheChosenOne uses 500")
+    """Optimiser steps per iteration."""
+    refine_batch_size: int = setting(8, ge=1, certainty="X", source="ZichengDuan/TheChosenOne uses 1")
+    """Images per optimiser step."""
+    weight_decay: float = setting(1e-4, ge=0, source="diffusers' LoRA training script")
+    """AdamW's decay of the LoRA weights; the token rows are never decayed."""
     carry_over: Literal["warm", "reinit"] = setting(
-        "warm",
-        "Go on from the last iteration's weights, or start each iteration anew (the paper's ablation).",
-        symbol="Theta",
-        certainty="R",
-        source="section 4.3, ablation 3",
+        "warm", symbol="Theta", certainty="R", source="section 4.3, ablation 3"
     )
-    token: str = setting("<v>", "The new word that stands for the character.", symbol="[v]")
+    """Go on from the last iteration's weights, or start each iteration anew (the paper's ablation)."""
+    token: str = setting("<v>", symbol="[v]")
+    """The new word that stands for the character."""
     token_vectors: int = setting(
-        1,
-        "Embedding rows behind the new word, per text encoder.",
-        symbol="tau",
-        check=AT_LEAST_ONE,
-        certainty="S",
-        source="one new token per text encoder, the paper's section 3.2",
+        1, ge=1, symbol="tau", certainty="S", source="one new token per text encoder, the paper's section 3.2"
     )
-    initial_word: str | None = setting(
-        None, "Word whose embedding the token starts from; None takes the prompt's subject.", certainty="X"
-    )
+    """Embedding rows behind the new word, per text encoder."""
+    initial_word: str | None = setting(None, certainty="X")
+    """Word whose embedding the token starts from; None takes the prompt's subject."""
     caption_template: str = setting(
-        "{prompt} {token}",
-        "Caption in training and prompt of later galleries; holds {prompt} and {token}.",
-        certainty="X",
-        source="where the token stands is not found in the paper",
+        "{prompt} {token}", certainty="X", source="where the token stands is not found in the paper"
     )
-    caption_dropout: float = setting(0.0, "Share of training samples seen without their caption.", check=BELOW_ONE)
-    prior_share: float = setting(
-        0.5,
-        "Share of each batch drawn from the first gallery, under the prompt without the token (0 is the paper).",
-        check=BELOW_ONE,
-    )
+    """Caption in training and prompt of later galleries; holds {prompt} and {token}."""
+    caption_dropout: float = setting(0.0, ge=0, lt=1)
+    """Share of training samples seen without their caption."""
+    prior_share: float = setting(0.5, ge=0, lt=1)
+    """Share of each batch drawn from the first gallery, under the prompt without the token (0 is the paper)."""
     embedding_rule: Literal["none", "std", "norm"] = setting(
-        "none",
-        "After each step pull the token rows to the vocabulary's spread or norm, or leave them.",
-        source="std: diffusers' advanced SDXL script; norm: cloneofsimo/lora",
+        "none", source="std: diffusers' advanced SDXL script; norm: cloneofsimo/lora"
     )
-    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", check=POSITIVE)
+    """After each step pull the token rows to the vocabulary's spread or norm, or leave them."""
+    max_grad_norm: float = setting(1.0, gt=0)
+    """Gradients are clipped to this norm."""
     scene_weight: float = setting(
-        1.0,
-        "Weight of the scene in the loss: 1 learns whole images (the paper), 0 the foregrounds alone.",
-        symbol="M",
-        check=FRACTION,
-        source="this kit; masked losses: Break-A-Scene, arXiv 2305.16311, section 3.2",
+        1.0, ge=0, le=1, symbol="M", source="this kit; masked losses: Break-A-Scene, arXiv 2305.16311, section 3.2"
     )
+    """Weight of the scene in the loss: 1 learns whole images (the paper), 0 the foregrounds alone."""
     describe_scene: bool = setting(
-        True,
-        "Add to each training caption what CLIP sees of that image's place, pose and surroundings, so that the "
-        "words, not the token, take them up; off is the paper.",
-        source="this kit; captions that name what shall not be learnt are common in LoRA training",
+        True, source="this kit; captions that name what shall not be learnt are common in LoRA training"
     )
-    noise_floor: float = setting(
-        0.4,
-        "Share of the noise schedule, from its quiet end, that training leaves out (0 is the paper): what a character "
-        "is gets decided in noisy steps, and quiet ones would teach the gallery's blur.",
-        check=BELOW_ONE,
-        source="this kit",
-    )
-    snr_gamma: float | None = setting(
-        None,
-        "Min-SNR loss weighting; None weighs all noise levels alike.",
-        symbol="gamma",
-        check=POSITIVE,
-        source="arXiv 2303.09556",
-    )
-    gradient_checkpointing: bool = setting(
-        False, "Recompute activations in the backward pass: slower, and much less memory on SDXL."
-    )
+    """Add to each training caption what CLIP sees of that image's place, pose and surroundings, so that the
+    words, not the token, take them up; off is the paper."""
+    noise_floor: float = setting(0.4, ge=0, lt=1, source="this kit")
+    """Share of the noise schedule, from its quiet end, that training leaves out (0 is the paper): what a
+    character is gets decided in noisy steps, and quiet ones would teach the gallery's blur."""
+    snr_gamma: float | None = setting(None, gt=0, symbol="gamma", source="arXiv 2303.09556")
+    """Min-SNR loss weighting; None weighs all noise levels alike."""
+    gradient_checkpointing: bool = setting(False)
+    """Recompute activations in the backward pass: slower, and much less memory on SDXL."""
 
     # converge
     convergence: float = setting(
         0.8,
-        "Stop when the mean pairwise distance falls to this (relative: times the first gallery's).",
+        gt=0,
         symbol="d_conv",
-        check=POSITIVE,
         certainty="T",
         source="80 % of the initial distance, says a reimplementation's configuration",
     )
-    convergence_mode: Literal["relative", "absolute"] = setting(
-        "relative",
-        "Whether d_conv is a fraction of the first gallery's distance or a distance.",
-        symbol="d_conv",
-        certainty="T",
-    )
-    max_iterations: int = setting(
-        5,
-        "Iterations at most.",
-        symbol="d_iter",
-        check=AT_LEAST_ONE,
-        certainty="X",
-        source="not found in the paper",
-    )
+    """Stop when the mean pairwise distance falls to this (relative: times the first gallery's)."""
+    convergence_mode: Literal["relative", "absolute"] = setting("relative", symbol="d_conv", certainty="T")
+    """Whether d_conv is a fraction of the first gallery's distance or a distance."""
+    max_iterations: int = setting(5, ge=1, symbol="d_iter", certainty="X")
+    """Iterations at most."""
 
-    # health: limits beyond which a gallery counts as collapsed
-    statistic_limit: float = setting(
-        3.5,
-        "Largest shift of an image statistic's mean, in standard deviations of the first gallery.",
-        source="sound galleries of the bundled miniature reach 3.3 (watercolours on white paper), guidance 25 takes "
-        "three of four past 4",
-        check=POSITIVE,
+    # health: limits beyond which a gallery counts as collapsed and ends the run; None reports the value and goes on.
+    # Measured on the bundled miniature, so the presets for other models set none.
+    statistic_limit: float | None = setting(
+        3.5, gt=0, source="sound galleries of the bundled miniature reach 3.3, guidance 25 takes three of four past 4"
     )
-    prompt_limit: float = setting(
-        2.0,
-        "Largest fall of the mean prompt similarity, in standard deviations of the first gallery.",
-        check=POSITIVE,
-    )
-    drift_limit: float = setting(
-        1.75,
-        "Largest mean distance to the nearest first-gallery image, over that gallery's own.",
-        check=POSITIVE,
-    )
-    variety_floor: float = setting(
-        0.25,
-        "Smallest mean pairwise distance (features and thumbnails), over the first gallery's.",
-        check=FRACTION,
-    )
+    """Largest shift of an image statistic's mean, in standard deviations of the first gallery."""
+    prompt_limit: float | None = setting(2.0, gt=0)
+    """Largest fall of the mean prompt similarity, in standard deviations of the first gallery."""
+    drift_limit: float | None = setting(1.75, gt=0)
+    """Largest mean distance to the nearest first-gallery image, over that gallery's own."""
+    variety_floor: float | None = setting(0.25, ge=0, le=1)
+    """Smallest mean pairwise distance (features and thumbnails), over the first gallery's."""
 
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            check_field(field, hints[field.name], getattr(self, field.name))
+    def __init__(self, **values: Any) -> None:
+        # NumPy's numbers count as numbers; everything else goes to pydantic's strict types as it is
+        values = {
+            name: value.item() if isinstance(value, Number) and hasattr(value, "item") else value
+            for name, value in values.items()
+        }
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_sentence(error)) from error
         _check_together(self)
 
     @classmethod
@@ -312,8 +211,9 @@ class Settings:
         Parameters
         ----------
         name : {"menagerie", "paper", "quick"}
-            `menagerie`: the bundled miniature on a CPU; `paper`: the published numbers where known, a
-            reimplementation's where not, for SDXL; `quick`: few images and steps, for tests and notebooks.
+            `menagerie`: the bundled miniature on a CPU; `paper`: for SDXL, the published numbers where known and a
+            reimplementation's where not (its sampler is not known), no health limits; `quick`: few images and steps,
+            for tests and notebooks.
         **changes
             Fields to set otherwise.
 
@@ -347,7 +247,7 @@ class Settings:
 
         Parameters
         ----------
-        name : {"paper", "standard", "fast", "flash"}
+        name : {"full", "standard", "fast", "flash"}
             50 steps; 30; 8; or 4 with distilled weights: `load_models(..., distilled=...)`. Fewer steps are another
             distribution: images of the same seed differ, and so may what clusters share.
 
@@ -362,40 +262,7 @@ class Settings:
 
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with the named fields changed and everything validated again."""
-        _check_names(changes)
-        return dataclasses.replace(self, **changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return dataclasses.asdict(self)
-
-    def to_json(self) -> str:
-        """Return the settings as JSON text, one field a line."""
-        return json.dumps(self.to_dict(), indent=1)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Settings:
-        """Build settings from plain values; a field left out takes its default."""
-        return cls().replace(**values)
-
-    @classmethod
-    def from_json(cls, text: str) -> Settings:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        SettingsError
-            If the text is not a JSON object, or names an unknown field or a bad value.
-        """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise SettingsError(
-                f"settings: expected JSON, got text that breaks off or is not JSON ({error})."
-            ) from error
-        if not isinstance(values, dict):
-            raise SettingsError(f"settings: expected a JSON object, got {type(values).__name__}.")
-        return cls.from_dict(values)
+        return Settings(**{**self.model_dump(), **changes})
 
     @property
     def n_clusters(self) -> int:
@@ -427,6 +294,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "describe_scene": False,
         "noise_floor": 0.0,
         "context_weight": 1.0,
+        "statistic_limit": None,
+        "prompt_limit": None,
+        "drift_limit": None,
+        "variety_floor": None,
     },
     "quick": {
         "n_images": 16,
@@ -447,11 +318,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 SAMPLING: dict[str, dict[str, Any]] = {
-    "paper": {
+    "full": {
         "sampler": "euler",
         "sampling_steps": 50,
         "guidance_scale": 7.5,
-        "note": "SDXL's own sampler at its usual 50 steps with guidance; the paper's sampler is not found in it",
+        "note": "SDXL's own sampler at its usual 50 steps with guidance; which sampler the paper used is not known",
     },
     "standard": {
         "sampler": "dpm++",
@@ -476,31 +347,59 @@ SAMPLING: dict[str, dict[str, Any]] = {
 
 
 def settings_help() -> list[dict[str, Any]]:
-    """Describe every setting: name, default, type, symbol, help, source, certainty, and the values allowed.
+    """Describe every setting: name, default, type, help, the values allowed, symbol, certainty and source.
 
     Returns
     -------
     list of dict
         One per field in order; `allowed` is a tuple for a choice, a phrase for a range, None otherwise.
     """
-    hints = typing.get_type_hints(Settings)
     return [
         {
-            "name": field.name,
+            "name": name,
             "default": field.default,
-            "type": type_name(hints[field.name]),
-            "allowed": allowed(field, hints[field.name]),
-            **{key: field.metadata[key] for key in ("symbol", "help", "source", "certainty")},
+            "type": _type_name(field),
+            "help": " ".join((field.description or "").split()),
+            "allowed": _choices(field) or _range(field),
+            **typing.cast(dict[str, str], field.json_schema_extra),
         }
-        for field in dataclasses.fields(Settings)
+        for name, field in Settings.model_fields.items()
     ]
 
 
-def _check_names(values: dict[str, Any]) -> None:
-    known = [field.name for field in dataclasses.fields(Settings)]
-    for name in values:
-        if name not in known:
-            raise SettingsError(f"{name}: no such setting; expected one of {', '.join(known)}.")
+def _choices(field: FieldInfo) -> tuple[Any, ...]:
+    """The members of a Literal, none for another type."""
+    return typing.get_args(field.annotation) if typing.get_origin(field.annotation) is Literal else ()
+
+
+def _type_name(field: FieldInfo) -> str:
+    """A field's type for people: "int or None", "choice"."""
+    if _choices(field):
+        return "choice"
+    union = isinstance(field.annotation, types.UnionType)
+    names = [kind.__name__ for kind in (typing.get_args(field.annotation) if union else (field.annotation,))]
+    return " or ".join("None" if name == "NoneType" else name for name in names)
+
+
+def _range(field: FieldInfo) -> str | None:
+    """A field's limits for people: "0 or more and below 1"."""
+    words = {"gt": "a number above {}", "ge": "{} or more", "lt": "below {}", "le": "at most {}"}
+    limits = [(words[name], getattr(limit, name)) for limit in field.metadata for name in words if hasattr(limit, name)]
+    return " and ".join(word.format(value) for word, value in limits) or None
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing wrong: setting, expected, got, and what the setting does."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"{name}: no such setting; expected one of {', '.join(Settings.model_fields)}."
+    field = Settings.model_fields[name]
+    out_of_range = first["type"].startswith(("greater_than", "less_than"))
+    choices = ", ".join(map(repr, _choices(field)))
+    kind = _type_name(field).replace("float", "float (finite)")
+    expected = _range(field) if out_of_range else f"one of {choices}" if choices else kind
+    return f"{name}: expected {expected}, got {first['input']!r}. {field.description}"
 
 
 def _check_together(s: Settings) -> None:

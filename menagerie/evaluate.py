@@ -101,7 +101,7 @@ def evaluate(prompt: str, models: Models, reader: Reader, settings: Settings, fo
         If what lies in the folder was made with other models, another prompt or other settings.
     """
     scores, place = folder / "scores.json", folder / "run"
-    made = store.digest(json.dumps([prompt, models.fingerprint, settings.to_dict()]))
+    made = store.digest(json.dumps([prompt, models.fingerprint, settings.model_dump()]))
     if scores.exists():
         found = json.loads(scores.read_text())
         if found.get("made") != made:

@@ -136,7 +136,7 @@ class Shelf:
     def _kept(self, name: str, made_by: Any, make: Callable[[], list[Image.Image]]) -> list[Image.Image]:
         """Read a sheet back if prompt, settings and recipe are still the same; else make it."""
         path = self.folder / f"{name}.png"
-        settings = {key: value for key, value in self.settings.to_dict().items() if key not in LIMITS}
+        settings = {key: value for key, value in self.settings.model_dump().items() if key not in LIMITS}
         made = store.digest(repr((sorted(settings.items()), made_by)))
         about = {"prompt": self.prompt, "made": made, "models": self.models.fingerprint}
         if path.exists():

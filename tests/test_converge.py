@@ -25,6 +25,7 @@ from chosen_one_nb.steps.converge import (
 )
 
 RAW = Settings(feature_space="raw")
+HEALTH_LIMITS = ("statistic_limit", "prompt_limit", "drift_limit", "variety_floor")
 FINITE = st.floats(-100, 100, width=32)
 
 
@@ -155,14 +156,24 @@ def test_limits_are_settings() -> None:
     assert at_health([first[3]] * 24, first, variety_floor=0.0, statistic_limit=9.0).state == "sound"
 
 
+def test_without_limits_values_are_reported_and_end_no_run() -> None:
+    """Limits are measured on the bundled miniature: the preset for other models sets none."""
+    first = scenes(24, 0)
+    none = {name: Settings.preset("paper").model_dump()[name] for name in HEALTH_LIMITS}
+    found = at_health([first[3]] * 24, first, **none)
+    judged = at_health([first[3]] * 24, first)
+    assert (found.state, found.reasons) == ("sound", [])
+    assert [sign.value for sign in found.signs] == [sign.value for sign in judged.signs]
+    assert all("(no limit set)" in sign.text for sign in found.signs)
+
+
 def test_fall_of_prompt_similarity() -> None:
     images = scenes(12, 0)
     first = dataclasses.replace(look(images, features(images)), prompt_similarity=np.linspace(0.25, 0.35, 12))
     now = dataclasses.replace(first, prompt_similarity=np.full(12, 0.1))
     found = health(now, first, RAW)
     assert found.reasons == [
-        "Likeness to the prompt fell from 0.30 to 0.10, 6.4 standard deviations of the first "
-        "gallery (limit for a fall: 2)."
+        "Likeness to the prompt fell from 0.30 to 0.10, 6.4 standard deviations of the first gallery (limit 2)."
     ]
     assert health(first, now, RAW).state == "sound"
 

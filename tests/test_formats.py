@@ -45,7 +45,7 @@ def made_for(models: Any, settings: Any, *, vectors: int = 2) -> Character:
     widths = [(key, getattr(models.pipeline, name).config.hidden_size) for key, name, _ in encoders(models.pipeline)]
     rows = {key: torch.randn(vectors, width, generator=g) for key, width in widths}
     first = {key: torch.randn(vectors, width, generator=g) for key, width in widths}
-    about = {"prompt": "a red fox", "model": models.name, "n_images": 5, "seed": 3, "settings": settings.to_dict()}
+    about = {"prompt": "a red fox", "model": models.name, "n_images": 5, "seed": 3, "settings": settings.model_dump()}
     return Character(lora, rows, "<v>", "a red fox <v> on the beach", 2, 1.0, first, about)
 
 
@@ -540,7 +540,12 @@ def test_images_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_pat
     from chosen_one_nb.run.store import write_image
 
     _, character, gallery, _ = exports["sdxl"]
-    about = {"seed": "77", "prompt": "a <v>", "settings": how.replace(sampling_steps=9).to_json(), "strength": "0.5"}
+    about = {
+        "seed": "77",
+        "prompt": "a <v>",
+        "settings": how.replace(sampling_steps=9).model_dump_json(),
+        "strength": "0.5",
+    }
     write_image(tmp_path / "000.png", gallery.images[0], about)
     folder = export.write(character, tmp_path / "out", ("diffusers",), [tmp_path / "000.png", gallery.images[0]])
     text = (folder / "README.md").read_text()

@@ -442,7 +442,7 @@ from pathlib import Path
 from chosen_one_nb.models.load import load_models
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
-run = Run.start("a fox", load_models(Path(sys.argv[2])), Settings.from_json(sys.argv[3]), Path(sys.argv[1]))
+run = Run.start("a fox", load_models(Path(sys.argv[2])), Settings.model_validate_json(sys.argv[3]), Path(sys.argv[1]))
 run.until_converged(on_progress=lambda event: print(event["stage"], event["done"], flush=True))
 """
 
@@ -472,7 +472,7 @@ def test_killed_on_real_models_it_ends_as_if_it_had_not_been(
         drift_limit=1e6,
         variety_floor=0.0,
     )
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(model_folder), small.to_json()]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(model_folder), small.model_dump_json()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
         for line in process.stdout:
             if line.startswith("refine 2"):

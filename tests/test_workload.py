@@ -63,7 +63,7 @@ def test_counts_are_those_of_the_real_thing(models: Any, quick: Any) -> None:
 def full_size() -> Any:
     """SDXL without weights, and what the paper's gallery takes."""
     models = random_models("sdxl", device="meta", dtype=torch.bfloat16)
-    return models, plan(models, Settings.preset("paper").sampled("paper"))
+    return models, plan(models, Settings.preset("paper").sampled("full"))
 
 
 def test_full_size_counts(full_size: Any) -> None:
@@ -78,7 +78,7 @@ def test_full_size_counts(full_size: Any) -> None:
 
 def test_low_memory_needs_less(full_size: Any) -> None:
     models, costs = full_size
-    low = plan(dataclasses.replace(models, low_memory=True), Settings.preset("paper", batch_size=1).sampled("paper"))
+    low = plan(dataclasses.replace(models, low_memory=True), Settings.preset("paper", batch_size=1).sampled("full"))
     assert low["embed"].weights < 0.1 * costs["embed"].weights
     assert low["decode"].peak < 12e9
     assert low["denoise"].peak < 12e9
@@ -307,5 +307,5 @@ def test_sampling_presets() -> None:
     assert [Settings().sampled(name).sampling_steps for name in SAMPLING] == [50, 30, 8, 4]
     assert Settings().sampled("flash").guidance_scale == 0
     assert all("distribution" in way["note"] or "sampler" in way["note"] for way in SAMPLING.values())
-    with pytest.raises(SettingsError, match="sampling: expected one of paper, standard, fast, flash, got 'slow'"):
+    with pytest.raises(SettingsError, match="sampling: expected one of full, standard, fast, flash, got 'slow'"):
         Settings().sampled("slow")

@@ -35,7 +35,7 @@ class Sampling:
     @classmethod
     def of(cls, settings: dict[str, Any]) -> Sampling:
         """Take them from a run's settings; what is not there is the preset "paper"'s."""
-        known = Settings.preset("paper").to_dict() | settings
+        known = Settings.preset("paper").model_dump() | settings
         return cls(known["sampler"], known["sampling_steps"], known["guidance_scale"], known["guidance_rescale"])
 
 
@@ -50,7 +50,7 @@ class Drawn:
         None where it is not recorded.
     prompt : str
     settings : dict
-        As `Settings.to_dict` gives them.
+        As `Settings.model_dump` gives them.
     strength : float
         Of the character, in [0, 1].
     about : dict of str to str

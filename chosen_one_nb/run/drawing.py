@@ -340,7 +340,7 @@ class _Desk:
             "prompt": self.drawing.whole,
             "seed": str(self.drawing.seeds[index]),
             "index": str(index),
-            "settings": json.dumps(dataclasses.asdict(self.drawing.settings)),
+            "settings": self.drawing.settings.model_dump_json(),
             "theta": self.drawing.theta,
             "strength": str(self.drawing.strength),
             "models": self.fingerprint,

@@ -122,7 +122,7 @@ class Node:
     @property
     def settings(self) -> Settings:
         """The settings its stages are done with."""
-        return self._kept("settings", lambda: Settings.from_dict(self.record["settings"]))
+        return self._kept("settings", lambda: Settings(**self.record["settings"]))
 
     @property
     def stages_done(self) -> tuple[str, ...]:

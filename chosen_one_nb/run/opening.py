@@ -118,7 +118,7 @@ def manifest(prompt: str, models: Models, settings: Settings) -> dict[str, Any]:
             "load": models.recipe,
             "machine": {key: value for key, value in models.machine.items() if key in ("device", "dtype")},
         },
-        "settings": settings.to_dict(),
+        "settings": settings.model_dump(),
         "versions": {"python": platform.python_version(), "system": platform.platform()} | _versions(),
         "made": store.now(),
     }

@@ -432,7 +432,7 @@ class Run(Painter):
     def _add_node(self, parent: Node | None) -> Node:
         from chosen_one_nb.steps.generate import image_seeds
 
-        settings = parent.settings if parent else Settings.from_dict(self._tree.manifest["settings"])
+        settings = parent.settings if parent else Settings(**self._tree.manifest["settings"])
         node = self._tree.add(parent, settings, image_seeds(settings, parent.iteration + 1 if parent else 0))
         self._set_current(node)
         return node

@@ -86,7 +86,7 @@ class Tree:
             "made": store.now(),
             "beyond": like.record["beyond"] if like else False,
             "seeds": [int(seed) for seed in seeds],
-            "settings": settings.to_dict(),
+            "settings": settings.model_dump(),
             "stages": {},
         }
         folder = store.make_folder(self.folder / "nodes" / name, within=self.folder)

@@ -92,12 +92,13 @@ class Look:
 class Sign:
     """One thing watched: its value, its limit, whether it is beyond it, and a sentence that says so.
 
-    `now` and `first` are the two galleries' means that the value compares.
+    A limit of None: the value is reported and never beyond. `now` and `first` are the two galleries' means that
+    the value compares.
     """
 
     name: str
     value: float
-    limit: float
+    limit: float | None
     beyond: bool
     now: float
     first: float
@@ -205,7 +206,7 @@ def health(now: Look, first: Look, settings: Settings) -> Health:
     now, first : Look
         Of the gallery and of the run's first gallery.
     settings : Settings
-        The limits.
+        The limits; None reports a value without judging by it.
 
     Returns
     -------
@@ -245,36 +246,36 @@ def verdict(convergence: Convergence, health: Health) -> Verdict:
     return Verdict("converged" if convergence.converged else "not yet", told)
 
 
-def _statistic_sign(name: str, now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
+def _statistic_sign(name: str, now: np.ndarray, first: np.ndarray, limit: float | None) -> Sign:
     shift = float((now.mean() - first.mean()) / max(first.std(), SMALLEST_SPREAD["image"]))
     way = "rose" if shift > 0 else "fell"
     return Sign(
         name,
         shift,
         limit,
-        abs(shift) > limit,
+        limit is not None and abs(shift) > limit,
         float(now.mean()),
         float(first.mean()),
         f"The images' {name} {way} from {first.mean():.2f} to {now.mean():.2f}, {abs(shift):.1f} standard "
-        f"deviations of the first gallery (limit {limit:g}).",
+        f"deviations of the first gallery ({_limit(limit)}).",
     )
 
 
-def _prompt_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
+def _prompt_sign(now: np.ndarray, first: np.ndarray, limit: float | None) -> Sign:
     fall = float((first.mean() - now.mean()) / max(first.std(), SMALLEST_SPREAD["prompt"]))
     return Sign(
         "prompt",
         fall,
         limit,
-        fall > limit,
+        limit is not None and fall > limit,
         float(now.mean()),
         float(first.mean()),
         f"Likeness to the prompt {'fell' if fall > 0 else 'rose'} from {first.mean():.2f} to {now.mean():.2f}, "
-        f"{abs(fall):.1f} standard deviations of the first gallery (limit for a fall: {limit:g}).",
+        f"{abs(fall):.1f} standard deviations of the first gallery ({_limit(limit)}).",
     )
 
 
-def _drift_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
+def _drift_sign(now: np.ndarray, first: np.ndarray, limit: float | None) -> Sign:
     """Distance to the nearest image of the first gallery, other than the same one."""
     own = cdist(first, first)
     np.fill_diagonal(own, np.inf)
@@ -286,15 +287,15 @@ def _drift_sign(now: np.ndarray, first: np.ndarray, limit: float) -> Sign:
         "drift",
         drift,
         limit,
-        drift > limit,
+        limit is not None and drift > limit,
         nearest,
         own_nearest,
         f"The images are {drift:.1f} times as far from any image of the first gallery as those are from "
-        f"each other (limit {limit:g}): this is nothing the base model draws for the prompt.",
+        f"each other ({_limit(limit)}): this is nothing the base model draws for the prompt.",
     )
 
 
-def _variety_sign(name: str, now: np.ndarray, first: np.ndarray, floor: float) -> Sign:
+def _variety_sign(name: str, now: np.ndarray, first: np.ndarray, floor: float | None) -> Sign:
     """Mean pairwise distance over the first's; nothing to lose if the first has none."""
     distance, before = mean_pairwise_distance(now), mean_pairwise_distance(first)
     ratio = distance / before if before > 0 else 1.0
@@ -302,9 +303,13 @@ def _variety_sign(name: str, now: np.ndarray, first: np.ndarray, floor: float) -
         name,
         ratio,
         floor,
-        ratio < floor,
+        floor is not None and ratio < floor,
         distance,
         before,
-        f"The {name} fell to {ratio:.0%} of the first gallery's (at least {floor:.0%} expected): "
+        f"The {name} fell to {ratio:.0%} of the first gallery's ({_limit(floor)}): "
         "the images repeat one image, scene included.",
     )
+
+
+def _limit(limit: float | None) -> str:
+    return "no limit set" if limit is None else f"limit {limit:g}"

@@ -170,7 +170,8 @@ def refine(
         _train(models, lora, rows, batches, empty, (captions, priors), settings, on_step, cancelled)
         weights = read_lora(pipeline.unet)
     about = {"prompt": prompt, "model": models.name, "load": models.recipe, "fingerprint": models.fingerprint,
-             "n_images": len(images), "seed": seed, "settings": settings.to_dict(), "captions": captions}  # fmt: skip
+             "n_images": len(images), "seed": seed, "settings": settings.model_dump(),
+             "captions": captions}  # fmt: skip
     about |= {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
     return dataclasses.replace(start, lora=weights, tokens=tokens, provenance=about | (provenance or {}))

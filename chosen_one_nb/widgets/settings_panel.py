@@ -10,8 +10,6 @@ import ipywidgets
 from .panel import Panel, button, row
 
 if TYPE_CHECKING:
-    from chosen_one_nb.settings import Settings
-
     from .explorer import Explorer
 
 CERTAINTY = {
@@ -39,7 +37,7 @@ class SettingsPanel(Panel):
     def take_stock(self) -> None:
         """Count, in the background, what an iteration with the settings shown takes."""
         node = self.node
-        self.explorer.later.get(_key(node.settings), lambda: str(self.run.plan(node)))
+        self.explorer.later.get(("plan", node.settings), lambda: str(self.run.plan(node)))
         self.show()
 
     def show(self) -> None:
@@ -48,7 +46,7 @@ class SettingsPanel(Panel):
 
         self.count.disabled = self.explorer.busy
         self.plan.value = self._plan()
-        values = self.node.settings.to_dict()
+        values = self.node.settings.model_dump()
         rows = "".join(_row(about, values[about["name"]]) for about in settings_help())
         self.table.value = (
             "<p>Settings belong to an iteration. To try others on the same gallery, begin a branch: "
@@ -61,17 +59,13 @@ class SettingsPanel(Panel):
 
     def _plan(self) -> str:
         """What is known of the cost: nothing yet, being counted, what went wrong, or the table."""
-        later, key = self.explorer.later, _key(self.node.settings)
+        later, key = self.explorer.later, ("plan", self.node.settings)
         if not later.asked(key):
             return ""
         if (error := later.error(key)) is not None:
             return f"<p>This cannot be counted: {escape(str(error))}</p>"
         found = later.get(key, str)
         return f"<pre>{escape(found)}</pre>" if found else "<p>Counting…</p>"
-
-
-def _key(settings: Settings) -> tuple[str, str]:
-    return "plan", settings.to_json()
 
 
 def _row(about: dict, value: object) -> str:
