@@ -32,7 +32,7 @@ LIMITS = ("statistic_limit", "prompt_limit", "drift_limit", "variety_floor")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class GalleryRecipe:
     """How a gallery is made.
 
     Attributes
@@ -75,19 +75,21 @@ def rates(factor: float, steps: int, **more: Any) -> dict[str, Any]:
 STRONG, WILD = {"guidance_scale": 6.0}, {"guidance_scale": 40.0}
 NO_FLOOR = {"noise_floor": 0.0}  # all noise levels: above the preset's floor a hundredfold rate seldom breaks anything
 RECIPES = (
-    Recipe("other", "sound", "the base model on other seeds"),
-    Recipe("gentle", "sound", "one refinement at a third of the preset's rates", (rates(1 / 3, 60),)),
-    Recipe("refined", "sound", "one refinement at the preset's rates", (rates(1, 60),)),
-    Recipe("twice", "sound", "two refinements at half the preset's rates", (rates(1 / 2, 50),) * 2),
-    Recipe("converged", "sound", "one long refinement at three times the preset's rates", (rates(3, 120),)),
-    Recipe("rate", "collapsed", "three hundred times the preset's learning rates", (rates(300, 60, **NO_FLOOR),)),
-    Recipe("long", "collapsed", "two hundred times the rates, twice the steps", (rates(200, 120, **NO_FLOOR),)),
-    Recipe("guidance", "collapsed", "the base model at guidance 40", drawing=WILD),
-    Recipe("guided", "collapsed", "three refinements at guidance 6, first gallery too", (rates(2, 50, **NO_FLOOR),) * 3,
-           STRONG, STRONG),
-    Recipe("tiny", "collapsed", "two images only, two hundred times the rates", (rates(200, 80, **NO_FLOOR),),
-           pick="pair"),
-)  # fmt: skip
+    GalleryRecipe("other", "sound", "the base model on other seeds"),
+    GalleryRecipe("gentle", "sound", "one refinement at a third of the preset's rates", (rates(1 / 3, 60),)),
+    GalleryRecipe("refined", "sound", "one refinement at the preset's rates", (rates(1, 60),)),
+    GalleryRecipe("twice", "sound", "two refinements at half the preset's rates", (rates(1 / 2, 50),) * 2),
+    GalleryRecipe("converged", "sound", "one long refinement at three times the preset's rates", (rates(3, 120),)),
+    GalleryRecipe("rate", "collapsed", "300 times the preset's learning rates", (rates(300, 60, **NO_FLOOR),)),
+    GalleryRecipe("long", "collapsed", "two hundred times the rates, twice the steps", (rates(200, 120, **NO_FLOOR),)),
+    GalleryRecipe("guidance", "collapsed", "the base model at guidance 40", drawing=WILD),
+    GalleryRecipe(
+        "guided", "collapsed", "three refinements at guidance 6", (rates(2, 50, **NO_FLOOR),) * 3, STRONG, STRONG
+    ),
+    GalleryRecipe(
+        "tiny", "collapsed", "two images only, two hundred times the rates", (rates(200, 80, **NO_FLOOR),), pick="pair"
+    ),
+)
 
 
 def gallery_settings(**changes: Any) -> Settings:
@@ -97,7 +99,7 @@ def gallery_settings(**changes: Any) -> Settings:
 
 
 @dataclass
-class Shelf:
+class GalleryStore:
     """The galleries of one prompt, made when first asked for and kept in a folder.
 
     Parameters
@@ -115,11 +117,11 @@ class Shelf:
     settings: Settings
     folder: Path
 
-    def first(self, recipe: Recipe) -> list[Image.Image]:
+    def first(self, recipe: GalleryRecipe) -> list[Image.Image]:
         """Images of the first gallery that belongs to a recipe."""
         return self._kept(self._first_name(recipe), recipe.first, lambda: self._first_gallery(recipe).images)
 
-    def gallery(self, recipe: Recipe) -> list[Image.Image]:
+    def gallery(self, recipe: GalleryRecipe) -> list[Image.Image]:
         """Images of the recipe's gallery."""
         made_by = (recipe.learning, recipe.drawing, recipe.first, recipe.pick)
         return self._kept(recipe.name, made_by, lambda: self._made(recipe))
@@ -130,7 +132,7 @@ class Shelf:
         return look(images, features, clip=self.models.clip, prompt=self.prompt)
 
     @staticmethod
-    def _first_name(recipe: Recipe) -> str:
+    def _first_name(recipe: GalleryRecipe) -> str:
         return "-".join(["first", *(f"{name}={value:g}" for name, value in recipe.first.items())])
 
     def _kept(self, name: str, made_by: Any, make: Callable[[], list[Image.Image]]) -> list[Image.Image]:
@@ -152,7 +154,7 @@ class Shelf:
     def _galleries(self) -> dict[str, Gallery]:
         return {}
 
-    def _first_gallery(self, recipe: Recipe) -> Gallery:
+    def _first_gallery(self, recipe: GalleryRecipe) -> Gallery:
         """With latents: drawn again after a stop, for its images alone lie on the disk."""
         name = self._first_name(recipe)
         if name not in self._galleries:
@@ -163,7 +165,7 @@ class Shelf:
         text = character.prompt() if character else self.prompt
         return generate(self.models, text, image_seeds(settings, iteration), settings, character=character)
 
-    def _made(self, recipe: Recipe) -> list[Image.Image]:
+    def _made(self, recipe: GalleryRecipe) -> list[Image.Image]:
         settings = self.settings.replace(**recipe.drawing)
         if not recipe.learning:
             return self._draw(1, settings).images
@@ -179,7 +181,7 @@ class Shelf:
             gallery = self._draw(iteration, settings, character)
         return gallery.images
 
-    def _chosen(self, gallery: Gallery, recipe: Recipe) -> np.ndarray:
+    def _chosen(self, gallery: Gallery, recipe: GalleryRecipe) -> np.ndarray:
         features = embed(self.models, gallery.images, self.settings).cls
         if recipe.pick == "pair":
             return nearest_pair(features)

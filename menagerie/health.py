@@ -25,8 +25,8 @@ from chosen_one_nb.models.load import MENAGERIE, load_models
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import Health, health
-from menagerie.galleries import LIMITS, RECIPES, Recipe, Shelf, gallery_settings, sheet
-from menagerie.judge import Judge, Judged, load_judge
+from menagerie.galleries import LIMITS, RECIPES, GalleryRecipe, GalleryStore, gallery_settings, sheet
+from menagerie.judge import Judge, Verdict, load_judge
 
 USUAL = 0.95  # share of sound galleries that a sign's unit covers
 LEAST = {"statistic_limit": 0.5, "prompt_limit": 0.5, "drift_limit": 1.0, "variety_floor": 1.0}
@@ -97,13 +97,15 @@ def share(hits: pd.Series) -> tuple[float, float, float]:
     return p, float((middle - half) / (1 + z**2 / n)), float((middle + half) / (1 + z**2 / n))
 
 
-def gallery_row(number: int, recipe: str, meant: str, judged: Judged, found: Health) -> dict[str, object]:
+def gallery_row(number: int, recipe: str, meant: str, judged: Verdict, found: Health) -> dict[str, object]:
     """One gallery in the table: what it was meant to be and is, the judge's figures, and the check's `extremes`."""
     return {"number": number, "recipe": recipe, "meant": meant, "strange": judged.strange, "lost": judged.lost,
             "frozen": judged.frozen, "is": judged.state, **extremes(found)}  # fmt: skip
 
 
-def measure(shelf: Shelf, number: int, judge: Judge, recipes: Sequence[Recipe] = RECIPES) -> list[dict[str, object]]:
+def measure(
+    shelf: GalleryStore, number: int, judge: Judge, recipes: Sequence[GalleryRecipe] = RECIPES
+) -> list[dict[str, object]]:
     """Make or read one prompt's galleries; one row each, and one image of all of them to look at."""
     rows, sheets = [], {}
     for recipe in recipes:
@@ -205,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, rows = given.folder / models.fingerprint[:8], []
     for number in given.only or range(len(prompts)):
         settings = gallery_settings(seed=number, **dict(given.set))
-        shelf = Shelf(prompts[number], models, settings, folder / f"{number:02d}")
+        shelf = GalleryStore(prompts[number], models, settings, folder / f"{number:02d}")
         rows += measure(shelf, number, judge, [recipe for recipe in RECIPES if recipe.name in given.recipes])
     for place in sorted(given.runs.glob("*/run")) if given.runs else ():
         if not given.only or int(place.parent.name) in given.only:

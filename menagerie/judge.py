@@ -17,8 +17,8 @@ from PIL import Image
 from sklearn.covariance import LedoitWolf
 
 from menagerie import world
-from menagerie.data import held_out
 from menagerie.reader import Reader
+from menagerie.training.data import held_out
 
 SOUND = {"strange": 0.7, "lost": 0.35, "frozen": 0.8}
 COLLAPSED = {"strange": 1.0, "lost": 0.5, "frozen": 0.9}
@@ -26,7 +26,7 @@ COLLAPSED = {"strange": 1.0, "lost": 0.5, "frozen": 0.9}
 
 
 @dataclass(frozen=True)
-class Judged:
+class Verdict:
     """What the reader makes of a gallery, against the first one.
 
     Attributes
@@ -76,13 +76,13 @@ class Judge:
         pixels = self.reader.processor(images, return_tensors="pt").pixel_values
         return self.reader.model.resnet(pixels).pooler_output.flatten(1).numpy()
 
-    def __call__(self, images: list[Image.Image], first: list[Image.Image], prompt: str) -> Judged:
+    def __call__(self, images: list[Image.Image], first: list[Image.Image], prompt: str) -> Verdict:
         """Judge a gallery of a prompt against its first one."""
         asked = world.named_in(prompt)
         now, then = (self.reader.probabilities(gallery) for gallery in (images, first))
         lost = 0.0 if not asked else 1 - present(now, asked) / max(present(then, asked), 1e-6)
         far, usual = self._distances(images), self._distances(first)
-        return Judged(float((far.mean() - usual.mean()) / usual.std()), lost, frozen(now, asked))
+        return Verdict(float((far.mean() - usual.mean()) / usual.std()), lost, frozen(now, asked))
 
     def _distances(self, images: list[Image.Image]) -> np.ndarray:
         return np.sqrt(self.cloud.mahalanobis(self.features(images)))

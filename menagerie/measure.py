@@ -24,10 +24,10 @@ from chosen_one_nb.models.load import Models, load_models
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import unit
 from chosen_one_nb.steps.generate import generate
-from menagerie import vae as autoencoder
 from menagerie import world
-from menagerie.data import HELD_OUT, held_out
 from menagerie.reader import Reader
+from menagerie.training import vae as autoencoder
+from menagerie.training.data import HELD_OUT, held_out
 
 Row = tuple[str, str, float]
 MANY = 4  # attributes asked for at once, which make a caption that was hardly ever written before

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-__all__ = ["Drawn", "best_constant", "inside", "overlap", "read_drawn"]
+__all__ = ["OutlinedImages", "best_constant", "inside", "overlap", "read_outlined"]
 
 FINER = 16  # an outline is filled on a grid so many times finer, and a pixel counts from half on
 
 
 @dataclass(frozen=True)
-class Drawn:
+class OutlinedImages:
     """Images with outlines drawn by hand.
 
     Attributes
@@ -36,7 +36,7 @@ class Drawn:
     masks: np.ndarray
 
 
-def read_drawn(folder: Path) -> Drawn:
+def read_outlined(folder: Path) -> OutlinedImages:
     """Read images and their outlines.
 
     Parameters
@@ -47,12 +47,12 @@ def read_drawn(folder: Path) -> Drawn:
 
     Returns
     -------
-    Drawn
+    OutlinedImages
     """
     entries = json.loads((folder / "outlines.json").read_text())["images"]
     images = [Image.open(folder / entry["file"]).convert("RGB") for entry in entries]
     masks = [inside(entry["outline"], image.size) for entry, image in zip(entries, images, strict=True)]
-    return Drawn(images, np.stack(masks))
+    return OutlinedImages(images, np.stack(masks))
 
 
 def inside(outline: list[list[float]], size: tuple[int, int]) -> np.ndarray:

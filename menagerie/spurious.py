@@ -34,10 +34,10 @@ from chosen_one_nb.models.load import Models, load_models
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
 from menagerie import world
-from menagerie.data import HELD_OUT
 from menagerie.persisting import Rows, meaning, odds_rows, timed
 from menagerie.reader import Reader
-from menagerie.silhouettes import best_constant, overlap, read_drawn
+from menagerie.silhouettes import best_constant, overlap, read_outlined
+from menagerie.training.data import HELD_OUT
 
 GALLERY = 128  # images
 SIZES = (10, 20)  # images of a planted group, from and up to
@@ -50,7 +50,7 @@ Encode = Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Pool:
+class RenderPool:
     """Renders that galleries are put together from.
 
     Attributes
@@ -68,7 +68,7 @@ class Pool:
     meanings: list[tuple[str, str]]
 
 
-def make_pool(models: Models, vocabulary: Vocabulary, n: int) -> Pool:
+def make_pool(models: Models, vocabulary: Vocabulary, n: int) -> RenderPool:
     """Render ``n`` characters that no training saw, and look at them through CLIP."""
     rng = Random(HELD_OUT + 11)
     truths = [world.sample(rng) for _ in range(n)]
@@ -76,10 +76,10 @@ def make_pool(models: Models, vocabulary: Vocabulary, n: int) -> Pool:
     sentences = vocabulary.texts()
     found = score_attributes(vectors, models.clip.texts(sentences), vocabulary, logit_scale=models.clip.logit_scale)
     meanings = [meaning(attribute, sentences[attribute.columns[0]]) for attribute in found.attributes]
-    return Pool(pd.DataFrame(truths), found, meanings)
+    return RenderPool(pd.DataFrame(truths), found, meanings)
 
 
-def planted(pool: Pool, name: str, share: float, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
+def planted(pool: RenderPool, name: str, share: float, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
     """Put a gallery together whose first images share a value of an attribute: images, how many, the value."""
     size = int(rng.integers(SIZES[0], SIZES[1] + 1))
     values = [v for v in world.ATTRIBUTES[name] if not (name.endswith("_colour") and v == "none")]
@@ -92,13 +92,13 @@ def planted(pool: Pool, name: str, share: float, rng: np.random.Generator) -> tu
     return np.r_[group, rest], size, value
 
 
-def all_seeing(pool: Pool) -> Pool:
+def all_seeing(pool: RenderPool) -> RenderPool:
     """The same pool with the truth in the place of what CLIP says: what is lost here, the finder loses."""
     values = np.column_stack([pool.truths[name] == (value or "none") for name, value in pool.meanings]).astype(float)
     return replace(pool, found=replace(pool.found, values=values, separable=np.ones(values.shape[1], bool)))
 
 
-def first_findings(pool: Pool, trials: int) -> pd.DataFrame:
+def first_findings(pool: RenderPool, trials: int) -> pd.DataFrame:
     """Plant ``trials`` groups for each share, attributes in turn; was anything found first, and was it what is planted?
 
     Columns `share`, `name` (the attribute), `said`, `right`.
@@ -114,7 +114,7 @@ def first_findings(pool: Pool, trials: int) -> pd.DataFrame:
     return pd.DataFrame(seen, columns=["share", "name", "said", "right"])
 
 
-def planted_rows(pool: Pool, trials: int) -> Rows:
+def planted_rows(pool: RenderPool, trials: int) -> Rows:
     """Recall and precision of the first finding, by share and by attribute; false findings where nothing is."""
     table, rows = first_findings(pool, trials), []
     for share, part in table.groupby("share", sort=False):
@@ -135,7 +135,7 @@ def _precision(part: pd.DataFrame) -> float:
     return float(part.right.sum() / max(part.said.sum(), 1))
 
 
-def _false(pool: Pool, trials: int) -> float:
+def _false(pool: RenderPool, trials: int) -> float:
     """Share of random groups in which anything is found."""
     rng, said = np.random.default_rng(1), 0
     for _ in range(trials):
@@ -188,13 +188,13 @@ def mask_rows(found: Segmentation, true: np.ndarray, where: str) -> Rows:
 
 def drawn_rows(models: Models, folder: Path) -> Rows:
     """IoU of the foreground mask on generated images, against outlines drawn by hand."""
-    drawn = read_drawn(folder)
+    drawn = read_outlined(folder)
     seen = models.extractor(drawn.images, patches=True)
     return mask_rows(segment(seen.patches, seen.grid), drawn.masks, f"{len(drawn.images)} generated, by hand")
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedGallery:
     """A gallery as the models see it: what is given when the finder is timed.
 
     Attributes
@@ -210,16 +210,16 @@ class Embedded:
     vectors: np.ndarray
 
 
-def embedded(models: Models, n: int = GALLERY) -> Embedded:
+def embedded(models: Models, n: int = GALLERY) -> EmbeddedGallery:
     """Render ``n`` characters that no training saw, and look at them."""
     rng = Random(HELD_OUT + 13)
     images = [world.render(world.sample(rng)).image for _ in range(n)]
     segmentation, patches = look(models, images)
     sides = [Image.fromarray(side) for part in cut_out(images, segmentation) for side in part]
-    return Embedded(segmentation, patches, models.clip.images([*images, *sides]))
+    return EmbeddedGallery(segmentation, patches, models.clip.images([*images, *sides]))
 
 
-def everything(seen: Embedded, vocabulary: Vocabulary, encode: Encode, logit_scale: float) -> None:
+def everything(seen: EmbeddedGallery, vocabulary: Vocabulary, encode: Encode, logit_scale: float) -> None:
     """Find all that the screen shows of a second gallery in `CLUSTERS` clusters, of which one is looked at."""
     n = len(seen.patches)
     grid = seen.segmentation.masks.shape[1:]

@@ -19,8 +19,8 @@ import torch
 from torch import distributed
 
 from chosen_one_nb.models.memory import keep_freed_memory
-from menagerie.data import renders
-from menagerie.recipe import Recipe
+from menagerie.training.data import renders
+from menagerie.training.recipe import Recipe
 
 STAGES = ("renders", "text", "vae", "clip", "dino", "reader", "unet")
 
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         if stage == "renders":
             renders(given.work, recipe.n_renders, recipe.image_size)
         else:
-            importlib.import_module(f"menagerie.{stage}").train(
+            importlib.import_module(f"menagerie.training.{stage}").train(
                 recipe, given.work, given.out, given.device, from_saved=given.from_saved
             )
 

@@ -13,9 +13,9 @@ from PIL import Image
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import Health, Sign
 from menagerie import galleries, world
-from menagerie.galleries import RECIPES, Recipe, Shelf, rates, sheet, tiles
+from menagerie.galleries import RECIPES, GalleryRecipe, GalleryStore, rates, sheet, tiles
 from menagerie.health import calibrate, called, crossed, extremes, limits_of, overview, report, share
-from menagerie.judge import Judged, frozen
+from menagerie.judge import Verdict, frozen
 
 
 def rows(sound: list[float], collapsed: list[float]) -> pd.DataFrame:
@@ -74,9 +74,9 @@ def test_the_judge_by_hand():
     assert frozen(same, {}) == 1
     other = {name: np.eye(len(values))[[0, 1, 2]] for name, values in world.ATTRIBUTES.items()}
     assert frozen(other, {"place": "snow"}) == 0
-    assert Judged(strange=0.2, lost=0.1, frozen=0.3).state == "sound"
-    assert {Judged(*found).state for found in ((3, 0, 0), (0, 0.9, 0), (0, 0, 1.0))} == {"collapsed"}
-    assert Judged(strange=0.8, lost=0.1, frozen=0.3).state == "unclear"
+    assert Verdict(strange=0.2, lost=0.1, frozen=0.3).state == "sound"
+    assert {Verdict(*found).state for found in ((3, 0, 0), (0, 0.9, 0), (0, 0, 1.0))} == {"collapsed"}
+    assert Verdict(strange=0.8, lost=0.1, frozen=0.3).state == "unclear"
 
 
 def images(n: int) -> list[Image.Image]:
@@ -100,15 +100,15 @@ def test_a_gallery_is_made_once(models: Any, quick: Any, tmp_path: Path, monkeyp
         return real(*args, **more)
 
     monkeypatch.setattr(galleries, "generate", count)
-    shelf = Shelf("a fox", models, quick, tmp_path)
-    recipe = Recipe("rate", "collapsed", "", (rates(2, 2),))
+    shelf = GalleryStore("a fox", models, quick, tmp_path)
+    recipe = GalleryRecipe("rate", "collapsed", "", (rates(2, 2),))
     first, images = shelf.first(recipe), shelf.gallery(recipe)
     assert drawn == [4, 4]
-    again = Shelf("a fox", models, quick, tmp_path)
+    again = GalleryStore("a fox", models, quick, tmp_path)
     assert [a.tobytes() for a in again.gallery(recipe)] == [a.tobytes() for a in images]
     assert [a.tobytes() for a in again.first(recipe)] == [a.tobytes() for a in first]
     assert drawn == [4, 4]
-    again.gallery(Recipe("rate", "collapsed", "", (rates(3, 2),)))
+    again.gallery(GalleryRecipe("rate", "collapsed", "", (rates(3, 2),)))
     assert len(drawn) == 4  # the first gallery, for its latents, and the changed one
 
 

@@ -15,26 +15,27 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors import safe_open
 from transformers import CLIPModel, Dinov2Model, ResNetForImageClassification
 
-from menagerie import dino, reader, text, unet, world
 from menagerie import train as command
-from menagerie import vae as vae_module
-from menagerie.attributes import SIZES, targets
-from menagerie.clip import GROUPS, true_sayings
-from menagerie.data import captions, draw, renders
-from menagerie.dino import crops, crowding, other_medium, other_surroundings
+from menagerie import world
 from menagerie.evaluate import agreement, context_present, interval, table
-from menagerie.loop import fit, learning_rate, seed_at, told
+from menagerie.labels import SIZES, targets
 from menagerie.measure import entropy, prompts
 from menagerie.reader import Reader
-from menagerie.recipe import Recipe
-from menagerie.text import said
-from menagerie.tokenizer import word_tokenizer
-from menagerie.unet import figure_shares
-from menagerie.vae import ANCHOR, FAINT, anchor_loss, build, decode, encode, rescale
+from menagerie.training import dino, reader, text, unet
+from menagerie.training import vae as vae_module
+from menagerie.training.clip import GROUPS, true_sayings
+from menagerie.training.data import captions, draw, renders
+from menagerie.training.dino import crops, crowding, other_medium, other_surroundings
+from menagerie.training.loop import fit, learning_rate, seed_at, with_progress
+from menagerie.training.recipe import Recipe
+from menagerie.training.text import said
+from menagerie.training.tokenizer import word_tokenizer
+from menagerie.training.unet import figure_shares
+from menagerie.training.vae import ANCHOR, FAINT, anchor_loss, build, decode, encode, rescale
 
 TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
         "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32",
-        "dino_depth=1", "dino_prototypes=16", "dino_batch=4", "reader_size=32", "reader_channels=4,8,8,8",
+        "dino_depth=1", "dino_prototypes=16", "dino_batch=4", "reader_size=32", "reader_channels=8,16,16,16",
         "reader_batch=4", "unet_channels=8,16,32", "unet_batch=4"]  # fmt: skip
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "menagerie"
 
@@ -130,7 +131,7 @@ class Reached(Exception):
 def test_no_stage_begins_again_with_the_same_batches(made, tmp_path, monkeypatch, stage):
     """What a stage draws its batches by is left in another state by a checkpoint than by none."""
     out, work = made
-    module = importlib.import_module(f"menagerie.{stage}")
+    module = importlib.import_module(f"menagerie.training.{stage}")
     shutil.copytree(work, tmp_path / "fresh", ignore=shutil.ignore_patterns("*.pt"))
     drawn = []
 
@@ -165,8 +166,8 @@ def test_the_extractor_goes_on_from_its_centres(made, tmp_path, monkeypatch):
 
 def test_progress_says_how_much_is_left(monkeypatch, capsys):
     clock = iter([0.0, 30.0, 60.0, 90.0])
-    monkeypatch.setattr("menagerie.loop.time.monotonic", lambda: next(clock))
-    assert list(told("renders", iter("abc"), 3)) == ["a", "b", "c"]
+    monkeypatch.setattr("menagerie.training.loop.time.monotonic", lambda: next(clock))
+    assert list(with_progress("renders", iter("abc"), 3)) == ["a", "b", "c"]
     assert capsys.readouterr().out.splitlines() == [
         "renders: 1 of 3 parts, 1:00 left",
         "renders: 2 of 3 parts, 0:30 left",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from menagerie.loop import fit
+from menagerie.training.loop import fit
 
 
 def _process(rank: int, port: int, folder) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.segmentation import Segmentation
-from menagerie.silhouettes import best_constant, inside, overlap, read_drawn
+from menagerie.silhouettes import best_constant, inside, overlap, read_outlined
 from menagerie.spurious import mask_rows
 
 
@@ -40,7 +40,7 @@ def test_the_best_silhouette_of_two_apart_by_hand():
 
 def test_the_stored_sample(request):
     folder = request.config.rootpath / "data/silhouettes"
-    drawn = read_drawn(folder)
+    drawn = read_outlined(folder)
     assert drawn.masks.shape == (16, 64, 64)
     assert all(image.size == (64, 64) for image in drawn.images)
     assert (drawn.masks.mean(axis=(1, 2)) > 0.2).all()

@@ -13,7 +13,7 @@ from chosen_one_nb.analysis.zero_shot import AttributeScores
 from chosen_one_nb.models.load import Features
 from menagerie import spurious, world
 from menagerie.persisting import meaning
-from menagerie.spurious import Pool, planted, planted_rows
+from menagerie.spurious import RenderPool, planted, planted_rows
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def pool():
     attributes = tuple(
         Attribute(value, name, "seen", True, (at,), (value,)) for at, (name, value) in enumerate(meanings)
     )
-    return Pool(truths, AttributeScores(values, attributes, np.ones(len(meanings), bool)), meanings)
+    return RenderPool(truths, AttributeScores(values, attributes, np.ones(len(meanings), bool)), meanings)
 
 
 def figures(rows):
@@ -51,7 +51,7 @@ def test_who_sees_everything_finds_what_is_planted(pool):
 
 def test_who_sees_nothing_finds_nothing(pool):
     noise = np.random.default_rng(5).random(pool.found.values.shape)
-    blind = Pool(pool.truths, AttributeScores(noise, pool.found.attributes, pool.found.separable), pool.meanings)
+    blind = RenderPool(pool.truths, AttributeScores(noise, pool.found.attributes, pool.found.separable), pool.meanings)
     found = figures(planted_rows(blind, 15))
     assert found["recall at 80 % and above"] <= 0.1
     assert found["  recall, were everything seen in the images right"] >= 0.9  # so it is not the finder's fault

@@ -20,8 +20,8 @@ from PIL import Image
 from chosen_one_nb.character import Character
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import raise_if_cancelled, report
-from menagerie.values import IDENTITY, PROPORTIONS
 from menagerie.world import render, sample
+from menagerie.world.values import IDENTITY, PROPORTIONS
 
 SIZE = 64
 PALETTE = (

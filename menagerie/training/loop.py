@@ -25,7 +25,7 @@ def learning_rate(peak: float, progress: float, step: int, *, warmup: int = 100)
     return peak * min(1.0, (step + 1) / warmup) * max(0.02, cosine)
 
 
-class Average:
+class WeightAverage:
     """Exponential moving average of a model's weights; the averaged copy is what gets saved."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -59,7 +59,7 @@ def seed_at(seed: int, name: str, work: Path) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
 
 
-def told(name: str, parts: Iterable[Part], n: int) -> Iterator[Part]:
+def with_progress(name: str, parts: Iterable[Part], n: int) -> Iterator[Part]:
     """Yield ``parts``, ``n`` of them; as each arrives print how many are there and how long the others will take."""
     start = time.monotonic()
     for i, part in enumerate(parts, 1):
@@ -96,7 +96,7 @@ def _duration(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-class Checkpoint:
+class TrainingCheckpoint:
     """The file that a stage goes on from.
 
     Parameters
@@ -150,7 +150,7 @@ class Checkpoint:
         self.path.with_suffix(".tmp").replace(self.path)
 
 
-class Log:
+class TrainingLog:
     """A line every ``pause`` seconds: the step, every value smoothed over about fifty steps, and the time left."""
 
     def __init__(self, name: str, pause: float = 20.0) -> None:
@@ -219,14 +219,14 @@ def fit(
     optimizer = torch.optim.AdamW(
         parameters or model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay
     )
-    average = Average(model, decay)
-    checkpoint = Checkpoint(work / f"{name}.pt", model, average.model, optimizer, also or {})
+    average = WeightAverage(model, decay)
+    checkpoint = TrainingCheckpoint(work / f"{name}.pt", model, average.model, optimizer, also or {})
     step, before = checkpoint.load()
     if _together():
         for values in model.state_dict().values():
             distributed.broadcast(values, 0)
     first = not _together() or distributed.get_rank() == 0
-    log, budget = Log(name), minutes * 60
+    log, budget = TrainingLog(name), minutes * 60
     start = saved = time.monotonic()
     while (spent := _same_for_all(before + time.monotonic() - start)) < budget:
         progress = spent / budget

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from menagerie import heads
-from menagerie.pen import Pen
-from menagerie.values import INK, RGB, WHITE, dark, mix
-
-if TYPE_CHECKING:
-    from menagerie.figure import Look
+from menagerie.world.appearance import Appearance
+from menagerie.world.pen import Pen
+from menagerie.world.values import INK, RGB, WHITE, dark, mix
 
 
-def draw_body_pattern(pen: Pen, look: Look) -> None:
+def draw_body_pattern(pen: Pen, look: Appearance) -> None:
     """Spots, stripes or a patch on the body."""
     w, marks = look.body, look.marks
     if look.truth["pattern"] == "spots":
@@ -28,7 +23,7 @@ def draw_body_pattern(pen: Pen, look: Look) -> None:
         pen.oval(-0.72 * w, 0.34, 0.055, 0.045, marks, line=False)
 
 
-def draw_behind(pen: Pen, look: Look) -> None:
+def draw_behind(pen: Pen, look: Appearance) -> None:
     """Cape and balloon, which lie behind the body."""
     if look.truth["garment"] == "cape":
         w = look.body
@@ -52,7 +47,7 @@ def draw_behind(pen: Pen, look: Look) -> None:
         pen.oval(x + 0.055, -0.235, 0.022, 0.034, (255, 200, 210), line=False)
 
 
-def draw_garment(pen: Pen, look: Look) -> None:
+def draw_garment(pen: Pen, look: Appearance) -> None:
     """Jumper, overalls or the cape's collar, on the body."""
     garment, colour, w = look.truth["garment"], look.garment, look.body
     if garment == "jumper":
@@ -69,7 +64,7 @@ def draw_garment(pen: Pen, look: Look) -> None:
         pen.polys([(0.0, 0.10), (w * 1.05, 0.10), (w * 0.98, 0.225), (0.0, 0.15)], colour)
 
 
-def draw_scarf(pen: Pen, look: Look) -> None:
+def draw_scarf(pen: Pen, look: Appearance) -> None:
     """The scarf, below the chin, and the cape's clasp."""
     w, colour = look.body, look.garment
     if look.truth["garment"] == "scarf":
@@ -85,18 +80,18 @@ def draw_scarf(pen: Pen, look: Look) -> None:
         pen.oval(0, 0.135, 0.032, 0.032, (255, 215, 60) if look.truth["garment_colour"] != "yellow" else WHITE)
 
 
-def draw_accessory(pen: Pen, look: Look) -> None:
+def draw_accessory(pen: Pen, look: Appearance) -> None:
     """Hat, crown, bow, flower or glasses."""
     _ACCESSORY.get(look.truth["accessory"], lambda pen, look, colour: None)(pen, look, look.accessory)
 
 
-def _hat(pen: Pen, look: Look, colour: RGB) -> None:
+def _hat(pen: Pen, look: Appearance, colour: RGB) -> None:
     pen.oval(0, -0.35, 0.115, 0.095, colour, box=True)
     pen.oval(0, -0.293, 0.115, 0.022, WHITE, line=False, box=True)
     pen.oval(0, -0.265, 0.20, 0.03, colour, box=True)
 
 
-def _crown(pen: Pen, look: Look, colour: RGB) -> None:
+def _crown(pen: Pen, look: Appearance, colour: RGB) -> None:
     pen.poly(
         [
             (-0.14, -0.25),
@@ -114,22 +109,22 @@ def _crown(pen: Pen, look: Look, colour: RGB) -> None:
     pen.oval(0, -0.285, 0.03, 0.03, WHITE, line=False)
 
 
-def _bow(pen: Pen, look: Look, colour: RGB) -> None:
+def _bow(pen: Pen, look: Appearance, colour: RGB) -> None:
     x, y = 0.58 * look.head, -0.275
     for side in (-1, 1):
         pen.poly([(x, y - 0.015), (x + side * 0.13, y - 0.085), (x + side * 0.13, y + 0.085), (x, y + 0.015)], colour)
     pen.oval(x, y, 0.035, 0.04, mix(colour, WHITE, 0.55))
 
 
-def _flower(pen: Pen, look: Look, colour: RGB) -> None:
+def _flower(pen: Pen, look: Appearance, colour: RGB) -> None:
     x, y = -0.60 * look.head, -0.27
     for angle in np.deg2rad(np.arange(0, 360, 72) - 90):
         pen.oval(x + 0.066 * np.cos(angle), y + 0.066 * np.sin(angle), 0.052, 0.052, colour)
     pen.oval(x, y, 0.040, 0.040, WHITE if look.truth["accessory_colour"] == "yellow" else (255, 220, 60), line=False)
 
 
-def _glasses(pen: Pen, look: Look, colour: RGB) -> None:
-    y, r = heads.eye_height(look.truth["kind"]), look.eye * 1.28
+def _glasses(pen: Pen, look: Appearance, colour: RGB) -> None:
+    y, r = look.eye_height, look.eye * 1.28
     for side in (-1, 1):
         pen.arc(side * look.spacing, y, r, r, 0, 360, 0.034, colour)
         pen.stroke([(side * (look.spacing + r), y), (side * max(look.head, look.spacing + r), y - 0.02)], 0.03, colour)
@@ -139,7 +134,7 @@ def _glasses(pen: Pen, look: Look, colour: RGB) -> None:
 _ACCESSORY = {"hat": _hat, "crown": _crown, "bow": _bow, "flower": _flower, "glasses": _glasses}
 
 
-def draw_book(pen: Pen, look: Look, sleeve: RGB) -> None:
+def draw_book(pen: Pen, look: Appearance, sleeve: RGB) -> None:
     """An open book before the belly, held by both hands."""
     pen.polys([(0, 0.22), (0.19, 0.185), (0.19, 0.355), (0, 0.39)], (150, 70, 40))
     pen.polys([(0.006, 0.232), (0.17, 0.202), (0.17, 0.335), (0.006, 0.365)], (255, 252, 240), line=False)
@@ -151,7 +146,7 @@ def draw_book(pen: Pen, look: Look, sleeve: RGB) -> None:
         pen.oval(side * 0.195, 0.285, 0.042, 0.042, look.main)
 
 
-def draw_waving_hand(pen: Pen, look: Look, x: float) -> None:
+def draw_waving_hand(pen: Pen, look: Appearance, x: float) -> None:
     """A raised hand with three fingers."""
     pen.oval(x, 0.05, 0.06, 0.06, look.main)
     for turn, dx, dy in ((-30, -0.03, -0.05), (0, 0.012, -0.065), (35, 0.05, -0.045)):

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from menagerie.pen import Pen
-from menagerie.values import INK, RGB, WHITE, dark, mix
-
-if TYPE_CHECKING:
-    from menagerie.figure import Look
+from menagerie.world.appearance import Appearance
+from menagerie.world.pen import Pen
+from menagerie.world.values import INK, RGB, WHITE, dark, mix
 
 HEAD_Y = -0.10  # middle of every head
 SKIN: RGB = (236, 188, 150)
 BEAK: RGB = (255, 160, 30)
 
 
-def eye_height(kind: str) -> float:
-    """Height of the eyes' middles in figure units."""
-    return {"frog": -0.265, "owl": -0.12, "astronaut": -0.11, "wizard": -0.105}.get(kind, -0.12)
-
-
-def draw_tail(pen: Pen, look: Look) -> None:
+def draw_tail(pen: Pen, look: Appearance) -> None:
     """Draw tail or wings, which lie behind the body."""
     kind, x = look.truth["kind"], -look.body
     if kind == "fox":
@@ -43,7 +34,7 @@ def _line_tail(pen: Pen, points: list[tuple[float, float]], width: float, fill: 
     pen.stroke(points, width, fill)
 
 
-def draw_head(pen: Pen, look: Look) -> None:
+def draw_head(pen: Pen, look: Appearance) -> None:
     """Draw ears, head, its pattern, muzzle, nose and mouth; the eyes come later."""
     kind = look.truth["kind"]
     _EARS.get(kind, lambda pen, look: None)(pen, look)
@@ -52,7 +43,7 @@ def draw_head(pen: Pen, look: Look) -> None:
     _FACE.get(kind, _plain_face)(pen, look)
 
 
-def draw_head_pattern(pen: Pen, look: Look) -> None:
+def draw_head_pattern(pen: Pen, look: Appearance) -> None:
     """Spots, stripes or a patch on the head, in a dark shade of the main colour."""
     pattern, w, marks = look.truth["pattern"], look.head, look.marks
     if pattern == "spots":
@@ -79,7 +70,7 @@ def draw_head_pattern(pen: Pen, look: Look) -> None:
         masked = look.truth["kind"] in ("owl", "penguin") and look.truth["second"] == "black"
         pen.oval(
             look.spacing + 0.012,
-            eye_height(look.truth["kind"]),
+            look.eye_height,
             look.eye * 1.65,
             look.eye * 1.8,
             look.main if masked else marks,
@@ -91,7 +82,7 @@ def draw_head_pattern(pen: Pen, look: Look) -> None:
 # --- ears -------------------------------------------------------------------------------------------------
 
 
-def _pointed(pen: Pen, look: Look, *, inner: float, out: float, tall: float, wide: float) -> None:
+def _pointed(pen: Pen, look: Appearance, *, inner: float, out: float, tall: float, wide: float) -> None:
     w, e = look.head, look.ear
     base, tip = -0.20, -0.22 - tall * e
     x0, x1, xt = 0.18 * w, (0.18 + wide * e) * w, out * w
@@ -107,17 +98,17 @@ def _pointed(pen: Pen, look: Look, *, inner: float, out: float, tall: float, wid
     )
 
 
-def _fox_ears(pen: Pen, look: Look) -> None:
+def _fox_ears(pen: Pen, look: Appearance) -> None:
     _pointed(pen, look, inner=0.5, out=0.92, tall=0.22, wide=0.82)
     w, tip = look.head, -0.22 - 0.22 * look.ear
     pen.polys([(0.92 * w, tip), (0.72 * w, tip + 0.085), (0.97 * w, tip + 0.10)], INK, line=False)
 
 
-def _cat_ears(pen: Pen, look: Look) -> None:
+def _cat_ears(pen: Pen, look: Appearance) -> None:
     _pointed(pen, look, inner=0.55, out=0.70, tall=0.155, wide=0.68)
 
 
-def _pig_ears(pen: Pen, look: Look) -> None:
+def _pig_ears(pen: Pen, look: Appearance) -> None:
     w, e = look.head, look.ear
     pen.polys(
         [(0.30 * w, -0.27), (0.62 * w, -0.28 - 0.09 * e), (1.02 * w, -0.22 - 0.03 * e), (0.84 * w, -0.16)], look.main
@@ -125,31 +116,31 @@ def _pig_ears(pen: Pen, look: Look) -> None:
     pen.polys([(0.62 * w, -0.26 - 0.06 * e), (1.0 * w, -0.22 - 0.03 * e), (0.80 * w, -0.20)], look.second, line=False)
 
 
-def _dog_ears(pen: Pen, look: Look) -> None:
+def _dog_ears(pen: Pen, look: Appearance) -> None:
     pen.pair(look.head * 1.02, -0.10, 0.075 * look.ear, 0.17 * look.ear, dark(look.main, 0.28), turn=-14)
 
 
-def _rabbit_ears(pen: Pen, look: Look) -> None:
+def _rabbit_ears(pen: Pen, look: Appearance) -> None:
     pen.pair(0.52 * look.head, -0.25 - 0.10 * look.ear, 0.062, 0.135 * look.ear, look.main, turn=10)
     pen.pair(0.52 * look.head, -0.25 - 0.10 * look.ear, 0.034, 0.105 * look.ear, look.second, turn=10, line=False)
 
 
-def _bear_ears(pen: Pen, look: Look) -> None:
+def _bear_ears(pen: Pen, look: Appearance) -> None:
     pen.pair(0.74 * look.head, -0.265, 0.078 * look.ear, 0.078 * look.ear, look.main)
     pen.pair(0.74 * look.head, -0.265, 0.042 * look.ear, 0.042 * look.ear, look.second, line=False)
 
 
-def _mouse_ears(pen: Pen, look: Look) -> None:
+def _mouse_ears(pen: Pen, look: Appearance) -> None:
     pen.pair(0.98 * look.head, -0.275, 0.135 * look.ear, 0.135 * look.ear, look.main)
     pen.pair(0.98 * look.head, -0.275, 0.095 * look.ear, 0.095 * look.ear, look.second, line=False)
 
 
-def _owl_ears(pen: Pen, look: Look) -> None:
+def _owl_ears(pen: Pen, look: Appearance) -> None:
     w = look.head
     pen.polys([(0.30 * w, -0.26), (1.0 * w, -0.28 - 0.10 * look.ear), (0.96 * w, -0.12)], dark(look.main, 0.25))
 
 
-def _dragon_ears(pen: Pen, look: Look) -> None:
+def _dragon_ears(pen: Pen, look: Appearance) -> None:
     w, e = look.head, look.ear
     pen.polys([(0.30 * w, -0.26), (0.46 * w, -0.29 - 0.16 * e), (0.66 * w, -0.23)], look.second)
     pen.polys(
@@ -164,7 +155,7 @@ def _dragon_ears(pen: Pen, look: Look) -> None:
     )
 
 
-def _robot_ears(pen: Pen, look: Look) -> None:
+def _robot_ears(pen: Pen, look: Appearance) -> None:
     pen.stroke([(0.0, -0.28), (0.0, -0.40)], 0.03, dark(look.main, 0.4))
     pen.oval(0, -0.41, 0.045 * look.ear, 0.045 * look.ear, (255, 70, 70))
     pen.pair(look.head * 1.02, -0.10, 0.05, 0.075 * look.ear, dark(look.main, 0.4), box=True)
@@ -186,11 +177,11 @@ _EARS = {
 # --- skulls -----------------------------------------------------------------------------------------------
 
 
-def _round_skull(pen: Pen, look: Look) -> None:
+def _round_skull(pen: Pen, look: Appearance) -> None:
     pen.oval(0, HEAD_Y, look.head, 0.20, look.main)
 
 
-def _fox_skull(pen: Pen, look: Look) -> None:
+def _fox_skull(pen: Pen, look: Appearance) -> None:
     w = look.head
     pen.poly(
         [
@@ -214,39 +205,39 @@ def _fox_skull(pen: Pen, look: Look) -> None:
     )
 
 
-def _dog_skull(pen: Pen, look: Look) -> None:
+def _dog_skull(pen: Pen, look: Appearance) -> None:
     _round_skull(pen, look)
     _dog_ears(pen, look)
 
 
-def _frog_skull(pen: Pen, look: Look) -> None:
+def _frog_skull(pen: Pen, look: Appearance) -> None:
     pen.pair(look.spacing, -0.265, look.eye * 1.35, look.eye * 1.35, look.main)
     pen.oval(0, -0.075, look.head * 1.1, 0.175, look.main)
 
 
-def _robot_skull(pen: Pen, look: Look) -> None:
+def _robot_skull(pen: Pen, look: Appearance) -> None:
     pen.oval(0, HEAD_Y, look.head, 0.195, look.main, box=True)
 
 
-def _penguin_skull(pen: Pen, look: Look) -> None:
+def _penguin_skull(pen: Pen, look: Appearance) -> None:
     _round_skull(pen, look)
     pen.pair(0.11, -0.085, 0.125, 0.13, look.second, line=False)
     pen.oval(0, 0.0, 0.15, 0.085, look.second, line=False)
 
 
-def _owl_skull(pen: Pen, look: Look) -> None:
+def _owl_skull(pen: Pen, look: Appearance) -> None:
     _round_skull(pen, look)
     pen.pair(look.spacing, -0.115, look.eye * 1.5, look.eye * 1.6, look.second, line=False)
 
 
-def _astronaut_skull(pen: Pen, look: Look) -> None:
+def _astronaut_skull(pen: Pen, look: Appearance) -> None:
     pen.pair(look.head * 1.06, -0.09, 0.05, 0.085 * look.ear, (224, 228, 236), box=True)
     pen.oval(0, HEAD_Y, look.head * 1.04, 0.22, look.main)
     pen.oval(0, -0.085, look.head * 0.86, 0.172, look.second)
     pen.oval(0, -0.08, look.head * 0.70, 0.128, SKIN, line=False)
 
 
-def _wizard_skull(pen: Pen, look: Look) -> None:
+def _wizard_skull(pen: Pen, look: Appearance) -> None:
     w = look.head
     pen.oval(0, HEAD_Y, w * 0.94, 0.19, SKIN)
     beard = [
@@ -282,7 +273,7 @@ _SKULL = {
 # --- faces ------------------------------------------------------------------------------------------------
 
 
-def _mouth(pen: Pen, look: Look, y: float, *, on: RGB, size: float = 1.0) -> None:
+def _mouth(pen: Pen, look: Appearance, y: float, *, on: RGB, size: float = 1.0) -> None:
     """Draw the expression's mouth at height `y`, readable on the colour `on`."""
     ink = WHITE if sum(on) < 250 else INK
     expression, s = look.truth["expression"], 0.075 * size
@@ -305,20 +296,20 @@ def _nose(pen: Pen, y: float, fill: RGB = INK, rx: float = 0.036, ry: float = 0.
     pen.oval(0, y, rx, ry, fill, line=False)
 
 
-def _plain_face(pen: Pen, look: Look) -> None:
+def _plain_face(pen: Pen, look: Appearance) -> None:
     m = look.muzzle
     pen.oval(0, 0.012, 0.125 * m, 0.088 * m, look.second, line=False)
     _mouth(pen, look, 0.03, on=look.second)
     _nose(pen, -0.045, mix(INK, WHITE, 0.35) if sum(look.second) < 250 else INK)
 
 
-def _fox_face(pen: Pen, look: Look) -> None:
+def _fox_face(pen: Pen, look: Appearance) -> None:
     pen.oval(0, 0.02, 0.085 * look.muzzle, 0.075 * look.muzzle, look.second, line=False)
     _mouth(pen, look, 0.035, on=look.second, size=0.85)
     _nose(pen, -0.03, mix(INK, WHITE, 0.35) if sum(look.second) < 250 else INK)
 
 
-def _cat_face(pen: Pen, look: Look) -> None:
+def _cat_face(pen: Pen, look: Appearance) -> None:
     m = look.muzzle
     pen.pair(0.052 * m, 0.015, 0.075 * m, 0.07 * m, look.second, line=False)
     for side in (-1, 1):
@@ -328,40 +319,40 @@ def _cat_face(pen: Pen, look: Look) -> None:
     pen.poly([(-0.032, -0.055), (0.032, -0.055), (0, -0.022)], (255, 110, 130), line=False)
 
 
-def _mouse_face(pen: Pen, look: Look) -> None:
+def _mouse_face(pen: Pen, look: Appearance) -> None:
     pen.oval(0, 0.02, 0.10 * look.muzzle, 0.075 * look.muzzle, look.second, line=False)
     _mouth(pen, look, 0.035, on=look.second, size=0.8)
     _nose(pen, -0.035, (255, 100, 130), 0.034, 0.03)
 
 
-def _pig_face(pen: Pen, look: Look) -> None:
+def _pig_face(pen: Pen, look: Appearance) -> None:
     m = look.muzzle
     _mouth(pen, look, 0.04, on=look.main)
     pen.oval(0, -0.035, 0.105 * m, 0.062 * m, look.second)
     pen.pair(0.038 * m, -0.035, 0.018, 0.028, INK if sum(look.second) > 250 else (200, 190, 200), line=False)
 
 
-def _frog_face(pen: Pen, look: Look) -> None:
+def _frog_face(pen: Pen, look: Appearance) -> None:
     pen.oval(0, 0.02, look.head * 0.82, 0.075 * look.muzzle, look.second, line=False)
     pen.pair(0.028, -0.115, 0.011, 0.014, INK, line=False)
     _mouth(pen, look, 0.0, on=look.second, size=1.7)
 
 
-def _beak_face(pen: Pen, look: Look, *, wide: float, mouth: float, on: RGB) -> None:
+def _beak_face(pen: Pen, look: Appearance, *, wide: float, mouth: float, on: RGB) -> None:
     m = look.muzzle
     _mouth(pen, look, mouth, on=on, size=0.85)
     pen.poly([(-wide * m, -0.065), (0, -0.09), (wide * m, -0.065), (0, -0.065 + 0.085 * m)], BEAK)
 
 
-def _owl_face(pen: Pen, look: Look) -> None:
+def _owl_face(pen: Pen, look: Appearance) -> None:
     _beak_face(pen, look, wide=0.042, mouth=0.04, on=look.main)
 
 
-def _penguin_face(pen: Pen, look: Look) -> None:
+def _penguin_face(pen: Pen, look: Appearance) -> None:
     _beak_face(pen, look, wide=0.07, mouth=0.035, on=look.second)
 
 
-def _dragon_face(pen: Pen, look: Look) -> None:
+def _dragon_face(pen: Pen, look: Appearance) -> None:
     m = look.muzzle
     pen.oval(0, 0.02, 0.16 * m, 0.085 * m, look.second, line=False)
     pen.pair(0.05, -0.03, 0.016, 0.016, INK if sum(look.second) > 250 else WHITE, line=False)
@@ -369,16 +360,16 @@ def _dragon_face(pen: Pen, look: Look) -> None:
     pen.polys([(0.045, 0.02), (0.075, 0.02), (0.06, 0.05)], WHITE, line=False)
 
 
-def _robot_face(pen: Pen, look: Look) -> None:
+def _robot_face(pen: Pen, look: Appearance) -> None:
     pen.oval(0, 0.02, 0.15 * look.muzzle, 0.06, look.second, box=True)
     _mouth(pen, look, 0.005, on=look.second, size=1.1)
 
 
-def _astronaut_face(pen: Pen, look: Look) -> None:
+def _astronaut_face(pen: Pen, look: Appearance) -> None:
     _mouth(pen, look, -0.005, on=SKIN, size=0.8)
 
 
-def _wizard_face(pen: Pen, look: Look) -> None:
+def _wizard_face(pen: Pen, look: Appearance) -> None:
     pen.oval(0, -0.05, 0.038 * look.muzzle, 0.034 * look.muzzle, dark(SKIN, 0.15), line=False)
     _mouth(pen, look, 0.02, on=look.second, size=0.9)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageDraw
 
-from menagerie.values import INK, RGB, WHITE, mix
+from menagerie.world.values import INK, RGB, WHITE, mix
 
 _ANGLES = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # (28, 2)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
-from menagerie.data import renders
-from menagerie.loop import fit, seed_at, start_from
-from menagerie.recipe import Recipe
-from menagerie.text import MEAN, STD
-from menagerie.vae import as_tensor
+from menagerie.training.data import renders
+from menagerie.training.loop import fit, seed_at, start_from
+from menagerie.training.recipe import Recipe
+from menagerie.training.text import MEAN, STD
+from menagerie.training.vae import as_tensor
 
 GLOBALS, LOCALS = 2, 4  # large and small crops per image
 MASKED = 0.3  # share of patches hidden from the student
@@ -39,7 +39,7 @@ def build(recipe: Recipe) -> Dinov2Model:
     )  # fmt: skip
 
 
-class Head(nn.Module):
+class ProjectionHead(nn.Module):
     """DINO's projection head: a small MLP, then cosine similarity to ``prototypes`` learned directions."""
 
     def __init__(self, width: int, prototypes: int, bottleneck: int = 64) -> None:
@@ -52,13 +52,17 @@ class Head(nn.Module):
         return F.normalize(self.mlp(x), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
 
 
-class Network(nn.Module):
+class DinoNetwork(nn.Module):
     """Backbone with one head for the whole image and one for its patches."""
 
     def __init__(self, backbone: Dinov2Model, prototypes: int) -> None:
         super().__init__()
         width = backbone.config.hidden_size
-        self.backbone, self.whole, self.patch = backbone, Head(width, prototypes), Head(width, prototypes)
+        self.backbone, self.whole, self.patch = (
+            backbone,
+            ProjectionHead(width, prototypes),
+            ProjectionHead(width, prototypes),
+        )
 
     def forward(self, pixels: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Class token (B, D) and patch tokens (B, P, D)."""
@@ -116,7 +120,7 @@ def other_medium(pixels: Tensor) -> Tensor:
 class Distillation:
     """The teacher, its centres, and the loss that the student minimises."""
 
-    def __init__(self, student: Network, *, momentum: float = 0.99) -> None:
+    def __init__(self, student: DinoNetwork, *, momentum: float = 0.99) -> None:
         self.student, self.momentum = student, momentum
         self.teacher = copy.deepcopy(student).eval().requires_grad_(False)
         device = next(student.parameters()).device
@@ -182,7 +186,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     seed = seed_at(recipe.seed, "dino", work)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    student = Network(build(recipe), recipe.dino_prototypes).to(device)
+    student = DinoNetwork(build(recipe), recipe.dino_prototypes).to(device)
     if from_saved:
         start_from(student.backbone, out / "dinov2")
     distillation = Distillation(student)

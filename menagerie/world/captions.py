@@ -12,7 +12,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from menagerie.values import ATTRIBUTES
+from menagerie.world.values import ATTRIBUTES
 
 # Attribute -> value -> phrases that say it, without any colour.
 PHRASES: dict[str, dict[str, tuple[str, ...]]] = {

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from menagerie.pen import Pen
-from menagerie.values import RGB, WHITE, mix
+from menagerie.world.pen import Pen
+from menagerie.world.values import RGB, WHITE, mix
 
 TINTS: tuple[RGB, ...] = ((232, 240, 246), (246, 236, 220), (228, 242, 228), (244, 230, 240), (240, 240, 240))
 

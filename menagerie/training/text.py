@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from menagerie import world
-from menagerie.loop import fit, seed_at, start_from
-from menagerie.recipe import Recipe
-from menagerie.tokenizer import word_tokenizer
+from menagerie.training.loop import fit, seed_at, start_from
+from menagerie.training.recipe import Recipe
+from menagerie.training.tokenizer import word_tokenizer
 
 MEAN, STD = 0.5, 0.5  # so that the pixels a model sees lie in [-1, 1]
 OPEN = 0  # the read-out's class for "the caption does not say"
@@ -45,7 +45,7 @@ def text_config(recipe: Recipe, tokenizer: CLIPTokenizer, width: int) -> CLIPTex
     )  # fmt: skip
 
 
-def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> Readers:
+def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> TextTowers:
     """Build both towers untrained, the first inside a whole CLIP."""
     first, second = (text_config(recipe, tokenizer, width) for width in recipe.text_widths)
     vision = CLIPVisionConfig(
@@ -54,7 +54,7 @@ def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> Readers:
         image_size=recipe.image_size, patch_size=recipe.patch_size, projection_dim=first.hidden_size,
     )  # fmt: skip
     clip = CLIPModel(CLIPConfig(text_config=first, vision_config=vision, projection_dim=first.hidden_size))
-    return Readers(clip, CLIPTextModelWithProjection(second))
+    return TextTowers(clip, CLIPTextModelWithProjection(second))
 
 
 def said(named: dict[str, str]) -> list[int]:
@@ -62,7 +62,7 @@ def said(named: dict[str, str]) -> list[int]:
     return [1 + values.index(named[name]) if name in named else OPEN for name, values in world.ATTRIBUTES.items()]
 
 
-class Readers(nn.Module):
+class TextTowers(nn.Module):
     """Both text towers with their linear read-outs, which are thrown away after training."""
 
     def __init__(self, clip: CLIPModel, second: CLIPTextModelWithProjection) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from transformers import CLIPTokenizer
 
 from menagerie import world
-from menagerie.loop import told
+from menagerie.training.loop import with_progress
 
 DETAILS = 2.0  # captions to learn from name a figure's details this many times as often as other captions do
 HELD_OUT = 2_000_000_000  # seeds from here on are never trained on
@@ -44,7 +44,7 @@ def renders(work: Path, n: int, size: int, *, workers: int | None = None) -> tup
         work.mkdir(parents=True, exist_ok=True)
         chunks = [range(start, min(start + 500, n)) for start in range(0, n, 500)]
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            parts = told("renders", pool.map(_draw_many, chunks, [size] * len(chunks)), len(chunks))
+            parts = with_progress("renders", pool.map(_draw_many, chunks, [size] * len(chunks)), len(chunks))
             drawn = [item for part in parts for item in part]
         truths, *drawings = zip(*drawn, strict=True)
         for array, drawing in zip(arrays, drawings, strict=True):
@@ -74,7 +74,7 @@ def captions(
         parts = [truths[start : start + 1000] for start in starts]
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             same = [each] * len(parts), [tokenizer] * len(parts)
-            found = told("captions", pool.map(_caption_many, parts, starts, *same), len(parts))
+            found = with_progress("captions", pool.map(_caption_many, parts, starts, *same), len(parts))
             np.save(file, np.concatenate(list(found)))
     return np.load(file, mmap_mode="r")
 

@@ -20,12 +20,12 @@ from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
 from menagerie import world
-from menagerie.attributes import SIZES, targets
-from menagerie.data import captions, renders
-from menagerie.loop import fit, seed_at
-from menagerie.recipe import Recipe
-from menagerie.text import save_clip
-from menagerie.vae import as_tensor
+from menagerie.labels import SIZES, targets
+from menagerie.training.data import captions, renders
+from menagerie.training.loop import fit, seed_at
+from menagerie.training.recipe import Recipe
+from menagerie.training.text import save_clip
+from menagerie.training.vae import as_tensor
 
 SAYINGS = 16  # captions that are averaged for each thing that can be said
 ALONE = [[{name: value} for value in values] for name, values in world.ATTRIBUTES.items()
@@ -64,7 +64,7 @@ def true_sayings(truths: list[dict]) -> Tensor:
     )  # fmt: skip
 
 
-class Eyes(nn.Module):
+class ImageTower(nn.Module):
     """What is trained of a CLIP, and a linear read-out of every attribute of the image.
 
     A caption names only a part of the truth; the read-out makes the image's side learn the rest too. It is
@@ -112,7 +112,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     tokenizer = CLIPTokenizer.from_pretrained(out / "clip")
     clip = CLIPModel.from_pretrained(out / "clip", dtype=torch.float32).to(device)
     clip.text_model.eval().requires_grad_(False)
-    eyes = Eyes(clip)
+    eyes = ImageTower(clip)
     groups = sayings(clip, tokenizer, Random(recipe.seed))  # the same whenever it goes on, unlike the batches
     wanted, said = targets(truths), true_sayings(truths)
     heard = captions(work, truths, tokenizer, recipe.n_captions)

@@ -1,55 +1,15 @@
-"""The menagerie's world: characters drawn by code, every attribute of them known.
+"""Truths: what a character and its scene are, drawn at random or checked.
 
-A *truth* is a plain dict that JSON can hold: one value for each name in `ATTRIBUTES`, a number in [-1, 1] for
-each name in `PROPORTIONS`, `tilt` in degrees and `seed`, which fixes every texture. `render` turns it into a
-image; the same truth always gives the same pixels.
-
->>> import random
->>> truth = sample(random.Random(0), kind="fox", place="snow")
->>> render(truth).image.size
-(64, 64)
+A *truth* is a plain dict that JSON can hold: one value for each name in `ATTRIBUTES`, a number in [-1, 1] for each
+name in `PROPORTIONS`, `tilt` in degrees and `seed`, which fixes every texture.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from menagerie.captions import (
-    CONTEXTS,
-    Caption,
-    caption,
-    caption_of,
-    named_in,
-    vocabulary,
-)
-from menagerie.figure import draw_figure
-from menagerie.scenery import draw_place
-from menagerie.style import compose
-from menagerie.values import ATTRIBUTES, IDENTITY, MAX_TILT, PROPORTIONS, SCENE
-
-__all__ = [
-    "ATTRIBUTES",
-    "CONTEXTS",
-    "IDENTITY",
-    "PROPORTIONS",
-    "SCENE",
-    "Caption",
-    "Render",
-    "WorldError",
-    "caption",
-    "caption_of",
-    "check",
-    "named_in",
-    "new_scene",
-    "render",
-    "sample",
-    "vocabulary",
-]
+from menagerie.world.values import ATTRIBUTES, IDENTITY, MAX_TILT, PROPORTIONS
 
 Truth = dict[str, Any]
 
@@ -66,25 +26,6 @@ COLOUR_OF = {"garment_colour": "garment", "accessory_colour": "accessory"}
 
 class WorldError(ValueError):
     """A truth, or a wish for one, that the world cannot hold."""
-
-
-@dataclass(frozen=True)
-class Render:
-    """A drawn character.
-
-    Attributes
-    ----------
-    image : PIL.Image.Image
-        RGB image, `size` x `size` pixels.
-    truth : dict
-        What was drawn.
-    mask : ndarray of bool, shape (size, size)
-        The figure's pixels with all that it wears and holds; no extras, no background, no sticker edge.
-    """
-
-    image: Image.Image
-    truth: Truth
-    mask: np.ndarray
 
 
 def _partners(name: str) -> list[str]:
@@ -206,32 +147,3 @@ def new_scene(truth: Truth, rng: Random) -> Truth:
         A truth equal to the given one in `IDENTITY` and `PROPORTIONS`.
     """
     return sample(rng, **{name: truth[name] for name in (*IDENTITY, *PROPORTIONS)})
-
-
-def render(truth: Truth, size: int = 64) -> Render:
-    """Draw a truth.
-
-    Parameters
-    ----------
-    truth : dict
-        From `sample` or `new_scene`, or written by hand.
-    size : int
-        Width and height in pixels, at least 16.
-
-    Returns
-    -------
-    Render
-        Image, truth and mask; the same pixels for the same truth and size.
-
-    Raises
-    ------
-    WorldError
-        For a truth that `check` refuses, or a size below 16.
-    """
-    check(truth)
-    if size < 16:
-        raise WorldError(f"size is at least 16 pixels, got {size}")
-    canvas = size * max(2, -(-256 // size))  # drawn larger, then reduced: antialiasing
-    figure = draw_figure(truth, canvas)
-    image, alpha = compose(truth, draw_place(truth, canvas), figure, size)
-    return Render(image, dict(truth), np.asarray(alpha) >= 128)

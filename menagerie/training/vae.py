@@ -16,9 +16,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from menagerie.data import renders
-from menagerie.loop import fit, seed_at, start_from
-from menagerie.recipe import Recipe
+from menagerie.training.data import renders
+from menagerie.training.loop import fit, seed_at, start_from
+from menagerie.training.recipe import Recipe
 
 ANCHOR = 1.5  # pixels in [-1, 1] times this have a spread of about one
 FAINT = 0.4  # spread of the detail channels in the end, beside 1 of the small image

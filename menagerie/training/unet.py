@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from menagerie.attributes import LABELS, SIZES, targets
-from menagerie.data import captions, renders
-from menagerie.loop import fit, seed_at, start_from, told
-from menagerie.recipe import Recipe
-from menagerie.vae import encode, in_chunks
+from menagerie.labels import LABELS, SIZES, targets
+from menagerie.training.data import captions, renders
+from menagerie.training.loop import fit, seed_at, start_from, with_progress
+from menagerie.training.recipe import Recipe
+from menagerie.training.vae import encode, in_chunks
 
 TIME_WIDTH = 8  # numbers per micro-condition (original size, crop, target size: six of them)
 NOISIER = 0.65  # below 1: more of the noisy steps, where the caption decides and shapes are made
@@ -51,7 +51,7 @@ def build(recipe: Recipe, context: int, pooled: int) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-class Texts:
+class TextEncoders:
     """The two frozen text encoders, giving the UNet its conditions exactly as SDXL's pipeline does."""
 
     def __init__(self, folder: Path, device: str) -> None:
@@ -68,7 +68,7 @@ class Texts:
         return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
 
 
-class Naming(nn.Module):
+class NamingUNet(nn.Module):
     """A UNet that also says, while it trains, what will be in the image.
 
     A linear layer on the pooled output of the middle block and of every upper block but the last names each
@@ -105,7 +105,7 @@ def cached_latents(folder: Path, images: np.ndarray, work: Path, device: str) ->
         vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(device)
         mine = file.with_suffix(f".{os.getpid()}.npy")  # another process may be encoding too
         chunks = in_chunks(images)
-        parts = told("latents", (encode(vae, chunk, device) for chunk in chunks), len(chunks))
+        parts = with_progress("latents", (encode(vae, chunk, device) for chunk in chunks), len(chunks))
         np.save(mine, (torch.cat(list(parts)) * vae.config.scaling_factor).numpy())
         mine.replace(file)
     return torch.from_numpy(np.load(file))
@@ -123,7 +123,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     folder = out / "pipeline"
     truths, images, masks = renders(work, recipe.n_renders, recipe.image_size)
     latents = cached_latents(folder / "vae", images, work, device)
-    texts = Texts(folder, device)
+    texts = TextEncoders(folder, device)
     captions_of = captions(work, truths, CLIPTokenizer.from_pretrained(folder / "tokenizer"), recipe.n_captions)
     seed = seed_at(recipe.seed, "unet", work)
     torch.manual_seed(seed)
@@ -132,7 +132,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     unet = build(recipe, width, texts.second.config.projection_dim)
     if from_saved:
         start_from(unet, folder / "unet")
-    model = Naming(unet).to(device, memory_format=torch.channels_last)
+    model = NamingUNet(unet).to(device, memory_format=torch.channels_last)
     wanted = targets(truths)
     weights = 1 + FIGURE * figure_shares(masks, latents.shape[-1])
     noise_scheduler = DDIMScheduler(**NOISE)
