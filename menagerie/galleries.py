@@ -23,8 +23,10 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
 from chosen_one_nb.steps.converge import Look, look
 from chosen_one_nb.steps.embed import embed
-from chosen_one_nb.steps.generate import Gallery, generate, image_seeds
+from chosen_one_nb.steps.gallery import Gallery, SamplingRequest, image_seeds
+from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.refine import refine
+from chosen_one_nb.steps.training_set import TrainingSet
 
 ACROSS = 6  # tiles in a row of a sheet
 LIMITS = ("statistic_limit", "prompt_limit", "drift_limit", "variety_floor")
@@ -163,7 +165,7 @@ class GalleryStore:
 
     def _draw(self, iteration: int, settings: Settings, character: Character | None = None) -> Gallery:
         text = character.prompt() if character else self.prompt
-        return generate(self.models, text, image_seeds(settings, iteration), settings, character=character)
+        return generate(self.models, SamplingRequest(text, image_seeds(settings, iteration), settings, character))
 
     def _made(self, recipe: GalleryRecipe) -> list[Image.Image]:
         settings = self.settings.replace(**recipe.drawing)
@@ -173,11 +175,10 @@ class GalleryStore:
         gallery = first
         for iteration, learning in enumerate(recipe.learning, start=1):
             chosen = self._chosen(gallery, recipe)
-            character = refine(
-                self.models, [gallery.images[i] for i in chosen], settings.replace(**learning), prompt=self.prompt,
-                latents=gallery.latents[chosen], character=character, seed=iteration,
-                prior=(first.images, first.latents),
-            )  # fmt: skip
+            prior = TrainingSet(self.prompt, first.images, first.latents)
+            images = [gallery.images[i] for i in chosen]
+            data = TrainingSet(self.prompt, images, gallery.latents[chosen], prior=prior)
+            character = refine(self.models, data, settings.replace(**learning), character, seed=iteration)
             gallery = self._draw(iteration, settings, character)
         return gallery.images
 

@@ -23,6 +23,7 @@ from chosen_one_nb.analysis.segmentation import cut_out, segment
 from chosen_one_nb.models.load import Models, load_models
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import unit
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from menagerie import world
 from menagerie.reader import Reader
@@ -74,7 +75,8 @@ def reader_rows(folder: Path, n: int, size: int) -> list[Row]:
 def asked_rows(models: Models, folder: Path, n: int, settings: Settings) -> list[Row]:
     """Share of asked attributes that the reader finds in the image, mean over attribute kinds."""
     asked = prompts(n)
-    images = [generate(models, caption.text, np.array([i]), settings).images[0] for i, caption in enumerate(asked)]
+    requests = [SamplingRequest(caption.text, [i], settings) for i, caption in enumerate(asked)]
+    images = [generate(models, request).images[0] for request in requests]
     read = Reader(folder / "reader")(images)
     hits: dict[str, list[bool]] = {}
     for i, caption in enumerate(asked):
@@ -96,7 +98,7 @@ def open_rows(
 ) -> list[Row]:
     """Entropy of what the prompt leaves open over ``n`` images, relative to that of ``n`` renders of the world."""
     asked = world.named_in(prompt)
-    gallery = generate(models, prompt, np.arange(n), settings)
+    gallery = generate(models, SamplingRequest(prompt, np.arange(n), settings))
     read = Reader(folder / "reader")(gallery.images)
     rng = Random(HELD_OUT)
     there = pd.DataFrame([world.sample(rng, **asked) for _ in range(n)])
@@ -168,7 +170,7 @@ def clip_rows(models: Models, n: int, size: int) -> list[Row]:
 def speed_rows(models: Models, settings: Settings) -> list[Row]:
     """Seconds for 128 images with the settings' sampler, on the cores at hand."""
     start = time.perf_counter()
-    generate(models, "a sticker of a fox", np.arange(128), settings)
+    generate(models, SamplingRequest("a sticker of a fox", np.arange(128), settings))
     return [("speed", f"seconds for 128 images, {torch.get_num_threads()} threads", time.perf_counter() - start)]
 
 

@@ -16,8 +16,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from chosen_one_nb.models.compiling import compile_blocks
 from chosen_one_nb.models.load import ModelError, load_models
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.refine import refine
+from chosen_one_nb.steps.training_set import TrainingSet
 
 CPU = torch.device("cpu")
 
@@ -39,7 +41,9 @@ def test_swapping_characters_draws_the_same_and_compiles_nothing_anew(models: An
     counts, drawn = [], {}
     for name, character in [("none", None), ("fox", fox), ("cat", cat), ("none", None), ("fox", fox), ("cat", cat)]:
         prompt = character.prompt() if character else "a red fox"
-        plain, ours = (generate(which, prompt, [1, 2], quick, character=character).latents for which in (models, lent))
+        plain, ours = (
+            generate(which, SamplingRequest(prompt, [1, 2], quick, character)).latents for which in (models, lent)
+        )
         np.testing.assert_allclose(ours, plain, atol=1e-5)
         drawn[name] = ours
         counts.append(counter.frame_count)
@@ -49,7 +53,7 @@ def test_swapping_characters_draws_the_same_and_compiles_nothing_anew(models: An
 
 def test_training_runs_uncompiled_and_learns_the_same(models: Any, compiled: Any, quick: Any, images: Any) -> None:
     lent, counter = compiled
-    plain, ours = (refine(which, images[:2], quick, prompt="a red fox") for which in (models, lent))
+    plain, ours = (refine(which, TrainingSet("a red fox", images[:2]), quick) for which in (models, lent))
     assert all(torch.equal(plain.lora[key], ours.lora[key]) for key in plain.lora)
     assert counter.frame_count == 0
 

@@ -50,19 +50,20 @@ def test_a_run_describes_the_chosen_images(models, quick, tmp_path):
 def test_images_of_the_first_gallery_are_described_too(models, quick, tmp_path, monkeypatch):
     from chosen_one_nb.steps import refine as step
 
-    heard = {}
+    heard = []
 
-    def listening(*given, real=step.refine, **more):
-        heard.update(more)
-        return real(*given, **more)
+    def listening(models, data, *given, real=step.refine, **more):
+        heard.append(data)
+        return real(models, data, *given, **more)
 
     monkeypatch.setattr(step, "refine", listening)
     settings = quick.replace(n_images=6, describe_scene=True, prior_share=0.5)
     with Run.start("a sticker of a fox", models, settings, tmp_path / "run") as run:
         run.next_iteration()
         chosen = list(run.root.decision.images)
-    assert len(heard["prior_descriptions"]) == 6
-    assert [heard["prior_descriptions"][i] for i in chosen] == heard["descriptions"]
+    [data] = heard
+    assert len(data.prior.descriptions) == 6
+    assert [data.prior.descriptions[i] for i in chosen] == data.descriptions
 
 
 def test_without_clip_it_says_what_to_do(models, quick, tmp_path):

@@ -14,17 +14,20 @@ from test_character import made_for
 from chosen_one_nb import character
 from chosen_one_nb.models.batches import OutOfMemory
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, draw
-from chosen_one_nb.steps import Cancelled
+from chosen_one_nb.run.drawing import Album, draw
+from chosen_one_nb.steps import Callbacks, Cancelled
 from chosen_one_nb.steps import lora as adapters
+from chosen_one_nb.steps.gallery import SamplingRequest
 
 N = 7
 
 
 @pytest.fixture
-def drawing(models: Any, quick: Any) -> Drawing:
+def drawing(models: Any, quick: Any) -> SamplingRequest:
     fox = made_for(models.pipeline)
-    return Drawing(fox.prompt(), np.arange(N), quick.replace(batch_size=3, sampling_steps=2), fox, "theta")
+    return SamplingRequest(
+        fox.prompt(), np.arange(N), quick.replace(batch_size=3, sampling_steps=2), fox, character_digest="theta"
+    )
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def album(folder: Path) -> Album:
     return Album(store.make_folder(folder) / "gallery", folder, latents=True)
 
 
-def drawn(drawing: Drawing, place: Album, models: Any, **calls: Any) -> dict[str, bytes]:
+def drawn(drawing: SamplingRequest, place: Album, models: Any, **calls: Any) -> dict[str, bytes]:
     draw(drawing, place, lambda: models, models.fingerprint, Callbacks(**calls))
     return contents(place)
 
@@ -65,7 +68,7 @@ def contents(place: Album) -> dict[str, bytes]:
 
 
 def test_a_gallery_of_several_blocks_is_encoded_once_and_wears_its_character_once(
-    drawing: Drawing, models: Any, counted: Counter[str], tmp_path: Path
+    drawing: SamplingRequest, models: Any, counted: Counter[str], tmp_path: Path
 ) -> None:
     told: list[dict[str, Any]] = []
     files = drawn(drawing, album(tmp_path / "a"), models, on_progress=told.append)
@@ -77,7 +80,7 @@ def test_a_gallery_of_several_blocks_is_encoded_once_and_wears_its_character_onc
 
 
 def test_what_a_cancelled_gallery_has_is_kept_and_the_rest_is_one_call(
-    drawing: Drawing, models: Any, counted: Counter[str], tmp_path: Path
+    drawing: SamplingRequest, models: Any, counted: Counter[str], tmp_path: Path
 ) -> None:
     whole, place = drawn(drawing, album(tmp_path / "whole"), models), album(tmp_path / "cut")
     counted.clear()
@@ -93,7 +96,7 @@ def test_what_a_cancelled_gallery_has_is_kept_and_the_rest_is_one_call(
 
 
 def test_holes_in_a_gallery_are_drawn_together_with_the_same_images(
-    drawing: Drawing, models: Any, counted: Counter[str], tmp_path: Path
+    drawing: SamplingRequest, models: Any, counted: Counter[str], tmp_path: Path
 ) -> None:
     place = album(tmp_path / "a")
     whole = drawn(drawing, place, models)
@@ -105,7 +108,7 @@ def test_holes_in_a_gallery_are_drawn_together_with_the_same_images(
 
 
 def test_out_of_memory_goes_on_from_the_last_finished_batch(
-    drawing: Drawing, models: Any, counted: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    drawing: SamplingRequest, models: Any, counted: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Room for three images (with guidance six) at first, then for one, then for none."""
     place, unet, room = album(tmp_path / "a"), models.pipeline.unet, [6] * 2 + [2] * 6 + [0]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.models.load import FeatureExtractor, ModelError
-from chosen_one_nb.steps import Cancelled
+from chosen_one_nb.steps import Callbacks, Cancelled
 from chosen_one_nb.steps.embed import embed
 
 
@@ -32,14 +32,14 @@ def test_any_batch_size_gives_the_same_features(models: Any, quick: Any, images:
 
 def test_progress_per_batch_and_cancelled_between(models: Any, quick: Any, images: list[Image.Image]) -> None:
     told: list[dict[str, Any]] = []
-    embed(models, images, quick.replace(batch_size=3), on_progress=told.append)
+    embed(models, images, quick.replace(batch_size=3), Callbacks(on_progress=told.append))
     assert [(event["stage"], event["done"], event["total"]) for event in told] == [
         ("embed", 3, 8),
         ("embed", 6, 8),
         ("embed", 8, 8),
     ]
     with pytest.raises(Cancelled):
-        embed(models, images, quick, cancelled=lambda: True)
+        embed(models, images, quick, Callbacks(cancelled=lambda: True))
 
 
 def test_no_images(models: Any, quick: Any) -> None:

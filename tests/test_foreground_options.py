@@ -7,8 +7,9 @@ import torch
 from chosen_one_nb.run.node import compared
 from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.settings import Settings, SettingsError, settings_help
-from chosen_one_nb.steps.loss import denoising_loss, place_weights
+from chosen_one_nb.steps.loss import denoising_loss
 from chosen_one_nb.steps.refine import refine
+from chosen_one_nb.steps.training_set import TrainingSet, place_weights
 from chosen_one_nb.widgets.background import Later
 from chosen_one_nb.widgets.layouts import Layouts
 
@@ -65,18 +66,17 @@ def test_a_masked_character_is_another_one_and_a_mask_of_everything_the_same(mod
     left = np.zeros((2, 32, 32), bool)
     left[:, :, :16] = True
     masked = quick.replace(scene_weight=0.0)
-    plain = refine(models, images[:2], quick, prompt=PROMPT)
-    every = refine(models, images[:2], masked, prompt=PROMPT, masks=np.ones_like(left))
-    half = refine(models, images[:2], masked, prompt=PROMPT, masks=left)
+    plain = refine(models, TrainingSet(PROMPT, images[:2]), quick)
+    every = refine(models, TrainingSet(PROMPT, images[:2], masks=np.ones_like(left)), masked)
+    half = refine(models, TrainingSet(PROMPT, images[:2], masks=left), masked)
     name = next(name for name in plain.lora if "lora_B" in name)
     assert torch.equal(plain.lora[name], every.lora[name])
     assert not torch.allclose(plain.lora[name], half.lora[name])
 
 
-@pytest.mark.parametrize("masks", [None, np.ones((1, 4, 4), bool)])
-def test_a_masked_loss_needs_a_mask_for_each_image(models, images, quick, masks):
-    with pytest.raises(SettingsError, match=r"in each of 2 images, got (no masks|1 masks)"):
-        refine(models, images[:2], quick.replace(scene_weight=0.5), prompt=PROMPT, masks=masks)
+def test_a_masked_loss_needs_masks(models, images, quick):
+    with pytest.raises(SettingsError, match=r"in each of 2 images, but the training set has no masks"):
+        refine(models, TrainingSet(PROMPT, images[:2]), quick.replace(scene_weight=0.5))
 
 
 @pytest.fixture

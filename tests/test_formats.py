@@ -29,6 +29,7 @@ from chosen_one_nb.export.comfyui import workflow
 from chosen_one_nb.export.drawn import Drawn
 from chosen_one_nb.export.folder_readme import readme
 from chosen_one_nb.export.wording import a1111_prompt, comfyui_prompt
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.lora import TARGETS, fresh_lora
 from chosen_one_nb.steps.prompts import condition, encoders
@@ -68,7 +69,7 @@ def exports(models: Any, sd_models: Any, how: Any, tmp_path_factory: pytest.Temp
     found = {}
     for kind, which in (("sdxl", models), ("sd", sd_models)):
         character = made_for(which, how)
-        gallery = generate(which, character.prompt(), [SEED], how, character=character)
+        gallery = generate(which, SamplingRequest(character.prompt(), [SEED], how, character))
         folder = export.write(character, tmp_path_factory.mktemp("exports") / kind, images=gallery, name=NAME)
         found[kind] = (which, character, gallery, folder)
     return found
@@ -155,7 +156,7 @@ def test_the_readme_draws_the_same_pixels(exports: Any, kind: str, how: Any) -> 
     models, _, gallery, folder = exports[kind]
     theirs = np.asarray(Image.open(folder / "image.png"), dtype=int)
     assert np.abs(theirs - np.asarray(gallery.images[0], dtype=int)).max() <= 1
-    base = generate(models, "a red fox on the beach", [SEED], how).images[0]
+    base = generate(models, SamplingRequest("a red fox on the beach", [SEED], how)).images[0]
     assert np.abs(theirs - np.asarray(base, dtype=int)).max() > 20
 
 

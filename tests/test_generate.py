@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.settings import SettingsError
-from chosen_one_nb.steps import Cancelled
-from chosen_one_nb.steps.generate import generate, image_seeds, noise, probe_seeds, sampler
+from chosen_one_nb.steps import Callbacks, Cancelled
+from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds, probe_seeds
+from chosen_one_nb.steps.generate import generate, noise, sampler
 from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition, subject
 
 SEEDS = [11, 22, 33, 44]
@@ -55,7 +56,7 @@ def test_noise_is_that_of_a_stock_pipeline_with_a_generator_per_image() -> None:
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_equals_a_stock_pipeline_call(models: Any, quick: Any, guidance: float) -> None:
     settings = quick.replace(guidance_scale=guidance, guidance_rescale=0.3)
-    ours = generate(models, "a red fox", SEEDS, settings)
+    ours = generate(models, SamplingRequest("a red fox", SEEDS, settings))
     pipeline = models.pipeline
     own, pipeline.scheduler = pipeline.scheduler, sampler(pipeline, settings.sampler)
     stock = pipeline(
@@ -71,7 +72,7 @@ def test_equals_a_stock_pipeline_call(models: Any, quick: Any, guidance: float) 
 
 
 def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any) -> None:
-    ours = generate(sd_models, "a red fox", SEEDS[:2], quick, negative="a hat")
+    ours = generate(sd_models, SamplingRequest("a red fox", SEEDS[:2], quick, negative="a hat"))
     pipeline = sd_models.pipeline
     own, pipeline.scheduler = pipeline.scheduler, sampler(pipeline, quick.sampler)
     stock = pipeline(
@@ -88,20 +89,23 @@ def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any) -> N
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_pitfall_15_and_16_any_batch_size_draws_the_same_images(models: Any, quick: Any, batch: int) -> None:
-    whole = generate(models, "a fox", SEEDS, quick)
-    parts = generate(models, "a fox", SEEDS, quick.replace(batch_size=batch))
+    whole = generate(models, SamplingRequest("a fox", SEEDS, quick))
+    parts = generate(models, SamplingRequest("a fox", SEEDS, quick.replace(batch_size=batch)))
     np.testing.assert_allclose(parts.latents, whole.latents, atol=1e-4)
 
 
 def test_pitfall_15_a_image_comes_back_alone(models: Any, quick: Any) -> None:
-    whole, alone = generate(models, "a fox", SEEDS, quick), generate(models, "a fox", SEEDS[2:3], quick)
+    whole, alone = (
+        generate(models, SamplingRequest("a fox", SEEDS, quick)),
+        generate(models, SamplingRequest("a fox", SEEDS[2:3], quick)),
+    )
     assert far(whole.images[2], alone.images[0]) <= 1
 
 
 @pytest.mark.parametrize("name", ["dpm++", "ddim", "euler"])
 def test_pitfall_16_samplers_are_deterministic(models: Any, quick: Any, name: str) -> None:
     settings = quick.replace(sampler=name)
-    first, second = (generate(models, "a fox", SEEDS[:2], settings) for _ in range(2))
+    first, second = (generate(models, SamplingRequest("a fox", SEEDS[:2], settings)) for _ in range(2))
     assert np.array_equal(first.latents, second.latents)
     assert sampler(models.pipeline, name).config.prediction_type == "v_prediction"
 
@@ -115,7 +119,7 @@ def test_pitfall_16_a_stochastic_solver_in_the_pipeline_is_not_taken_over(models
 
 
 def test_gallery_says_what_it_is(models: Any, quick: Any) -> None:
-    gallery = generate(models, " a fox ", SEEDS, quick)
+    gallery = generate(models, SamplingRequest(" a fox ", SEEDS, quick))
     assert gallery.latents.shape == (4, 4, 8, 8)
     assert gallery.latents.dtype == np.float32
     assert [image.size for image in gallery.images] == [(32, 32)] * 4
@@ -123,11 +127,11 @@ def test_gallery_says_what_it_is(models: Any, quick: Any) -> None:
 
 
 def test_progress_per_sampler_step_and_images_per_batch(models: Any, quick: Any) -> None:
-    told, given = [], []
-    settings = quick.replace(batch_size=2)
-    whole = generate(
-        models, "a fox", SEEDS, settings, on_progress=told.append, on_batch=lambda *part: given.append(part)
-    )
+    told, given, shown = [], [], []
+    request = SamplingRequest("a fox", SEEDS, quick.replace(batch_size=2))
+    callbacks = Callbacks(on_progress=told.append, on_images=shown.extend)
+    whole = generate(models, request, callbacks, on_batch=lambda *part: given.append(part))
+    assert shown == list(enumerate(whole.images))
     assert [event["done"] for event in told] == [2, 4, 6, 8, 10, 12]
     assert {(event["stage"], event["total"], event["unit"]) for event in told} == {("generate", 12, "image steps")}
     assert [list(indices) for indices, _ in given] == [[0, 1], [2, 3]]
@@ -140,12 +144,12 @@ def test_progress_per_sampler_step_and_images_per_batch(models: Any, quick: Any)
 def test_cancelled_between_steps_and_scheduler_back(models: Any, quick: Any) -> None:
     own, calls = models.pipeline.scheduler, iter([False, False, True])
     with pytest.raises(Cancelled):
-        generate(models, "a fox", SEEDS, quick, cancelled=lambda: next(calls))
+        generate(models, SamplingRequest("a fox", SEEDS, quick), Callbacks(cancelled=lambda: next(calls)))
     assert models.pipeline.scheduler is own
 
 
 def test_out_of_memory_halves_the_batch(models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = generate(models, "a fox", SEEDS, quick)
+    whole = generate(models, SamplingRequest("a fox", SEEDS, quick))
     unet, sizes = models.pipeline.unet, []
     forward = unet.forward
 
@@ -156,7 +160,7 @@ def test_out_of_memory_halves_the_batch(models: Any, quick: Any, monkeypatch: py
         return forward(sample, *args, **more)
 
     monkeypatch.setattr(unet, "forward", small_memory)
-    gallery = generate(models, "a fox", SEEDS, quick)
+    gallery = generate(models, SamplingRequest("a fox", SEEDS, quick))
     assert sizes == [8, 4, 4, 4, 4, 4, 4]
     np.testing.assert_allclose(gallery.latents, whole.latents, atol=1e-4)
 
@@ -167,7 +171,7 @@ def test_other_errors_are_not_swallowed(models: Any, quick: Any, monkeypatch: py
 
     monkeypatch.setattr(models.pipeline.unet, "forward", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        generate(models, "a fox", SEEDS, quick)
+        generate(models, SamplingRequest("a fox", SEEDS, quick))
 
 
 def test_pitfall_17_images_are_decoded_in_small_chunks(
@@ -175,7 +179,7 @@ def test_pitfall_17_images_are_decoded_in_small_chunks(
 ) -> None:
     sizes, decode = [], models.pipeline.vae.decode
     monkeypatch.setattr(models.pipeline.vae, "decode", lambda z, **more: sizes.append(len(z)) or decode(z, **more))
-    generate(models, "a fox", [1, 2, 3, 4, 5, 6], quick.replace(batch_size=6))
+    generate(models, SamplingRequest("a fox", [1, 2, 3, 4, 5, 6], quick.replace(batch_size=6)))
     assert sizes == [4, 2]
 
 
@@ -196,20 +200,20 @@ def test_pitfall_8_a_half_precision_vae_decodes_in_float32(models: Any, monkeypa
 
 
 def test_image_size(models: Any, quick: Any) -> None:
-    assert generate(models, "a fox", [1], quick.replace(image_size=48)).images[0].size == (48, 48)
+    assert generate(models, SamplingRequest("a fox", [1], quick.replace(image_size=48))).images[0].size == (48, 48)
     with pytest.raises(SettingsError, match=r"image_size: expected a multiple of 8 .* got 50"):
-        generate(models, "a fox", [1], quick.replace(image_size=50))
+        generate(models, SamplingRequest("a fox", [1], quick.replace(image_size=50)))
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_empty_prompt(models: Any, quick: Any, prompt: str) -> None:
     with pytest.raises(PromptError, match="expected a description"):
-        generate(models, prompt, SEEDS, quick)
+        generate(models, SamplingRequest(prompt, SEEDS, quick))
 
 
 def test_over_long_prompt_tells_tokens_and_limit(models: Any, quick: Any) -> None:
     with pytest.raises(PromptError, match=r"at most 32 tokens .* got 42"):
-        generate(models, "a fox " * 20, SEEDS, quick)
+        generate(models, SamplingRequest("a fox " * 20, SEEDS, quick))
     assert check_prompt(models.pipeline, "a fox " * 15)
 
 
@@ -225,26 +229,28 @@ def test_over_long_prompt_is_told_of_once_and_in_short(models: Any, monkeypatch:
 
 def test_prompt_with_the_placeholder(models: Any, quick: Any) -> None:
     with pytest.raises(PromptError, match=r"without '<v>'.*placeholder"):
-        generate(models, "a fox <v> in snow", SEEDS, quick)
+        generate(models, SamplingRequest("a fox <v> in snow", SEEDS, quick))
 
 
 def test_prompt_is_encoded_once(models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, encode = [], models.pipeline.text_encoder.forward
     monkeypatch.setattr(models.pipeline.text_encoder, "forward", lambda *a, **k: calls.append(1) or encode(*a, **k))
-    generate(models, "a fox", SEEDS, quick.replace(batch_size=1))
+    generate(models, SamplingRequest("a fox", SEEDS, quick.replace(batch_size=1)))
     assert len(calls) == 1
 
 
 def test_a_context_counts_as_much_as_settings_say(models: Any, quick: Any) -> None:
     plain, whole = "a red fox", "a red fox at the beach"
-    written = generate(models, whole, SEEDS, quick).latents
+    written = generate(models, SamplingRequest(whole, SEEDS, quick)).latents
     once, without = (
-        generate(models, plain, SEEDS, quick.replace(context_weight=weight), context="at the beach").latents
+        generate(
+            models, SamplingRequest(plain, SEEDS, quick.replace(context_weight=weight), context="at the beach")
+        ).latents
         for weight in (1.0, 1e-6)
     )
     assert np.array_equal(once, written)
-    assert np.allclose(without, generate(models, plain, SEEDS, quick).latents, atol=1e-3)
-    twice = generate(models, plain, SEEDS, quick.replace(context_weight=2.0), context="at the beach")
+    assert np.allclose(without, generate(models, SamplingRequest(plain, SEEDS, quick)).latents, atol=1e-3)
+    twice = generate(models, SamplingRequest(plain, SEEDS, quick.replace(context_weight=2.0), context="at the beach"))
     assert not np.allclose(twice.latents, written, atol=1e-3)
     assert twice.prompt == whole
 

@@ -12,14 +12,16 @@ from PIL import Image
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.settings import Settings, SettingsError
-from chosen_one_nb.steps import Cancelled
-from chosen_one_nb.steps.generate import Gallery, generate
+from chosen_one_nb.steps import Callbacks, Cancelled
+from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
+from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.latents import decode, encode
 from chosen_one_nb.steps.lora import NewRows, add_tokens, apply_lora, fresh_lora, read_lora
-from chosen_one_nb.steps.loss import Samples, denoising_loss, endless, snr_weights, square, target
+from chosen_one_nb.steps.loss import denoising_loss, snr_weights, target
 from chosen_one_nb.steps.prompts import PromptError, condition
 from chosen_one_nb.steps.refine import RefineError, _captions, _each, refine
 from chosen_one_nb.steps.tokens import EmbeddingScale, initial_rows
+from chosen_one_nb.steps.training_set import Samples, TrainingSet, endless, square
 
 PROMPT = "a red fox"
 
@@ -27,13 +29,13 @@ PROMPT = "a red fox"
 @pytest.fixture(scope="module")
 def gallery(models: Any) -> Gallery:
     settings = Settings.preset("quick", sampling_steps=3)
-    return generate(models, PROMPT, range(6), settings)
+    return generate(models, SamplingRequest(PROMPT, range(6), settings))
 
 
 @pytest.fixture(scope="module")
 def refined(models: Any, gallery: Gallery) -> Character:
     settings = Settings.preset("quick", refine_steps=3, refine_batch_size=2, lora_rank=2)
-    return refine(models, gallery.images, settings, prompt=PROMPT, latents=gallery.latents)
+    return refine(models, TrainingSet(PROMPT, gallery.images, gallery.latents), settings)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -63,7 +65,7 @@ def test_self_and_cross_attention_and_nothing_else_is_adapted(refined: Character
 
 def test_the_pipeline_is_left_bit_identical(models: Any, gallery: Gallery, quick: Any) -> None:
     before = trace(models.pipeline)
-    refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents)
+    refine(models, TrainingSet(PROMPT, gallery.images, gallery.latents), quick)
     assert trace(models.pipeline) == before
 
 
@@ -72,9 +74,9 @@ def test_it_learns(models: Any, gallery: Gallery) -> None:
     settings = Settings.preset(
         "quick", refine_steps=25, refine_batch_size=4, lora_learning_rate=2e-2, token_learning_rate=2e-2
     )
-    character = refine(models, gallery.images[:2], settings, prompt=PROMPT, latents=gallery.latents[:2])
+    character = refine(models, TrainingSet(PROMPT, gallery.images[:2], gallery.latents[:2]), settings)
     pipeline = models.pipeline
-    samples = Samples.of(pipeline, gallery.images[:2], gallery.latents[:2], None)
+    samples = Samples.of(pipeline, TrainingSet(PROMPT, gallery.images[:2], gallery.latents[:2]), None)
 
     def loss(strength: float) -> float:
         g = torch.Generator().manual_seed(9)
@@ -106,13 +108,13 @@ def test_noise_floor_leaves_the_quiet_levels_out(models: Any, floor: float, quie
 
 
 def test_a_refinement_keeps_to_the_noise_floor(models: Any, quick: Any, images: list[Image.Image]) -> None:
-    everywhere, noisy = (refine(models, images, quick.replace(noise_floor=f), prompt=PROMPT) for f in (0.0, 0.4))
+    everywhere, noisy = (refine(models, TrainingSet(PROMPT, images), quick.replace(noise_floor=f)) for f in (0.0, 0.4))
     assert not same(everywhere.lora, noisy.lora)
 
 
 def test_the_same_seed_is_the_same_character(models: Any, gallery: Gallery, quick: Any) -> None:
-    first, second = (refine(models, gallery.images, quick, prompt=PROMPT, seed=4) for _ in range(2))
-    other = refine(models, gallery.images, quick, prompt=PROMPT, seed=5)
+    first, second = (refine(models, TrainingSet(PROMPT, gallery.images), quick, seed=4) for _ in range(2))
+    other = refine(models, TrainingSet(PROMPT, gallery.images), quick, seed=5)
     assert same(first.lora, second.lora)
     assert same(first.tokens, second.tokens)
     assert not same(first.lora, other.lora)
@@ -122,7 +124,7 @@ def test_warm_start_goes_on_from_the_last_character(
     models: Any, refined: Character, quick: Any, images: list[Image.Image]
 ) -> None:
     still = quick.replace(lora_learning_rate=0.0, token_learning_rate=0.0)
-    again = refine(models, images, still, prompt=PROMPT, character=refined)
+    again = refine(models, TrainingSet(PROMPT, images), still, refined)
     assert same(again.lora, refined.lora)
     assert same(again.tokens, refined.tokens)
     assert same(again.initial, refined.initial)
@@ -130,19 +132,19 @@ def test_warm_start_goes_on_from_the_last_character(
 
 def test_reinit_begins_anew(models: Any, refined: Character, quick: Any, images: list[Image.Image]) -> None:
     anew = quick.replace(carry_over="reinit")
-    fresh = refine(models, images, anew, prompt=PROMPT)
-    assert same(refine(models, images, anew, prompt=PROMPT, character=refined).lora, fresh.lora)
+    fresh = refine(models, TrainingSet(PROMPT, images), anew)
+    assert same(refine(models, TrainingSet(PROMPT, images), anew, refined).lora, fresh.lora)
 
 
 def test_stable_diffusion_1_takes_the_same_path(sd_models: Any, quick: Any, images: list[Image.Image]) -> None:
     before = trace(sd_models.pipeline)
-    character = refine(sd_models, images, quick, prompt=PROMPT)
+    character = refine(sd_models, TrainingSet(PROMPT, images), quick)
     assert list(character.tokens) == ["clip_l"]
     assert trace(sd_models.pipeline) == before
 
 
 def test_several_rows(models: Any, quick: Any, images: list[Image.Image]) -> None:
-    character = refine(models, images, quick.replace(token_vectors=2), prompt=PROMPT)
+    character = refine(models, TrainingSet(PROMPT, images), quick.replace(token_vectors=2))
     assert character.tokens["clip_g"].shape == (2, 24)
     assert not torch.equal(character.tokens["clip_g"][0], character.tokens["clip_g"][1])
 
@@ -152,7 +154,7 @@ def test_several_rows(models: Any, quick: Any, images: list[Image.Image]) -> Non
 
 def test_one_dict_per_step(models: Any, gallery: Gallery, quick: Any) -> None:
     told: list[dict[str, Any]] = []
-    refine(models, gallery.images, quick, prompt=PROMPT, on_step=told.append)
+    refine(models, TrainingSet(PROMPT, gallery.images), quick, callbacks=Callbacks(on_step=told.append))
     assert [event["step"] for event in told] == [1, 2, 3]
     assert set(told[0]) == {"step", "steps", "loss", "ema_loss", "embedding_norms", "seconds"}
     assert told[1]["ema_loss"] == pytest.approx(0.95 * told[0]["loss"] + 0.05 * told[1]["loss"])
@@ -162,31 +164,31 @@ def test_one_dict_per_step(models: Any, gallery: Gallery, quick: Any) -> None:
 def test_cancelled_between_steps(models: Any, gallery: Gallery, quick: Any) -> None:
     before, calls = trace(models.pipeline), iter([False, True])
     with pytest.raises(Cancelled):
-        refine(models, gallery.images, quick, prompt=PROMPT, cancelled=lambda: next(calls))
+        refine(models, TrainingSet(PROMPT, gallery.images), quick, callbacks=Callbacks(cancelled=lambda: next(calls)))
     assert trace(models.pipeline) == before
 
 
 def test_a_loss_that_is_no_number_is_told(models: Any, gallery: Gallery, quick: Any) -> None:
     before = trace(models.pipeline)
     with pytest.raises(RefineError, match=r"the loss became nan at step 1 of 3. Lower lora_learning_rate"):
-        refine(models, gallery.images, quick, prompt=PROMPT, latents=np.full((6, 4, 8, 8), np.nan))
+        refine(models, TrainingSet(PROMPT, gallery.images, np.full((6, 4, 8, 8), np.nan)), quick)
     assert trace(models.pipeline) == before
 
 
 def test_an_error_in_a_callback_leaves_the_pipeline_alone(models: Any, gallery: Gallery, quick: Any) -> None:
     before = trace(models.pipeline)
     with pytest.raises(ZeroDivisionError):
-        refine(models, gallery.images, quick, prompt=PROMPT, on_step=lambda event: 1 / 0)
+        refine(models, TrainingSet(PROMPT, gallery.images), quick, callbacks=Callbacks(on_step=lambda event: 1 / 0))
     assert trace(models.pipeline) == before
 
 
 def test_provenance(models: Any, gallery: Gallery, quick: Any) -> None:
-    about = refine(models, gallery.images, quick, prompt=PROMPT, provenance={"image_ids": [[0, 3]]}).provenance
+    about = refine(models, TrainingSet(PROMPT, gallery.images), quick).provenance
     assert about["prompt"] == PROMPT
     assert about["fingerprint"] == models.fingerprint
     assert about["load"] == models.recipe == {"name": models.name}
     assert about["settings"]["lora_rank"] == 2
-    assert about["image_ids"] == [[0, 3]]
+    assert about["n_images"] == 6
 
 
 # bad input
@@ -213,20 +215,20 @@ def test_bad_input(
 ) -> None:
     before = trace(models.pipeline)
     with pytest.raises(error, match=message):
-        refine(models, gallery.images, quick.replace(**changes), prompt=prompt)
+        refine(models, TrainingSet(prompt, gallery.images), quick.replace(**changes))
     assert trace(models.pipeline) == before
 
 
 def test_a_warm_start_keeps_rank_and_token(models: Any, gallery: Gallery, refined: Character, quick: Any) -> None:
     with pytest.raises(SettingsError, match=r"expected the character's \(2, '<v>', 1\), got \(3, '<v>', 1\)"):
-        refine(models, gallery.images, quick.replace(lora_rank=3), prompt=PROMPT, character=refined)
+        refine(models, TrainingSet(PROMPT, gallery.images), quick.replace(lora_rank=3), refined)
 
 
 def test_no_images_or_too_few_latents(models: Any, gallery: Gallery, quick: Any) -> None:
     with pytest.raises(ValueError, match="images: expected at least one"):
-        refine(models, [], quick, prompt=PROMPT)
+        refine(models, TrainingSet(PROMPT, []), quick)
     with pytest.raises(ValueError, match="latents: expected one for each of 6 images, got 2"):
-        refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents[:2])
+        refine(models, TrainingSet(PROMPT, gallery.images, gallery.latents[:2]), quick)
 
 
 # the loss
@@ -264,33 +266,29 @@ def test_min_snr_weights_by_hand(kind: str) -> None:
 def test_switches_change_what_is_learned(
     models: Any, gallery: Gallery, quick: Any, refined: Character, changes: dict[str, Any]
 ) -> None:
-    plain = refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents)
-    other = refine(
-        models,
-        gallery.images,
-        quick.replace(**changes),
-        prompt=PROMPT,
-        latents=gallery.latents,
-        prior=(gallery.images, gallery.latents),
-    )
+    prior = TrainingSet(PROMPT, gallery.images, gallery.latents)
+    data = TrainingSet(PROMPT, gallery.images, gallery.latents, prior=prior)
+    plain, other = refine(models, data, quick), refine(models, data, quick.replace(**changes))
     assert not same(plain.tokens, other.tokens)
 
 
 def test_prior_images_go_without_the_token(models: Any, gallery: Gallery, quick: Any) -> None:
     """Where every image is of the prior, the token learns nothing, and only the prior's captions matter."""
-    told = {"prior": (gallery.images, gallery.latents), "latents": gallery.latents, "prompt": PROMPT}
-    alone = quick.replace(prior_share=1 - 1e-9)
-    plain, unheard, snow = (
-        refine(models, gallery.images, alone, **told, **words)
-        for words in ({}, {"descriptions": [["snow"]] * 6}, {"prior_descriptions": [["snow"]] * 6})
-    )
+    alone, snow = quick.replace(prior_share=1 - 1e-9), [["snow"]] * 6
+
+    def learned(chosen: Any = None, prior: Any = None) -> Character:
+        first = TrainingSet(PROMPT, gallery.images, gallery.latents, descriptions=prior)
+        data = TrainingSet(PROMPT, gallery.images, gallery.latents, descriptions=chosen, prior=first)
+        return refine(models, data, alone)
+
+    plain, unheard, described = learned(), learned(chosen=snow), learned(prior=snow)
     assert same(plain.tokens, plain.initial)
     assert same(plain.lora, unheard.lora)
-    assert not same(plain.lora, snow.lora)
+    assert not same(plain.lora, described.lora)
 
 
 def test_dropped_captions_teach_the_token_nothing(models: Any, gallery: Gallery, quick: Any) -> None:
-    dropped = refine(models, gallery.images, quick.replace(caption_dropout=1 - 1e-9), prompt=PROMPT)
+    dropped = refine(models, TrainingSet(PROMPT, gallery.images), quick.replace(caption_dropout=1 - 1e-9))
     assert same(dropped.tokens, dropped.initial)
 
 
@@ -298,7 +296,9 @@ def test_captions_take_as_many_descriptions_as_the_tokenizers_do(models: Any) ->
     tokenizer = models.pipeline.tokenizer
     room = tokenizer.model_max_length - len(tokenizer(PROMPT).input_ids)
     each = len(tokenizer(f"{PROMPT} snow").input_ids) - len(tokenizer(PROMPT).input_ids)
-    captions = _captions(models.pipeline, PROMPT, [(), ["snow"], ["snow"] * 99])
+    image = Image.new("RGB", (8, 8))
+    data = TrainingSet(PROMPT, [image] * 3, descriptions=[(), ["snow"], ["snow"] * 99])
+    captions = _captions(models.pipeline, PROMPT, data)
     assert captions == [PROMPT, f"{PROMPT} snow", PROMPT + " snow" * (room // each)]
 
 
@@ -314,7 +314,7 @@ def test_each_caption_of_a_batch_is_encoded_once_and_in_its_place(models: Any) -
 def test_descriptions_go_into_the_captions_of_their_images(models: Any, gallery: Gallery, quick: Any) -> None:
     words = [["snow"], ["snow"], [], [], [], []]
     plain, empty, told = (
-        refine(models, gallery.images, quick, prompt=PROMPT, latents=gallery.latents, descriptions=given)
+        refine(models, TrainingSet(PROMPT, gallery.images, gallery.latents, descriptions=given), quick)
         for given in (None, [[]] * 6, words)
     )
     assert same(plain.lora, empty.lora)
@@ -325,7 +325,7 @@ def test_descriptions_go_into_the_captions_of_their_images(models: Any, gallery:
 
 def test_gradient_checkpointing_changes_nothing_but_memory(models: Any, gallery: Gallery, quick: Any) -> None:
     plain, saving = (
-        refine(models, gallery.images, quick.replace(gradient_checkpointing=wanted), prompt=PROMPT)
+        refine(models, TrainingSet(PROMPT, gallery.images), quick.replace(gradient_checkpointing=wanted))
         for wanted in (False, True)
     )
     for key in plain.lora:
@@ -340,7 +340,7 @@ def test_a_batch_that_does_not_fit_goes_in_parts_to_the_same_end(
 ) -> None:
     models, settings = request.getfixturevalue(kind), quick.replace(refine_batch_size=5, snr_gamma=5.0)
     whole, parts, sizes = [], [], []
-    plain = refine(models, images, settings, prompt=PROMPT, on_step=whole.append)
+    plain = refine(models, TrainingSet(PROMPT, images), settings, callbacks=Callbacks(on_step=whole.append))
     unet = models.pipeline.unet
     inner = unet.forward
 
@@ -356,7 +356,7 @@ def test_a_batch_that_does_not_fit_goes_in_parts_to_the_same_end(
         return inner(noisy, *args, **more)
 
     monkeypatch.setattr(unet, "forward", forward)
-    slow = refine(models, images, settings, prompt=PROMPT, on_step=parts.append)
+    slow = refine(models, TrainingSet(PROMPT, images), settings, callbacks=Callbacks(on_step=parts.append))
     assert sizes[:4] == [5, 2, 2, 1]
     assert max(sizes[1:]) == 2
     assert [event["loss"] for event in parts] == pytest.approx([event["loss"] for event in whole], rel=1e-4)
@@ -394,7 +394,7 @@ def test_pitfall_2_other_words_look_up_the_table() -> None:
 
 def test_pitfall_3_rows_without_gradient_are_not_decayed(models: Any, gallery: Gallery, quick: Any) -> None:
     settings = quick.replace(weight_decay=0.5, token_learning_rate=0.0)
-    character = refine(models, gallery.images, settings, prompt=PROMPT)
+    character = refine(models, TrainingSet(PROMPT, gallery.images), settings)
     assert same(character.tokens, character.initial)
 
 
@@ -417,7 +417,7 @@ def test_pitfall_5_and_7_half_precision_base_float32_trainables(
     """A rate too small for half precision still moves them."""
     lent = half(models, dtype)
     character = refine(
-        lent, gallery.images, quick.replace(lora_learning_rate=1e-6), prompt=PROMPT, latents=gallery.latents
+        lent, TrainingSet(PROMPT, gallery.images, gallery.latents), quick.replace(lora_learning_rate=1e-6)
     )
     assert {weight.dtype for weight in [*character.lora.values(), *character.tokens.values()]} == {torch.float32}
     assert all(weight.any() and weight.abs().max() < 1e-5 for key, weight in character.lora.items() if "lora_B" in key)
@@ -444,14 +444,14 @@ def test_pitfall_6_nothing_casts_the_unet(
 
     for name in ("to", "half", "float", "bfloat16"):
         monkeypatch.setattr(models.pipeline.unet, name, forbidden)
-    refine(models, gallery.images, quick, prompt=PROMPT)
+    refine(models, TrainingSet(PROMPT, gallery.images), quick)
 
 
 def test_pitfall_9_each_latent_keeps_its_image_and_crop(models: Any) -> None:
     sizes = [(32, 32), (64, 32), (32, 48), (40, 40)]
     images = [Image.new("RGB", size, (60 * i, 0, 0)) for i, size in enumerate(sizes)]
-    samples = Samples.of(models.pipeline, images, None, None)
-    alone = [Samples.of(models.pipeline, [image], None, None) for image in images]
+    samples = Samples.of(models.pipeline, TrainingSet(PROMPT, images), None)
+    alone = [Samples.of(models.pipeline, TrainingSet(PROMPT, [image]), None) for image in images]
     for ids in ([2, 0], [3, 1, 2]):
         _, times = samples.draw(ids, torch.Generator().manual_seed(0))
         for row, i in zip(times, ids, strict=True):
@@ -466,7 +466,7 @@ def test_pitfall_9_each_latent_keeps_its_image_and_crop(models: Any) -> None:
 
 
 def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, images: list[Image.Image]) -> None:
-    samples = Samples.of(models.pipeline, images[:1], None, None)
+    samples = Samples.of(models.pipeline, TrainingSet(PROMPT, images[:1]), None)
     g = torch.Generator().manual_seed(0)
     first, second = samples.draw([0], g)[0], samples.draw([0], g)[0]
     assert samples.spread.min() > 0
@@ -506,7 +506,7 @@ def test_pitfall_20_no_flip_and_a_caption_made_of_the_prompt(models: Any, quick:
     image = Image.fromarray(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8))
     assert square(image, 32)[0].tobytes() == image.tobytes()
     templated = quick.replace(caption_template="a photo of {token}, {prompt}")
-    assert refine(models, [image], templated, prompt="a fox").caption == "a photo of <v>, a fox"
+    assert refine(models, TrainingSet("a fox", [image]), templated).caption == "a photo of <v>, a fox"
 
 
 def test_pitfall_21_training_sees_the_ids_that_sampling_sees(
@@ -521,7 +521,7 @@ def test_pitfall_21_training_sees_the_ids_that_sampling_sees(
             return _inner(ids, *args, **more)
 
         monkeypatch.setattr(getattr(pipeline, name), "forward", watched)
-    character = refine(models, gallery.images, quick, prompt=PROMPT)
+    character = refine(models, TrainingSet(PROMPT, gallery.images), quick)
     trained = {name: ids[-1] for name, ids in seen.items()}
     with character.on(pipeline):
         pipeline(character.prompt(), num_inference_steps=1, output_type="latent", guidance_scale=1.0)

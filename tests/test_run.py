@@ -247,10 +247,10 @@ def test_seeds_are_the_same_on_sibling_branches_and_new_each_iteration(run: Run)
 def test_refining_gets_the_chosen_latents_and_the_prior_when_asked(tmp_path: Path, models: Any):
     with Run.start(PROMPT, models, settings(prior_share=0.25), tmp_path / "run") as run:
         run.next_iteration()
-        told = models.refined[0]
-    assert told["n"] == told["latents"][0] == len(run.root.decision.images)
-    assert len(told["prior"][0]) == 9
-    assert told["prior"][1].shape == (9, 8, 3)
+        data = models.refined[0]["data"]
+    assert len(data.images) == len(data.latents) == len(run.root.decision.images)
+    assert len(data.prior.images) == 9
+    assert data.prior.latents.shape == (9, 8, 3)
 
 
 def test_reinit_starts_each_refinement_anew(tmp_path: Path, models: Any):

@@ -18,9 +18,11 @@ from helpers.chores import environment, note
 
 from chosen_one_nb import cli
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, blocks, draw
+from chosen_one_nb.run.drawing import Album, blocks, draw
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.sweep import tasks
 from chosen_one_nb.sweep import worker_pool as crews
 from chosen_one_nb.sweep.command import workers_of
@@ -197,10 +199,10 @@ def test_an_interrupted_sweep_goes_on(faked: Any, tmp_path: Path, monkeypatch: p
 def test_one_failure_leaves_the_others_be(faked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import chosen_one_nb.steps.generate
 
-    def fail(models: Any, prompt: str, *args: Any, **more: Any) -> Any:
-        if prompt == "a cat":
+    def fail(models: Any, request: SamplingRequest, *args: Any, **more: Any) -> Any:
+        if request.prompt == "a cat":
             raise store.StoreError("The disk is full.")
-        return fakes.generate(models, prompt, *args, **more)
+        return fakes.generate(models, request, *args, **more)
 
     monkeypatch.setattr(chosen_one_nb.steps.generate, "generate", fail)
     table = sweep(Plan(**FOX), tmp_path)
@@ -325,9 +327,9 @@ def test_numbers_of_workers():
 
 
 @pytest.fixture
-def gallery(models: Any, quick: Any, tmp_path: Path) -> tuple[Drawing, Any]:
+def gallery(models: Any, quick: Any, tmp_path: Path) -> tuple[SamplingRequest, Any]:
     settings = quick.replace(n_images=12, batch_size=3, sampling_steps=2)
-    drawing = Drawing("a fox", np.arange(12), settings)
+    drawing = SamplingRequest("a fox", np.arange(12), settings)
     return drawing, lambda name: Album(store.make_folder(tmp_path / name) / "gallery", tmp_path / name, latents=True)
 
 
@@ -355,7 +357,7 @@ def test_two_workers_draw_what_one_process_draws(gallery: Any, models: Any):
     assert contents(split) == contents(album("whole"))
 
 
-def shards(drawing: Drawing, album: Album, models: Any) -> list[Any]:
+def shards(drawing: SamplingRequest, album: Album, models: Any) -> list[Any]:
     return [tasks.Shard(drawing, album, models.name, models.fingerprint, block) for block in blocks(drawing)]
 
 

@@ -16,7 +16,9 @@ from joblib.parallel import ThreadingBackend
 
 from chosen_one_nb import cli
 from chosen_one_nb.models.load import load_models
-from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, draw
+from chosen_one_nb.run.drawing import Album, draw
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.sweep import tasks
 from chosen_one_nb.sweep.plan import Plan, PlanError
 from chosen_one_nb.sweep.worker_pool import Crew
@@ -35,7 +37,7 @@ def test_what_is_sent_loads_the_same_models(model_folder: Path) -> None:
 
 def test_a_worker_draws_in_the_precision_of_the_run(model_folder: Path, quick: Any, tmp_path: Path) -> None:
     models = load_models(model_folder, dtype="bfloat16")
-    drawing = Drawing("a fox", np.arange(2), quick.replace(n_images=2, sampling_steps=1))
+    drawing = SamplingRequest("a fox", np.arange(2), quick.replace(n_images=2, sampling_steps=1))
     albums = [Album(tmp_path / name, tmp_path, latents=True) for name in ("here", "there")]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

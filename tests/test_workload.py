@@ -26,9 +26,11 @@ from chosen_one_nb.run.flops import Meter
 from chosen_one_nb.settings import SAMPLING, Settings, SettingsError
 from chosen_one_nb.steps import generate as generating
 from chosen_one_nb.steps.embed import embed
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.latents import decode
 from chosen_one_nb.steps.refine import _optimizer, refine
+from chosen_one_nb.steps.training_set import TrainingSet
 from tools.bench.measure import arithmetic, bench
 from tools.bench.random_models import random_models
 
@@ -50,7 +52,7 @@ def test_a_product_by_hand() -> None:
 def test_counts_are_those_of_the_real_thing(models: Any, quick: Any) -> None:
     s = quick.replace(n_images=2, batch_size=2, sampling_steps=2, target_cluster_size=1)
     with FlopCounterMode(display=False) as real, sdpa_kernel(SDPBackend.MATH):
-        gallery = generate(models, "a fox", [1, 2], s)
+        gallery = generate(models, SamplingRequest("a fox", [1, 2], s))
     costs = plan(models, s)
     ours = costs["denoise"].flops + costs["decode"].flops
     assert 0 <= real.get_total_flops() - ours < 0.2 * ours  # the prompt is longer or shorter
@@ -187,9 +189,9 @@ def test_drawing_and_learning_say_what_to_lower(models: Any, quick: Any, images:
     unet = models.pipeline.unet
     monkeypatch.setattr(unet, "forward", short(0, unet.forward, []))
     with pytest.raises(OutOfMemory, match=r"lower image_size, or load_models\(..., low_memory=True\)"):
-        generate(models, "a fox", [1, 2], quick)
+        generate(models, SamplingRequest("a fox", [1, 2], quick))
     with pytest.raises(OutOfMemory, match=r"Not even one image .* set gradient_checkpointing"):
-        refine(models, images[:2], quick, prompt="a fox")
+        refine(models, TrainingSet("a fox", images[:2]), quick)
 
 
 # --- lent to the device
@@ -228,15 +230,16 @@ def test_each_stage_has_its_own_parts_only(models: Any, quick: Any, monkeypatch:
 
     monkeypatch.setattr(generating, "on_device", lent)
     monkeypatch.setattr("chosen_one_nb.steps.latents.on_device", lent)
-    generate(models, "a fox", [1, 2, 3], quick.replace(batch_size=2))
+    generate(models, SamplingRequest("a fox", [1, 2, 3], quick.replace(batch_size=2)))
     assert seen == [["text_encoder", "text_encoder_2"], ["unet"], ["vae"], ["unet"], ["vae"]]
 
 
 def test_low_memory_draws_and_learns_the_same(models: Any, quick: Any) -> None:
     low = dataclasses.replace(models, low_memory=True)
-    pairs = [generate(which, "a fox", [1, 2], quick) for which in (models, low)]
+    pairs = [generate(which, SamplingRequest("a fox", [1, 2], quick)) for which in (models, low)]
     np.testing.assert_allclose(pairs[0].latents, pairs[1].latents, atol=1e-5)
-    learnt = [refine(which, pairs[0].images, quick.replace(refine_steps=2), prompt="a fox") for which in (models, low)]
+    data = TrainingSet("a fox", pairs[0].images)
+    learnt = [refine(which, data, quick.replace(refine_steps=2)) for which in (models, low)]
     for key, weight in learnt[0].lora.items():
         torch.testing.assert_close(learnt[1].lora[key], weight, atol=1e-5, rtol=1e-3)
 
@@ -247,9 +250,9 @@ def test_iterations_leave_nothing_behind(models: Any, quick: Any, low_memory: bo
     s, character, counts = quick.replace(refine_steps=1, sampling_steps=1), None, []
     for _ in range(4):
         prompt = character.prompt() if character else "a fox"
-        gallery = generate(models, prompt, [1, 2], s, character=character)
+        gallery = generate(models, SamplingRequest(prompt, [1, 2], s, character))
         embed(models, gallery.images, s)
-        character = refine(models, gallery.images, s, prompt="a fox", character=character)
+        character = refine(models, TrainingSet("a fox", gallery.images), s, character)
         gc.collect()
         counts.append(sum(1 for thing in gc.get_objects() if isinstance(thing, torch.Tensor)))
     assert counts[1] == counts[2] == counts[3]
@@ -270,7 +273,7 @@ def test_models_that_do_not_fit_are_told(models: Any, quick: Any, monkeypatch: p
         settle(torch.device("cpu"), models.pipeline, models.extractor, models.clip, False)
     monkeypatch.setattr(models.pipeline.text_encoder, "forward", full)
     with pytest.raises(OutOfMemory, match="lower image_size"):
-        generate(models, "a fox", [1], quick)
+        generate(models, SamplingRequest("a fox", [1], quick))
 
 
 def test_a_gpu_gets_the_layout_it_likes(models: Any) -> None:

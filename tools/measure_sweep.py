@@ -17,8 +17,9 @@ import torch
 
 from chosen_one_nb.models.load import load_models
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, Drawing, blocks
+from chosen_one_nb.run.drawing import Album, blocks
 from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.sweep.tasks import Prepare, Shard
 from chosen_one_nb.sweep.worker_pool import Crew
@@ -30,10 +31,10 @@ def plain(seeds: np.ndarray, settings: Settings, ready, times) -> None:
     """Draw in a process of its own, once all are ready; put (seconds, processor seconds) into times."""
     torch.set_num_threads(1)
     models = load_models()
-    generate(models, PROMPT, seeds[:1], settings)
+    generate(models, SamplingRequest(PROMPT, seeds[:1], settings))
     ready.wait()
     begun, cpu = time.perf_counter(), time.process_time()
-    generate(models, PROMPT, seeds, settings)
+    generate(models, SamplingRequest(PROMPT, seeds, settings))
     times.put((time.perf_counter() - begun, time.process_time() - cpu))
 
 
@@ -59,7 +60,7 @@ def crew_of(n: int, settings: Settings) -> tuple[float, float]:
         place = Path(folder)
         for name, chosen in (("warm", warm), ("measured", settings)):
             album = Album(store.make_folder(place / name) / "gallery", place / name)
-            drawing = Drawing(PROMPT, np.arange(chosen.n_images), chosen)
+            drawing = SamplingRequest(PROMPT, np.arange(chosen.n_images), chosen)
             begun = time.perf_counter()
             shards = [Shard(drawing, album, "menagerie", prepared.value[0], block) for block in blocks(drawing)]
             done = [answer for _, answer in crew.do(shards)]

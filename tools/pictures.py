@@ -12,6 +12,7 @@ from chosen_one_nb.analysis.projection import project
 from chosen_one_nb.plots import chart_image, map_chart
 from chosen_one_nb.show import contact_sheet
 from chosen_one_nb.steps.embed import unit
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from menagerie import world
 
@@ -54,6 +55,7 @@ if __name__ == "__main__":
     renders = [world.render(world.sample(Random(seed)), 128).image for seed in range(24)]
     contact_sheet(renders, columns=8, tile=128).save(OUT / "world.jpg", quality=85)
     models, settings = load_models("menagerie"), Settings.preset("menagerie")
-    images = [image for prompt in PROMPTS for image in generate(models, prompt, np.arange(8), settings).images]
+    requests = [SamplingRequest(prompt, np.arange(8), settings) for prompt in PROMPTS]
+    images = [image for request in requests for image in generate(models, request).images]
     captions = [prompt if i == 0 else "" for prompt in PROMPTS for i in range(8)]
     contact_sheet(images, columns=8, tile=128, captions=captions).save(OUT / "generated.jpg", quality=85)

@@ -16,7 +16,7 @@ from chosen_one_nb.character import Character, CharacterError
 from chosen_one_nb.settings import Settings
 
 if TYPE_CHECKING:
-    from chosen_one_nb.steps.generate import Gallery
+    from chosen_one_nb.steps.gallery import Gallery
 
 __all__ = ["Drawn", "Example", "Sampling", "gather", "thumbnail"]
 

@@ -22,7 +22,7 @@ from chosen_one_nb.export.wording import check_name, default_name
 from chosen_one_nb.run.store import write_bytes, write_image
 
 if TYPE_CHECKING:
-    from chosen_one_nb.steps.generate import Gallery
+    from chosen_one_nb.steps.gallery import Gallery
 
 __all__ = ["FORMATS", "write"]
 

@@ -16,7 +16,6 @@ from chosen_one_nb.models.batches import batches
 from chosen_one_nb.models.files import OPEN_CLIP, ModelError, explained, image_processor, load, model_type
 from chosen_one_nb.models.hub import Source
 from chosen_one_nb.models.offload import on_device
-from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
 
 __all__ = ["Clip", "FeatureExtractor", "Features"]
 
@@ -103,8 +102,7 @@ class FeatureExtractor:
         *,
         batch_size: int = 32,
         patches: bool = False,
-        cancelled: CancelledCheck | None = None,
-        on_progress: Progress | None = None,
+        on_batch: Callable[[int], None] | None = None,
     ) -> Features:
         """Extract the features of images of any size.
 
@@ -115,8 +113,8 @@ class FeatureExtractor:
             Images at once.
         patches : bool
             Whether to return the patch tokens too.
-        cancelled, on_progress : callable, optional
-            See `chosen_one_nb.steps`; asked and told after each batch.
+        on_batch : callable, optional
+            Called with the number of images done, after each batch; an error it raises stops the extraction.
 
         Returns
         -------
@@ -127,10 +125,10 @@ class FeatureExtractor:
             for indices, (vector, token, grid) in batches(  # noqa: B007 (the last grid is that of all)
                 len(images), batch_size, lambda part: self._look(images[part.start : part.stop], patches), SMALLER
             ):
-                raise_if_cancelled(cancelled)
                 vectors.append(vector)
                 tokens.append(token)
-                report(on_progress, "embed", indices.stop, len(images), "images")
+                if on_batch is not None:
+                    on_batch(indices.stop)
         cls = np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
         return Features(cls, np.concatenate(tokens) if patches and tokens else None, grid)
 

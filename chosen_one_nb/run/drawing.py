@@ -13,24 +13,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.store import Stamp, StoreError
-from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
-    from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.run.node import Node
-    from chosen_one_nb.steps import CancelledCheck, Progress
-    from chosen_one_nb.steps.generate import Gallery
+    from chosen_one_nb.steps.gallery import Gallery
     from chosen_one_nb.sweep.worker_pool import Crew
-
-OnImages = Callable[[list[tuple[int, Image.Image]]], None]
 
 CONTEXTS = (
     "at the beach",
@@ -50,84 +47,14 @@ BEARING = (
 """The settings that change what a seed draws."""
 
 
-@dataclass(frozen=True)
-class Callbacks:
-    """What the one who waits wants to hear and may say; every part may be None.
-
-    Parameters
-    ----------
-    on_progress : callable
-        Called with a dict ``stage``, ``done``, ``total``, ``unit``.
-    on_images : callable
-        Called with a list of (index, image) as images are finished.
-    on_step : callable
-        Called with a dict at each refinement step.
-    cancelled : callable
-        Asked at each sampler or training step; True stops.
-    crew : Crew
-        Workers to draw the images that are missing, see `chosen_one_nb.sweep.worker_pool`.
-    """
-
-    on_progress: Progress | None = None
-    on_images: OnImages | None = None
-    on_step: Callable[[dict[str, Any]], None] | None = None
-    cancelled: CancelledCheck | None = None
-    crew: Crew | None = None
-
-    def part(self, i: int, n: int) -> Callbacks:
-        """Return the calls for the i-th of n equal parts: progress counts over all of them."""
-        tell = self.on_progress
-        if tell is None:
-            return self
-
-        def on_progress(event: dict[str, Any]) -> None:
-            done, total = event["done"] + i * event["total"], n * event["total"]
-            tell({**event, "done": done, "total": total})
-
-        return dataclasses.replace(self, on_progress=on_progress)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """What to draw and with what.
-
-    Parameters
-    ----------
-    text : str
-        The prompt as the pipeline gets it, but for the context.
-    seeds : (N,) int64
-        One per image.
-    settings : Settings
-    character : Character or None
-        Θ to put on; None draws with the base models.
-    theta : str
-        Checksum of Θ's files; empty without one.
-    strength : float
-        How much of Θ, in [0, 1].
-    context : str
-        What follows the prompt and counts ``settings.context_weight`` times.
-    """
-
-    text: str
-    seeds: np.ndarray
-    settings: Settings
-    character: Character | None = None
-    theta: str = ""
-    strength: float = 1.0
-    context: str = ""
-
-    @property
-    def whole(self) -> str:
-        """The prompt with its context."""
-        return f"{self.text} {self.context}".strip()
-
-    def recipe(self, fingerprint: str) -> str:
-        """Return a checksum of everything that bears on the images besides their seeds."""
-        bearing = {name: getattr(self.settings, name) for name in BEARING if hasattr(self.settings, name)}
-        parts = [self.whole, bearing, self.theta, self.strength if self.theta else 1.0, fingerprint]
-        if self.context and self.settings.context_weight != 1:
-            parts += [self.context, self.settings.context_weight]
-        return store.digest(json.dumps(parts, sort_keys=True))
+def recipe(request: SamplingRequest, fingerprint: str) -> str:
+    """Return a checksum of everything that bears on the images besides their seeds."""
+    bearing = {name: getattr(request.settings, name) for name in BEARING if hasattr(request.settings, name)}
+    theta = request.character_digest
+    parts = [request.full_prompt, bearing, theta, request.strength if theta else 1.0, fingerprint]
+    if request.context and request.settings.context_weight != 1:
+        parts += [request.context, request.settings.context_weight]
+    return store.digest(json.dumps(parts, sort_keys=True))
 
 
 @dataclass(frozen=True)
@@ -156,13 +83,14 @@ class Album:
 
 
 def draw(
-    drawing: Drawing,
+    request: SamplingRequest,
     album: Album,
     models: Callable[[], Models],
     fingerprint: str,
     calls: Callbacks,
     *,
     stage: str = "generate",
+    crew: Crew | None = None,
 ) -> tuple[list[Image.Image], dict[str, Stamp]]:
     """Draw images into an album, taking those that are there already.
 
@@ -170,7 +98,7 @@ def draw(
 
     Parameters
     ----------
-    drawing : Drawing
+    request : SamplingRequest
     album : Album
     models : callable
         Gives the models; called only when something must be drawn.
@@ -179,6 +107,8 @@ def draw(
     calls : Callbacks
     stage : str
         What progress is reported as.
+    crew : Crew, optional
+        Workers to draw the images that are missing, see `chosen_one_nb.sweep.worker_pool`.
 
     Returns
     -------
@@ -186,15 +116,15 @@ def draw(
     stamps : dict
         File name in the folder -> stamp; those drawn without keeping them have none.
     """
-    if calls.crew and album.keep:
-        calls.crew.draw(drawing, album, models, fingerprint, calls)
-    desk = _Desk(drawing, album, models, fingerprint, calls, stage)
+    if crew and album.keep:
+        crew.draw(request, album, models, fingerprint, calls)
+    desk = _Desk(request, album, models, fingerprint, calls, stage)
     done: Done = {}
-    for block in blocks(drawing):
+    for block in blocks(request):
         if (found := desk.found(block)) is not None:
             done |= found
             desk.report(len(done))
-    done |= desk.drawn([index for index in range(len(drawing.seeds)) if index not in done])
+    done |= desk.drawn([index for index in range(len(request.seeds)) if index not in done])
     images = [done[index][0] for index in sorted(done)]
     stamps = {name: stamp for index in sorted(done) for name, stamp in done[index][1].items()}
     if album.keep:
@@ -219,23 +149,25 @@ def typical(node: Node, n: int = 4) -> list[Image.Image]:
     return [child.image(i) for i in order[:n]]
 
 
-def blocks(drawing: Drawing) -> list[range]:
+def blocks(request: SamplingRequest) -> list[range]:
     """Part a gallery's indices at the borders of its batches: any of them draws the same images alone."""
-    n, size = len(drawing.seeds), drawing.settings.batch_size
+    n, size = len(request.seeds), request.settings.batch_size
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def draw_block(drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, block: range) -> None:
+def draw_block(
+    request: SamplingRequest, album: Album, models: Callable[[], Models], fingerprint: str, block: range
+) -> None:
     """Draw one block into an album, unless it is there already; what `draw` finds later."""
-    desk = _Desk(drawing, album, models, fingerprint, Callbacks(), "generate")
+    desk = _Desk(request, album, models, fingerprint, Callbacks(), "generate")
     done = desk.found(block) or desk.drawn(list(block))
     store.flush_all(album.folder, [name for _, files in done.values() for name in files])
 
 
-def missing(drawing: Drawing, album: Album, fingerprint: str) -> list[range]:
+def missing(request: SamplingRequest, album: Album, fingerprint: str) -> list[range]:
     """Return the blocks that are not on disk, or not as they should be."""
-    desk = _Desk(drawing, album, _no_models, fingerprint, Callbacks(), "generate")
-    return [block for block in blocks(drawing) if desk.found(block) is None]
+    desk = _Desk(request, album, _no_models, fingerprint, Callbacks(), "generate")
+    return [block for block in blocks(request) if desk.found(block) is None]
 
 
 def _no_models() -> Models:
@@ -250,7 +182,7 @@ Done = dict[int, tuple[Image.Image, dict[str, Stamp]]]
 class _Desk:
     """One call of `draw`."""
 
-    drawing: Drawing
+    request: SamplingRequest
     album: Album
     models: Callable[[], Models]
     fingerprint: str
@@ -263,15 +195,19 @@ class _Desk:
             done = {index: self._read(index) for index in block}
         except StoreError:
             return None
-        if self.calls.on_images:
-            self.calls.on_images([(index, image) for index, (image, _) in done.items()])
+        self.show([(index, image) for index, (image, _) in done.items()])
         return done
+
+    def show(self, images: list[tuple[int, Image.Image]]) -> None:
+        """Pass finished images on."""
+        if self.calls.on_images:
+            self.calls.on_images(images)
 
     def _read(self, index: int) -> tuple[Image.Image, dict[str, Stamp]]:
         path = self.album.folder / f"{index:03d}.png"
         data = store.read_bytes(path)
         image = store.read_image(path)
-        expected = {"recipe": self.drawing.recipe(self.fingerprint), "seed": str(self.drawing.seeds[index])}
+        expected = {"recipe": recipe(self.request, self.fingerprint), "seed": str(self.request.seeds[index])}
         if any(image.info.get(key) != value for key, value in expected.items()):
             raise StoreError(f"{path} is another image.", path)
         files = {path.name: store.stamp(data)}
@@ -292,25 +228,27 @@ class _Desk:
 
         if not indices:
             return {}
-        drawing, models, before = self.drawing, self.models(), len(self.drawing.seeds) - len(indices)
+        request, models, before = self.request, self.models(), len(self.request.seeds) - len(indices)
         done: Done = {}
         waiting: list[Future[Done]] = []
         with ThreadPoolExecutor(max_workers=1) as writer:
 
             def keep(places: range, part: Gallery) -> None:
-                """Tell of a batch, and write it while the next is drawn; at most one waits to be written."""
-                mine = [indices[place] for place in places]
-                if self.calls.on_images:
-                    self.calls.on_images(list(zip(mine, part.images, strict=True)))
+                """Write a batch while the next is drawn; at most one waits to be written."""
                 while waiting:
                     done.update(waiting.pop().result())
-                waiting.append(writer.submit(self._kept, mine, part))
+                waiting.append(writer.submit(self._kept, [indices[place] for place in places], part))
 
             generate(
-                models, drawing.text, drawing.seeds[indices], drawing.settings, character=drawing.character,
-                strength=drawing.strength, context=drawing.context, cancelled=self.calls.cancelled, on_batch=keep,
-                on_progress=lambda event: self.report(before + len(indices) * event["done"] / event["total"]),
-            )  # fmt: skip
+                models,
+                dataclasses.replace(request, seeds=request.seeds[indices]),
+                Callbacks(
+                    lambda event: self.report(before + len(indices) * event["done"] / event["total"]),
+                    lambda images: self.show([(indices[place], image) for place, image in images]),
+                    cancelled=self.calls.cancelled,
+                ),
+                on_batch=keep,
+            )
             while waiting:
                 done.update(waiting.pop().result())
         return done
@@ -337,19 +275,17 @@ class _Desk:
     def _about(self, index: int) -> dict[str, str]:
         return {
             **self.album.about,
-            "prompt": self.drawing.whole,
-            "seed": str(self.drawing.seeds[index]),
+            "prompt": self.request.full_prompt,
+            "seed": str(self.request.seeds[index]),
             "index": str(index),
-            "settings": self.drawing.settings.model_dump_json(),
-            "theta": self.drawing.theta,
-            "strength": str(self.drawing.strength),
+            "settings": self.request.settings.model_dump_json(),
+            "theta": self.request.character_digest,
+            "strength": str(self.request.strength),
             "models": self.fingerprint,
-            "recipe": self.drawing.recipe(self.fingerprint),
+            "recipe": recipe(self.request, self.fingerprint),
         }
 
     def report(self, done: float) -> None:
         """Say how many of all images are done."""
-        if self.calls.on_progress:
-            total = len(self.drawing.seeds)
-            event = {"stage": self.stage, "done": min(done, total), "total": total, "unit": "images"}
-            self.calls.on_progress(event)
+        total = len(self.request.seeds)
+        self.calls.report(self.stage, min(done, total), total, "images")

@@ -17,11 +17,13 @@ from PIL import Image
 
 from chosen_one_nb.run import opening, store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.drawing import CONTEXTS, Album, Callbacks, Drawing, draw
+from chosen_one_nb.run.drawing import CONTEXTS, Album, draw
 from chosen_one_nb.run.editor import Editor
 from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node
 from chosen_one_nb.run.stages import DO, Bench
 from chosen_one_nb.run.tree import Tree
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,15 +190,16 @@ class Painter(Editor):
         settings, theta = self.root.settings.replace(context_weight=weight), source.theta if source else None
         text = theta.prompt() if theta else self.prompt
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
-        digest = source.theta_digest if source else ""
-        drawing = Drawing(text, seeds, settings, theta, digest, strength, context)
+        request = SamplingRequest(
+            text, seeds, settings, theta, strength, context, character_digest=source.theta_digest if source else ""
+        )
         folder, stage = self._shown_in(kind, source, strength) / opening.slug(context), kind.partition("/")[0]
         album = Album(folder, self.folder, keep=not self.read_only, about={"context": context})
         try:
-            return draw(drawing, album, _not_loaded, self._fingerprint, calls, stage=stage)[0]
+            return draw(request, album, _not_loaded, self._fingerprint, calls, stage=stage)[0]
         except _NotDrawn:
             with self._working(lambda: (source or self.root, stage)):
-                return draw(drawing, album, self._ready_models, self._fingerprint, calls, stage=stage)[0]
+                return draw(request, album, self._ready_models, self._fingerprint, calls, stage=stage)[0]
 
     def context_scores(
         self,
@@ -414,10 +417,10 @@ class Painter(Editor):
         if wanted.get(stage) and node.segmentation is None:
             self._compute(node.home, "segmentation", calls)
 
-    def _compute(self, node: Node, stage: str, calls: Callbacks) -> None:
+    def _compute(self, node: Node, stage: str, calls: Callbacks, crew: Any = None) -> None:
         self._segment_if_needed(node, stage, calls)
         begun = time.monotonic()
-        bench = Bench(self.prompt, self.root, self.folder, self._ready_models, self._fingerprint, calls)
+        bench = Bench(self.prompt, self.root, self.folder, self._ready_models, self._fingerprint, calls, crew)
         files = DO[stage](bench, node)
         keeper = node.home if stage in SHARED else node
         before = keeper.record["stages"].get(stage)

@@ -17,7 +17,7 @@ from chosen_one_nb import export
 from chosen_one_nb.run import choosing, opening, store
 from chosen_one_nb.run.choosing import Change
 from chosen_one_nb.run.decision import ChoiceError, Decision, RunError
-from chosen_one_nb.run.drawing import CONTEXTS, Callbacks, typical
+from chosen_one_nb.run.drawing import CONTEXTS, typical
 from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node
 from chosen_one_nb.run.painter import ModelsDiffer, Painter
 from chosen_one_nb.run.stages import DO
@@ -25,11 +25,12 @@ from chosen_one_nb.run.store import Lock
 from chosen_one_nb.run.tree import Tree
 from chosen_one_nb.run.view import Outcome
 from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps import Callbacks
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from chosen_one_nb.models.load import Models
-    from chosen_one_nb.run.drawing import OnImages
-    from chosen_one_nb.steps import CancelledCheck, Progress
     from chosen_one_nb.sweep.worker_pool import Crew
 
 __all__ = [
@@ -294,18 +295,20 @@ class Run(Painter):
     def step(
         self,
         *,
-        on_progress: Progress | None = None,
-        on_images: OnImages | None = None,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+        on_images: Callable[[list[tuple[int, Image.Image]]], None] | None = None,
         on_step: Callable[[dict[str, Any]], None] | None = None,
-        cancelled: CancelledCheck | None = None,
+        cancelled: Callable[[], bool] | None = None,
         crew: Crew | None = None,
     ) -> str:
         """Do the next stage of the present branch and put it on disk.
 
         Parameters
         ----------
-        on_progress, on_images, on_step, cancelled, crew : optional
-            See `chosen_one_nb.run.drawing.Callbacks`.
+        on_progress, on_images, on_step, cancelled : callable, optional
+            See `chosen_one_nb.steps.Callbacks`.
+        crew : Crew, optional
+            Workers to draw the images that are missing, see `chosen_one_nb.sweep.worker_pool`.
 
         Returns
         -------
@@ -324,14 +327,14 @@ class Run(Painter):
             ``cancelled`` said so; nothing but whole images was kept.
         """
         self._check_writable()
-        calls = Callbacks(on_progress, on_images, on_step, cancelled, crew)
+        calls = Callbacks(on_progress, on_images, on_step, cancelled)
         with self._working(self._advance) as (node, stage):
             if stage == "choose":
                 self._choose_by_rule(node)
             elif stage == "cluster":
                 self._cluster(node, calls)
             else:
-                self._compute(node, stage, calls)
+                self._compute(node, stage, calls, crew)
         return stage
 
     def next_iteration(self, *, ask: bool = False, **calls: Any) -> Outcome:
@@ -430,7 +433,7 @@ class Run(Painter):
         return node, stage
 
     def _add_node(self, parent: Node | None) -> Node:
-        from chosen_one_nb.steps.generate import image_seeds
+        from chosen_one_nb.steps.gallery import image_seeds
 
         settings = parent.settings if parent else Settings(**self._tree.manifest["settings"])
         node = self._tree.add(parent, settings, image_seeds(settings, parent.iteration + 1 if parent else 0))

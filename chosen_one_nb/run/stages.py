@@ -19,15 +19,18 @@ from PIL import Image
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, draw
+from chosen_one_nb.run.drawing import Album, draw
 from chosen_one_nb.run.node import Node
 from chosen_one_nb.run.store import Stamp
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
     from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
     from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.steps.converge import Look
+    from chosen_one_nb.steps.training_set import TrainingSet
 
 Files = dict[str, Stamp]
 Alone = tuple[np.ndarray, ...]
@@ -51,6 +54,8 @@ class Bench:
         Of these models.
     calls : Callbacks
         Progress, images and loss to report, and cancel.
+    crew : Crew, optional
+        Workers to draw a gallery's missing images.
     """
 
     prompt: str
@@ -59,6 +64,7 @@ class Bench:
     models: Callable[[], Models]
     fingerprint: str
     calls: Callbacks
+    crew: Any = None
 
 
 def seed_of(settings: Any, *words: int) -> int:
@@ -66,19 +72,19 @@ def seed_of(settings: Any, *words: int) -> int:
     return int(np.random.SeedSequence([settings.seed, *words]).generate_state(1)[0])
 
 
-def gallery_drawing(bench: Bench, node: Node) -> Drawing:
+def gallery_request(bench: Bench, node: Node) -> SamplingRequest:
     """Say what a node's gallery is: the prompt (with Θ, its caption), the node's seeds and settings."""
     theta = node.theta_in
     text = theta.prompt() if theta else bench.prompt
     digest = node.parent.theta_digest if node.parent else ""
-    return Drawing(text, node.seeds, node.settings, theta, digest)
+    return SamplingRequest(text, node.seeds, node.settings, theta, character_digest=digest)
 
 
 def generate(bench: Bench, node: Node) -> Files:
     """Draw the gallery (section 3): ``gallery/000.png`` with ``000.npy``, the latents it was decoded from."""
     about = {"run": bench.prompt, "iteration": str(node.iteration), "node": node.home.id}
     album = Album(node.home.folder / "gallery", node.home.folder, latents=True, about=about)
-    _, files = draw(gallery_drawing(bench, node), album, bench.models, bench.fingerprint, bench.calls)
+    _, files = draw(gallery_request(bench, node), album, bench.models, bench.fingerprint, bench.calls, crew=bench.crew)
     return {f"gallery/{name}": stamp for name, stamp in files.items()}
 
 
@@ -88,9 +94,7 @@ def embed(bench: Bench, node: Node) -> Files:
     from chosen_one_nb.steps.embed import embed as see
 
     models, images, folder = bench.models(), list(node.images), node.home.folder
-    features = see(
-        models, images, node.settings, on_progress=bench.calls.on_progress, cancelled=bench.calls.cancelled
-    ).cls
+    features = see(models, images, node.settings, bench.calls).cls
     files = {"features.npy": store.write_array(folder / "features.npy", features)}
     seen = look(images, features)
     if models.clip is not None:
@@ -111,11 +115,8 @@ def patches(bench: Bench, node: Node) -> Files:
     """See the patch tokens of the gallery, (N, P, D) float16; no stage of its own, made when asked for."""
     from chosen_one_nb.steps.embed import embed as see
 
-    calls, folder = bench.calls, node.home.folder
-    seen = see(
-        bench.models(), list(node.images), node.settings, patches=True, on_progress=calls.on_progress,
-        cancelled=calls.cancelled,
-    ).patches  # fmt: skip
+    folder = node.home.folder
+    seen = see(bench.models(), list(node.images), node.settings, bench.calls, patches=True).patches
     if seen is None:
         raise RunError(f"The extractor {bench.models().extractor.name} has no patch tokens. Take DINOv2, for example.")
     return {"patches.npy": store.write_array(folder / "patches.npy", seen)}
@@ -141,19 +142,15 @@ def segmented(models: Models, node: Node, calls: Callbacks) -> tuple[Segmentatio
 
     images = list(node.images)
     looks = [calls.part(i, 3) for i in range(3)]
-    seen = see(models, images, node.settings, patches=True, **_heard_looking(looks[0]))
+    seen = see(models, images, node.settings, looks[0], patches=True)
     found = segment(seen.patches, seen.grid)
     if not found:
         return found, None
     sides = [[Image.fromarray(side) for side in sides] for sides in cut_out(images, found)]
-    alone = [see(models, side, node.settings, patches=True, **_heard_looking(look)).patches
+    alone = [see(models, side, node.settings, look, patches=True).patches
              for side, look in zip(sides, looks[1:], strict=True)]  # fmt: skip
     clip = tuple(models.clip.images(side) for side in sides) if models.clip is not None else None
     return found.with_features(*alone), clip
-
-
-def _heard_looking(calls: Callbacks) -> dict[str, Any]:
-    return {"on_progress": calls.on_progress, "cancelled": calls.cancelled}
 
 
 def check(bench: Bench, node: Node) -> Files:
@@ -170,18 +167,37 @@ def refine(bench: Bench, node: Node) -> Files:
     """Learn Θ from the chosen images (section 3.2): ``theta/``, its checksum, and ``losses.json``."""
     from chosen_one_nb.steps.refine import refine as learn
 
-    settings, chosen = node.settings, node.decision.images
+    settings = node.settings
     losses: list[dict[str, Any]] = []
     theta = learn(
-        bench.models(), [node.image(i) for i in chosen], settings, prompt=bench.prompt,
-        seed=seed_of(settings, node.iteration, 1), latents=node.latents(chosen), masks=_masks(node),
-        descriptions=_descriptions(bench, node, chosen) if settings.describe_scene else None, **_prior(bench, settings),
-        character=node.theta_in if settings.carry_over == "warm" else None,
-        on_step=_heard(bench.calls, losses), cancelled=bench.calls.cancelled, provenance=_provenance(bench, node),
-    )  # fmt: skip
+        bench.models(),
+        _training_set(bench, node),
+        settings,
+        node.theta_in if settings.carry_over == "warm" else None,
+        dataclasses.replace(bench.calls, on_step=_heard(bench.calls, losses)),
+        seed=seed_of(settings, node.iteration, 1),
+    )
+    theta.provenance |= _provenance(bench, node)
     files = {"losses.json": store.write_json(node.folder / "losses.json", losses)}
     files["theta.json"] = store.write_json(node.folder / "theta.json", {"weights": weights_digest(theta)})
     return files | _save_theta(theta, node.folder)
+
+
+def _training_set(bench: Bench, node: Node) -> TrainingSet:
+    """What a node's character is learned from: the chosen images, and the first gallery where the settings want it."""
+    from chosen_one_nb.steps.training_set import TrainingSet
+
+    def described(source: Node, images: Sequence[int]) -> list[list[str]] | None:
+        return _descriptions(bench, source, images) if node.settings.describe_scene else None
+
+    prior, first, every = None, bench.root, range(len(bench.root.images))
+    if node.settings.prior_share:
+        prior = TrainingSet(
+            bench.prompt, list(first.images), first.latents(every), descriptions=described(first, every)
+        )
+    chosen = node.decision.images
+    images = [node.image(i) for i in chosen]
+    return TrainingSet(bench.prompt, images, node.latents(chosen), _masks(node), described(node, chosen), prior)
 
 
 def _masks(node: Node) -> np.ndarray | None:
@@ -222,15 +238,6 @@ def weights_digest(theta: Character) -> str:
     return store.digest("\n".join(parts))
 
 
-def _prior(bench: Bench, settings: Any) -> dict[str, Any]:
-    """The first gallery, where a share of each batch is to come from it, as :func:`refine` takes it."""
-    if not settings.prior_share:
-        return {}
-    every = range(len(bench.root.images))
-    told = _descriptions(bench, bench.root, every) if settings.describe_scene else None
-    return {"prior": (list(bench.root.images), bench.root.latents(every)), "prior_descriptions": told}
-
-
 def _heard(calls: Callbacks, losses: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
     """Keep what each training step reports and pass it on, with progress."""
 
@@ -238,9 +245,7 @@ def _heard(calls: Callbacks, losses: list[dict[str, Any]]) -> Callable[[dict[str
         losses.append(store.plain(event))
         if calls.on_step:
             calls.on_step(event)
-        if calls.on_progress:
-            total = event.get("steps", 0)
-            calls.on_progress({"stage": "refine", "done": event["step"], "total": total, "unit": "steps"})
+        calls.report("refine", event["step"], event.get("steps", 0), "steps")
 
     return on_step
 

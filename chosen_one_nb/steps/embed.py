@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps import CancelledCheck, Progress
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 
 if TYPE_CHECKING:  # a run that is only looked at must not load torch
     from chosen_one_nb.models.load import Features, Models
@@ -21,10 +21,9 @@ def embed(
     models: Models,
     images: Sequence[Image.Image],
     settings: Settings,
+    callbacks: Callbacks = NO_CALLBACKS,
     *,
     patches: bool = False,
-    on_progress: Progress | None = None,
-    cancelled: CancelledCheck | None = None,
 ) -> Features:
     """Look at images through the models' feature extractor (section 3.1, F).
 
@@ -35,19 +34,22 @@ def embed(
     images : sequence of PIL.Image, length N
     settings : Settings
         `batch_size`, the images looked at at once.
+    callbacks : Callbacks, optional
+        Progress and cancellation, once per batch.
     patches : bool
         Whether to return one vector per patch too.
-    on_progress, cancelled : callable, optional
-        See `chosen_one_nb.steps`; once per batch.
 
     Returns
     -------
     Features
         `cls` (N, D) float32 as the model gives it; `in_space` brings it to the space of the settings.
     """
-    return models.extractor(
-        images, batch_size=settings.batch_size, patches=patches, on_progress=on_progress, cancelled=cancelled
-    )
+
+    def on_batch(done: int) -> None:
+        callbacks.raise_if_cancelled()
+        callbacks.report("embed", done, len(images), "images")
+
+    return models.extractor(images, batch_size=settings.batch_size, patches=patches, on_batch=on_batch)
 
 
 def unit(features: np.ndarray) -> np.ndarray:

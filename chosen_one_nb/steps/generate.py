@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from chosen_one_nb.character import Character
 from chosen_one_nb.models.batches import advised, batches
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.offload import on_device
-from chosen_one_nb.settings import Settings, SettingsError
-from chosen_one_nb.steps import CancelledCheck, Progress, raise_if_cancelled, report
+from chosen_one_nb.settings import SettingsError
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
+from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
 from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
 from chosen_one_nb.steps.prompts import Condition, check_prompt, condition, encoders
 
-__all__ = ["Gallery", "generate", "image_seeds", "noise", "probe_seeds", "sampler"]
+__all__ = ["generate", "noise", "sampler"]
 
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
@@ -37,56 +36,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 SMALLER = "Not one image fits: lower image_size, or load_models(..., low_memory=True)."
 
-PROBE = 2**31 - 1  # the "iteration" of the seeds that every iteration is compared by
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """N images of one prompt.
-
-    Attributes
-    ----------
-    images : list of PIL.Image, length N
-    latents : ndarray of shape (N, C, h, w), float32
-        What the images were decoded from, scaled as the UNet sees them; refine trains on these.
-    seeds : ndarray of shape (N,), int64
-    prompt : str
-    """
-
-    images: list[Image.Image]
-    latents: np.ndarray
-    seeds: np.ndarray
-    prompt: str
-
-
 OnBatch = Callable[[range, Gallery], None]
-
-
-def image_seeds(settings: Settings, iteration: int, *, n: int | None = None) -> np.ndarray:
-    """Return the seeds of an iteration's images: distinct, and always the same for the same settings.seed.
-
-    Parameters
-    ----------
-    settings : Settings
-        `seed` and `n_images` count.
-    iteration : int
-        From 0; each has seeds of its own.
-    n : int, optional
-        How many; None is `settings.n_images`. Asking for more leaves the first ones as they are.
-
-    Returns
-    -------
-    ndarray of shape (n,), int64, in [0, 2**32)
-    """
-    n = settings.n_images if n is None else n
-    words = np.random.SeedSequence([settings.seed, iteration]).generate_state(n + 16, np.uint32)
-    _, first = np.unique(words, return_index=True)
-    return words[np.sort(first)][:n].astype(np.int64)
-
-
-def probe_seeds(settings: Settings, *, n: int = 8) -> np.ndarray:
-    """Return n seeds that belong to no iteration, to compare iterations by the same images."""
-    return image_seeds(settings, PROBE, n=n)
 
 
 def noise(seeds: Sequence[int] | np.ndarray, shape: Sequence[int]) -> torch.Tensor:
@@ -96,44 +46,23 @@ def noise(seeds: Sequence[int] | np.ndarray, shape: Sequence[int]) -> torch.Tens
 
 def generate(
     models: Models,
-    prompt: str,
-    seeds: Sequence[int] | np.ndarray,
-    settings: Settings,
+    request: SamplingRequest,
+    callbacks: Callbacks = NO_CALLBACKS,
     *,
-    character: Character | None = None,
-    strength: float = 1.0,
-    context: str = "",
-    negative: str | None = None,
-    on_progress: Progress | None = None,
     on_batch: OnBatch | None = None,
-    cancelled: CancelledCheck | None = None,
 ) -> Gallery:
-    """Draw one image per seed (section 3, the gallery S).
+    """Sample one image per seed (section 3, the gallery S).
 
     Parameters
     ----------
     models : Models
-    prompt : str
-        Used as it is; `character.prompt()` gives one that holds the character's token.
-    seeds : sequence of int, length N
-        Such as `image_seeds(settings, iteration)`.
-    settings : Settings
-        Sampler, steps, guidance, image and batch size.
-    character : Character, optional
-        Put on the pipeline meanwhile; None draws with the base model.
-    strength : float in [0, 1]
-        Of the character.
-    context : str
-        More of the prompt, such as "at the beach", that counts `settings.context_weight` times: the text's embeddings
-        are moved that far from those of the prompt alone towards those of both together, and past them if above 1.
-    negative : str, optional
-        What to steer away from; None is the model's own unconditional input.
-    on_progress : callable, optional
-        Told at each sampler step; unit "image steps", and `images` of `n_images` finished so far.
+    request : SamplingRequest
+        Prompt, seeds, settings, and the character if there is one.
+    callbacks : Callbacks, optional
+        Progress at each sampler step, in "image steps", with `images` of `n_images` finished so far; images as
+        batches finish; cancellation at each sampler step.
     on_batch : callable, optional
-        Given a range of indices and their part of the gallery, as batches finish.
-    cancelled : callable, optional
-        Asked at each sampler step.
+        Called with a range of indices and their part of the gallery, as batches finish.
 
     Returns
     -------
@@ -150,21 +79,21 @@ def generate(
     -----
     A batch that does not fit in memory is tried again at half its size, down to single images.
     """
-    seeds = np.asarray(seeds, dtype=np.int64)
-    with torch.no_grad(), character.on(models.pipeline, strength) if character else nullcontext():
-        forbidden = None if character else settings.token
-        prompt = check_prompt(models.pipeline, prompt, forbidden=forbidden)
-        whole = check_prompt(models.pipeline, f"{prompt} {context}", forbidden=forbidden)
-        job = _Job(models, (prompt, whole), negative, seeds, settings, on_progress, cancelled)
+    pipeline, seeds = models.pipeline, request.seeds
+    with torch.no_grad(), request.character.on(pipeline, request.strength) if request.character else nullcontext():
+        job = _Job(models, request, callbacks)
         images: list[Image.Image] = []
         latents: list[np.ndarray] = []
-        for indices, batch in batches(len(seeds), settings.batch_size, job.draw, SMALLER):
-            decoded = decode(models.pipeline, batch, device=models.device, chunk=1 if models.low_memory else CHUNK)
+        for indices, batch in batches(len(seeds), request.settings.batch_size, job.draw, SMALLER):
+            decoded = decode(pipeline, batch, device=models.device, chunk=1 if models.low_memory else CHUNK)
             images += decoded
             latents.append(batch.float().cpu().numpy())
+            if callbacks.on_images is not None:
+                callbacks.on_images(list(zip(indices, decoded, strict=True)))
             if on_batch is not None:
-                on_batch(indices, Gallery(decoded, latents[-1], seeds[indices.start : indices.stop], whole))
-    return Gallery(images, np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32), seeds, whole)
+                on_batch(indices, Gallery(decoded, latents[-1], seeds[indices.start : indices.stop], job.prompt))
+    whole = np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32)
+    return Gallery(images, whole, seeds, job.prompt)
 
 
 def sampler(pipeline: Any, name: str) -> Any:
@@ -176,39 +105,33 @@ def sampler(pipeline: Any, name: str) -> Any:
 
 
 class _Job:
-    """One prompt's images: everything that is the same for all batches, computed once."""
+    """One request's images: everything that is the same for all batches, computed once."""
 
-    def __init__(
-        self,
-        models: Models,
-        prompts: tuple[str, str],
-        negative: str | None,
-        seeds: np.ndarray,
-        settings: Settings,
-        on_progress: Progress | None,
-        cancelled: CancelledCheck | None,
-    ) -> None:
-        pipeline = models.pipeline
+    def __init__(self, models: Models, request: SamplingRequest, callbacks: Callbacks) -> None:
+        self.pipeline, self.device, self.callbacks = models.pipeline, models.device, callbacks
+        self.settings, self.seeds = request.settings, request.seeds
+        forbidden = None if request.character else request.settings.token
+        prompt = check_prompt(self.pipeline, request.prompt, forbidden=forbidden)
+        self.prompt = check_prompt(self.pipeline, f"{prompt} {request.context}", forbidden=forbidden)
         try:
-            self.pixels, side = latent_size(pipeline, settings.image_size)
+            self.pixels, side = latent_size(self.pipeline, self.settings.image_size)
         except ValueError as error:
             raise SettingsError(str(error)) from error
-        self.pipeline, self.device, self.seeds, self.settings = pipeline, models.device, seeds, settings
-        self.on_progress, self.cancelled = on_progress, cancelled
-        self.shape = (pipeline.unet.config.in_channels, side, side)
-        with advised(SMALLER), on_device(self.device, *(getattr(pipeline, name) for _, name, _ in encoders(pipeline))):
-            self.text, self.opposite = self._texts(*prompts, negative)
+        self.shape = (self.pipeline.unet.config.in_channels, side, side)
+        text_encoders = [getattr(self.pipeline, name) for _, name, _ in encoders(self.pipeline)]
+        with advised(SMALLER), on_device(self.device, *text_encoders):
+            self.text, self.opposite = self._texts(prompt, request.negative)
 
-    def _texts(self, prompt: str, whole: str, negative: str | None) -> tuple[Condition, Condition | None]:
+    def _texts(self, prompt: str, negative: str | None) -> tuple[Condition, Condition | None]:
         """Encode a prompt with its context, weighted, and what guidance contrasts it with."""
-        text, opposite = condition(self.pipeline, whole, negative, guided=self.settings.guidance_scale > 1)
-        if whole != prompt and self.settings.context_weight != 1:
+        text, opposite = condition(self.pipeline, self.prompt, negative, guided=self.settings.guidance_scale > 1)
+        if self.prompt != prompt and self.settings.context_weight != 1:
             text = text.beyond(condition(self.pipeline, prompt)[0], self.settings.context_weight)
         return text, opposite
 
     def draw(self, indices: range) -> torch.Tensor:
         """Denoise one batch by the stock pipeline: indices -> latents (B, C, h, w)."""
-        raise_if_cancelled(self.cancelled)
+        self.callbacks.raise_if_cancelled()
         with on_device(self.device, self.pipeline.unet), _scheduled(self.pipeline, self.settings.sampler):
             start = noise(self.seeds[indices.start : indices.stop], self.shape)
             return self.pipeline(
@@ -227,8 +150,7 @@ class _Job:
         def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             steps, n = self.settings.sampling_steps, len(self.seeds)
             done = indices.start * steps + len(indices) * (step + 1)
-            report(
-                self.on_progress,
+            self.callbacks.report(
                 "generate",
                 min(done, n * steps),
                 n * steps,
@@ -236,7 +158,7 @@ class _Job:
                 images=indices.stop if step + 1 >= steps else indices.start,
                 n_images=n,
             )
-            raise_if_cancelled(self.cancelled)
+            self.callbacks.raise_if_cancelled()
             return {}
 
         return after_step

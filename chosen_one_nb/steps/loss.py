@@ -1,132 +1,14 @@
-"""The denoising loss on a few images: which one, how noisy, what to predict, what it weighs.
-
-Everything random comes from one CPU generator, so training repeats on any machine up to rounding.
-"""
+"""The denoising loss: how noisy, what to predict, what it weighs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from chosen_one_nb.steps.latents import CHUNK, encode, latent_size
-from chosen_one_nb.steps.prompts import Condition, time_ids
+from chosen_one_nb.steps.prompts import Condition
 
-__all__ = ["Samples", "denoising_loss", "endless", "place_weights", "snr_weights", "square", "target"]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """n training images, each with what belongs to it, kept by its number (pitfall 9).
-
-    Attributes
-    ----------
-    mean, spread : Tensor of shape (n, C, h, w), float32
-        Of the latents, scaled as the UNet sees them; a latent is drawn anew each time.
-    time_ids : Tensor of shape (n, 6)
-        SDXL's micro-conditioning of each image.
-    """
-
-    mean: torch.Tensor
-    spread: torch.Tensor
-    time_ids: torch.Tensor
-
-    @classmethod
-    def of(
-        cls,
-        pipeline: Any,
-        images: Sequence[Image.Image],
-        latents: np.ndarray | None,
-        image_size: int | None,
-        *,
-        device: torch.device | None = None,
-        chunk: int = CHUNK,
-    ) -> Samples:
-        """Encode images once, or take over the latents that they were decoded from.
-
-        Parameters
-        ----------
-        pipeline : DiffusionPipeline
-        images : sequence of PIL.Image, length n
-            Any sizes: each is reduced to a square of the training size, remembering where it was cut from.
-        latents : ndarray of shape (n, C, h, w), optional
-            From `generate`, in the images' order.
-        image_size : int, optional
-            Training size in pixels; None is the model's own. Not used with latents.
-        device : torch.device, optional
-            Where to encode, and to keep them; None is where the pipeline is.
-        chunk : int
-            Images encoded at once.
-
-        Raises
-        ------
-        ValueError
-            If there are no images, or not one latent for each.
-        """
-        if not len(images):
-            raise ValueError("images: expected at least one image to learn from, got none.")
-        if latents is not None and len(latents) != len(images):
-            raise ValueError(f"latents: expected one for each of {len(images)} images, got {len(latents)}.")
-        size = (
-            latent_size(pipeline, image_size)[0] if latents is None else (latents.shape[-1] * pipeline.vae_scale_factor)
-        )
-        device = device or pipeline.device
-        cut = [square(image, size) for image in images]
-        ids = torch.tensor([time_ids(original, corner, (size, size)) for _, original, corner in cut])
-        if latents is None:
-            mean, spread = encode(pipeline, [image for image, _, _ in cut], size, device=device, chunk=chunk)
-        else:
-            mean = torch.as_tensor(np.asarray(latents), dtype=torch.float32, device=device)
-            spread = torch.zeros_like(mean)
-        return cls(mean, spread, ids.to(device))
-
-    def draw(self, ids: Sequence[int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw the latents (B, C, h, w) and time ids (B, 6) of images by their numbers."""
-        chosen = torch.as_tensor(ids, device=self.mean.device)
-        return self.mean[chosen] + self.spread[chosen] * _normal(self.mean[chosen], generator), self.time_ids[chosen]
-
-
-def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> torch.Tensor:
-    """Say how much each place of a latent counts in the loss, for a masked one.
-
-    Parameters
-    ----------
-    masks : ndarray of bool, shape (n, H, W)
-        Where the foreground is, at any size.
-    outside : float
-        Weight outside of it, relative to 1 inside.
-    size : (int, int)
-        Of the latents.
-
-    Returns
-    -------
-    Tensor of shape (n, 1, h, w), float32
-        Mean 1 over each image, so that a small foreground counts no less than a large one.
-    """
-    maps = torch.from_numpy(np.where(masks, 1.0, outside)).float()[:, None]
-    fitted = torch.nn.functional.interpolate(maps, size=size, mode="area")
-    return fitted / fitted.mean(dim=(2, 3), keepdim=True).clamp(min=1e-6)
-
-
-def square(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int], tuple[int, int]]:
-    """Cut a centred square: (image, original (height, width), corner (top, left) of the cut)."""
-    original = (image.height, image.width)
-    scale = size / min(original)
-    height, width = (max(size, round(side * scale)) for side in original)
-    top, left = (height - size) // 2, (width - size) // 2
-    if (height, width) != original:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return image.convert("RGB").crop((left, top, left + size, top + size)), original, (top, left)
-
-
-def endless(n: int, generator: torch.Generator) -> Iterator[int]:
-    """Yield image numbers for ever, all n in random order before any comes again."""
-    while True:
-        yield from torch.randperm(n, generator=generator).tolist()
+__all__ = ["denoising_loss", "snr_weights", "target"]
 
 
 def target(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -193,7 +75,7 @@ def denoising_loss(
     """
     steps = scheduler.config.num_train_timesteps
     times = torch.randint(int(floor * steps), steps, (len(latents),), generator=generator).to(latents.device)
-    noise = _normal(latents, generator)
+    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     noisy = scheduler.add_noise(latents, noise, times).to(unet.dtype)
     added = (
         {}
@@ -204,7 +86,3 @@ def denoising_loss(
     squared = (guess.float() - target(scheduler, latents, noise, times)).square()
     error = (squared * weights).mean(dim=(1, 2, 3))  # (B,)
     return (error * snr_weights(scheduler, times, gamma)).mean()
-
-
-def _normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(like.shape, generator=generator).to(like.device)

@@ -36,13 +36,12 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -52,12 +51,13 @@ from chosen_one_nb.models.compiling import uncompiled
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.offload import on_device, release
 from chosen_one_nb.settings import Settings, SettingsError
-from chosen_one_nb.steps import CancelledCheck, raise_if_cancelled
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.latents import CHUNK
 from chosen_one_nb.steps.lora import add_tokens, apply_lora, fresh_lora, read_lora
-from chosen_one_nb.steps.loss import Samples, denoising_loss, endless, place_weights
+from chosen_one_nb.steps.loss import denoising_loss
 from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition, encoders
 from chosen_one_nb.steps.tokens import EmbeddingScale, initial_rows
+from chosen_one_nb.steps.training_set import Samples, TrainingSet, endless, place_weights
 
 __all__ = ["RefineError", "refine"]
 
@@ -66,9 +66,7 @@ SMALLER = (
     "load_models(..., low_memory=True)."
 )
 
-Prior = tuple[Sequence[Image.Image], np.ndarray | None]
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[int, int]], torch.Tensor]
-OnStep = Callable[[dict[str, Any]], None]
 
 
 class RefineError(RuntimeError):
@@ -77,20 +75,12 @@ class RefineError(RuntimeError):
 
 def refine(
     models: Models,
-    images: Sequence[Image.Image],
+    data: TrainingSet,
     settings: Settings,
-    *,
-    prompt: str,
-    seed: int = 0,
     character: Character | None = None,
-    latents: np.ndarray | None = None,
-    prior: Prior | None = None,
-    masks: np.ndarray | None = None,
-    descriptions: Sequence[Sequence[str]] | None = None,
-    prior_descriptions: Sequence[Sequence[str]] | None = None,
-    on_step: OnStep | None = None,
-    cancelled: CancelledCheck | None = None,
-    provenance: dict[str, Any] | None = None,
+    callbacks: Callbacks = NO_CALLBACKS,
+    *,
+    seed: int = 0,
 ) -> Character:
     """Learn a character from the chosen images (section 3.2, Theta).
 
@@ -98,33 +88,18 @@ def refine(
     ----------
     models : Models
         Left bit-identical, also when cancelled or failing.
-    images : sequence of PIL.Image, length n
-        The chosen cluster c*.
+    data : TrainingSet
+        The chosen cluster c*, and the first gallery as its `prior` if `prior_share` wants it.
     settings : Settings
         Rank, rates, steps, batch, caption, and the switches.
-    prompt : str
-        The run's plain prompt; the caption is made from it by `settings.caption_template`.
-    seed : int
-        Of everything random here.
     character : Character, optional
         The last iteration's Theta, from which `carry_over="warm"` goes on; "reinit" does not look at it.
-    latents : ndarray of shape (n, C, h, w), optional
-        From the gallery, in the images' order; None encodes the images.
-    prior : (sequence of PIL.Image, ndarray or None), optional
-        Images of the first gallery and their latents, mixed in at `prior_share` under the plain prompt.
-    masks : ndarray of bool, shape (n, h, w), optional
-        Where the foreground is in each image, at any size: what is outside counts `scene_weight` in the loss.
-    descriptions : sequence of sequence of str, length n, optional
-        What to add to each image's caption, the surest first ("in the snow"); what no longer fits is left out.
-    prior_descriptions : sequence of sequence of str, optional
-        The same for the images of `prior`: theirs follow the plain prompt.
-    on_step : callable, optional
-        Given after each step a dict of `step` (from 1), `steps`, `loss`, `ema_loss`, `embedding_norms` (by
-        encoder, relative to the vocabulary's mean norm) and `seconds`.
-    cancelled : callable, optional
-        Asked at each step.
-    provenance : dict, optional
-        Kept in the character beside what is known here.
+    callbacks : Callbacks, optional
+        `on_step` is called after each step with a dict of `step` (from 1), `steps`, `loss`, `ema_loss`,
+        `embedding_norms` (by encoder, relative to the vocabulary's mean norm) and `seconds`; `cancelled` is asked at
+        each step.
+    seed : int
+        Of everything random here.
 
     Returns
     -------
@@ -148,46 +123,53 @@ def refine(
     starts anew each iteration.
     """
     pipeline = models.pipeline
-    check_prompt(pipeline, prompt, forbidden=settings.token)
-    _check_given(settings, len(images), prior, masks)
-    start = _start(pipeline, settings, prompt, seed, character if settings.carry_over == "warm" else None)
+    check_prompt(pipeline, data.prompt, forbidden=settings.token)
+    _check_data(settings, data)
+    start = _start(pipeline, settings, data.prompt, seed, character if settings.carry_over == "warm" else None)
     rows = {key: nn.Parameter(row.clone().to(models.device)) for key, row in start.tokens.items()}
     with ExitStack() as stack:
         stack.enter_context(advised(SMALLER))
         stack.enter_context(_frozen(pipeline))
         stack.enter_context(uncompiled())
-        batches = _Batches(models, images, latents, prior, masks, settings, seed)
+        batches = _Batches(models, data, settings, seed)
         stack.enter_context(on_device(models.device, pipeline.unet, *_text_encoders(pipeline)))
         empty = _empty(pipeline)
         stack.enter_context(add_tokens(pipeline, start.token, rows))
         check_prompt(pipeline, start.caption)
-        captions = _captions(pipeline, start.caption, descriptions or [()] * len(images))
-        priors = _captions(pipeline, prompt, prior_descriptions or [()] * (len(prior[0]) if prior else 0))
+        captions = _captions(pipeline, start.caption, data)
+        priors = _captions(pipeline, data.prior.prompt, data.prior) if data.prior else []
         lora = stack.enter_context(
             apply_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
         )
         stack.enter_context(_checkpointed(pipeline.unet, settings.gradient_checkpointing or models.low_memory))
-        _train(models, lora, rows, batches, empty, (captions, priors), settings, on_step, cancelled)
+        _train(models, lora, rows, batches, empty, (captions, priors), settings, callbacks)
         weights = read_lora(pipeline.unet)
-    about = {"prompt": prompt, "model": models.name, "load": models.recipe, "fingerprint": models.fingerprint,
-             "n_images": len(images), "seed": seed, "settings": settings.model_dump(),
-             "captions": captions}  # fmt: skip
+    about = {
+        "prompt": data.prompt,
+        "model": models.name,
+        "load": models.recipe,
+        "fingerprint": models.fingerprint,
+        "n_images": len(data.images),
+        "seed": seed,
+        "settings": settings.model_dump(),
+        "captions": captions,
+    }
     about |= {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
     tokens = {key: row.detach().cpu().clone() for key, row in rows.items()}
-    return dataclasses.replace(start, lora=weights, tokens=tokens, provenance=about | (provenance or {}))
+    return dataclasses.replace(start, lora=weights, tokens=tokens, provenance=about)
 
 
-def _check_given(settings: Settings, n: int, prior: Prior | None, masks: np.ndarray | None) -> None:
-    """Refuse settings that ask for what was not given with the n images."""
-    if settings.prior_share and prior is None:
+def _check_data(settings: Settings, data: TrainingSet) -> None:
+    """Refuse settings that ask for what the training set does not have."""
+    if settings.prior_share and data.prior is None:
         raise SettingsError(
             f"prior_share: {settings.prior_share} of each batch should come from the first gallery, "
-            "but none was given. Pass prior, or set prior_share to 0."
+            "but the training set has no prior. Pass one, or set prior_share to 0."
         )
-    if settings.scene_weight < 1 and (masks is None or len(masks) != n):
+    if settings.scene_weight < 1 and data.masks is None:
         raise SettingsError(
-            f"scene_weight: {settings.scene_weight} asks where the foreground is in each of {n} images, got "
-            f"{'no masks' if masks is None else f'{len(masks)} masks'}. Pass masks, or set scene_weight to 1."
+            f"scene_weight: {settings.scene_weight} asks where the foreground is in each of {len(data.images)} images, "
+            "but the training set has no masks. Pass them, or set scene_weight to 1."
         )
 
 
@@ -209,10 +191,10 @@ def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character:
     return dataclasses.replace(character, caption=caption)
 
 
-def _captions(pipeline: Any, caption: str, descriptions: Sequence[Sequence[str]]) -> list[str]:
+def _captions(pipeline: Any, caption: str, data: TrainingSet) -> list[str]:
     """Add to the caption, for each image, as many of its descriptions as the tokenizers take."""
     captions = []
-    for phrases in descriptions:
+    for phrases in data.descriptions or [()] * len(data.images):
         longest = caption
         for phrase in phrases:
             try:
@@ -270,23 +252,20 @@ class _Batches:
     def __init__(
         self,
         models: Models,
-        images: Sequence[Image.Image],
-        latents: np.ndarray | None,
-        prior: Prior | None,
-        masks: np.ndarray | None,
+        data: TrainingSet,
         settings: Settings,
         seed: int,
     ) -> None:
         self.settings, self.generator = settings, torch.Generator().manual_seed(seed + 1)
         self.device = models.device
-        given = [(images, latents), prior] if settings.prior_share and prior is not None else [(images, latents)]
+        sets = [data, data.prior] if settings.prior_share and data.prior is not None else [data]
         chunk = 1 if models.low_memory else CHUNK
         self.pools = [
-            Samples.of(models.pipeline, *pool, settings.image_size, device=self.device, chunk=chunk) for pool in given
+            Samples.of(models.pipeline, each, settings.image_size, device=self.device, chunk=chunk) for each in sets
         ]
         size = self.pools[0].mean.shape[-2:]
-        all_alike = torch.ones(len(images), 1, *size)
-        self.weights = all_alike if masks is None else place_weights(masks, settings.scene_weight, size)
+        all_alike = torch.ones(len(data.images), 1, *size)
+        self.weights = all_alike if data.masks is None else place_weights(data.masks, settings.scene_weight, size)
         self.orders = [endless(len(pool.mean), self.generator) for pool in self.pools]
 
     def next(self) -> Batch:
@@ -325,8 +304,7 @@ def _train(
     empty: Condition,
     captions: tuple[list[str], list[str]],
     settings: Settings,
-    on_step: OnStep | None,
-    cancelled: CancelledCheck | None,
+    callbacks: Callbacks,
 ) -> None:
     """The joint loop: theta and tau move together."""
     from diffusers import DDPMScheduler
@@ -342,7 +320,7 @@ def _train(
         models,
     )
     scaler = torch.amp.GradScaler(models.device.type, enabled=pipeline.unet.dtype == torch.float16)
-    vocabulary, diary = EmbeddingScale(pipeline), _Diary(settings.refine_steps, on_step)
+    vocabulary, diary = EmbeddingScale(pipeline), _Diary(settings.refine_steps, callbacks.on_step)
 
     def backward(batch: Batch, unet: Any) -> torch.Tensor:
         latents, ids, weights, which, without = batch
@@ -357,7 +335,7 @@ def _train(
 
     at_once = settings.refine_batch_size
     for _ in range(settings.refine_steps):
-        raise_if_cancelled(cancelled)
+        callbacks.raise_if_cancelled()
         loss, at_once = _within_memory(backward, batches, pipeline.unet, at_once, trained)
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
@@ -433,7 +411,7 @@ def _each(pipeline: Any, captions: list[str]) -> Condition:
 class _Diary:
     """Tells `on_step` how training goes, and stops it when the loss is no longer a number."""
 
-    def __init__(self, steps: int, on_step: OnStep | None) -> None:
+    def __init__(self, steps: int, on_step: Callable[[dict[str, Any]], None] | None) -> None:
         self.steps, self.on_step = steps, on_step
         self.step, self.ema, self.began = 0, None, time.monotonic()
 

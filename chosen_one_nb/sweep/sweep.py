@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, Drawing, missing
-from chosen_one_nb.steps import Progress, report
+from chosen_one_nb.run.drawing import Album, missing
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds
 from chosen_one_nb.sweep.plan import Job, Plan
 from chosen_one_nb.sweep.tasks import Done, Prepare, Score, Shard, WholeRun
 from chosen_one_nb.sweep.worker_pool import Crew, SweepError
@@ -24,7 +25,7 @@ def sweep(
     *,
     workers: int | None = None,
     threads: int = 1,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Do every job of a plan, or what is left of it, and return the table.
@@ -64,7 +65,7 @@ def sweep(
     keeper.acquire()
     try:
         with Crew(workers, threads=threads, say=say) as crew:
-            work = _Work(plan, place, crew, on_progress)
+            work = _Work(plan, place, crew, Callbacks(on_progress))
             if say is not None:
                 say(f"Each worker: {work.memory}")
             table = work.runs() if plan.do == "run" else work.galleries()
@@ -78,8 +79,8 @@ def sweep(
 class _Work:
     """One call of `sweep`."""
 
-    def __init__(self, plan: Plan, place: Path, crew: Crew, on_progress: Progress | None) -> None:
-        self.plan, self.place, self.crew, self.on_progress = plan, place, crew, on_progress
+    def __init__(self, plan: Plan, place: Path, crew: Crew, callbacks: Callbacks) -> None:
+        self.plan, self.place, self.crew, self.callbacks = plan, place, crew, callbacks
         self.jobs = plan.jobs()
         self.took = {job.folder: [0.0, 0.0] for job in self.jobs}
         self.errors: dict[Path, str] = {}
@@ -110,17 +111,15 @@ class _Work:
                                self.fingerprint)) for job in self.jobs]  # fmt: skip
         return self._table(self._do(runs, "run", "runs", len(runs), 0))
 
-    def _gallery(self, job: Job) -> tuple[Drawing, Album]:
-        from chosen_one_nb.steps.generate import image_seeds
-
+    def _gallery(self, job: Job) -> tuple[SamplingRequest, Album]:
         folder = self.place / job.folder
-        drawing = Drawing(job.prompt, image_seeds(job.settings, 0), job.settings)
-        return drawing, Album(folder / "gallery", folder, about={"sweep": self.place.name})
+        request = SamplingRequest(job.prompt, image_seeds(job.settings, 0), job.settings)
+        return request, Album(folder / "gallery", folder, about={"sweep": self.place.name})
 
     def _shards(self, job: Job) -> list[Shard]:
-        drawing, album = self._gallery(job)
-        wanted = missing(drawing, album, self.fingerprint)
-        return [Shard(drawing, album, self.plan.loads, self.fingerprint, block) for block in wanted]
+        request, album = self._gallery(job)
+        wanted = missing(request, album, self.fingerprint)
+        return [Shard(request, album, self.plan.loads, self.fingerprint, block) for block in wanted]
 
     def _score(self, job: Job) -> Score:
         return Score(*self._gallery(job), self.plan.loads, self.fingerprint, job.prompt)
@@ -128,13 +127,13 @@ class _Work:
     def _do(self, tasks: Sequence[tuple[Job, Any]], stage: str, unit: str, total: int, done: int) -> dict[Path, Any]:
         """Do tasks with progress; return what came of each job, and note the errors."""
         found: dict[Path, Any] = {}
-        report(self.on_progress, stage, done, total, unit)
+        self.callbacks.report(stage, done, total, unit)
         for number, answer in self.crew.do([task for _, task in tasks]):
             job = tasks[number][0]
             self._note(job, answer)
             found[job.folder] = answer.value
             done += answer.value if stage == "draw" and not answer.error else stage != "draw"
-            report(self.on_progress, stage, done, total, unit)
+            self.callbacks.report(stage, done, total, unit)
         return found
 
     def _note(self, job: Job, answer: Done) -> None:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, draw, draw_block
+from chosen_one_nb.run.drawing import Album, draw, draw_block, recipe
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
@@ -144,7 +146,7 @@ def _room(settings: Settings) -> tuple[int, int, int]:
 class Shard:
     """One block of a gallery; returns how many images it holds."""
 
-    drawing: Drawing
+    request: SamplingRequest
     album: Album
     models: Load
     fingerprint: str
@@ -153,7 +155,7 @@ class Shard:
     def __call__(self) -> int:
         """Draw it, unless it is there."""
         models = partial(same_models, self.models, self.fingerprint)  # loaded only if need be
-        draw_block(self.drawing, self.album, models, self.fingerprint, self.block)
+        draw_block(self.request, self.album, models, self.fingerprint, self.block)
         return len(self.block)
 
 
@@ -161,7 +163,7 @@ class Shard:
 class Score:
     """See a finished gallery and measure it; returns the table's figures, kept beside it."""
 
-    drawing: Drawing
+    request: SamplingRequest
     album: Album
     models: Load
     fingerprint: str
@@ -181,16 +183,16 @@ class Score:
         return found["figures"] if found.get("gallery") == self._gallery() else None
 
     def _gallery(self) -> str:
-        settings = store.plain(self.drawing.settings)
-        return store.digest(f"{self.drawing.recipe(self.fingerprint)} {self.drawing.seeds.tolist()} {settings}")
+        settings = store.plain(self.request.settings)
+        return store.digest(f"{recipe(self.request, self.fingerprint)} {self.request.seeds.tolist()} {settings}")
 
     def __call__(self) -> dict[str, Any]:
         """Measure it, unless that is done."""
         if (found := self.kept()) is not None:
             return found
         models = same_models(self.models, self.fingerprint)
-        images, _ = draw(self.drawing, self.album, lambda: models, self.fingerprint, Callbacks())
-        features, figures = gallery_figures(models, images, self.prompt, self.drawing.settings)
+        images, _ = draw(self.request, self.album, lambda: models, self.fingerprint, Callbacks())
+        features, figures = gallery_figures(models, images, self.prompt, self.request.settings)
         store.write_array(self.album.within / "features.npy", features)
         store.write_json(self.path, {"gallery": self._gallery(), "figures": figures})
         return figures

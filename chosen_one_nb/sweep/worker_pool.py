@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from joblib import Parallel, delayed
 from joblib.parallel import LokyBackend, get_active_backend
 
-from chosen_one_nb.run.drawing import Album, Callbacks, Drawing, missing
-from chosen_one_nb.steps import raise_if_cancelled
+from chosen_one_nb.run.drawing import Album, missing
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.sweep.pool import WorkerDied, Workers, visible_devices
 from chosen_one_nb.sweep.tasks import Done, Shard, attempt, load_of
 
@@ -107,7 +108,7 @@ class Crew:
             yield from parallel(delayed(numbered)(i, task, self.threads) for i, task in every[start : start + portion])
 
     def draw(
-        self, drawing: Drawing, album: Album, models: Callable[[], Models], fingerprint: str, calls: Callbacks
+        self, request: SamplingRequest, album: Album, models: Callable[[], Models], fingerprint: str, calls: Callbacks
     ) -> None:
         """Draw the blocks of a gallery that are not on disk yet; takes what `keeping.drawing.draw` takes.
 
@@ -116,16 +117,15 @@ class Crew:
         SweepError
             A block could not be drawn.
         """
-        wanted = missing(drawing, album, fingerprint)
-        total = len(drawing.seeds)
+        wanted = missing(request, album, fingerprint)
+        total = len(request.seeds)
         done, load = total - sum(map(len, wanted)), load_of(models()) if wanted else {}
-        for _, answer in self.do([Shard(drawing, album, load, fingerprint, block) for block in wanted]):
+        for _, answer in self.do([Shard(request, album, load, fingerprint, block) for block in wanted]):
             if answer.error:
                 raise SweepError(answer.error)
             done += answer.value
-            if calls.on_progress:
-                calls.on_progress({"stage": "generate", "done": done, "total": total, "unit": "images"})
-            raise_if_cancelled(calls.cancelled)
+            calls.report("generate", done, total, "images")
+            calls.raise_if_cancelled()
 
 
 def numbered(number: int, task: Any, threads: int) -> tuple[int, Done]:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.models.load import Features
-from chosen_one_nb.steps import raise_if_cancelled, report
-from chosen_one_nb.steps.generate import Gallery
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
+from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
 
 SIDE = 8
 GROUPS = np.array([[220, 60, 40], [40, 200, 80], [60, 80, 220]])
@@ -37,29 +37,21 @@ def image(seed: int, far: float) -> Image.Image:
 
 
 def generate(
-    models: Any,
-    prompt: str,
-    seeds: Any,
-    settings: Any,
-    *,
-    character: Any = None,
-    strength: float = 1.0,
-    context: str = "",
-    negative: Any = None,
-    on_progress: Any = None,
-    on_batch: Any = None,
-    cancelled: Any = None,
+    models: Any, request: SamplingRequest, callbacks: Callbacks = NO_CALLBACKS, *, on_batch: Any = None
 ) -> Gallery:
     images = []
-    prompt = f"{prompt} {context}".strip()
+    seeds, prompt, size = request.seeds, request.full_prompt, request.settings.batch_size
     models.drawn.append((prompt, len(seeds)))
     for i, seed in enumerate(seeds):
-        raise_if_cancelled(cancelled)
-        images.append(image(int(seed), strength * level(character)))
-        report(on_progress, "generate", i + 1, len(seeds), "image steps")
-        if on_batch and ((i + 1) % settings.batch_size == 0 or i + 1 == len(seeds)):
-            start = i // settings.batch_size * settings.batch_size
-            on_batch(range(start, i + 1), gallery(images[start:], seeds[start : i + 1], prompt))
+        callbacks.raise_if_cancelled()
+        images.append(image(int(seed), request.strength * level(request.character)))
+        callbacks.report("generate", i + 1, len(seeds), "image steps")
+        if (i + 1) % size == 0 or i + 1 == len(seeds):
+            start = i // size * size
+            if callbacks.on_images:
+                callbacks.on_images(list(enumerate(images))[start:])
+            if on_batch:
+                on_batch(range(start, i + 1), gallery(images[start:], seeds[start : i + 1], prompt))
     return gallery(images, seeds, prompt)
 
 
@@ -75,39 +67,27 @@ def colours(images: Any) -> np.ndarray:
 
 
 def embed(
-    models: Any, images: Any, settings: Any, *, patches: bool = False, on_progress: Any = None, cancelled: Any = None
+    models: Any, images: Any, settings: Any, callbacks: Callbacks = NO_CALLBACKS, *, patches: bool = False
 ) -> Features:
-    raise_if_cancelled(cancelled)
-    report(on_progress, "embed", len(images), len(images), "images")
+    callbacks.raise_if_cancelled()
+    callbacks.report("embed", len(images), len(images), "images")
     tokens = np.zeros((len(images), 4, 6), np.float16) if patches else None
     return Features(colours(images), tokens, (2, 2))
 
 
 def refine(
-    models: Any,
-    images: Any,
-    settings: Any,
-    *,
-    prompt: str,
-    seed: int = 0,
-    character: Any = None,
-    latents: Any = None,
-    prior: Any = None,
-    on_step: Any = None,
-    cancelled: Any = None,
-    provenance: Any = None,
-    masks: Any = None,
-    descriptions: Any = None,
-    prior_descriptions: Any = None,
+    models: Any, data: Any, settings: Any, character: Any = None, callbacks: Callbacks = NO_CALLBACKS, *, seed: int = 0
 ) -> Character:
-    models.refined.append({"n": len(images), "seed": seed, "latents": latents.shape, "prior": prior, "masks": masks})
+    models.refined.append({"data": data, "seed": seed})
     for step in range(1, settings.refine_steps + 1):
-        raise_if_cancelled(cancelled)
-        if on_step:
-            on_step({"step": step, "steps": settings.refine_steps, "loss": 1.0 / step, "ema_loss": 1.0 / step})
-    lora = {"level": torch.tensor([level(character) + 1.0, float(latents.sum())])}
+        callbacks.raise_if_cancelled()
+        if callbacks.on_step:
+            callbacks.on_step(
+                {"step": step, "steps": settings.refine_steps, "loss": 1.0 / step, "ema_loss": 1.0 / step}
+            )
+    lora = {"level": torch.tensor([level(character) + 1.0, float(data.latents.sum())])}
     rows = {"clip_l": torch.zeros(1, 2)}
-    return Character(lora, rows, settings.token, settings.caption(prompt), 1, 1.0, rows, provenance or {})
+    return Character(lora, rows, settings.token, settings.caption(data.prompt), 1, 1.0, rows)
 
 
 class FakeClip:

@@ -19,7 +19,8 @@ from PIL import Image
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps import raise_if_cancelled, report
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
+from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
 from menagerie.world import render, sample
 from menagerie.world.values import IDENTITY, PROPORTIONS
 
@@ -83,32 +84,24 @@ def truth_of(seed: int, character: Character | None) -> dict[str, Any]:
 
 
 def generate(
-    models: Any,
-    prompt: str,
-    seeds: Any,
-    settings: Settings,
-    *,
-    character: Character | None = None,
-    strength: float = 1.0,
-    on_progress: Any = None,
-    on_batch: Any = None,
-    cancelled: Any = None,
-    **_: Any,
-) -> Any:
+    models: Any, request: SamplingRequest, callbacks: Callbacks = NO_CALLBACKS, *, on_batch: Any = None
+) -> Gallery:
     images = []
-    for done, seed in enumerate(seeds):
-        raise_if_cancelled(cancelled)
+    character = request.character if request.strength > 0.5 else None
+    for done, seed in enumerate(request.seeds):
+        callbacks.raise_if_cancelled()
         time.sleep(pause)
-        images.append(render(truth_of(seed, character if strength > 0.5 else None), SIZE).image)
-        report(on_progress, "generate", done + 1, len(seeds), "images")
+        images.append(render(truth_of(seed, character), SIZE).image)
+        callbacks.report("generate", done + 1, len(request.seeds), "images")
+        if callbacks.on_images:
+            callbacks.on_images([(done, images[-1])])
         if on_batch:
-            on_batch(range(done, done + 1), _gallery(images[-1:], seeds[done : done + 1], prompt))
-    return _gallery(images, seeds, prompt)
+            on_batch(range(done, done + 1), _gallery(images[-1:], request.seeds[done : done + 1], request.prompt))
+    return _gallery(images, request.seeds, request.prompt)
 
 
-def _gallery(images: list[Image.Image], seeds: Any, prompt: str) -> Any:
-    latents = np.zeros((len(images), 4, 2, 2), np.float32)
-    return SimpleNamespace(images=images, latents=latents, seeds=np.array(seeds), prompt=prompt)
+def _gallery(images: list[Image.Image], seeds: np.ndarray, prompt: str) -> Gallery:
+    return Gallery(images, np.zeros((len(images), 4, 2, 2), np.float32), seeds, prompt)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -117,38 +110,24 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 
 def embed(
-    models: Any,
-    images: Any,
-    settings: Settings,
-    *,
-    on_progress: Any = None,
-    cancelled: Any = None,
-    patches: bool = False,
-    **_: Any,
+    models: Any, images: Any, settings: Settings, callbacks: Callbacks = NO_CALLBACKS, *, patches: bool = False
 ) -> Any:
-    raise_if_cancelled(cancelled)
+    callbacks.raise_if_cancelled()
     cls = np.stack([_pixels(image) for image in images])
-    report(on_progress, "embed", len(images), len(images), "images")
+    callbacks.report("embed", len(images), len(images), "images")
     return SimpleNamespace(cls=unit(cls - 0.5), patches=None, grid=(8, 8))
 
 
 def refine(
-    models: Any,
-    images: Any,
-    settings: Settings,
-    *,
-    prompt: str,
-    on_step: Any = None,
-    cancelled: Any = None,
-    provenance: Any = None,
-    **_: Any,
+    models: Any, data: Any, settings: Any, character: Any = None, callbacks: Callbacks = NO_CALLBACKS, *, seed: int = 0
 ) -> Character:
+    images = data.images
     for step in range(1, settings.refine_steps + 1):
-        raise_if_cancelled(cancelled)
+        callbacks.raise_if_cancelled()
         time.sleep(pause)
         loss = 0.4 + 0.5 / step + 0.03 * np.sin(7 * step)
-        if on_step:
-            on_step(
+        if callbacks.on_step:
+            callbacks.on_step(
                 {
                     "step": step,
                     "steps": settings.refine_steps,
@@ -166,11 +145,11 @@ def refine(
         {"a.lora_A.weight": torch.zeros(2, 2)},
         {"clip_l": torch.zeros(1, 4)},
         settings.token,
-        settings.caption(prompt),
+        settings.caption(data.prompt),
         2,
         2.0,
         {},
-        {**(provenance or {}), "identity": identity},
+        {"identity": identity},
     )
 
 

@@ -24,15 +24,18 @@ from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.run import store
 from chosen_one_nb.run.cost_estimate import Plan, gigabytes, plan
-from chosen_one_nb.run.drawing import Album, Callbacks, Drawing
+from chosen_one_nb.run.drawing import Album
 from chosen_one_nb.run.memory_profile import Peak
 from chosen_one_nb.settings import Settings
+from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.embed import embed
-from chosen_one_nb.steps.generate import Gallery, generate, image_seeds
+from chosen_one_nb.steps.gallery import Gallery, SamplingRequest, image_seeds
+from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
 from chosen_one_nb.steps.lora import apply_lora, fresh_lora
 from chosen_one_nb.steps.prompts import encoders
 from chosen_one_nb.steps.refine import refine
+from chosen_one_nb.steps.training_set import TrainingSet
 from chosen_one_nb.sweep.worker_pool import Crew
 
 __all__ = ["Bench", "Row", "arithmetic", "bench", "matmul_speed"]
@@ -163,10 +166,12 @@ def bench(
     yardstick = matmul_speed(models.device, models.pipeline.unet.dtype)
     seeds = image_seeds(settings, 0)
     batch = max(2, settings.batch_size)
-    first = generate(models, PROMPT, seeds[:batch], settings.replace(sampling_steps=1))  # what only first calls take
+    first = generate(
+        models, SamplingRequest(PROMPT, seeds[:batch], settings.replace(sampling_steps=1))
+    )  # what only first calls take
     embed(models, first.images, settings)
     alone = settings.replace(prior_share=0.0)  # the loop it is compared with has no first gallery
-    refine(models, first.images[:2], alone.replace(refine_steps=1), prompt=PROMPT, latents=first.latents[:2])
+    refine(models, TrainingSet(PROMPT, first.images[:2], first.latents[:2]), alone.replace(refine_steps=1))
     rows: list[Row] = []
 
     def row(stage: str, work: str, flops: float, do: Callable[[], Any]) -> Any:
@@ -177,7 +182,7 @@ def bench(
         return found
 
     work = f"{settings.n_images} images"
-    gallery = row("gallery", work, costs.gallery, lambda: generate(models, PROMPT, seeds, settings))
+    gallery = row("gallery", work, costs.gallery, lambda: generate(models, SamplingRequest(PROMPT, seeds, settings)))
     latents = torch.as_tensor(gallery.latents, device=models.device)
     chunk = 1 if models.low_memory else CHUNK
     row("  decode", work, costs["decode"].flops, lambda: decode(
@@ -185,7 +190,7 @@ def bench(
     row("embed", work, costs["embed"].flops, lambda: embed(models, gallery.images, settings))
     few = gallery.images[: max(1, settings.target_cluster_size)]
     row("refine", costs["refine"].work, costs["refine"].flops, lambda: refine(
-        models, few, alone, prompt=PROMPT, latents=gallery.latents[: len(few)]))  # fmt: skip
+        models, TrainingSet(PROMPT, few, gallery.latents[: len(few)]), alone))  # fmt: skip
     rows += _straight(models, settings, costs, gallery, straight, tell)
     if workers:
         tell(SHARED)
@@ -230,7 +235,7 @@ def _shared_out(models: Models, settings: Settings, costs: Plan, n: int) -> Row:
         for name, asked in (("few", few), ("all", settings)):
             album = Album(store.make_folder(place / name) / "gallery", place / name)
             begun = time.perf_counter()
-            drawing = Drawing(PROMPT, image_seeds(asked, 0), asked)
+            drawing = SamplingRequest(PROMPT, image_seeds(asked, 0), asked)
             crew.draw(drawing, album, lambda: models, models.fingerprint, Callbacks())
             seconds = time.perf_counter() - begun
     return Row(SHARED, f"{settings.n_images} images by {n} workers", seconds, n * seconds, costs.gallery)

@@ -1,0 +1,109 @@
+"""What to sample, and what came out: requests, seeds and galleries. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from chosen_one_nb.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from chosen_one_nb.character import Character
+
+__all__ = ["Gallery", "SamplingRequest", "image_seeds", "probe_seeds"]
+
+PROBE = 2**31 - 1  # the "iteration" of the seeds that every iteration is compared by
+
+
+@dataclass(frozen=True)
+class SamplingRequest:
+    """Which images to sample: one per seed.
+
+    Parameters
+    ----------
+    prompt : str
+        Used as it is; `character.prompt()` gives one that holds the character's token.
+    seeds : sequence of int, length N
+        Such as `image_seeds(settings, iteration)`; kept as an array of int64.
+    settings : Settings
+        Sampler, steps, guidance, image and batch size.
+    character : Character, optional
+        Put on the pipeline meanwhile; None samples from the base model.
+    strength : float in [0, 1]
+        Of the character.
+    context : str
+        More of the prompt, such as "at the beach", that counts `settings.context_weight` times: the text's embeddings
+        are moved that far from those of the prompt alone towards those of both together, and past them if above 1.
+    negative : str, optional
+        What to steer away from; None is the model's own unconditional input.
+    character_digest : str
+        Checksum of the character's files, by which images on disk are recognised; sampling does not use it.
+    """
+
+    prompt: str
+    seeds: Sequence[int] | np.ndarray
+    settings: Settings
+    character: Character | None = None
+    strength: float = 1.0
+    context: str = ""
+    negative: str | None = None
+    character_digest: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", np.asarray(self.seeds, dtype=np.int64))
+
+    @property
+    def full_prompt(self) -> str:
+        """The prompt with its context."""
+        return f"{self.prompt} {self.context}".strip()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """N images of one prompt.
+
+    Attributes
+    ----------
+    images : list of PIL.Image, length N
+    latents : ndarray of shape (N, C, h, w), float32
+        What the images were decoded from, scaled as the UNet sees them; refine trains on these.
+    seeds : ndarray of shape (N,), int64
+    prompt : str
+    """
+
+    images: list[Image.Image]
+    latents: np.ndarray
+    seeds: np.ndarray
+    prompt: str
+
+
+def image_seeds(settings: Settings, iteration: int, *, n: int | None = None) -> np.ndarray:
+    """Return the seeds of an iteration's images: distinct, and always the same for the same settings.seed.
+
+    Parameters
+    ----------
+    settings : Settings
+        `seed` and `n_images` count.
+    iteration : int
+        From 0; each has seeds of its own.
+    n : int, optional
+        How many; None is `settings.n_images`. Asking for more leaves the first ones as they are.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64, in [0, 2**32)
+    """
+    n = settings.n_images if n is None else n
+    words = np.random.SeedSequence([settings.seed, iteration]).generate_state(n + 16, np.uint32)
+    _, first = np.unique(words, return_index=True)
+    return words[np.sort(first)][:n].astype(np.int64)
+
+
+def probe_seeds(settings: Settings, *, n: int = 8) -> np.ndarray:
+    """Return n seeds that belong to no iteration, to compare iterations by the same images."""
+    return image_seeds(settings, PROBE, n=n)
