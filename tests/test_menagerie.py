@@ -406,7 +406,7 @@ def test_the_whole_recipe_makes_stock_models(made, tmp_path):
     assert (out / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes() == before, (
         "nothing trained, nothing changed"
     )
-    pipeline = StableDiffusionXLPipeline.from_pretrained(out / "pipeline", torch_dtype=torch.float32)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(out / "pipeline")
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a fox and a zebra", num_inference_steps=2, height=64, width=64).images[0]
     assert image.size == (64, 64)
@@ -426,13 +426,16 @@ def test_the_whole_recipe_makes_stock_models(made, tmp_path):
     ("kind", "part"),
     [(CLIPModel, "clip"), (Dinov2Model, "dinov2"), (ResNetForImageClassification, "reader")],
 )
-def test_the_shipped_eyes_load_in_stock_classes(kind, part):
-    _, info = kind.from_pretrained(SHIPPED / part, output_loading_info=True)
+def test_the_shipped_encoders_load_in_stock_classes(kind, part):
+    model, info = kind.from_pretrained(SHIPPED / part, output_loading_info=True)
+    assert model.dtype == torch.float32
     assert not any(info.values()), "neither missing nor unexpected weights, nor any of another shape"
 
 
-def test_the_shipped_pipeline_draws_in_the_stock_class():
-    pipeline = StableDiffusionXLPipeline.from_pretrained(SHIPPED / "pipeline", torch_dtype=torch.float32)
+def test_the_shipped_pipeline_draws_in_the_stock_class_without_a_dtype():
+    pipeline = StableDiffusionXLPipeline.from_pretrained(SHIPPED / "pipeline")
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    assert {part.dtype for part in parts} == {torch.float32}
     pipeline.set_progress_bar_config(disable=True)
     side = Recipe.load(SHIPPED / "recipe.json").image_size
     image = pipeline("a sticker of a fox", num_inference_steps=2, height=side, width=side).images[0]

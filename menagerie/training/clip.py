@@ -127,4 +127,4 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     for mine, trained in zip((clip.vision_model, clip.visual_projection), (best.vision, best.projection), strict=True):
         mine.load_state_dict(trained.state_dict())
     clip.logit_scale.data = best.logit_scale.data.clone()
-    save_clip(clip.half(), tokenizer, recipe, out / "clip")
+    save_clip(clip, tokenizer, recipe, out / "clip")

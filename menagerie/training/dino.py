@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
 from menagerie.training.data import renders
-from menagerie.training.loop import fit, seed_at, start_from
+from menagerie.training.loop import fit, seed_at
 from menagerie.training.recipe import Recipe
+from menagerie.training.saving import load_weights, save_half
 from menagerie.training.text import MEAN, STD
 from menagerie.training.vae import as_tensor
 
@@ -188,7 +189,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     rng = np.random.default_rng(seed)
     student = DinoNetwork(build(recipe), recipe.dino_prototypes).to(device)
     if from_saved:
-        start_from(student.backbone, out / "dinov2")
+        load_weights(student.backbone, out / "dinov2")
     distillation = Distillation(student)
     if (checkpoint := work / "dino.pt").exists():  # the running average stands in for the teacher
         distillation.teacher.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["average"])
@@ -204,7 +205,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
 
 def save(backbone: Dinov2Model, recipe: Recipe, out: Path) -> None:
     """Save the backbone and a preprocessor that keeps the whole image."""
-    backbone.half().save_pretrained(out / "dinov2")
+    save_half(backbone, out / "dinov2")
     size = recipe.image_size
     BitImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size},

@@ -43,12 +43,6 @@ class WeightAverage:
                 mine.copy_(theirs)
 
 
-def start_from(model: nn.Module, folder: Path) -> None:
-    """Give ``model`` the weights that ``save_pretrained`` left in ``folder``, in the model's own precision."""
-    saved = type(model).from_pretrained(folder, torch_dtype=torch.float32)  # knows the names of the file's version
-    model.load_state_dict(saved.state_dict())
-
-
 def seed_at(seed: int, name: str, work: Path) -> int:
     """A seed for a stage's batches that differs with the step at which its checkpoint ``work/name.pt`` stands.
 

@@ -17,8 +17,9 @@ from menagerie import world
 from menagerie.labels import LABELS, SIZES, targets
 from menagerie.training import vae as autoencoder
 from menagerie.training.data import renders
-from menagerie.training.loop import fit, seed_at, start_from, with_progress
+from menagerie.training.loop import fit, seed_at, with_progress
 from menagerie.training.recipe import Recipe
+from menagerie.training.saving import load_weights, save_half
 from menagerie.training.text import MEAN, STD
 
 WEIGHTS = {"pattern": 4.0}  # in the loss: stripes and spots are few pixels wide, everything else is read early
@@ -63,7 +64,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     rng = np.random.default_rng(seed)
     reader = build(recipe).to(device, memory_format=torch.channels_last)
     if from_saved:
-        start_from(reader, out / "reader")
+        load_weights(reader, out / "reader")
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         chosen = np.sort(rng.integers(len(images), size=recipe.reader_batch))
@@ -79,7 +80,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         return {"loss": torch.stack(losses).sum(), "mean": right.mean(), "worst": right.min()}
 
     best = fit("reader", reader, loss, minutes=recipe.minutes["reader"], work=work, rate=2e-3, decay=0.998)
-    best.half().save_pretrained(out / "reader")
+    save_half(best, out / "reader")
     BitImageProcessorPil(
         size={"shortest_edge": recipe.reader_size}, do_center_crop=False, resample=Image.Resampling.BILINEAR,
         image_mean=[MEAN] * 3, image_std=[STD] * 3,

@@ -25,8 +25,9 @@ from transformers import (
 )
 
 from menagerie import world
-from menagerie.training.loop import fit, seed_at, start_from
+from menagerie.training.loop import fit, seed_at
 from menagerie.training.recipe import Recipe
+from menagerie.training.saving import load_weights, save_half
 from menagerie.training.tokenizer import word_tokenizer
 
 MEAN, STD = 0.5, 0.5  # so that the pixels a model sees lie in [-1, 1]
@@ -90,8 +91,8 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     tokenizer = word_tokenizer(world.vocabulary(), recipe.text_length)
     readers = build(recipe, tokenizer).to(device)
     if from_saved:
-        start_from(readers.clip, out / "clip")
-        start_from(readers.second, out / "pipeline" / "text_encoder_2")
+        load_weights(readers.clip, out / "clip")
+        load_weights(readers.second, out / "pipeline" / "text_encoder_2")
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         captions = [world.caption(world.sample(rng), rng) for _ in range(recipe.text_batch)]
@@ -101,18 +102,17 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
         return readers.loss(tokens.to(device), wanted.to(device))
 
     best = fit("text", readers, loss, minutes=recipe.minutes["text"], work=work, rate=1e-3, decay=0.995)
-    best.half()
     save_clip(best.clip, tokenizer, recipe, out / "clip")
     pipeline = out / "pipeline"
-    CLIPTextModel.from_pretrained(out / "clip", dtype=torch.float16).save_pretrained(pipeline / "text_encoder")
-    best.second.save_pretrained(pipeline / "text_encoder_2")
+    save_half(CLIPTextModel.from_pretrained(out / "clip"), pipeline / "text_encoder")
+    save_half(best.second, pipeline / "text_encoder_2")
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer.save_pretrained(pipeline / name)
 
 
 def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, recipe: Recipe, folder: Path) -> None:
     """Save a CLIP with its tokenizer and a preprocessor that keeps the whole image."""
-    clip.save_pretrained(folder)
+    save_half(clip, folder)
     size = recipe.image_size
     CLIPImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size},

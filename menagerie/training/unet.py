@@ -21,8 +21,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from menagerie.labels import LABELS, SIZES, targets
 from menagerie.training.data import captions, renders
-from menagerie.training.loop import fit, seed_at, start_from, with_progress
+from menagerie.training.loop import fit, seed_at, with_progress
 from menagerie.training.recipe import Recipe
+from menagerie.training.saving import load_weights, save_half
 from menagerie.training.vae import encode, in_chunks
 
 TIME_WIDTH = 8  # numbers per micro-condition (original size, crop, target size: six of them)
@@ -131,7 +132,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     width = texts.first.config.hidden_size + texts.second.config.hidden_size
     unet = build(recipe, width, texts.second.config.projection_dim)
     if from_saved:
-        start_from(unet, folder / "unet")
+        load_weights(unet, folder / "unet")
     model = NamingUNet(unet).to(device, memory_format=torch.channels_last)
     wanted = targets(truths)
     weights = 1 + FIGURE * figure_shares(masks, latents.shape[-1])
@@ -158,22 +159,21 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
 
     rate = 6e-4 if from_saved else 1.2e-3  # what is learnt already is not to be shaken
     best = fit("unet", model, loss, minutes=recipe.minutes["unet"], work=work, rate=rate, decay=0.999).unet
-    best.half().save_pretrained(folder / "unet")
+    save_half(best, folder / "unet")
     assemble(folder)
 
 
 def assemble(folder: Path) -> None:
-    """Write the scheduler and the pipeline's index beside the trained parts, with stock ``save_pretrained``."""
+    """Write the scheduler and the pipeline's index beside the trained parts."""
+    DPMSolverMultistepScheduler(**NOISE).save_pretrained(folder / "scheduler")
     StableDiffusionXLPipeline(
-        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float16),
-        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float16),
-        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(
-            folder / "text_encoder_2", torch_dtype=torch.float16
-        ),
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2"),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16),
-        scheduler=DPMSolverMultistepScheduler(**NOISE),
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        scheduler=DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler"),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
-    ).save_pretrained(folder)
+    ).save_config(folder)

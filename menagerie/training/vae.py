@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from menagerie.training.data import renders
-from menagerie.training.loop import fit, seed_at, start_from
+from menagerie.training.loop import fit, seed_at
 from menagerie.training.recipe import Recipe
+from menagerie.training.saving import load_weights, save_half
 
 ANCHOR = 1.5  # pixels in [-1, 1] times this have a spread of about one
 FAINT = 0.4  # spread of the detail channels in the end, beside 1 of the small image
@@ -102,7 +103,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     rng = np.random.default_rng(seed)
     vae = build(recipe).to(device, memory_format=torch.channels_last)
     if from_saved:
-        start_from(vae, out / "pipeline" / "vae")
+        load_weights(vae, out / "pipeline" / "vae")
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
 
@@ -121,7 +122,7 @@ def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: boo
     if not from_saved:
         rescale(best, encode(best, images[:1000], device))
     best.register_to_config(scaling_factor=1.0)
-    best.half().save_pretrained(out / "pipeline" / "vae")
+    save_half(best, out / "pipeline" / "vae")
 
 
 def in_chunks(images: np.ndarray, size: int = 1024) -> list[np.ndarray]:
