@@ -110,7 +110,7 @@ def press(explorer, do, **more):
 
 def test_nothing_is_asked_before_a_person_asks(explorer, monkeypatch):
     monkeypatch.setattr(Run, "inquiry", lambda *_, **__: pytest.fail("asked unasked"))
-    explorer.refresh()
+    explorer.session.refresh()
     explorer.settle()
     assert "Press Ask" in explorer.attributes.view.words[0][1]
     assert explorer.attributes.view.rows == []
@@ -149,7 +149,7 @@ def test_a_click_colours_the_map_and_sorts_the_gallery_and_another_takes_it_back
     best = asked.attributes.view.rows[0]
     press(asked, "light", column=best["column"])
     asked.settle()
-    values = asked.attributes.inquiry().found.values[:, best["column"]]
+    values = asked.attributes.findings.inquiry().found.values[:, best["column"]]
     (section,) = asked.gallery.view.sections
     assert section["title"] == f"“{best['name']}”, surest first"
     assert section["ids"][0] in np.flatnonzero(values == values.max())
@@ -167,7 +167,7 @@ def test_strips_of_what_holds_it_together_and_of_common_parts(asked):
 
 def test_leaving_out_is_a_decision_with_its_reason(asked):
     panel = asked.attributes
-    found, column = panel.inquiry().found, None
+    found, column = panel.findings.inquiry().found, None
     members = asked.node.clusters.members(panel.cluster.value)
     for row in panel.view.rows:
         if 0 < found.has_it[members, row["column"]].sum() < len(members):
@@ -185,7 +185,9 @@ def test_leaving_out_is_a_decision_with_its_reason(asked):
 
 
 def test_nothing_to_leave_out_decides_nothing(asked):
-    has_it = asked.attributes.inquiry().found.has_it[asked.node.clusters.members(asked.attributes.cluster.value)]
+    has_it = asked.attributes.findings.inquiry().found.has_it[
+        asked.node.clusters.members(asked.attributes.cluster.value)
+    ]
     press(asked, "leave_out", column=int(np.flatnonzero(~has_it.any(axis=0))[0]))
     assert "nothing to leave out" in asked.status.text
     assert asked.node.decision is None
@@ -219,7 +221,7 @@ def test_asked_once_it_is_there_on_opening_and_a_second_gallery_shows_drift(aske
     again.settle()
     assert again.attributes.view.rows
     assert "<h3>Drift over the iterations</h3>" in again.attributes.drift.value
-    assert list(again.attributes.inquiry().galleries) == ["base", "iteration 1"]
+    assert list(again.attributes.findings.inquiry().galleries) == ["base", "iteration 1"]
 
 
 def test_a_last_gallery_without_clusters_shows_its_drift(asked):
@@ -236,7 +238,7 @@ def test_a_last_gallery_without_clusters_shows_its_drift(asked):
 
 
 def test_markup_in_a_phrase_is_shown_not_obeyed(asked):
-    column = [a.name for a in asked.attributes.inquiry().attributes].index("<b>snow</b>")
+    column = [a.name for a in asked.attributes.findings.inquiry().attributes].index("<b>snow</b>")
     press(asked, "light", column=column)
     assert asked.map.figure.widget.data[POINTS].marker.colorbar.title.text == "&lt;b&gt;snow&lt;/b&gt;"
     assert "<b>snow" not in asked.attributes.drift.value + asked.attributes.about.value
@@ -249,13 +251,13 @@ def test_a_cluster_of_one_and_one_of_all(asked):
     asked.run.recluster(len(asked.node.seeds))
     asked.settle()
     assert asked.attributes.view.words
-    inquiry = asked.attributes.inquiry()
+    inquiry = asked.attributes.findings.inquiry()
     assert words_of(inquiry, Shared(None, inquiry.held_by([0])))[1][0] == "quiet"
 
 
 def test_a_broken_vocabulary_is_told_in_the_status_line(explorer):
     (explorer.run.folder / "vocabulary.json").write_text('{"groups": []}')
-    explorer.raise_errors = False
+    explorer.session.raise_errors = False
     ask(explorer)
     assert "vocabulary.json" in explorer.status.text
     assert explorer.status.kind == "error"
@@ -294,7 +296,7 @@ def test_a_read_only_run_can_be_asked_but_not_changed(waiting, tmp_path):
     run = Run.open(place, painted.MODELS, read_only=True)
     explorer = ask(Explorer(run, method="pca", raise_errors=True))
     assert explorer.attributes.view.rows
-    assert explorer.attributes.inquiry().segmentation
+    assert explorer.attributes.findings.inquiry().figure
     assert not explorer.attributes.view.can_choose
     assert not explorer.attributes.view.can_answer
     assert not (place / "texts.npz").exists()
@@ -308,14 +310,14 @@ def test_an_edited_vocabulary_counts_from_the_next_ask_on(asked):
     before, names = asked.attributes.view.rows, ["green", "blue"]
     press(asked, "light", column=5)
     edit(asked, {"groups": {"fur": {"kind": "identity", "one_of": True, "template": "a {} {noun}", "phrases": names}}})
-    asked.refresh()
+    asked.session.refresh()
     asked.settle()
     assert asked.attributes.view.rows == before  # the old table, whole
     assert asked.attributes.view.lit == 5
     ask(asked)
     assert {row["name"] for row in asked.attributes.view.rows} <= set(names)
     assert asked.attributes.view.lit == -1
-    assert asked.attributes.tint() is None
+    assert asked.attributes.findings.tint() is None
     assert "2 attributes in 1 groups" in asked.attributes.about.value
 
 
@@ -357,12 +359,12 @@ def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked
         asked.run.step()
     later, panel = asked.node, asked.attributes
     real, put = asked.run.inquiry, []
-    panel.explorer.later.put = lambda key, value: put.append((key, value))
+    panel.session.background.put = lambda key, value: put.append((key, value))
     asked.run.inquiry = lambda node, **more: (asked.run.select(root), real(node, **more))[1]
     panel.inquire()
     asked.wait(60)
     ((key, found),) = put
-    assert key == panel._key(later)
+    assert key == panel.findings.key(later)
     assert len(found.galleries) == 2
 
 
@@ -370,11 +372,11 @@ def has(explorer, *columns):
     """Let the first three images of the cluster shown have none of these phrases, and every other one exactly one."""
     panel = explorer.attributes
     members = explorer.node.clusters.members(panel.cluster.value)
-    values = panel.inquiry().found.values
+    values = panel.findings.inquiry().found.values
     values[np.ix_(members, columns)] = 0.0
     for at, image in enumerate(members[3:]):
         values[image, columns[at % len(columns)]] = 1.0
-    panel.inquiry().found.separable[list(columns)] = True
+    panel.findings.inquiry().found.told_apart[list(columns)] = True
     return members
 
 
@@ -398,8 +400,8 @@ def test_leaving_out_stops_where_too_few_would_stay(asked):
     asked.settle()
     members = asked.node.clusters.members(asked.attributes.cluster.value)
     asked.run.exclude(members[3:].tolist())
-    asked.attributes.inquiry().found.values[members, 4] = 1.0
-    asked.attributes.inquiry().found.separable[4] = True
+    asked.attributes.findings.inquiry().found.values[members, 4] = 1.0
+    asked.attributes.findings.inquiry().found.told_apart[4] = True
     press(asked, "leave_out", column=4)
     assert "but 3 must stay to learn from" in asked.status.text
     assert asked.node.decision is None
@@ -435,7 +437,7 @@ def test_the_tooltip_says_lift_effect_and_the_first_gallery(asked):
     assert "Effect size " in best["says"]
     assert "first gallery" not in best["says"]
     second_gallery(asked)
-    inquiry = asked.attributes.inquiry()
+    inquiry = asked.attributes.findings.inquiry()
     table = inquiry.findings([0, 1, 2])
     said = _row(inquiry, table.loc[0], 0, [], [])["says"]
     assert f"{inquiry.first.has_it[:, 0].mean():.0%} of the first gallery." in said
@@ -447,7 +449,7 @@ def test_the_tooltip_says_lift_effect_and_the_first_gallery(asked):
 
 def test_the_drift_of_the_lit_attribute_is_drawn_too(asked):
     second_gallery(asked)
-    inquiry = asked.attributes.inquiry()
+    inquiry = asked.attributes.findings.inquiry()
     steady = next(c for c in range(4) if c not in inquiry.risen())
     name = inquiry.attributes[steady].name
     assert f"<title>{name}, base" not in asked.attributes.drift.value
@@ -497,8 +499,8 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
     assert strips[0]["title"] == "“<b>snow</b>”, though asked “beach”, base model:"
     assert "Asked “beach”" in asked.status.text
     assert "&lt;b&gt;snow" in asked.status.value  # shown, not obeyed
-    lit = asked.attributes.inquiry().attributes[4]
-    assert strips[:2] == proof_strips(asked.run.counterfactual([lit], asked.node.parent))
+    lit = asked.attributes.findings.inquiry().attributes[4]
+    assert strips[:2] == proof_strips(asked.run.persistence([lit], asked.node.parent))
     press(asked, "light", column=0)
     asked.settle()
     assert "though asked" not in asked.attributes.view.strips[0]["title"]

@@ -168,7 +168,10 @@ def test_a_narrow_window_cuts_nothing_off(screen):
 def test_markup_in_prompt_and_note_is_text(screen):
     screen.find("h2[title='The prompt']").wait_for()
     assert screen.find("h2[title='The prompt']").inner_text() == PROMPT
-    screen.python("explorer.write_note('<img src=x onerror=\"window.hacked=1\">')")
+    screen.python(
+        "from chosen_one_nb.widgets import actions\n"
+        "actions.write_note(explorer.session, '<img src=x onerror=\"window.hacked=1\">')"
+    )
     for name in TABS:
         screen.page.get_by_role("tab", name=name).click()
         screen.page.wait_for_timeout(200)

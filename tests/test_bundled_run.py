@@ -10,6 +10,7 @@ import pytest
 from chosen_one_nb.models.load import load as models
 from chosen_one_nb.run.opening import EXAMPLE
 from chosen_one_nb.run.run import Run
+from chosen_one_nb.widgets import actions
 from chosen_one_nb.widgets.explorer import Explorer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +63,8 @@ def test_opening_and_showing_it_needs_no_torch():
         "import sys\n"
         "from chosen_one_nb import Explorer, Run\n"
         "explorer = Explorer(Run.example(), method='pca', raise_errors=True)\n"
-        "explorer.snapshot(), explorer.hover(3), explorer.select([1, 2]), explorer.show_node('0')\n"
+        "session = explorer.session\n"
+        "explorer.snapshot(), session.hover(3), session.select([1, 2]), session.show_node('0')\n"
         "print(sorted({'torch', 'diffusers', 'transformers', 'umap'} & set(sys.modules)), explorer.node.id)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -73,7 +75,7 @@ def test_looking_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = prints()
     explorer = Explorer(Run.example(), method="pca", raise_errors=True)
-    explorer.show_node("1")
+    explorer.session.show_node("1")
     explorer.takeaway.table.click()
     explorer.takeaway.report.click()
     explorer.settle()
@@ -84,9 +86,9 @@ def test_looking_leaves_no_trace(tmp_path, monkeypatch):
 
 def test_a_copy_is_worked_on_and_found_again(explorer, tmp_path):
     before = prints()
-    explorer.show_node("0")
+    explorer.session.show_node("0")
     clusters, decision = explorer.node.clusters, explorer.node.decision
-    explorer.choose(next(int(c) for c in clusters.order if c != decision.cluster))
+    actions.choose(explorer.session, next(int(c) for c in clusters.order if c != decision.cluster))
     assert explorer.node.id == "0c"
     explorer.run.close()
     assert Run.example(tmp_path / "fox").current.id == "0c"
@@ -118,12 +120,12 @@ def test_the_character_is_exported_for_other_programs(explorer, tmp_path):
     written = {path.relative_to(tmp_path / "taken").as_posix() for path in (tmp_path / "taken").rglob("*.*")}
     assert {"README.md", "loras/my_fox.safetensors", "embeddings/my_fox.safetensors", "comfyui_workflow.json"} < written
     assert len([name for name in written if name.startswith("images/")]) == 4
-    explorer.show_node("0")
+    explorer.session.show_node("0")
     assert form.folder.value == str(tmp_path / "taken")
 
 
 def test_an_export_that_cannot_be_says_why(explorer, tmp_path):
-    form, explorer.raise_errors = explorer.takeaway.export, False
+    form, explorer.session.raise_errors = explorer.takeaway.export, False
     form.name.value = "My Fox!"
     form.go.click()
     explorer.wait()

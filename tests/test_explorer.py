@@ -14,6 +14,7 @@ from test_figures import fire
 
 from chosen_one_nb.run.run import ChoiceError, Run, RunError
 from chosen_one_nb.run.store import StoreError
+from chosen_one_nb.widgets import actions
 from chosen_one_nb.widgets.cluster_style import LEFT_OUT
 from chosen_one_nb.widgets.explorer import Explorer
 from chosen_one_nb.widgets.figures import POINTS, RINGS
@@ -127,7 +128,7 @@ def test_ask_me_each_time_stops_at_choose(new):
     new.stepper.ask.value = True
     assert step(new, "convergence").startswith("Your turn")
     assert new.run.next_stage == "choose"
-    new.choose(0)
+    actions.choose(new.session, 0)
     assert step(new, "convergence").startswith("Your turn")
     assert new.node.id == "1"
 
@@ -139,7 +140,7 @@ def test_images_and_loss_appear_while_work_goes_on(new, monkeypatch):
     step(new)
     assert 0 < seen[0] < 24
     assert seen[-1] == 24
-    assert new.thumbnails.bytes_sent() > 0
+    assert new.session.thumbnails.bytes_sent() > 0
 
 
 def test_progress_counts_and_tells_the_time_left(new, monkeypatch):
@@ -152,7 +153,7 @@ def test_progress_counts_and_tells_the_time_left(new, monkeypatch):
 
 
 def test_cancel_stops_at_once_and_the_run_goes_on_from_there(explorer, monkeypatch):
-    explorer.choose()
+    actions.choose(explorer.session)
     monkeypatch.setattr(painted, "pause", 0.2)
     explorer.stepper.next.click()
     time.sleep(0.3)
@@ -169,9 +170,9 @@ def test_cancel_stops_at_once_and_the_run_goes_on_from_there(explorer, monkeypat
 
 def test_the_loss_is_drawn_while_it_learns(explorer, monkeypatch):
     seen = []
-    explorer.choose()
+    actions.choose(explorer.session)
     monkeypatch.setattr(painted, "pause", 0.05)
-    monkeypatch.setattr("chosen_one_nb.widgets.explorer.LOSS_EVERY", 0.0)
+    monkeypatch.setattr("chosen_one_nb.widgets.curve_panel.LOSS_EVERY", 0.0)
     monkeypatch.setattr(explorer.curves.loss, "show", lambda losses: seen.append(len(losses)))
     step(explorer)
     assert {1, 6, 12} <= set(seen)
@@ -180,7 +181,9 @@ def test_the_loss_is_drawn_while_it_learns(explorer, monkeypatch):
 def test_a_cancelled_gallery_keeps_whole_images_and_goes_on(new, monkeypatch):
     drawn = []
     monkeypatch.setattr(painted, "pause", 0.05)
-    new.gallery.view.observe(lambda change: drawn.append(change) or (len(drawn) == 1 and new.cancel()), "sections")
+    new.gallery.view.observe(
+        lambda change: drawn.append(change) or (len(drawn) == 1 and actions.cancel(new.session)), "sections"
+    )
     assert step(new).startswith("Cancelled")
     assert drawn
     assert new.run.current.stages_done == ()
@@ -196,10 +199,10 @@ def test_next_while_a_script_is_at_work_is_refused_in_words(new, monkeypatch):
     script.start()
     while not new.run.busy:
         time.sleep(0.01)
-    new.refresh()
+    new.session.refresh()
     assert new.stepper.next.disabled
-    new.raise_errors = False
-    new.next()
+    new.session.raise_errors = False
+    actions.next_stage(new.session)
     new.wait()
     assert "at work" in new.status.text
     script.join()
@@ -210,7 +213,7 @@ def test_a_second_click_on_next_is_refused_in_words(new, monkeypatch):
     monkeypatch.setattr(painted, "pause", 0.05)
     new.stepper.next.click()
     with pytest.raises(Busy):
-        new.next()
+        actions.next_stage(new.session)
     assert "Still at work" in new.status.text
     assert new.stepper.next.disabled
     new.wait()
@@ -218,7 +221,7 @@ def test_a_second_click_on_next_is_refused_in_words(new, monkeypatch):
 
 
 def test_a_failed_stage_says_why_and_can_be_retried(explorer, monkeypatch):
-    explorer.choose()
+    actions.choose(explorer.session)
 
     def broken(*_, **__):
         raise MemoryError("no room for 12 images")
@@ -247,7 +250,7 @@ def test_the_image_shown_is_the_one_under_the_pointer(explorer):
 
 def test_what_is_pointed_at_stays_so_when_the_clusters_change(explorer):
     fire(explorer.map.figure.widget, "plotly_hover", [7])
-    explorer.recluster(2)
+    actions.recluster(explorer.session, 2)
     ring, points = explorer.map.figure.widget.data[RINGS], explorer.map.figure.widget.data[POINTS]
     assert ring.x[0] == points.x[7]
     assert explorer.map.preview.lines[3] == f"cluster {explorer.node.clusters.labels[7]}"
@@ -312,9 +315,9 @@ def test_colour_by_distance_and_back(explorer):
 
 
 def test_colour_by_kept_and_left_out(explorer):
-    explorer.choose()
+    actions.choose(explorer.session)
     out = explorer.node.decision.images[0]
-    explorer.leave_out([out])
+    actions.leave_out(explorer.session, [out])
     explorer.map.colour.value = "kept"
     colours = explorer.map.figure.widget.data[POINTS].marker.color
     assert colours[out] == LEFT_OUT
@@ -326,10 +329,10 @@ def test_gliding_moves_the_points_and_may_be_off(second, monkeypatch):
     glided, figure = [], second.map.figure.widget
     real = type(figure).batch_animate
     monkeypatch.setattr(type(figure), "batch_animate", lambda self, **how: glided.append(how) or real(self, **how))
-    second.show_node("0")
+    second.session.show_node("0")
     assert glided == []
     second.map.glide.value = True
-    second.show_node("1")
+    second.session.show_node("1")
     assert glided[0]["duration"] < 1000
     np.testing.assert_allclose(figure.data[POINTS].x, second.map.layout_now().of("1")[:, 0])
 
@@ -344,13 +347,13 @@ def test_images_on_the_points(explorer):
 def test_the_signs_on_the_map_are_explained(explorer):
     assert "numbered at its middle" in explorer.map.trust.value
     assert "left out" not in explorer.map.trust.value
-    explorer.choose()
-    explorer.leave_out([explorer.node.decision.images[0]])
+    actions.choose(explorer.session)
+    actions.leave_out(explorer.session, [explorer.node.decision.images[0]])
     assert "large: chosen · × left out" in explorer.map.trust.value
 
 
 def test_iterations_share_one_map_and_a_slider(second):
-    second.show_node("0")
+    second.session.show_node("0")
     assert second.map.steps.options == ("0", "1")
     first = np.array(second.map.figure.widget.data[POINTS].x)
     assert second.map.layout_now().galleries == ("0", "1")
@@ -444,7 +447,7 @@ def test_choosing_what_was_not_proposed_is_recorded_and_on_disk(explorer):
 
 
 def test_leave_one_out_put_it_back_undo_redo(explorer):
-    explorer.choose(0)
+    actions.choose(explorer.session, 0)
     chosen = explorer.node.decision.images
     explorer.gallery.view.excluded = [chosen[0]]
     assert explorer.node.decision.excluded == (chosen[0],)
@@ -469,7 +472,7 @@ def test_keys_choose_and_undo(explorer):
 def test_a_lasso_of_too_few_is_allowed_with_a_warning(explorer):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        explorer.select([1, 2])
+        explorer.session.select([1, 2])
         assert "d_min-c" in explorer.status.text
         explorer.decide.use.click()
     assert explorer.node.decision.images == (1, 2)
@@ -478,7 +481,7 @@ def test_a_lasso_of_too_few_is_allowed_with_a_warning(explorer):
 
 
 def test_leaving_every_image_out_is_refused_and_nothing_changes(explorer):
-    explorer.choose(0)
+    actions.choose(explorer.session, 0)
     members = [int(i) for i in explorer.node.clusters.members(0)]
     with pytest.raises(ChoiceError):
         explorer.gallery.view.excluded = members
@@ -489,13 +492,13 @@ def test_leaving_every_image_out_is_refused_and_nothing_changes(explorer):
 
 def test_choosing_nothing_is_refused(explorer):
     with pytest.raises(ChoiceError):
-        explorer.choose_selection()
+        actions.choose(explorer.session, images=explorer.session.selected)
     assert explorer.decide.use.disabled
 
 
 def test_merge_ticked_clusters(explorer):
     before = explorer.node.clusters.sizes
-    explorer.merge_ticked()
+    actions.merge_ticked(explorer.session)
     assert "Tick two" in explorer.status.text
     for cluster, on in ((3, True), (0, True), (1, True), (2, True), (3, False)):
         explorer.clusters.act({"do": "tick", "cluster": cluster, "on": on})
@@ -520,7 +523,7 @@ def test_recluster_keeps_the_images(explorer):
 
 
 def test_a_note_is_kept_with_the_decision_that_stands(explorer):
-    explorer.choose(1)
+    actions.choose(explorer.session, 1)
     explorer.decide.note.value = "rounder ears"
     assert explorer.node.decision.note == "rounder ears"
     assert explorer.node.decision.cluster == 1
@@ -537,7 +540,7 @@ def test_no_cluster_large_enough_is_a_clear_outcome(tmp_path):
     explorer = Explorer(at_choose(tmp_path, min_cluster_size=15), method="pca", raise_errors=False)
     assert step(explorer).startswith("The rule proposes nothing")
     assert explorer.decide.proposal.disabled
-    explorer.choose(0)
+    actions.choose(explorer.session, 0)
     assert explorer.node.decision.cluster == 0
 
 
@@ -548,7 +551,7 @@ def test_a_new_choice_at_a_refined_node_begins_a_branch(second):
     explorer = second
     explorer.tree.act({"do": "select", "node": "0"})
     other = next(int(c) for c in explorer.node.clusters.order if c != explorer.node.decision.cluster)
-    explorer.choose(other)
+    actions.choose(explorer.session, other)
     assert "began branch 0b" in explorer.status.text
     assert explorer.run.nodes["0"].decision.cluster != other
     spots = {node["id"]: (node["column"], node["row"]) for node in explorer.tree.view.nodes}
@@ -565,7 +568,9 @@ def test_a_new_choice_at_a_refined_node_begins_a_branch(second):
 def test_compared_branches_show_their_ways_and_where_they_differ(second):
     explorer = second
     explorer.tree.act({"do": "select", "node": "0"})
-    explorer.choose(next(int(c) for c in explorer.node.clusters.order if c != explorer.node.decision.cluster))
+    actions.choose(
+        explorer.session, next(int(c) for c in explorer.node.clusters.order if c != explorer.node.decision.cluster)
+    )
     step(explorer, "iteration")
     step(explorer)
     said = explorer.compare.table.value
@@ -584,20 +589,20 @@ def test_compared_galleries_point_together(second):
 
 def test_branches_share_their_gallery_and_it_travels_once(second):
     explorer = second
-    explorer.show_node("0")
-    sent = explorer.thumbnails.bytes_sent()
-    explorer.choose(1)
+    explorer.session.show_node("0")
+    sent = explorer.session.thumbnails.bytes_sent()
+    actions.choose(explorer.session, 1)
     assert explorer.node.id == "0b"
-    assert explorer.thumbnails.bytes_sent() == sent
-    assert explorer.gallery.view.thumbnails.endswith("/0")
+    assert explorer.session.thumbnails.bytes_sent() == sent
+    assert explorer.gallery.view.album.endswith("/0")
 
 
 def test_looking_elsewhere_during_work_does_not_move_the_work(second, monkeypatch):
-    second.choose()
+    actions.choose(second.session)
     monkeypatch.setattr(painted, "pause", 0.05)
     second.stepper.next.click()
     time.sleep(0.1)
-    second.show_node("0")
+    second.session.show_node("0")
     assert second.node.id == "0"
     assert second.run.current.id == "1"
     second.wait()
@@ -625,7 +630,7 @@ def test_strength_draws_eight_seeds_once(second):
     assert explorer.strength.view.sections == []
     explorer.run.close()
     again = Explorer(Run.open(explorer.run.folder, read_only=True), method="pca", raise_errors=True)
-    again.show_node("0")
+    again.session.show_node("0")
     again.strength.slider.value = 0.25
     assert len(again.strength.view.sections[0]["ids"]) == 8
 
@@ -648,8 +653,8 @@ def test_what_an_iteration_takes_is_counted_when_asked(explorer, monkeypatch):
     )
     assert explorer.settings.plan.value == ""
     explorer.settings.count.click()
-    explorer.later.settle()
-    explorer.refresh()
+    explorer.session.background.settle()
+    explorer.session.refresh()
     assert explorer.settings.plan.value == "<pre>9 GB &lt;peak&gt;</pre>"
     assert asked == [explorer.node.settings]
 
@@ -660,13 +665,13 @@ def test_why_it_cannot_be_counted_is_said(explorer, monkeypatch):
 
     monkeypatch.setattr("chosen_one_nb.run.cost_estimate.plan", fail)
     explorer.settings.count.click()
-    explorer.later.settle()
-    explorer.refresh()
+    explorer.session.background.settle()
+    explorer.session.refresh()
     assert explorer.settings.plan.value == "<p>This cannot be counted: no room</p>"
 
 
 def test_tables_are_written(explorer, tmp_path):
-    csv, parquet = explorer.save_table(tmp_path / "out")
+    csv, parquet = actions.save_table(explorer.session, tmp_path / "out")
     pd.testing.assert_frame_equal(pd.read_parquet(parquet), explorer.run.table(), check_dtype=False)
     assert len(pd.read_csv(csv)) == 24
 
@@ -694,7 +699,7 @@ def test_what_the_figures_need_is_sent_with_the_screen(explorer, monkeypatch):
 
 def test_two_explorers_on_one_run_agree(explorer):
     other = Explorer(explorer.run, method="pca", raise_errors=True)
-    explorer.choose(1)
+    actions.choose(explorer.session, 1)
     assert other.decide.words.value == explorer.decide.words.value
     step(other)
     assert explorer.stepper.next.description == other.stepper.next.description
@@ -710,8 +715,8 @@ def test_a_script_and_the_screen_leave_the_same_record(explorer):
 
 
 def test_the_same_state_after_a_restart(explorer):
-    explorer.choose(1)
-    explorer.leave_out([explorer.node.decision.images[0]])
+    actions.choose(explorer.session, 1)
+    actions.leave_out(explorer.session, [explorer.node.decision.images[0]])
     explorer.settle()
     before = dict(vars(explorer).items())
     words, cards, sections = (
@@ -735,15 +740,15 @@ def test_markup_in_the_prompt_is_text(tmp_path):
         step(explorer)
     assert "<img src=x" not in explorer.bar.ui.value
     assert "&lt;img src=x onerror" in explorer.bar.ui.value
-    explorer.choose(0)
-    explorer.write_note("<script>alert(2)</script>")
+    actions.choose(explorer.session, 0)
+    actions.write_note(explorer.session, "<script>alert(2)</script>")
     assert "<script>" not in "".join(html.value for html in (explorer.decide.words, *explorer.compare.heads))
 
 
 def test_a_vanished_folder_is_said_in_a_sentence(explorer):
     shutil.rmtree(explorer.run.folder)
     with pytest.raises((StoreError, RunError)):
-        explorer.choose(0)
+        actions.choose(explorer.session, 0)
     assert explorer.status.kind == "error"
     assert str(explorer.run.folder) in explorer.status.text
 
@@ -751,19 +756,19 @@ def test_a_vanished_folder_is_said_in_a_sentence(explorer):
 @pytest.mark.parametrize(
     "act",
     [
-        lambda e: e.leave_out([1]),
-        lambda e: e.recluster(3),
+        lambda e: actions.leave_out(e.session, [1]),
+        lambda e: actions.recluster(e.session, 3),
         lambda e: setattr(e.gallery.view, "zoomed", 3),
         lambda e: setattr(e.map.thumbs, "value", True),
-        lambda e: e.save_table(),
-        lambda e: e.report(),
-        lambda e: (e.next(), e.wait()),
-        lambda e: (e.to_convergence(), e.wait()),
+        lambda e: actions.save_table(e.session),
+        lambda e: actions.write_report(e.session),
+        lambda e: (actions.next_stage(e.session), e.wait()),
+        lambda e: (actions.to_convergence(e.session), e.wait()),
     ],
     ids=["leave out", "re-cluster", "look closer", "images", "table", "report", "next", "to convergence"],
 )
 def test_whatever_is_pressed_says_that_the_folder_is_gone_and_makes_none(explorer, act):
-    explorer.raise_errors = False
+    explorer.session.raise_errors = False
     kept = shutil.copytree(explorer.run.folder, explorer.run.folder.with_name("kept"))
     shutil.rmtree(explorer.run.folder)
     act(explorer)
@@ -771,7 +776,7 @@ def test_whatever_is_pressed_says_that_the_folder_is_gone_and_makes_none(explore
     assert "is gone (moved or deleted?). Put it back" in explorer.status.text
     assert not explorer.run.folder.exists()
     shutil.copytree(kept, explorer.run.folder)
-    explorer.choose(1)
+    actions.choose(explorer.session, 1)
     assert step(explorer) == "Done. Next comes Generate."
 
 
@@ -782,12 +787,12 @@ def test_a_run_opened_for_looking_only_cannot_be_changed(explorer):
     assert only.decide.proposal.disabled
     assert not only.clusters.view.can_choose
     with pytest.raises(RunError, match="looking only"):
-        only.choose(0)
+        actions.choose(only.session, 0)
 
 
 def test_without_the_flag_errors_go_to_the_status_line(tmp_path):
     explorer = Explorer(at_choose(tmp_path), method="pca")
-    explorer.choose(99)
+    actions.choose(explorer.session, 99)
     assert explorer.status.kind == "error"
     assert "from 0 to" in explorer.status.text
 
@@ -800,7 +805,7 @@ def test_closing_stops_listening(explorer):
 
 
 def test_every_control_has_a_tooltip(explorer):
-    controls = [w for panel in explorer.panels for w in walk(panel.ui)]
+    controls = list(walk(explorer.ui))
     named = [
         w
         for w in controls
@@ -827,7 +832,7 @@ def test_a_page_that_missed_something_gets_it_again(explorer):
     explorer.status.send_state = lambda key=None: key or sent.append(explorer.status.text)
     explorer.hints._handle_custom_msg({"want": "fresh", "beat": seen}, [])
     assert sent == []
-    explorer.choose(1)  # while the page was being set up
+    actions.choose(explorer.session, 1)  # while the page was being set up
     explorer.hints._handle_custom_msg({"want": "fresh", "beat": seen}, [])
     assert len(sent) == 1
 
@@ -836,12 +841,12 @@ def test_figures_say_what_they_show(second):
     assert second.map.figure.widget.alt.startswith("Map of 24 images by PCA, 4 clusters")
     assert "0: 0." in second.curves.distance.widget.alt
     assert "d_conv is" in second.curves.distance.widget.alt
-    second.show_node("0")
+    second.session.show_node("0")
     assert "over 12 refinement steps, from" in second.curves.loss.widget.alt
 
 
 def test_a_cluster_of_one_image_reads_well(explorer):
-    explorer.recluster(len(explorer.node.seeds))  # as many clusters as images
+    actions.recluster(explorer.session, len(explorer.node.seeds))  # as many clusters as images
     explorer.settle()
     facts = dict(fact[:2] for fact in explorer.clusters.view.cards[0]["facts"])
     assert facts["corrected"] == "–"

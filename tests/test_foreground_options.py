@@ -10,7 +10,7 @@ from chosen_one_nb.settings import Settings, SettingsError, settings_help
 from chosen_one_nb.steps.loss import denoising_loss
 from chosen_one_nb.steps.refine import refine
 from chosen_one_nb.steps.training_set import TrainingSet, place_weights
-from chosen_one_nb.widgets.background import Later
+from chosen_one_nb.widgets.background import BackgroundCache
 from chosen_one_nb.widgets.layouts import Layouts
 
 PROMPT = "a sticker of a fox"
@@ -111,7 +111,7 @@ def test_galleries_are_compared_by_foregrounds_where_all_have_them(run):
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
 def test_the_map_says_and_shows_what_is_compared(run):
-    layouts = Layouts(Later())
+    layouts = Layouts(BackgroundCache())
     images = layouts.get([run.root], "pca")
     branch = run.branch("0", cluster_on="foreground")
     while run.next_stage != "choose":

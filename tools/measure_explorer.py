@@ -81,6 +81,7 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
     begun, worked = time.perf_counter(), time.process_time()
     from chosen_one_nb import Explorer, Run
     from chosen_one_nb.steps import cluster  # noqa: F401  what reading a run imports
+    from chosen_one_nb.widgets import actions
     from chosen_one_nb.widgets.live_figure import plotly_bundle
 
     imported, work = time.perf_counter(), time.process_time()
@@ -93,7 +94,7 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
         "(CPU) ": time.process_time() - work,
         "opening, MB": counter.bytes / 1e6,
         "Plotly, MB": len(plotly_bundle().source) / 1e6,
-        "images, MB": explorer.thumbnails.bytes_sent() / 1e6,
+        "images, MB": explorer.session.thumbnails.bytes_sent() / 1e6,
     }
     from test_figures import fire
 
@@ -104,7 +105,9 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
         sizes.append(counter.during(lambda i=index: fire(explorer.map.figure.widget, "plotly_hover", [i])))
         times.append(time.perf_counter() - begun)
     found |= {"hover, ms": 1000 * sorted(times)[10], "hover, kB": sorted(sizes)[10] / 1e3}
-    found["step, kB"] = counter.during(lambda: (explorer.next(), explorer.wait(), explorer.settle(600))) / 1e3
+    found["step, kB"] = (
+        counter.during(lambda: (actions.next_stage(explorer.session), explorer.wait(), explorer.settle(600))) / 1e3
+    )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a person can do on the screen, each as one method that calls one of `Run` and says what came of it."""
+"""What a person can do on the screen: functions on a session, each calls one of `Run` and says what followed."""
 
 from __future__ import annotations
 
@@ -8,270 +8,224 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .export_panel import save_table
-from .status import Status, guarded
-from .tasks import Desk, Job
+from chosen_one_nb.run import store
+
+from .session import Session
+from .status import guarded
+from .tasks import Task
+from .wording import counted_words
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run.run import Node, Run
+    from chosen_one_nb.run.run import Run
 
-    from .cards import ClusterPanel
-    from .selection_panel import DecidePanel
-    from .strength import StrengthPanel
+# --- stepping ------------------------------------------------------------------------------------------------------
 
 
-class Actions:
-    """The doing side of an `Explorer`; the showing side is there."""
+@guarded
+def next_stage(session: Session) -> None:
+    """Do the next stage, in the background."""
+    _work(session, f"{session.run.next_stage}", session.run.step)
 
-    run: Run
-    desk: Desk
-    status: Status
-    raise_errors: bool
-    selected: list[int]
-    failed: bool
-    clusters: ClusterPanel
-    decide: DecidePanel
-    strength: StrengthPanel
-    _pinned: str | None
 
-    @property
-    def node(self) -> Node:
-        """The iteration that is shown."""
-        raise NotImplementedError
+@guarded
+def next_iteration(session: Session) -> None:
+    """Go on until the present iteration has its Θ, in the background."""
+    _work(session, "one iteration", session.run.next_iteration, ask=session.asks)
 
-    def refresh(self) -> None:
-        """Bring the screen up to the run's state."""
-        raise NotImplementedError
 
-    # --- stepping --------------------------------------------------------------------------------------------------
+@guarded
+def to_convergence(session: Session) -> None:
+    """Go on until the run is finished, in the background; stops at Choose when “ask me each time” is on."""
+    _work(session, "to convergence", session.run.until_converged, ask=session.asks)
 
-    @guarded
-    def next(self) -> None:
-        """Do the next stage, in the background."""
-        self._work(f"{self.run.next_stage}", lambda calls: self.run.step(**calls))
 
-    @guarded
-    def next_iteration(self) -> None:
-        """Go on until the present iteration has its Θ, in the background."""
-        ask = self.asks
-        self._work("one iteration", lambda calls: self.run.next_iteration(ask=ask, **calls))
+@guarded
+def go_on(session: Session) -> None:
+    """Go on past the stop rule."""
+    session.run.go_on()
+    session.status.say("Going on past the stop rule; this is recorded. Press Next.", "good")
 
-    @guarded
-    def to_convergence(self) -> None:
-        """Go on until the run is finished, in the background; stops at Choose when “ask me each time” is on."""
-        ask = self.asks
-        self._work("to convergence", lambda calls: self.run.until_converged(ask=ask, **calls))
 
-    @guarded
-    def go_on(self) -> None:
-        """Go on past the stop rule."""
-        self.run.go_on()
-        self.status.say("Going on past the stop rule; this is recorded. Press Next.", "good")
+@guarded
+def cancel(session: Session) -> None:
+    """Ask the work to stop at its next sampler or training step."""
+    stopping = session.tasks.cancel()
+    session.status.say("Stopping at the next sampler or training step…" if stopping else "Nothing is running.")
 
-    @guarded
-    def cancel(self) -> None:
-        """Ask the work to stop at its next sampler or training step."""
-        if self.desk.cancel():
-            self.status.say("Stopping at the next sampler or training step…")
-        else:
-            self.status.say("Nothing is running.")
 
-    @property
-    def asks(self) -> bool:
-        """Whether the work is to stop before every choice."""
-        raise NotImplementedError
+def _work(session: Session, name: str, method: Callable[..., Any], **options: Any) -> None:
+    """Hand a method of the run to the task runner, with its callbacks wired to the watchers."""
+    tasks = session.tasks
 
-    def wait(self, timeout: float | None = 600.0) -> None:
-        """Wait until the work is done and shown (for cells and tests).
+    def work(task: Task) -> Any:
+        return method(
+            **options,
+            on_progress=task.report,
+            cancelled=task.cancelled,
+            on_images=lambda pairs: tasks.tell("images", pairs),
+            on_step=lambda event: tasks.tell("step", event),
+        )
 
-        Raises
-        ------
-        TimeoutError
-            When it is not after `timeout` seconds.
-        """
-        if self.desk.job is not None:
-            self.desk.job.wait(timeout)
+    tasks.start(work, name=name)
 
-    def _work(self, name: str, work: Callable[[dict[str, Any]], Any]) -> None:
-        """Hand work to the desk, with the run's callbacks wired to it."""
-        desk = self.desk
 
-        def calling(job: Job) -> Any:
-            return work(
-                {
-                    "on_progress": job.report,
-                    "cancelled": job.cancelled,
-                    "on_images": lambda pairs: desk.tell("images", pairs),
-                    "on_step": lambda event: desk.tell("step", event),
-                }
-            )
+# --- deciding ------------------------------------------------------------------------------------------------------
 
-        desk.start(calling, name=name)
 
-    # --- deciding --------------------------------------------------------------------------------------------------
+@guarded
+def choose(session: Session, cluster: int | None = None, *, note: str | None = None, **choice: Any) -> None:
+    """Choose a cluster (None: what the rule proposes) or what else `Run.choose` takes; None takes the written note."""
+    with _deciding(session) as run:
+        run.choose(cluster, note=_note(session) if note is None else note, **choice)
 
-    @guarded
-    def choose(self, cluster: int | None = None) -> None:
-        """Choose a cluster; None takes what the rule proposes."""
-        with self._deciding():
-            self.run.choose(cluster, note=self.note)
 
-    def choose_because(self, reason: str, **choice: Any) -> None:
-        """Choose, with a reason that something found; takes what `Run.choose` takes."""
-        with self._deciding():
-            self.run.choose(**choice, note=reason)
+@guarded
+def leave_out(session: Session, images: Iterable[int]) -> None:
+    """Leave images out of what is learnt."""
+    with _deciding(session) as run:
+        run.exclude([int(i) for i in images], note=_note(session))
 
-    @guarded
-    def choose_selection(self) -> None:
-        """Choose the selected images."""
-        with self._deciding():
-            self.run.choose(images=self.selected, note=self.note)
 
-    @guarded
-    def leave_out(self, images: Iterable[int]) -> None:
-        """Leave images out of what is learnt."""
-        with self._deciding():
-            self.run.exclude([int(i) for i in images], note=self.note)
+@guarded
+def put_back(session: Session, images: Iterable[int] | None = None) -> None:
+    """Put images back; None puts all back."""
+    with _deciding(session) as run:
+        run.include([int(i) for i in (session.node.excluded if images is None else images)], note=_note(session))
 
-    @guarded
-    def put_back(self, images: Iterable[int] | None = None) -> None:
-        """Put images back; None puts all back."""
-        with self._deciding():
-            self.run.include([int(i) for i in (self.node.excluded if images is None else images)], note=self.note)
 
-    def set_excluded(self, images: Sequence[int]) -> None:
-        """Make `images` the ones left out."""
-        before, now = set(self.node.excluded), set(images)
-        if now - before:
-            self.leave_out(sorted(now - before))
-        if before - now:
-            self.put_back(sorted(before - now))
+def set_excluded(session: Session, images: Sequence[int]) -> None:
+    """Make `images` the ones left out."""
+    before, now = set(session.node.excluded), set(images)
+    if now - before:
+        leave_out(session, sorted(now - before))
+    if before - now:
+        put_back(session, sorted(before - now))
 
-    @guarded
-    def merge_ticked(self) -> None:
-        """Make one cluster of those ticked on their cards."""
-        ticked = list(self.clusters.view.ticked)
-        if len(ticked) < 2:
-            self.status.say("Tick two or more clusters on their cards, then press Merge.", "warning")
-            return
-        members = [int(self.node.clusters.members(cluster)[0]) for cluster in ticked]
-        with self._deciding():
-            for member in members[1:]:  # clusters are numbered anew by each merge: follow one image of each
-                labels = self.run.current.clusters.labels
-                self.run.merge(int(labels[members[0]]), int(labels[member]))
-        self.clusters.view.ticked = []
 
-    @guarded
-    def recluster(self, k: int) -> None:
-        """Cluster the same images again into k clusters."""
-        with self._deciding():
-            self.run.recluster(int(k))
+@guarded
+def merge_ticked(session: Session) -> None:
+    """Make one cluster of those ticked on their cards."""
+    if len(session.ticked) < 2:
+        session.status.say("Tick two or more clusters on their cards, then press Merge.", "warning")
+        return
+    members = [int(session.node.clusters.members(cluster)[0]) for cluster in session.ticked]
+    with _deciding(session) as run:
+        for member in members[1:]:  # clusters are numbered anew by each merge: follow one image of each
+            labels = run.current.clusters.labels
+            run.merge(int(labels[members[0]]), int(labels[member]))
+    session.ticked = []
 
-    @guarded
-    def undo(self) -> None:
-        """Take back the last decision, exclusion, merge or re-clustering."""
-        with self._deciding():
-            self.run.undo()
 
-    @guarded
-    def redo(self) -> None:
-        """Make again what was taken back."""
-        with self._deciding():
-            self.run.redo()
+@guarded
+def recluster(session: Session, k: int) -> None:
+    """Cluster the same images again into k clusters."""
+    with _deciding(session) as run:
+        run.recluster(int(k))
 
-    @guarded
-    def write_note(self, text: str) -> None:
-        """Keep a note with the decision that stands; without one it waits for the next decision."""
-        decision = self.node.decision
-        if decision is None or decision.note == text:
-            return
-        if self.node.refined:
-            self.status.say("This decision has been refined on and stands; the note goes to the next one.")
-            return
-        base = {"cluster": decision.cluster} if decision.cluster is not None else {"images": decision.images}
-        with self._deciding():
-            self.run.choose(**base, note=text, by=decision.by)
 
-    @property
-    def note(self) -> str:
-        """What is written in the note field."""
-        return self.decide.note.value.strip()
+@guarded
+def undo(session: Session) -> None:
+    """Take back the last decision, exclusion, merge or re-clustering."""
+    with _deciding(session) as run:
+        run.undo()
 
-    def key(self, action: str, index: int) -> None:
-        """Do what a key of a gallery asks for."""
-        if action == "undo":
-            self.undo()
-        elif action == "redo":
-            self.redo()
-        elif action == "choose" and self.node.clusters is not None and index >= 0:
-            self.choose(int(self.node.clusters.labels[index]))
 
-    @contextmanager
-    def _deciding(self) -> Iterator[None]:
-        """Decide about the iteration that is shown, and say what came of it; nothing changes when it is refused."""
-        if self._pinned is not None and self.run.current.id != self._pinned:
-            self.run.select(self._pinned)
-        self._pinned = None
-        before = self.run.current.id
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # the risk is shown with the decision
-                yield
-        finally:
-            self.refresh()
-        branch = f" This began branch {self.run.current.id}." if self.run.current.id != before else ""
-        self.status.say(self._came_of_it() + branch, "good")
+@guarded
+def redo(session: Session) -> None:
+    """Make again what was taken back."""
+    with _deciding(session) as run:
+        run.redo()
 
-    def _came_of_it(self) -> str:
-        node = self.run.current
-        decision = node.decision
-        if decision is None:
-            return f"{len(node.clusters.sizes)} clusters, nothing chosen yet."
-        what = f"cluster {decision.cluster}" if decision.cluster is not None else "images picked by hand"
-        left = f", {len(decision.excluded)} left out" if decision.excluded else ""
-        return f"Chosen: {what}, {len(decision.images)} images{left}. Stored; Next refines on it."
 
-    # --- taking away -----------------------------------------------------------------------------------------------
+@guarded
+def write_note(session: Session, text: str) -> None:
+    """Keep a note with the decision that stands; without one it waits for the next decision."""
+    decision = session.node.decision
+    if decision is None or decision.note == text:
+        return
+    if session.node.refined:
+        session.status.say("This decision has been refined on and stands; the note goes to the next one.")
+        return
+    base = {"cluster": decision.cluster} if decision.cluster is not None else {"images": decision.images}
+    with _deciding(session) as run:
+        run.choose(**base, note=text, by=decision.by)
 
-    @property
-    def place(self) -> Path:
-        """The folder that files are written to: the run's own, or one here where that can only be looked at."""
-        return Path.cwd() / "runs" / self.run.folder.name if self.run.read_only else self.run.folder
 
-    @guarded
-    def export(self, folder: str | Path, formats: Sequence[str], name: str | None = None) -> None:
-        """Write the Θ that the screen shows as files for other programs, in the background."""
-        source = self.strength.source()
+def press_key(session: Session, action: str, index: int) -> None:
+    """Do what a key of a gallery asks for."""
+    if action == "undo":
+        undo(session)
+    elif action == "redo":
+        redo(session)
+    elif action == "choose" and session.node.clusters is not None and index >= 0:
+        choose(session, int(session.node.clusters.labels[index]))
 
-        def work(job: Job) -> None:
-            path = self.run.export(folder, source, formats=formats, name=name)
-            job.came_of_it = f"Exported Θ of node {source} to {path}. Its README.md has the lines to copy."
 
-        self.desk.start(work, name="export")
+def _note(session: Session) -> str:
+    return session.note.strip()
 
-    @guarded
-    def draw_strength(self, strength: float) -> None:
-        """Draw eight fixed seeds at a strength of Θ, in the background."""
-        source = self.strength.source()
 
-        def work(job: Job) -> None:
-            images = self.run.probe(source, strength=strength, on_progress=job.report, cancelled=job.cancelled)
-            self.strength.take(source, strength, images)
+@contextmanager
+def _deciding(session: Session) -> Iterator[Run]:
+    """Decide about the iteration that is shown, and say what followed; nothing changes when it is refused."""
+    run = session.run
+    session.make_current()
+    before = run.current.id
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the risk is shown with the decision
+            yield run
+    finally:
+        session.refresh()
+    node = run.current
+    if node.decision is None:
+        said = f"{len(node.clusters.sizes)} clusters, nothing chosen yet."
+    else:
+        said = f"Chosen: {counted_words(node.decision)}. Stored; Next refines on it."
+    session.status.say(said + (f" This began branch {node.id}." if node.id != before else ""), "good")
 
-        self.desk.start(work, name=f"strength {strength:g}")
 
-    @guarded
-    def save_table(self, folder: str | Path | None = None) -> list[Path]:
-        """Write the iteration's table as CSV and Parquet."""
-        paths = save_table(self.run, self.node, folder or self.place / "tables")
-        self.status.say(f"Written: {', '.join(map(str, paths))}.", "good")
-        return paths
+# --- writing files -------------------------------------------------------------------------------------------------
 
-    @guarded
-    def report(self) -> Path:
-        """Write the whole run as one HTML page."""
-        if self.run.read_only:
-            self.place.mkdir(parents=True, exist_ok=True)
-        path = self.run.report(self.place / "report.html")
-        self.status.say(f"Written: {path}. It opens in any browser.", "good")
-        return path
+
+@guarded
+def export(session: Session, folder: str | Path, formats: Sequence[str], name: str | None = None) -> None:
+    """Write the Θ that the screen shows as files for other programs, in the background."""
+    source = session.theta_node
+
+    def work(task: Task) -> None:
+        path = session.run.export(folder, source, formats=formats, name=name)
+        task.message = f"Exported Θ of node {source} to {path}. Its README.md has the lines to copy."
+
+    session.tasks.start(work, name="export")
+
+
+@guarded
+def save_table(session: Session, folder: str | Path | None = None) -> list[Path]:
+    """Write the iteration's table as CSV and Parquet; None takes ``tables`` in the run's folder.
+
+    Raises
+    ------
+    StoreError
+        The run's folder is gone.
+    """
+    run, node = session.run, session.node
+    if not run.folder.exists():  # making the folder anew would stand in the way of putting the run back
+        raise store.gone(run.folder)
+    place = Path(folder or session.output_folder / "tables")
+    place.mkdir(parents=True, exist_ok=True)
+    table, paths = run.table(node), [place / f"iteration-{node.id}.{end}" for end in ("csv", "parquet")]
+    table.to_csv(paths[0], index=False)
+    table.to_parquet(paths[1], index=False)
+    session.status.say(f"Written: {', '.join(map(str, paths))}.", "good")
+    return paths
+
+
+@guarded
+def write_report(session: Session) -> Path:
+    """Write the whole run as one HTML page."""
+    if session.run.read_only:
+        session.output_folder.mkdir(parents=True, exist_ok=True)
+    path = session.run.report(session.output_folder / "report.html")
+    session.status.say(f"Written: {path}. It opens in any browser.", "good")
+    return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,28 +11,23 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from chosen_one_nb.analysis.vocabulary import Vocabulary, VocabularyError, load_vocabulary
+from chosen_one_nb.analysis.phrases import load_vocabulary
 from chosen_one_nb.run.decision import RunError
 
-from .attribute_rows import Shared, notes_of, proof_strips, rows, shared, strips, words_of
+from . import actions
+from .attribute_findings import NOT_ASKED, AttributeFindings
+from .attribute_rows import notes_of, phrase_strip, proof_strips, rows, strips, words_of
 from .images import HERE, script
 from .judge import ranked_members
 from .panel import Panel, button, row
+from .session import Session
 from .status import guarded
-from .tasks import Job
+from .tasks import Task
 
 if TYPE_CHECKING:
     from chosen_one_nb.analysis.inquiry import Inquiry
-    from chosen_one_nb.analysis.vocabulary import Attribute
-    from chosen_one_nb.run.run import Node
 
-    from .explorer import Explorer
 
-Tint = tuple[str, list[float]]
-NOT_ASKED = (
-    "Press Ask to look for what the images of a cluster share although the prompt does not say it. "
-    "It takes seconds, and is kept with the run."
-)
 PROVE = (
     "Ask for the opposite of the lit attribute on the same seeds, with the base model and with Θ: what only Θ still "
     "shows is baked in. Images are kept"
@@ -74,8 +68,9 @@ class Attributes(anywidget.AnyWidget):
 class AttributePanel(Panel):
     """The attributes of one cluster, and what is done about them."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session, findings: AttributeFindings) -> None:
+        super().__init__(session)
+        self.findings = findings
         self.cluster = ipywidgets.Dropdown(
             options=[("–", -1)], value=-1, description="cluster", tooltip="Whose attributes are shown",
             style={"description_width": "auto"}, layout=ipywidgets.Layout(width="220px"),
@@ -86,93 +81,27 @@ class AttributePanel(Panel):
         self.about = ipywidgets.HTML()
         self.about.add_class("chosen-trust")
         self.view = Attributes()
+        traitlets.link((session, "lit"), (self.view, "lit"))
         self.drift = ipywidgets.HTML()
         self.drift.add_class("chosen-drift")
         self.ui = ipywidgets.VBox([row(self.cluster, self.ask, self.prove, self.about), self.view, self.drift])
         self._shown: tuple[Any, ...] = ()
-        self._kept: tuple[Any, Inquiry] | None = None
-        self._vocabulary: Vocabulary | None = None
         self._proofs: dict[Any, list[dict[str, Any]]] = {}
         self.cluster.observe(self._turn, "value")
         self.ask.on_click(lambda _button: self.inquire())
         self.prove.on_click(lambda _button: self.prove_lit())
         self.view.on_msg(lambda _view, content, _buffers: self.act(content))
 
-    # --- what is known ---------------------------------------------------------------------------------------------
-
-    def vocabulary(self) -> Vocabulary | None:
-        """Give the phrases that are asked about, as they were when the screen opened or somebody last asked.
-
-        An edit of their file counts from the next *Ask* on, so that tables never meet answers to other questions. None
-        while the file cannot be used; what asks then says why.
-        """
-        if self._vocabulary is None:
-            with suppress(VocabularyError):
-                self._vocabulary = load_vocabulary(self.run.vocabulary_file)
-        return self._vocabulary
-
-    def _key(self, node: Node) -> tuple[Any, ...]:
-        path, vocabulary = tuple(each.gallery_of for each in self.run.path(node)), self.vocabulary()
-        return ("inquiry", path, node.segmentation is not None, vocabulary.digest if vocabulary else "")
-
-    def _key_of_clusters(self, name: str, inquiry: Inquiry) -> tuple[Any, ...]:
-        """Key of what follows from an inquiry for the clusters as they are now, merged or made anew."""
-        node = self.node
-        return (name, *self._key(node)[1:], bool(inquiry.segmentation), node.id, node.edit.clusters)
-
-    def inquiry(self) -> Inquiry | None:
-        """Give what is known of the gallery shown; None before it has been asked, or while that is computed."""
-        node, key = self.node, self._key(self.node)
-        if node.clip is None or not (self.explorer.later.asked(key) or self.run.asked_before):
-            return None
-        words = self.vocabulary()
-        found = self.explorer.later.get(key, lambda: self.run.inquiry(node, vocabulary=words, segment=False))
-        if found is None:
-            return None
-        corrections = self.run.corrections
-        mine = (key, tuple(sorted(corrections.items())), id(found))
-        if self._kept is None or self._kept[0] != mine:
-            self._kept = (mine, dataclasses.replace(found, corrections=corrections))
-        return self._kept[1]
-
-    def shared(self) -> dict[int, Shared]:
-        """Give what each cluster shares; empty until it is computed in the background."""
-        inquiry, node = self.inquiry(), self.node
-        if inquiry is None or node.clusters is None:
-            return {}
-        key, clusters = self._key_of_clusters("shared", inquiry), node.clusters
-        return self.explorer.later.get(key, lambda: shared(inquiry, clusters), {})
-
-    def on_card(self, cluster: int, warning: str) -> dict[str, str]:
-        """Say on a cluster's card what it shares, and whether its scene holds it together."""
-        inquiry, found = self.inquiry(), self.shared().get(cluster)
-        if found is not None:
-            return found.on_card(inquiry, warning)
-        if inquiry is not None or self.node.clip is None or self.explorer.later.asked(self._key(self.node)):
-            return {}
-        return {"shares": "What it shares: not asked yet.", "shares_tip": f"In the tab “What it shares”: {NOT_ASKED}"}
-
-    def tint(self) -> Tint | None:
-        """Give the attribute that map and gallery follow: its name, and how surely each image has it."""
-        inquiry = self.inquiry()
-        if (lit := self._lit(inquiry)) is None:
-            return None
-        return lit.name, inquiry.found.values[:, self.view.lit].tolist()
-
-    def _lit(self, inquiry: Inquiry | None) -> Attribute | None:
-        known = inquiry is not None and 0 <= self.view.lit < len(inquiry.attributes)
-        return inquiry.attributes[self.view.lit] if known else None
-
     # --- showing ---------------------------------------------------------------------------------------------------
 
     def show(self) -> None:
         """Show the attributes of a cluster of the iteration shown."""
         node = self.node
-        self.ask.disabled = node.clip is None or self.explorer.busy
+        self.ask.disabled = node.clip is None or self.session.busy
         self._fill_clusters()
-        inquiry, shared, cluster = self.inquiry(), self.shared(), self.cluster.value
+        inquiry, shared, cluster = self.findings.inquiry(), self.findings.shared(), self.cluster.value
         self.prove.tooltip = self._why_not_prove(inquiry) or PROVE
-        self.prove.disabled = self.explorer.busy or self.prove.tooltip != PROVE
+        self.prove.disabled = self.session.busy or self.prove.tooltip != PROVE
         if inquiry is not None:
             self.ask.description = "Ask again"
             self._tell(inquiry)
@@ -180,11 +109,8 @@ class AttributePanel(Panel):
             self._show_nothing(inquiry)
             return
         with self.view.hold_sync():
-            self.view.thumbnails, self.view.labels = (
-                self.explorer.thumbnails.key(node.gallery_of),
-                self.explorer.labels(),
-            )
-            self.view.can_choose = not self.explorer.busy and not self.run.read_only
+            self.view.album, self.view.labels = self.session.album, self.session.labels()
+            self.view.can_choose = self.session.can_edit
             self.view.can_answer = not self.run.read_only
             self.view.words = words_of(inquiry, shared[cluster])
             self.view.rows = rows(inquiry, shared[cluster], ranked_members(node.clusters, cluster))
@@ -192,9 +118,9 @@ class AttributePanel(Panel):
 
     def _show_nothing(self, inquiry: Inquiry | None) -> None:
         """Say why there is no table: not asked, not there yet, no clusters, or something went wrong."""
-        key = self._key(self.node)
-        error = self.explorer.later.error(key)
-        text = "Asking…" if self.explorer.later.asked(key) else NOT_ASKED
+        key = self.findings.key(self.node)
+        error = self.session.background.error(key)
+        text = "Asking…" if self.session.background.asked(key) else NOT_ASKED
         if inquiry is not None and self.node.clusters is None:
             text = "This gallery has no clusters to compare. How often attributes occur in it stands below."
         with self.view.hold_sync():
@@ -223,7 +149,7 @@ class AttributePanel(Panel):
     def _tell(self, inquiry: Inquiry) -> None:
         from chosen_one_nb.plots import drift_chart, svg
 
-        groups, notes = len({attribute.group for attribute in inquiry.attributes}), notes_of(self.vocabulary())
+        groups, notes = len({attribute.group for attribute in inquiry.attributes}), notes_of(self.findings.vocabulary())
         self.about.value = escape(
             f"{len(inquiry.attributes)} attributes in {groups} groups, from {self.run.vocabulary_file.name}: edit it, "
             f"or put a vocabulary.json into the run's folder, and ask again{notes and f'. {notes}'}"
@@ -234,45 +160,43 @@ class AttributePanel(Panel):
 
     def _drawn(self, inquiry: Inquiry) -> list[int]:
         """Attributes whose drift is drawn: those that rose most, and the lit one."""
-        lit = [self.view.lit] if len(inquiry.galleries) > 1 and self._lit(inquiry) else []
+        lit = [self.session.lit] if len(inquiry.galleries) > 1 and self.findings.lit(inquiry) else []
         return list(dict.fromkeys([*inquiry.risen(), *lit]))
 
     def _strips(self, inquiry: Inquiry, cluster: int) -> list[dict[str, Any]]:
         """Where in the images: what the lit attribute shows in, what makes the cluster cohesive, common parts."""
-        node, column = self.node, self.view.lit
+        node, column = self.node, self.session.lit
         members = ranked_members(node.clusters, cluster)
-        look = self.explorer.later.get(
-            (*self._key_of_clusters("strips", inquiry), cluster, node.patches is not None),
+        look = self.session.background.get(
+            (*self.findings.key_of_clusters("strips", inquiry), cluster, node.patches is not None),
             lambda: strips(node, inquiry, members), [])  # fmt: skip
         if column < 0:
             return look
-        key = (*self._key_of_clusters("heat", inquiry), cluster, column)
-        heat = self.explorer.later.get(key, lambda: self._phrase_strip(inquiry, column, members), None)
-        if (error := self.explorer.later.error(key)) is not None:
+        key = (*self.findings.key_of_clusters("heat", inquiry), cluster, column)
+        heat = self.session.background.get(key, lambda: self._phrase_strip(inquiry, column, members), None)
+        if (error := self.session.background.error(key)) is not None:
             heat = {"title": "Where it shows:", "note": str(error), "images": []}
         return [*self._proof(), *([heat] if heat else []), *look]
 
     def _why_not_prove(self, inquiry: Inquiry | None) -> str:
         """Say what the lit attribute lacks to be proved, "" if nothing."""
-        lit = self._lit(inquiry)
+        lit = self.findings.lit(inquiry)
         if lit is None:
             return "Press the name of an attribute first: it is what will be proved"
-        if self.explorer.strength.source() is None:
+        if self.session.theta_node is None:
             return "There is no Θ to test yet: it comes with the first refinement"
         return "" if lit.opposite else f"The vocabulary knows no opposite of “{lit.name}” to ask for"
 
     def _proof_key(self) -> tuple[Any, ...]:
-        source, words = self.explorer.strength.source(), self.vocabulary()
+        source, words = self.session.theta_node, self.findings.vocabulary()
         theta = self.run.node(source).theta_digest if source else ""
-        return (source, theta, words.digest if words else "", self.view.lit)
+        return (source, theta, words.digest if words else "", self.session.lit)
 
     def _proof(self) -> list[dict[str, Any]]:
         """What came of asking for the opposite of the lit attribute; empty before somebody has."""
         return self._proofs.get(self._proof_key(), [])
 
     def _phrase_strip(self, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
-        from .attribute_rows import phrase_strip
-
         return phrase_strip(self.run, self.node, inquiry, column, members)
 
     # --- doing -----------------------------------------------------------------------------------------------------
@@ -282,60 +206,52 @@ class AttributePanel(Panel):
         """Segment the gallery and ask about every phrase, in the background."""
         node = self.node
 
-        def work(job: Job) -> None:
+        def work(task: Task) -> None:
             words = load_vocabulary(self.run.vocabulary_file)
             if not self.run.read_only:
                 with suppress(RunError):  # an extractor without patches: the rest is shown, and says so
-                    self.run.patch_tokens(node, on_progress=job.report, cancelled=job.cancelled)
-            found = self.run.inquiry(node, vocabulary=words, on_progress=job.report, cancelled=job.cancelled)
+                    self.run.patch_tokens(node, on_progress=task.report, cancelled=task.cancelled)
+            found = self.run.inquiry(node, vocabulary=words, on_progress=task.report, cancelled=task.cancelled)
             with self.run.lock:  # no screen is filled between the new phrases and their answers
-                self._take(words)
-                self.explorer.later.put(self._key(node), found)
-            job.came_of_it = "Asked: see what it shares below, and on the cards."
+                self.findings.take(node, words, found)
+            task.message = "Asked: see what it shares below, and on the cards."
 
-        self.explorer.desk.start(work, name="asking what the images share")
+        self.session.tasks.start(work, name="asking what the images share")
 
     @guarded
     def prove_lit(self) -> None:
         """Ask for the opposite of the lit attribute, with the base models and with Θ, in the background."""
-        inquiry = self.inquiry()
+        inquiry = self.findings.inquiry()
         if (missing := self._why_not_prove(inquiry)) != "":
-            self.status.say(f"{missing}.", "warning")
+            self.session.status.say(f"{missing}.", "warning")
             return
         lit, key, source, words = (
-            self._lit(inquiry),
+            self.findings.lit(inquiry),
             self._proof_key(),
-            self.explorer.strength.source(),
-            self.vocabulary(),
+            self.session.theta_node,
+            self.findings.vocabulary(),
         )
 
-        def work(job: Job) -> None:
-            found = self.run.counterfactual(
-                [lit], source, vocabulary=words, on_progress=job.report, cancelled=job.cancelled
+        def work(task: Task) -> None:
+            found = self.run.persistence(
+                [lit], source, vocabulary=words, on_progress=task.report, cancelled=task.cancelled
             )
             self._proofs[key] = proof_strips(found)
             persists = "still shows" if found.table.persists[0] else "does not show beyond doubt"
-            job.came_of_it = f"Asked “{lit.opposite}”: “{lit.name}” {persists} with Θ; see the images below."
+            task.message = f"Asked “{lit.opposite}”: “{lit.name}” {persists} with Θ; see the images below."
 
-        self.explorer.desk.start(work, name=f"asking “{lit.opposite}” instead of “{lit.name}”")
-
-    def _take(self, words: Vocabulary) -> None:
-        """Go on with a vocabulary just read; columns of another one mean nothing in it."""
-        before = self.vocabulary()
-        if before is None or before.digest != words.digest:
-            self.view.lit = -1
-        self._vocabulary = words
+        self.session.tasks.start(work, name=f"asking “{lit.opposite}” instead of “{lit.name}”")
 
     @guarded
     def act(self, content: dict[str, Any]) -> None:
         """Do what was pressed: ``{"do": "light" | "answer" | "leave_out" | "prefer_least" | "look", ...}``."""
         do, column = content.get("do"), int(content.get("column", -1))
         if do == "look":
-            self.explorer.look(int(content["index"]))
+            self.session.look(int(content["index"]))
         elif do == "light":
             self.light(column)
         elif do == "answer":
-            self.run.correct(self.inquiry().attributes[column], content["answer"])
+            self.run.correct(self.findings.inquiry().attributes[column], content["answer"])
         elif do == "leave_out":
             self.leave_out(column)
         elif do == "prefer_least":
@@ -344,35 +260,30 @@ class AttributePanel(Panel):
     @guarded
     def light(self, column: int) -> None:
         """Colour the map by an attribute and sort the gallery by it; -1 goes back to clusters."""
-        self.view.lit = column
-        self.explorer.refresh()
+        self.session.lit = column
+        self.session.refresh()
 
     @guarded
     def leave_out(self, column: int) -> None:
         """Choose the cluster shown without its images that have an attribute, and without those left out before."""
         cluster, node = self.cluster.value, self.node
         left = np.setdiff1d(node.clusters.members(cluster), node.excluded).astype(int)
-        found = self.inquiry().leave_out(column, left)
+        found = self.findings.inquiry().leave_out(column, left)
         if not found.exclude:
-            self.status.say(f"{found.reason[0].upper()}{found.reason[1:]}.", "warning")
+            self.session.status.say(f"{found.reason[0].upper()}{found.reason[1:]}.", "warning")
             return
         before = node.decision.note if node.decision and node.decision.cluster == cluster else ""
         reasons = "; ".join(filter(None, (before, found.reason)))
-        self.explorer.choose_because(reasons, cluster=cluster, exclude=found.exclude)
+        actions.choose(self.session, cluster, note=reasons, exclude=found.exclude)
 
     @guarded
     def prefer_least(self, column: int) -> None:
         """Choose the cluster that has an attribute least."""
         clusters = self.node.clusters
-        found = self.inquiry().prefer_least(column, clusters.labels, clusters.kept, self.cluster.value)
-        self.explorer.choose_because(found.reason, cluster=found.cluster)
+        found = self.findings.inquiry().prefer_least(column, clusters.labels, clusters.kept, self.cluster.value)
+        actions.choose(self.session, found.cluster, note=found.reason)
 
     @guarded
     def _turn(self, _change: Any) -> None:
         if not self.is_filling:
             self.show()
-
-
-def most_first(values: list[float]) -> list[int]:
-    """Numbers of the images, surest first."""
-    return [int(i) for i in np.argsort(-np.asarray(values), kind="stable")]

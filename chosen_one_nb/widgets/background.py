@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 
-class Later:
+class BackgroundCache:
     """Compute values once each, one after another, on a background thread.
 
     Parameters
@@ -19,10 +19,10 @@ class Later:
 
     Examples
     --------
-    >>> later = Later()
-    >>> later.get("answer", lambda: 42) is None    # asked for; not there yet
+    >>> cache = BackgroundCache()
+    >>> cache.get("answer", lambda: 42) is None    # asked for; not there yet
     True
-    >>> later.settle(); later.get("answer", lambda: 42)
+    >>> cache.settle(); cache.get("answer", lambda: 42)
     42
     """
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
 import traitlets
 
+from . import actions
+from .attribute_findings import AttributeFindings
 from .images import HERE, script
 from .judge import Evidence, cards, evidence
 from .panel import Panel
+from .session import Session
 from .status import guarded
-
-if TYPE_CHECKING:
-    from .explorer import Explorer
 
 
 class Cards(anywidget.AnyWidget):
@@ -55,18 +55,20 @@ class Cards(anywidget.AnyWidget):
 class ClusterPanel(Panel):
     """The cards of the iteration shown, and what is done on them."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session, findings: AttributeFindings) -> None:
+        super().__init__(session)
+        self.findings = findings
         self.ui = self.view = Cards()
         self.view.observe(self._hover, "hovered")
         self.view.observe(self._point, "pointed")
+        traitlets.link((self.view, "ticked"), (session, "ticked"))
         self.view.on_msg(lambda _view, content, _buffers: self.act(content))
 
     def evidence(self) -> Evidence | None:
         """What speaks for the clusters shown; None until it is computed in the background."""
         node, features, clusters = self.node, self.node.clustered_on, self.node.clusters
         key = ("evidence", node.id, node.edit.clusters)
-        return self.explorer.later.get(key, lambda: evidence(features, clusters, node.settings))
+        return self.session.background.get(key, lambda: evidence(features, clusters, node.settings))
 
     def show(self) -> None:
         """Show the clusters as they are now."""
@@ -82,11 +84,11 @@ class ClusterPanel(Panel):
             return
         decision = node.decision
         shown = cards(node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None)
-        shown = [card | self.explorer.attributes.on_card(card["cluster"], card["warning"]) for card in shown]
+        shown = [card | self.findings.on_card(card["cluster"], card["warning"]) for card in shown]
         with self.view.hold_sync():
-            self.view.thumbnails = self.explorer.thumbnails.key(node.gallery_of)
-            self.view.labels, self.view.excluded = self.explorer.labels(), list(node.excluded)
-            self.view.can_choose = not self.explorer.busy and not self.run.read_only
+            self.view.album = self.session.album
+            self.view.labels, self.view.excluded = self.session.labels(), list(node.excluded)
+            self.view.can_choose = self.session.can_edit
             self.view.ticked = [c for c in self.view.ticked if c < len(shown)]
             self.view.cards = shown
 
@@ -99,18 +101,18 @@ class ClusterPanel(Panel):
         """
         match content.get("do"):
             case "choose":
-                self.explorer.choose(int(content["cluster"]))
+                actions.choose(self.session, int(content["cluster"]))
             case "look":
-                self.explorer.look(int(content["index"]))
+                self.session.look(int(content["index"]))
             case "tick":
                 others = set(self.view.ticked) - {cluster := int(content["cluster"])}
                 self.view.ticked = sorted(others | {cluster} if content["on"] else others)
 
     @guarded
     def _hover(self, change: dict[str, Any]) -> None:
-        self.explorer.light_cluster(change["new"])
+        self.session.pointed_cluster = change["new"]
 
     @guarded
     def _point(self, change: dict[str, Any]) -> None:
         if change["new"] >= 0:
-            self.explorer.hover(change["new"])
+            self.session.hover(change["new"])

@@ -11,19 +11,19 @@ import pandas as pd
 from .compare_curve import curves_svg
 from .gallery import Gallery
 from .panel import Panel, row
+from .session import Session
 from .status import guarded
+from .wording import chosen_words
 
 if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node
-
-    from .explorer import Explorer
 
 
 class ComparePanel(Panel):
     """Choose two nodes; see their decisions, their figures and the galleries that came of them."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self.picks = [_pick("A"), _pick("B")]
         self.table = ipywidgets.HTML()
         for name in ("chosen-table", "chosen-compared"):
@@ -84,7 +84,7 @@ class ComparePanel(Panel):
             view.sections = []
             return
         with view.hold_sync():
-            view.thumbnails = self.explorer.thumbnails.send(shown.gallery_of, shown.images)
+            view.album = self.session.thumbnails.show_gallery(shown)
             view.labels = [f"{shown.id} image {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
             view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}]
 
@@ -113,9 +113,8 @@ def _said(node: Node) -> str:
     decision = node.decision
     if decision is None:
         return "nothing chosen"
-    what = f"cluster {decision.cluster}" if decision.cluster is not None else "by hand"
     note = f", “{decision.note}”" if decision.note else ""
-    return f"{what}, {len(decision.images)} images, by {decision.by}{note}"
+    return f"{chosen_words(decision, 'by hand')}, {len(decision.images)} images, by {decision.by}{note}"
 
 
 def _curves(a: Node, b: Node) -> str:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 
 from .curves import CurveFigure, LossFigure
 from .panel import Panel, framed
+from .session import Session
 from .status import guarded
 
-if TYPE_CHECKING:
-    from .explorer import Explorer
+LOSS_EVERY = 0.3
+"""Seconds between two drawings of the loss."""
 
 
 class CurvePanel(Panel):
     """Distance of every iteration, and the loss of the one that is shown (or of the work under way)."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self.distance, self.loss = CurveFigure(), LossFigure()
         self.verdict = ipywidgets.HTML()
         self.verdict.add_class("chosen-trust")
@@ -33,6 +35,8 @@ class CurvePanel(Panel):
         )
         self.ui.add_class("chosen-curves")
         self.distance.on_click(self._click)
+        session.observe(self._step, "training_step")
+        self._loss_drawn = 0.0
         self._losses: list[dict[str, Any]] = []
         self._shown: tuple[Any, ...] = ()
 
@@ -47,15 +51,20 @@ class CurvePanel(Panel):
         self.verdict.value = f"<strong>{escape(verdict.state)}</strong>: {escape(verdict.reason)}" if verdict else ""
         if self.node.refined:
             self._losses = list(self.node.losses)
-        elif not self.explorer.busy:
+        elif not self.session.busy:
             self._losses = []
         self.draw_loss()
 
-    def step(self, event: dict[str, Any]) -> None:
-        """Take one training step's report."""
+    @guarded
+    def _step(self, change: dict[str, Any]) -> None:
+        """Take one training step's report; the drawing follows not too often."""
+        event = change["new"]
         if event["step"] <= 1:
             self._losses = []
         self._losses.append(event)
+        if time.monotonic() - self._loss_drawn > LOSS_EVERY or event["step"] == event.get("steps"):
+            self._loss_drawn = time.monotonic()
+            self.draw_loss()
 
     def draw_loss(self) -> None:
         """Draw the losses so far."""
@@ -68,4 +77,4 @@ class CurvePanel(Panel):
 
     @guarded
     def _click(self, node_id: str) -> None:
-        self.explorer.show_node(node_id)
+        self.session.show_node(node_id)

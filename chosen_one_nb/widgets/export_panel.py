@@ -2,93 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ipywidgets
-import pandas as pd
 
-from chosen_one_nb.run import store
 from chosen_one_nb.run.opening import export_folder
 
+from . import actions
 from .panel import Panel, button, framed, row
+from .session import Session
 from .switch import Switch
-
-if TYPE_CHECKING:
-    from chosen_one_nb.run.run import Node, Run
-
-    from .explorer import Explorer
-
-
-class Selection:
-    """What is selected on the screen.
-
-    Parameters
-    ----------
-    run : Run
-    node : Node
-        Whose images are selected.
-    indices : list of int
-        Ascending.
-
-    Examples
-    --------
-    ``explorer.selection.ids`` gives image ids, ``explorer.selection.table`` a DataFrame, ``list(explorer.selection)``
-    the indices.
-    """
-
-    def __init__(self, run: Run, node: Node, indices: list[int]) -> None:
-        self._run, self.node, self.indices = run, node, list(indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} images of node {self.node.id}: {self.indices}>"
-
-    @property
-    def ids(self) -> list[str]:
-        """Image ids, as in `Run.table`."""
-        return list(self.table["image_id"])
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """Rows of `Run.table` of the selected images."""
-        return self._run.table(self.node).iloc[self.indices]
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
-
-
-def save_table(run: Run, node: Node, folder: Path | None = None) -> list[Path]:
-    """Write the table of an iteration as CSV and Parquet; return both paths.
-
-    Parameters
-    ----------
-    run : Run
-    node : Node
-    folder : Path, optional
-        None takes ``tables`` in the run's folder.
-
-    Raises
-    ------
-    StoreError
-        The run's folder is gone.
-    """
-    if not run.folder.exists():  # making the folder anew would stand in the way of putting the run back
-        raise store.gone(run.folder)
-    place = (run.folder / "tables") if folder is None else Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    table, paths = run.table(node), [place / f"iteration-{node.id}.{end}" for end in ("csv", "parquet")]
-    table.to_csv(paths[0], index=False)
-    table.to_parquet(paths[1], index=False)
-    return paths
-
 
 FORMATS = (
     ("diffusers", "diffusers", "A folder for pipeline.load_lora_weights, with the new word's rows"),
@@ -101,8 +24,8 @@ FORMATS = (
 class ExportForm:
     """Which Θ goes where, for which programs, under what name."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        self.explorer = explorer
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.folder = _text("folder", "Where to put the files; made if need be", "460px")
         self.name = _text("name", "Name of the files, and the word for the character in A1111 and ComfyUI", "300px")
         self.name.placeholder = "from the folder's name"
@@ -116,14 +39,14 @@ class ExportForm:
 
     def show(self) -> None:
         """Name the Θ that would be exported and offer a folder for it."""
-        explorer, source = self.explorer, self.explorer.strength.source()
-        self.go.disabled = source is None or explorer.busy
+        session, source = self.session, self.session.theta_node
+        self.go.disabled = source is None or session.busy
         self.words.value = (
             f"Θ of node {escape(source)}: its LoRA and its word, with the four most typical images drawn with it."
             if source
             else "There is no Θ to export yet: it comes with the first refinement."
         )
-        offered = str(export_folder(explorer.place, explorer.run.prompt, source)) if source else ""
+        offered = str(export_folder(session.output_folder, session.run.prompt, source)) if source else ""
         if self.folder.value == self._offered:  # what a person wrote there stands
             self.folder.value = offered
         self._offered = offered
@@ -133,16 +56,16 @@ class ExportForm:
         ticked = [name for (name, _, _), box in zip(FORMATS, self.formats, strict=True) if box.value]
         if not ticked or not self.folder.value.strip():
             missing = "a folder" if ticked else "at least one program"
-            self.explorer.status.say(f"Nothing is exported: name {missing} first.", "warning")
+            self.session.status.say(f"Nothing is exported: name {missing} first.", "warning")
             return
-        self.explorer.export(self.folder.value.strip(), ticked, self.name.value.strip() or None)
+        actions.export(self.session, self.folder.value.strip(), ticked, self.name.value.strip() or None)
 
 
 class TakeawayPanel(Panel):
     """Buttons that write files, and where they were written."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self.table = button(
             "Save table",
             "Write the images of this iteration as CSV and Parquet",
@@ -155,7 +78,7 @@ class TakeawayPanel(Panel):
             icon="file",
             kind="report",
         )
-        self.export = ExportForm(explorer)
+        self.export = ExportForm(session)
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-trust")
         self.ui = ipywidgets.VBox(
@@ -165,16 +88,17 @@ class TakeawayPanel(Panel):
             ]
         )
         self.ui.add_class("chosen-takeaway")
-        self.table.on_click(lambda _button: explorer.save_table())
-        self.report.on_click(lambda _button: explorer.report())
+        self.table.on_click(lambda _button: actions.save_table(session))
+        self.report.on_click(lambda _button: actions.write_report(session))
+        session.observe(self._changed, "selected")
 
     def show(self) -> None:
         """Say how to get at the same things in a cell."""
-        selected = len(self.explorer.selected)
+        selected = len(self.session.selected)
         self.words.value = (
             f"In a cell: <code>explorer.selection</code> ({selected} selected), <code>run.table()</code>, "
             f"<code>run.curve()</code>, <code>explorer.snapshot()</code>, <code>run.report()</code>, "
-            f"<code>run.export()</code>. Files go to <code>{escape(str(self.explorer.place))}</code>."
+            f"<code>run.export()</code>. Files go to <code>{escape(str(self.session.output_folder))}</code>."
         )
         self.export.show()
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 import numpy as np
 
-from .attribute_panel import most_first
-from .cluster_style import marker_of
+from . import actions
+from .attribute_findings import AttributeFindings
+from .cluster_style import sign_of
 from .gallery import Gallery
 from .images import webp
 from .judge import ranked_members
 from .panel import Panel, row
+from .session import Session
 from .status import guarded
-
-if TYPE_CHECKING:
-    from .explorer import Explorer
 
 LARGE = 768
 
@@ -24,8 +23,9 @@ LARGE = 768
 class GalleryPanel(Panel):
     """All images: by cluster, by seed or by distance; also while they are being drawn."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session, findings: AttributeFindings) -> None:
+        super().__init__(session)
+        self.findings = findings
         self.order = ipywidgets.Dropdown(
             options=[("by cluster", "cluster"), ("by seed", "seed"), ("oddest first", "odd")],
             value="cluster",
@@ -61,39 +61,39 @@ class GalleryPanel(Panel):
             ("zoomed", self._zoom),
         ):
             self.view.observe(hear, trait)
-        self.view.on_action(explorer.key)
+        self.view.on_action(lambda action, index: actions.press_key(session, action, index))
+        session.observe(self._mark, ("hovered", "focused", "selected"))
+        session.observe(self._redraw, "arrived")
 
     def show(self) -> None:
         """Show the images there are."""
         node = self.node
         decision = node.decision
         with self.filling(), self.view.hold_sync():
-            self.view.thumbnails, self.view.labels = (
-                self.explorer.thumbnails.key(node.gallery_of),
-                self.explorer.labels(),
+            self.view.album, self.view.labels = (
+                self.session.album,
+                self.session.labels(),
             )
             self.view.sections = self._sections()
             self.view.chosen = list(decision.images) if decision else []
-            self.view.excluded, self.view.selected = list(node.excluded), list(self.explorer.selected)
-            self.view.can_exclude = node.clusters is not None and not self.explorer.busy and not self.run.read_only
+            self.view.excluded, self.view.selected = list(node.excluded), list(self.session.selected)
+            self.view.can_exclude = node.clusters is not None and self.session.can_edit
             self.view.empty = "No images yet. Press Next to draw them."
-
-    def mark(self, **traits: Any) -> None:
-        """Set traits of the gallery without hearing them back."""
-        with self.filling(), self.view.hold_sync():
-            for name, value in traits.items():
-                setattr(self.view, name, value)
 
     # --- order -----------------------------------------------------------------------------------------------------
 
     def _sections(self) -> list[dict[str, Any]]:
         node, clusters = self.node, self.node.clusters
         if not len(node.images):
-            drawn = self.explorer.drawn()
+            drawn = self.session.drawn()
             return [_section(f"{len(drawn)} of {len(node.seeds)} drawn", drawn)] if drawn else []
-        tint = self.explorer.attributes.tint()
+        tint = self.findings.tint()
         if tint is not None:
-            return [_section(f"“{tint[0]}”, surest first", most_first(tint[1]))]
+            return [
+                _section(
+                    f"“{tint[0]}”, surest first", [int(i) for i in np.argsort(-np.asarray(tint[1]), kind="stable")]
+                )
+            ]
         if clusters is None or self.order.value == "seed":
             return [_section("", list(range(len(node.seeds))))]
         if self.order.value == "odd":
@@ -114,23 +114,28 @@ class GalleryPanel(Panel):
     # --- hearing ---------------------------------------------------------------------------------------------------
 
     @guarded
+    def _mark(self, change: dict[str, Any]) -> None:
+        with self.filling():
+            setattr(self.view, change["name"], change["new"])
+
+    @guarded
     def _redraw(self, _change: Any) -> None:
         self.show()
 
     @guarded
     def _hover(self, change: dict[str, Any]) -> None:
         if not self.is_filling and change["new"] >= 0:
-            self.explorer.hover(change["new"])
+            self.session.hover(change["new"])
 
     @guarded
     def _select(self, change: dict[str, Any]) -> None:
         if not self.is_filling:
-            self.explorer.select(change["new"])
+            self.session.select(change["new"])
 
     @guarded
     def _strike(self, change: dict[str, Any]) -> None:
         if not self.is_filling:
-            self.explorer.set_excluded(change["new"])
+            actions.set_excluded(self.session, change["new"])
 
     @guarded
     def _zoom(self, change: dict[str, Any]) -> None:

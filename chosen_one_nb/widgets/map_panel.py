@@ -10,11 +10,13 @@ import numpy as np
 
 from chosen_one_nb.run.node import compared
 
+from .attribute_findings import AttributeFindings
 from .cluster_style import Marks, marks, plain_marks, tinted_marks
 from .figures import MapFigure
 from .layouts import Layout, Layouts, Method
 from .panel import Panel, button, row
 from .preview import Preview
+from .session import Session
 from .status import guarded
 from .switch import Switch
 from .variants import variants_html
@@ -22,7 +24,6 @@ from .variants import variants_html
 if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node
 
-    from .explorer import Explorer
 
 COLOUR_BY = [
     ("cluster", "cluster"),
@@ -43,9 +44,10 @@ NEIGHBOURS = 5
 class MapPanel(Panel):
     """Map, controls, trust line and preview."""
 
-    def __init__(self, explorer: Explorer, method: Method) -> None:
-        super().__init__(explorer)
-        self.layouts = Layouts(explorer.later)
+    def __init__(self, session: Session, findings: AttributeFindings, method: Method) -> None:
+        super().__init__(session)
+        self.findings = findings
+        self.layouts = Layouts(session.background)
         self.figure = MapFigure()
         self.preview = Preview()
         self._make_controls(method)
@@ -109,6 +111,9 @@ class MapPanel(Panel):
         self.figure.on_click(self._click)
         self.figure.on_select(self._lasso)
         self.preview.on_msg(self._hear)
+        self.session.observe(self._hovered, "hovered")
+        self.session.observe(self._cluster_pointed, "pointed_cluster")
+        self.session.observe(self._selected, "selected")
 
     # --- showing ---------------------------------------------------------------------------------------------------
 
@@ -131,7 +136,7 @@ class MapPanel(Panel):
             node.excluded,
             self.colour.value,
             self.thumbs.value,
-            self.explorer.attributes.view.lit,
+            self.session.lit,
         )
         if key != self._drawn:
             self._draw(layout, key)
@@ -168,7 +173,7 @@ class MapPanel(Panel):
         )
         first = [] if clusters is None else [int(m) for m in clusters.medoids]
         self.figure.thumbnails(node.images if self.thumbs.value else (), first)
-        self.figure.select(self.explorer.selected)
+        self.figure.select(self.session.selected)
         self.figure.widget.alt = (
             f"Map of {len(xy)} images by {layout.method.upper()}"
             + (f", {len(clusters.sizes)} clusters" if clusters is not None else "")
@@ -179,7 +184,7 @@ class MapPanel(Panel):
 
     def _marks(self, n: int) -> Marks:
         """Colour and symbol of the points: by the attribute that is lit, if one is."""
-        clusters, tint = self.node.clusters, self.explorer.attributes.tint()
+        clusters, tint = self.node.clusters, self.findings.tint()
         plain = plain_marks(n) if clusters is None else marks(clusters, self.colour.value, self.node.excluded)
         return plain if tint is None else tinted_marks(plain, *tint)
 
@@ -230,36 +235,47 @@ class MapPanel(Panel):
         """Ring a point, draw lines to its true neighbours and show its image and numbers."""
         if not 0 <= index < self.figure.shown:
             return
-        near = self.explorer.neighbours(index, NEIGHBOURS)
+        near = self.session.neighbours(index, NEIGHBOURS)
         self.figure.ring([index], [i for i, _ in near])
-        labels = self.explorer.labels()
+        labels = self.session.labels()
         with self.preview.hold_sync():
-            self.preview.thumbnails = self.explorer.thumbnails.key(self.node.gallery_of)
+            self.preview.album = self.session.album
             title, *facts = labels[index].split(", ")
             self.preview.lines = [title, f"id {self.node.gallery_of}/{index:03d}", *facts]
             self.preview.neighbours = [{"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near]
             self.preview.index = index
 
-    def light(self, indices: list[int]) -> None:
-        """Ring several points, for example a cluster's."""
-        self.figure.ring(indices)
+    @guarded
+    def _hovered(self, change: dict[str, Any]) -> None:
+        self.point(change["new"])
+
+    @guarded
+    def _cluster_pointed(self, change: dict[str, Any]) -> None:
+        cluster, clusters = change["new"], self.node.clusters
+        known = clusters is not None and 0 <= cluster < len(clusters.sizes)
+        if known or cluster < 0:
+            self.figure.ring([int(i) for i in clusters.members(cluster)] if known else [])
+
+    @guarded
+    def _selected(self, change: dict[str, Any]) -> None:
+        self.figure.select(change["new"])
 
     @guarded
     def _hover(self, index: int) -> None:
-        self.explorer.hover(index)
+        self.session.hover(index)
 
     @guarded
     def _click(self, index: int) -> None:
-        self.explorer.look(index)
+        self.session.look(index)
 
     @guarded
     def _lasso(self, indices: list[int]) -> None:
-        self.explorer.select(indices)
+        self.session.select(indices)
 
     @guarded
     def _hear(self, _view: Any, content: dict[str, Any], _buffers: Any) -> None:
         if content.get("do") == "look":
-            self.explorer.look(int(content["index"]))
+            self.session.look(int(content["index"]))
 
     @guarded
     def _redraw(self, _change: Any) -> None:
@@ -268,7 +284,7 @@ class MapPanel(Panel):
     @guarded
     def _step(self, change: dict[str, Any]) -> None:
         if not self.is_filling:
-            self.explorer.show_node(change["new"])
+            self.session.show_node(change["new"])
 
     @guarded
     def _vary(self) -> None:
@@ -284,8 +300,8 @@ class MapPanel(Panel):
         from chosen_one_nb.analysis.projection import sensitivity
 
         features = compared([node])[node.gallery_of]
-        key = ("variants", node.gallery_of, node.uses_foreground)
-        maps = self.explorer.later.get(key, lambda: sensitivity(features))
+        key = ("variants", node.gallery_of, node.goes_by_figures)
+        maps = self.session.background.get(key, lambda: sensitivity(features))
         if maps is None:
             self.variants.value = "Laying the images out nine times…"
             return

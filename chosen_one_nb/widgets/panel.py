@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
-from .status import Status
+from .session import Session
+from .status import guarded
 
 if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node, Run
-
-    from .explorer import Explorer
 
 
 class Panel:
@@ -23,8 +22,8 @@ class Panel:
 
     Parameters
     ----------
-    explorer : Explorer
-        Whose part it is: it knows the run and the iteration that is shown, and does what is clicked.
+    session : Session
+        What is shown; the panel shows itself anew whenever the session's `version` grows.
 
     Attributes
     ----------
@@ -34,29 +33,20 @@ class Panel:
 
     ui: ipywidgets.Widget
 
-    def __init__(self, explorer: Explorer) -> None:
-        self.explorer = explorer
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self._here = threading.local()
+        session.observe(self._changed, "version")
 
     @property
     def run(self) -> Run:
         """The run that is explored."""
-        return self.explorer.run
+        return self.session.run
 
     @property
     def node(self) -> Node:
         """The iteration that is shown."""
-        return self.explorer.node
-
-    @property
-    def status(self) -> Status:
-        """Where messages go."""
-        return self.explorer.status
-
-    @property
-    def raise_errors(self) -> bool:
-        """Whether handlers raise what goes wrong after showing it (tests)."""
-        return self.explorer.raise_errors
+        return self.session.node
 
     @contextmanager
     def filling(self) -> Iterator[None]:
@@ -75,6 +65,10 @@ class Panel:
     def show(self) -> None:
         """Bring the panel up to the run's present state; called after every change."""
         raise NotImplementedError
+
+    @guarded
+    def _changed(self, _change: Any) -> None:
+        self.show()
 
 
 def button(label: str, tip: str, *, style: str = "", icon: str = "", kind: str = "") -> ipywidgets.Button:

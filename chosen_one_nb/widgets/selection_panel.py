@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 
+from . import actions
 from .gallery import Gallery
 from .panel import Panel, button, row
+from .session import Session
 from .status import guarded
-
-if TYPE_CHECKING:
-    from .explorer import Explorer
+from .wording import counted_words
 
 
 class DecidePanel(Panel):
     """Everything a person can decide about the iteration that is shown."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self.words = ipywidgets.HTML()
         self.words.add_class("chosen-decision")
         self._make_buttons()
@@ -77,30 +77,31 @@ class DecidePanel(Panel):
         )
 
     def _listen(self) -> None:
-        act = self.explorer
+        session = self.session
         for control, do in (
-            (self.proposal, lambda: act.choose()),
-            (self.use, act.choose_selection),
-            (self.clear, lambda: act.select([])),
-            (self.out, lambda: act.leave_out(act.selected)),
-            (self.back, lambda: act.put_back(act.selected or None)),
-            (self.merge, act.merge_ticked),
-            (self.again, lambda: act.recluster(self.k.value)),
-            (self.undo, act.undo),
-            (self.redo, act.redo),
+            (self.proposal, actions.choose),
+            (self.use, lambda session: actions.choose(session, images=session.selected)),
+            (self.clear, lambda session: session.select([])),
+            (self.out, lambda session: actions.leave_out(session, session.selected)),
+            (self.back, lambda session: actions.put_back(session, session.selected or None)),
+            (self.merge, actions.merge_ticked),
+            (self.again, lambda session: actions.recluster(session, self.k.value)),
+            (self.undo, actions.undo),
+            (self.redo, actions.redo),
         ):
-            control.on_click(lambda _button, do=do: do())
+            control.on_click(lambda _button, do=do: do(session))
+        session.observe(self._selected, "selected")
         self.note.observe(self._noted, "value")
         self.strip.observe(self._struck, "excluded")
         self.strip.observe(self._pointed, "hovered")
-        self.strip.on_action(self.explorer.key)
+        self.strip.on_action(lambda action, index: actions.press_key(session, action, index))
 
     # --- showing ---------------------------------------------------------------------------------------------------
 
     def show(self) -> None:
         """Show what has been decided and what can be."""
         node = self.node
-        open_ = node.clusters is not None and not self.explorer.busy and not self.run.read_only
+        open_ = node.clusters is not None and self.session.can_edit
         for control in (self.proposal, self.merge, self.again, self.k, self.note):
             control.disabled = not open_
         self.proposal.disabled = not open_ or node.clusters.proposed is None
@@ -113,8 +114,8 @@ class DecidePanel(Panel):
 
     def show_selection(self) -> None:
         """Name the number of selected images on the buttons that use them."""
-        n, node = len(self.explorer.selected), self.node
-        open_ = node.clusters is not None and not self.explorer.busy and not self.run.read_only
+        n, node = len(self.session.selected), self.node
+        open_ = node.clusters is not None and self.session.can_edit
         self.use.description = f"Choose selection ({n})" if n else "Choose selection"
         for control in (self.use, self.out):
             control.disabled = not (open_ and n)
@@ -129,13 +130,13 @@ class DecidePanel(Panel):
         self.note.value = decision.note if decision else ""
         chosen = sorted({*decision.images, *decision.excluded}) if decision else []
         with self.strip.hold_sync():
-            self.strip.thumbnails, self.strip.labels = (
-                self.explorer.thumbnails.key(node.gallery_of),
-                self.explorer.labels(),
+            self.strip.album, self.strip.labels = (
+                self.session.album,
+                self.session.labels(),
             )
             self.strip.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": chosen}] if chosen else []
             self.strip.excluded = list(node.excluded)
-            self.strip.can_exclude = not self.explorer.busy and not self.run.read_only
+            self.strip.can_exclude = self.session.can_edit
 
     def _sentence(self) -> str:
         node = self.node
@@ -146,12 +147,10 @@ class DecidePanel(Panel):
         rule = f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)
         if decision is None:
             return f"<span>{rule} <strong>Nothing is chosen yet.</strong></span>"
-        taken = f"cluster {decision.cluster}" if decision.cluster is not None else "images picked by hand"
-        left = f", {len(decision.excluded)} left out" if decision.excluded else ""
         risk = self.run.risk(decision.images)
         branch = " Changing it begins a branch: this node has its Θ already." if node.refined else ""
         return (
-            f"<span>{rule} <strong>Taken: {taken}, {len(decision.images)} images{left}</strong> "
+            f"<span>{rule} <strong>Taken: {counted_words(decision)}</strong> "
             f"(by {escape(decision.by)}).{branch}</span>"
             + (f'<span class="chosen-warning">⚠ {escape(risk)}</span>' if risk else "")
         )
@@ -161,14 +160,19 @@ class DecidePanel(Panel):
     @guarded
     def _struck(self, change: dict[str, Any]) -> None:
         if not self.is_filling:
-            self.explorer.set_excluded(change["new"])
+            actions.set_excluded(self.session, change["new"])
 
     @guarded
     def _pointed(self, change: dict[str, Any]) -> None:
         if change["new"] >= 0:
-            self.explorer.hover(change["new"])
+            self.session.hover(change["new"])
 
     @guarded
     def _noted(self, change: dict[str, Any]) -> None:
+        self.session.note = change["new"]
         if not self.is_filling:
-            self.explorer.write_note(change["new"])
+            actions.write_note(self.session, change["new"])
+
+    @guarded
+    def _selected(self, _change: Any) -> None:
+        self.show_selection()

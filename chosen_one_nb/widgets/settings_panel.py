@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import ipywidgets
 
 from .panel import Panel, button, row
+from .session import Session
 
 if TYPE_CHECKING:
-    from .explorer import Explorer
+    from chosen_one_nb.settings import Settings
+
 
 CERTAINTY = {
     "C": "read in the paper or on its page",
@@ -25,8 +27,8 @@ CERTAINTY = {
 class SettingsPanel(Panel):
     """A table of all settings; values that differ from the default are marked."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         tip = "Count operations and memory of an iteration with these settings, without drawing; may load the models"
         self.count = button("What it takes", tip, kind="plan")
         self.plan, self.table = ipywidgets.HTML(), ipywidgets.HTML()
@@ -37,14 +39,14 @@ class SettingsPanel(Panel):
     def take_stock(self) -> None:
         """Count, in the background, what an iteration with the settings shown takes."""
         node = self.node
-        self.explorer.later.get(("plan", node.settings), lambda: str(self.run.plan(node)))
+        self.session.background.get(_key(node.settings), lambda: str(self.run.plan(node)))
         self.show()
 
     def show(self) -> None:
         """Show the settings of the iteration that is shown."""
         from chosen_one_nb.settings import settings_help
 
-        self.count.disabled = self.explorer.busy
+        self.count.disabled = self.session.busy
         self.plan.value = self._plan()
         values = self.node.settings.model_dump()
         rows = "".join(_row(about, values[about["name"]]) for about in settings_help())
@@ -59,12 +61,12 @@ class SettingsPanel(Panel):
 
     def _plan(self) -> str:
         """What is known of the cost: nothing yet, being counted, what went wrong, or the table."""
-        later, key = self.explorer.later, ("plan", self.node.settings)
-        if not later.asked(key):
+        background, key = self.session.background, _key(self.node.settings)
+        if not background.asked(key):
             return ""
-        if (error := later.error(key)) is not None:
+        if (error := background.error(key)) is not None:
             return f"<p>This cannot be counted: {escape(str(error))}</p>"
-        found = later.get(key, str)
+        found = background.get(key, str)
         return f"<pre>{escape(found)}</pre>" if found else "<p>Counting…</p>"
 
 

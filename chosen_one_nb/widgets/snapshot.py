@@ -13,31 +13,33 @@ from chosen_one_nb.show import contact_sheet
 from .cluster_style import marker_of
 from .judge import ranked_members
 from .layouts import Layout
+from .session import Session
 
 if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node
 
-    from .explorer import Explorer
 
 MARGIN, MAP, TILE = 20, (470, 400), 52
 MOST_CLUSTERS, MOST_IMAGES = 7, 11
 INK, FAINT, ACCENT = "#202020", "#6A6A6A", "#0057A8"
 
 
-def snapshot(explorer: Explorer) -> Image.Image:
+def snapshot(session: Session, layout: Layout | None) -> Image.Image:
     """Draw prompt, state, map, clusters with their images, decision and distance curve on white.
 
     Parameters
     ----------
-    explorer : Explorer
+    session : Session
+    layout : Layout or None
+        The map that is shown, None where there is none yet.
 
     Returns
     -------
     PIL.Image.Image
         RGB, about 1150 pixels wide.
     """
-    node, layout = explorer.node, explorer.map.layout_now()
-    head = [_line(explorer.run.prompt, 24), _line(_state(explorer), 14, FAINT)]
+    node = session.node
+    head = [_line(session.run.prompt, 24), _line(_state(session), 14, FAINT)]
     if node.decision is not None and node.decision.note:
         head.append(_line(f"Note: {node.decision.note}", 14, FAINT))
     if layout is None:
@@ -45,14 +47,14 @@ def snapshot(explorer: Explorer) -> Image.Image:
             contact_sheet(list(node.images), columns=18, tile=TILE) if len(node.images) else _line("No images yet.")
         ]
         return _framed(_stacked([*head, *below]))
-    left = [_map(explorer, layout), _line(layout.words.split(" · ")[0], 11, FAINT)]
-    rows = explorer.run.curve().to_dict("records")
+    left = [_map(session, layout), _line(layout.words.split(" · ")[0], 11, FAINT)]
+    rows = session.run.curve().to_dict("records")
     left += [chart_image(curve_chart(rows, width=MAP[0], height=170), scale=1)] if rows else []
-    return _framed(_stacked([*head, _side_by_side(_stacked(left), _stacked(_clusters(explorer.node)))]))
+    return _framed(_stacked([*head, _side_by_side(_stacked(left), _stacked(_clusters(session.node)))]))
 
 
-def _state(explorer: Explorer) -> str:
-    node, outcome = explorer.node, explorer.run.outcome
+def _state(session: Session) -> str:
+    node, outcome = session.node, session.run.outcome
     said = [f"iteration {node.id}", f"{len(node.seeds)} images"]
     if node.verdict is not None:
         said.append(f"{node.verdict.state}: {node.verdict.reason}")
@@ -61,8 +63,8 @@ def _state(explorer: Explorer) -> str:
     return " · ".join(said)
 
 
-def _map(explorer: Explorer, layout: Layout) -> Image.Image:
-    node, clusters = explorer.node, explorer.node.clusters
+def _map(session: Session, layout: Layout) -> Image.Image:
+    node, clusters = session.node, session.node.clusters
     places = layout.of(node.gallery_of) * np.array([1, -1])  # a canvas counts downwards
     chosen = node.decision.images if node.decision else ()
     width, height = MAP

@@ -3,64 +3,37 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Any
 
 import ipywidgets
+import traitlets
 
+from . import actions
 from .panel import Panel, button, row
+from .session import Session
 from .status import guarded
 from .switch import Switch
-from .tasks import Job
-
-if TYPE_CHECKING:
-    from .explorer import Explorer
-
-ABOUT: dict[str, tuple[str, str, str]] = {
-    "generate": (
-        "Generate",
-        "Draw N images of the prompt, each from its own seed, with the Θ learnt so far.",
-        "Sᵢ = { M_Θᵢ(p; seedₙ) : n = 1…N }",
-    ),
-    "embed": (
-        "Embed",
-        "Turn each image into a feature vector, with an extractor that was never told what is in it.",
-        "eₙ = F(xₙ)",
-    ),
-    "check": (
-        "Check",
-        "Stop when the gallery's mean pairwise distance falls to d_conv; watch that it has not collapsed.",
-        "1/|S|² · Σ ‖eₐ − e_b‖ ≤ d_conv",
-    ),
-    "cluster": (
-        "Cluster",
-        "Group the features by K-means++ with k = ⌊N / d_size-c⌋; drop clusters of d_min-c or fewer.",
-        "cohesion(c) = 1/|c| · Σ ‖e − c_cen‖²",
-    ),
-    "choose": (
-        "Choose",
-        "The rule takes the most cohesive cluster; you can take another, or images of your own.",
-        "c* = argmin cohesion(c)",
-    ),
-    "refine": (
-        "Refine",
-        "Learn Θ from the chosen images: LoRA weights and a new word, by the denoising loss.",
-        "min over Θ of E ‖ε − ε_Θ(z_t, t, text)‖²",
-    ),
-}
-"""Of each stage: its name, what it does in a sentence, and the formula it follows."""
+from .wording import ABOUT
 
 
 class StageBar(Panel):
     """Prompt and stages, the coming one lit, with a sentence and a formula about it."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self.ui = ipywidgets.HTML()
         self.ui.add_class("chosen-stagebar")
 
+    @property
+    def stage(self) -> str | None:
+        """The stage being done, or the one that comes next; None when the run is finished."""
+        working = self.run.busy
+        name = working.split()[0] if working else self.run.next_stage
+        return name if name in ABOUT else self.run.next_stage
+
     def show(self) -> None:
         """Light the stage that comes next, or that is being done."""
-        node, coming = self.node, self.explorer.stage
+        node, coming = self.node, self.stage
         items = "".join(_item(stage, node.done(stage), stage == coming) for stage in ABOUT)
         outcome = self.run.outcome
         name, what, formula = ABOUT.get(coming or "", (f"Finished, {outcome.state}", outcome.reason, ""))
@@ -85,8 +58,8 @@ def _item(stage: str, done: bool, lit: bool) -> str:
 class Stepper(Panel):
     """Next, Next iteration, To convergence, Cancel, and how far the work has come."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self.next = button("Next", "Do the next stage only", style="primary", icon="step-forward", kind="next")
         self.iteration = button(
             "Next iteration", "Go on until this iteration has its Θ", icon="forward", kind="iteration"
@@ -121,22 +94,24 @@ class Stepper(Panel):
             kind="stepper",
         )
         for control, act in (
-            (self.next, explorer.next),
-            (self.iteration, explorer.next_iteration),
-            (self.convergence, explorer.to_convergence),
-            (self.cancel, explorer.cancel),
-            (self.go_on, explorer.go_on),
+            (self.next, actions.next_stage),
+            (self.iteration, actions.next_iteration),
+            (self.convergence, actions.to_convergence),
+            (self.cancel, actions.cancel),
+            (self.go_on, actions.go_on),
         ):
-            control.on_click(lambda _button, act=act: act())
+            control.on_click(lambda _button, act=act: act(session))
+        traitlets.link((self.ask, "value"), (session, "asks"))
+        session.observe(self._progressed, "progress")
 
     def show(self) -> None:
         """Enable what can be done now."""
-        busy, stage = self.explorer.busy, self.run.next_stage
+        busy, stage = self.session.busy, self.run.next_stage
         idle = not busy and not self.run.read_only
         for control in (self.next, self.iteration, self.convergence):
             control.disabled = not (idle and stage is not None)
         name = ABOUT[stage][0] if stage in ABOUT else ""
-        self.next.description = f"{'Retry' if self.explorer.failed else 'Next'}: {name}" if name else "Finished"
+        self.next.description = f"{'Retry' if self.session.failed else 'Next'}: {name}" if name else "Finished"
         self.cancel.disabled = not busy
         _visible(self.cancel, busy)
         _visible(self.bar, busy)
@@ -145,14 +120,14 @@ class Stepper(Panel):
             self.words.value = ""
 
     @guarded
-    def progress(self, job: Job) -> None:
-        """Show how far the job has come."""
-        progress = job.progress
-        if progress is None or not job.running:
+    def _progressed(self, change: dict[str, Any]) -> None:
+        """Show how far the work has come."""
+        progress = change["new"]
+        if progress is None:
             return
         self.bar.value = progress.fraction
         name = ABOUT.get(progress.stage, (progress.stage.capitalize(),))[0]
-        stopping = " · stopping…" if job.cancelled() else ""
+        stopping = " · stopping…" if self.session.tasks.task.cancelled() else ""
         self.words.value = f"<span>{escape(name)}: {escape(progress.text)}{stopping}</span>"
 
 

@@ -72,10 +72,10 @@ def _raised_by_the_kit(error: BaseException) -> bool:
 
 
 def guarded(handler: Handler) -> Handler:
-    """Make a handler show its errors: what it raises goes to ``self.status``, never silently away.
+    """Make a handler show its errors: what it raises goes to the session's status line, never silently away.
 
-    The object needs a `status` (`Status`) and a flag `raise_errors`: with it set the error is raised again, which is
-    what tests want.
+    The handler's first argument is a `chosen_one_nb.widgets.session.Session` or has one as ``session``; with its flag
+    `raise_errors` set the error is raised again, which is what tests want.
     """
 
     @functools.wraps(handler)
@@ -83,8 +83,9 @@ def guarded(handler: Handler) -> Handler:
         try:
             return handler(self, *args, **kwargs)
         except Exception as error:
-            self.status.fail(error)
-            if self.raise_errors:
+            session = getattr(self, "session", self)
+            session.status.fail(error)
+            if session.raise_errors:
                 raise
             return None
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 from PIL import Image
 
 from .gallery import Gallery
 from .panel import Panel, button, row
+from .session import Session
 from .status import guarded
-
-if TYPE_CHECKING:
-    from .explorer import Explorer
+from .tasks import Task
 
 
 class StrengthPanel(Panel):
     """A slider from the base model (0) to the character as learnt (1), on fixed seeds."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self.slider = ipywidgets.FloatSlider(
             1.0,
             min=0.0,
@@ -43,25 +42,20 @@ class StrengthPanel(Panel):
         self.ui = ipywidgets.VBox([row(self.slider, self.draw), self.words, self.view])
         self._drawn: dict[tuple[str, float], int] = {}
         self.slider.observe(self._moved, "value")
-        self.draw.on_click(lambda _button: self.explorer.draw_strength(self.slider.value))
-
-    def source(self) -> str | None:
-        """Id of the node whose Θ is shown: its own, else the one its gallery was drawn with."""
-        node = self.node if self.node.refined else self.node.parent
-        return node.id if node else None
+        self.draw.on_click(lambda _button: self.draw_now(self.slider.value))
 
     def show(self) -> None:
         """Show the images of this strength, if they have been drawn."""
-        source = self.source()
+        source = self.session.theta_node
         if source is None:
             self.words.value = "There is no Θ yet: it comes with the first refinement."
         key = (source or "", self.slider.value)
         if source is not None and key not in self._drawn and (kept := self.run.drawn_probe(source, strength=key[1])):
             self.take(*key, kept)
         drawn = self._drawn.get(key, 0)
-        self.draw.disabled = source is None or self.explorer.busy or bool(drawn)
+        self.draw.disabled = source is None or self.session.busy or bool(drawn)
         with self.view.hold_sync():
-            self.view.thumbnails = self.explorer.thumbnails.key(_drawn(*key))
+            self.view.album = self.session.thumbnails.key(_album(*key))
             self.view.labels = [f"seed {i} at strength {key[1]:g}" for i in range(drawn)]
             self.view.sections = (
                 [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(drawn))}] if drawn else []
@@ -72,8 +66,19 @@ class StrengthPanel(Panel):
 
     def take(self, source: str, strength: float, images: list[Image.Image]) -> None:
         """Keep images drawn at a strength."""
-        self.explorer.thumbnails.send(_drawn(source, strength), images)
+        self.session.thumbnails.add(_album(source, strength), enumerate(images))
         self._drawn[source, strength] = len(images)
+
+    @guarded
+    def draw_now(self, strength: float) -> None:
+        """Draw eight fixed seeds at a strength of Θ, in the background."""
+        source = self.session.theta_node
+
+        def work(task: Task) -> None:
+            images = self.run.probe(source, strength=strength, on_progress=task.report, cancelled=task.cancelled)
+            self.take(source, strength, images)
+
+        self.session.tasks.start(work, name=f"strength {strength:g}")
 
     @guarded
     def _moved(self, _change: Any) -> None:

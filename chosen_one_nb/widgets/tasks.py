@@ -1,7 +1,7 @@
-"""Long work off the notebook's threads: one `Job` at a time, with progress, time left and cancel.
+"""Long work off the notebook's threads: one `Task` at a time, with progress, time left and cancel.
 
 Widget callbacks must return at once (they share one comm channel, so a callback that works for a minute also
-holds up *Cancel*). A `Job` runs a function on its own thread, asks it to stop through `Job.cancelled`, which every
+holds up *Cancel*). A `Task` runs a function on its own thread, asks it to stop through `Task.cancelled`, which every
 step polls at each sampler or training step, and reports through one callback.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,21 +80,21 @@ class Progress:
         return f"{counted} · {int(left) // 60}:{int(left) % 60:02d} left"
 
 
-class Job:
+class Task:
     """Run one piece of work on a thread of its own.
 
     Parameters
     ----------
     work : callable
-        Called with the job; hands `report` and `cancelled` on to the steps. What it returns becomes `result`.
+        Called with the task; hands `report` and `cancelled` on to the steps. What it returns becomes `result`.
     name : str
         What the work is called on the screen.
     on_change : callable, optional
-        Called with the job, on the job's thread, when it starts, progresses and ends.
+        Called with the task, on the task's thread, when it starts, progresses and ends.
 
     Attributes
     ----------
-    came_of_it : str
+    message : str
         What the work wants to be said when it is done; empty where the run's own state says it.
 
     Notes
@@ -103,19 +104,19 @@ class Job:
 
     def __init__(
         self,
-        work: Callable[[Job], Any],
+        work: Callable[[Task], Any],
         *,
         name: str = "work",
-        on_change: Callable[[Job], None] | None = None,
+        on_change: Callable[[Task], None] | None = None,
     ) -> None:
         self.name = name
         self.state: State = "ready"
         self.progress: Progress | None = None
         self.result: Any = None
         self.error: BaseException | None = None
-        self.came_of_it = ""
+        self.message = ""
         self._work = work
-        self._on_change = on_change or (lambda job: None)
+        self._on_change = on_change or (lambda task: None)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._started = self._reported = 0.0
@@ -125,10 +126,10 @@ class Job:
         """Whether the work has begun and not ended."""
         return self.state == "running"
 
-    def start(self) -> Job:
-        """Begin; returns the job itself, at once."""
+    def start(self) -> Task:
+        """Begin; returns the task itself, at once."""
         self.state = "running"
-        self._thread = threading.Thread(target=self._run, name=f"job {self.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"task {self.name}", daemon=True)
         self._thread.start()
         return self
 
@@ -140,7 +141,7 @@ class Job:
         """Whether a stop was asked for; the steps poll this."""
         return self._stop.is_set()
 
-    def wait(self, timeout: float | None = None) -> Job:
+    def wait(self, timeout: float | None = None) -> Task:
         """Wait until the work has ended.
 
         Raises
@@ -182,56 +183,64 @@ class Job:
         self._on_change(self)
 
 
-class Desk:
-    """Where the work on one run is handed in: one job at a time, and all who watch are told how it goes.
+class TaskRunner:
+    """Where the work on one run is handed in: one task at a time, and all who watch are told how it goes.
 
     Attributes
     ----------
-    job : Job or None
-        The present or last job.
+    task : Task or None
+        The present or last task.
     watchers : list of callable
-        Called as ``watcher(kind, what)`` on the job's thread: ``("job", job)`` when it starts, progresses and ends,
+        Called as ``watcher(kind, what)`` on the task's thread: ``("task", task)`` when it starts, progresses and ends,
         ``("images", pairs)`` and ``("step", dict)`` with what the steps report.
 
     Examples
     --------
-    >>> desk = Desk()
-    >>> desk.start(lambda job: 2 + 2, name="sum").wait().result
+    >>> runner = TaskRunner()
+    >>> runner.start(lambda task: 2 + 2, name="sum").wait().result
     4
     """
 
     def __init__(self) -> None:
-        self.job: Job | None = None
+        self.task: Task | None = None
         self.watchers: list[Callable[[str, Any], None]] = []
         self._lock = threading.Lock()
 
     @property
     def busy(self) -> bool:
-        """Whether a job is running."""
-        return self.job is not None and self.job.running
+        """Whether a task is running."""
+        return self.task is not None and self.task.running
 
-    def start(self, work: Callable[[Job], Any], *, name: str = "work") -> Job:
-        """Start `work` as a `Job`.
+    def start(self, work: Callable[[Task], Any], *, name: str = "work") -> Task:
+        """Start `work` as a `Task`.
 
         Raises
         ------
         Busy
-            When a job is still running; nothing is started.
+            When a task is still running; nothing is started.
         """
         with self._lock:
             if self.busy:
-                raise Busy(f"Still at work ({self.job.name}). Wait until it is done, or press Cancel.")
-            self.job = Job(work, name=name, on_change=lambda job: self.tell("job", job))
-            return self.job.start()
+                raise Busy(f"Still at work ({self.task.name}). Wait until it is done, or press Cancel.")
+            self.task = Task(work, name=name, on_change=lambda task: self.tell("task", task))
+            return self.task.start()
 
     def cancel(self) -> bool:
-        """Ask the running job to stop; False when nothing runs."""
+        """Ask the running task to stop; False when nothing runs."""
         if not self.busy:
             return False
-        self.job.cancel()
+        self.task.cancel()
         return True
 
     def tell(self, kind: str, what: Any) -> None:
         """Tell the watchers."""
         for watcher in list(self.watchers):
             watcher(kind, what)
+
+
+_runners: weakref.WeakKeyDictionary[Any, TaskRunner] = weakref.WeakKeyDictionary()
+
+
+def runner_of(run: Any) -> TaskRunner:
+    """Give the one task runner of a run, made at first use: all screens of a run share it."""
+    return _runners.setdefault(run, TaskRunner())

@@ -10,12 +10,13 @@ import traitlets
 
 from .images import HERE, script
 from .panel import Panel
+from .session import Session
 from .status import guarded
+from .wording import chosen_words
 
 if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node
 
-    from .explorer import Explorer
 
 WORDS = {
     "converged": "★ converged",
@@ -71,8 +72,8 @@ def places(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
 class TreePanel(Panel):
     """The tree of the run; a click looks at that iteration."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        super().__init__(explorer)
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self.ui = self.view = TreeView()
         self.view.on_msg(lambda _view, content, _buffers: self.act(content))
 
@@ -86,7 +87,7 @@ class TreePanel(Panel):
         word, face = WORDS.get(node.state, node.state), _face(node)
         shown = node.id == self.node.id
         if face >= 0:
-            self.explorer.thumbnails.send(node.gallery_of, node.images, [face])
+            self.session.thumbnails.show_gallery(node, [face])
         origin = node.gallery_of if node.gallery_of != node.id else (node.parent.id if node.parent else "")
         return {
             "id": node.id,
@@ -95,7 +96,7 @@ class TreePanel(Panel):
             "row": row,
             "face": face,
             "sign": word,
-            "thumbnails": self.explorer.thumbnails.key(node.gallery_of),
+            "album": self.session.album,
             "title": _title(node, word, shown),
             "shown": shown,
         }
@@ -104,7 +105,7 @@ class TreePanel(Panel):
     def act(self, content: dict[str, Any]) -> None:
         """Do what was pressed: ``{"do": "select", "node": "1b"}``."""
         if content.get("do") == "select":
-            self.explorer.show_node(str(content["node"]))
+            self.session.show_node(str(content["node"]))
 
 
 def _face(node: Node) -> int:
@@ -122,7 +123,6 @@ def _title(node: Node, word: str, shown: bool) -> str:
     decision = node.decision
     chose = ""
     if decision is not None:
-        what = f"cluster {decision.cluster}" if decision.cluster is not None else "images picked by hand"
-        chose = f", {what} chosen by {decision.by}"
+        chose = f", {chosen_words(decision)} chosen by {decision.by}"
     branch = f", a branch of {node.gallery_of}" if node.gallery_of != node.id else ""
     return f"Iteration {node.id}: {word}{chose}{branch}{' (shown)' if shown else ''}"
