@@ -296,7 +296,7 @@ def test_a_read_only_run_can_be_asked_but_not_changed(waiting, tmp_path):
     run = Run.open(place, painted.MODELS, read_only=True)
     explorer = ask(Explorer(run, method="pca", raise_errors=True))
     assert explorer.attributes.view.rows
-    assert explorer.attributes.findings.inquiry().figure
+    assert explorer.attributes.findings.inquiry().segmentation
     assert not explorer.attributes.view.can_choose
     assert not explorer.attributes.view.can_answer
     assert not (place / "texts.npz").exists()
@@ -376,7 +376,7 @@ def has(explorer, *columns):
     values[np.ix_(members, columns)] = 0.0
     for at, image in enumerate(members[3:]):
         values[image, columns[at % len(columns)]] = 1.0
-    panel.findings.inquiry().found.told_apart[list(columns)] = True
+    panel.findings.inquiry().found.separable[list(columns)] = True
     return members
 
 
@@ -401,7 +401,7 @@ def test_leaving_out_stops_where_too_few_would_stay(asked):
     members = asked.node.clusters.members(asked.attributes.cluster.value)
     asked.run.exclude(members[3:].tolist())
     asked.attributes.findings.inquiry().found.values[members, 4] = 1.0
-    asked.attributes.findings.inquiry().found.told_apart[4] = True
+    asked.attributes.findings.inquiry().found.separable[4] = True
     press(asked, "leave_out", column=4)
     assert "but 3 must stay to learn from" in asked.status.text
     assert asked.node.decision is None
@@ -500,7 +500,7 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
     assert "Asked “beach”" in asked.status.text
     assert "&lt;b&gt;snow" in asked.status.value  # shown, not obeyed
     lit = asked.attributes.findings.inquiry().attributes[4]
-    assert strips[:2] == proof_strips(asked.run.persistence([lit], asked.node.parent))
+    assert strips[:2] == proof_strips(asked.run.counterfactual([lit], asked.node.parent))
     press(asked, "light", column=0)
     asked.settle()
     assert "though asked" not in asked.attributes.view.strips[0]["title"]

@@ -594,7 +594,7 @@ def test_branches_share_their_gallery_and_it_travels_once(second):
     actions.choose(explorer.session, 1)
     assert explorer.node.id == "0b"
     assert explorer.session.thumbnails.bytes_sent() == sent
-    assert explorer.gallery.view.album.endswith("/0")
+    assert explorer.gallery.view.thumbnails.endswith("/0")
 
 
 def test_looking_elsewhere_during_work_does_not_move_the_work(second, monkeypatch):

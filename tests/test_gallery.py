@@ -10,14 +10,14 @@ from PIL import Image
 
 from chosen_one_nb.widgets import gallery as gallery_module
 from chosen_one_nb.widgets.cards import Cards
-from chosen_one_nb.widgets.gallery import Gallery
+from chosen_one_nb.widgets.gallery import GalleryView
 from chosen_one_nb.widgets.hints import Hints, described
 from chosen_one_nb.widgets.images import HERE, ThumbnailBatch, Thumbnails, webp
 from chosen_one_nb.widgets.preview import Preview
 from chosen_one_nb.widgets.switch import Switch
 from chosen_one_nb.widgets.tree import TreeView
 
-VIEWS = [Gallery, Cards, Preview, TreeView, ThumbnailBatch, lambda: Hints(ipywidgets.VBox(), {}), Switch]
+VIEWS = [GalleryView, Cards, Preview, TreeView, ThumbnailBatch, lambda: Hints(ipywidgets.VBox(), {}), Switch]
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ def test_the_state_of_a_batch_is_binary(node):
     "trait", ["hovered", "selected", "excluded", "chosen", "focused", "zoomed", "large", "sections"]
 )
 def test_the_traits_are_shared_with_the_browser(trait):
-    assert Gallery.class_traits()[trait].metadata["sync"]
+    assert GalleryView.class_traits()[trait].metadata["sync"]
 
 
 def test_keys_are_heard_as_actions():
-    gallery, heard = Gallery(), []
+    gallery, heard = GalleryView(), []
     gallery.on_action(lambda action, index: heard.append((action, index)))
     gallery._handle_custom_msg({"do": "choose", "index": 3}, [])
     gallery._handle_custom_msg({"do": "undo"}, [])
@@ -81,7 +81,7 @@ def test_keys_are_heard_as_actions():
 
 
 def test_what_is_selected_and_left_out_comes_as_messages():
-    gallery = Gallery(selected=[2], excluded=[4])
+    gallery = GalleryView(selected=[2], excluded=[4])
     for content in (
         {"do": "toggle", "trait": "selected", "index": 1},
         {"do": "toggle", "trait": "excluded", "index": 4},
@@ -95,7 +95,7 @@ def test_what_is_selected_and_left_out_comes_as_messages():
 
 def test_tile_size_is_bounded():
     with pytest.raises(Exception, match="size"):
-        Gallery(size=4)
+        GalleryView(size=4)
 
 
 @pytest.mark.parametrize("view", VIEWS)

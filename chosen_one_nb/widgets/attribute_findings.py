@@ -6,14 +6,14 @@ import dataclasses
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from chosen_one_nb.analysis.phrases import Vocabulary, VocabularyError, load_vocabulary
+from chosen_one_nb.analysis.vocabulary import Vocabulary, VocabularyError, load_vocabulary
 
 from .attribute_rows import Shared, shared
 from .session import Session
 
 if TYPE_CHECKING:
     from chosen_one_nb.analysis.inquiry import Inquiry
-    from chosen_one_nb.analysis.phrases import Attribute
+    from chosen_one_nb.analysis.vocabulary import Attribute
     from chosen_one_nb.run.run import Node
 
 Tint = tuple[str, list[float]]
@@ -50,12 +50,12 @@ class AttributeFindings:
     def key(self, node: Node) -> tuple[Any, ...]:
         """Under what the answers about a node are kept."""
         path, vocabulary = tuple(each.gallery_of for each in self.session.run.path(node)), self.vocabulary()
-        return ("inquiry", path, node.figure is not None, vocabulary.digest if vocabulary else "")
+        return ("inquiry", path, node.segmentation is not None, vocabulary.digest if vocabulary else "")
 
     def key_of_clusters(self, name: str, inquiry: Inquiry) -> tuple[Any, ...]:
         """Under what is kept that follows from an inquiry for the clusters as they are now, merged or made anew."""
         node = self.session.node
-        return (name, *self.key(node)[1:], bool(inquiry.figure), node.id, node.edit.clusters)
+        return (name, *self.key(node)[1:], bool(inquiry.segmentation), node.id, node.edit.clusters)
 
     def inquiry(self) -> Inquiry | None:
         """Give what is known of the gallery shown; None before it has been asked, or while that is computed."""
@@ -63,7 +63,7 @@ class AttributeFindings:
         if node.clip is None or not (session.background.asked(key) or session.run.asked_before):
             return None
         words = self.vocabulary()
-        found = session.background.get(key, lambda: session.run.inquiry(node, vocabulary=words, figures=False))
+        found = session.background.get(key, lambda: session.run.inquiry(node, vocabulary=words, segment=False))
         if found is None:
             return None
         corrections = session.run.corrections

@@ -11,7 +11,7 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from chosen_one_nb.analysis.phrases import load_vocabulary
+from chosen_one_nb.analysis.vocabulary import load_vocabulary
 from chosen_one_nb.run.decision import RunError
 
 from . import actions
@@ -109,7 +109,7 @@ class AttributePanel(Panel):
             self._show_nothing(inquiry)
             return
         with self.view.hold_sync():
-            self.view.album, self.view.labels = self.session.album, self.session.labels()
+            self.view.thumbnails, self.view.labels = self.session.gallery_key, self.session.labels()
             self.view.can_choose = self.session.can_edit
             self.view.can_answer = not self.run.read_only
             self.view.words = words_of(inquiry, shared[cluster])
@@ -233,7 +233,7 @@ class AttributePanel(Panel):
         )
 
         def work(task: Task) -> None:
-            found = self.run.persistence(
+            found = self.run.counterfactual(
                 [lit], source, vocabulary=words, on_progress=task.report, cancelled=task.cancelled
             )
             self._proofs[key] = proof_strips(found)

@@ -86,7 +86,7 @@ class ClusterPanel(Panel):
         shown = cards(node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None)
         shown = [card | self.findings.on_card(card["cluster"], card["warning"]) for card in shown]
         with self.view.hold_sync():
-            self.view.album = self.session.album
+            self.view.thumbnails = self.session.gallery_key
             self.view.labels, self.view.excluded = self.session.labels(), list(node.excluded)
             self.view.can_choose = self.session.can_edit
             self.view.ticked = [c for c in self.view.ticked if c < len(shown)]

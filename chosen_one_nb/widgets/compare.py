@@ -9,7 +9,7 @@ import ipywidgets
 import pandas as pd
 
 from .compare_curve import curves_svg
-from .gallery import Gallery
+from .gallery import GalleryView
 from .panel import Panel, row
 from .session import Session
 from .status import guarded
@@ -30,7 +30,7 @@ class ComparePanel(Panel):
             self.table.add_class(name)
         self.heads = [ipywidgets.HTML(), ipywidgets.HTML()]
         self.views = [
-            Gallery(name=f"Gallery {side}", can_exclude=False, size=56, empty="Nothing drawn from it yet.")
+            GalleryView(name=f"Gallery {side}", can_exclude=False, size=56, empty="Nothing drawn from it yet.")
             for side in "AB"
         ]
         sides = [
@@ -75,7 +75,7 @@ class ComparePanel(Panel):
         else:
             self.table.value = _as_html(self.run.compare(*pair)) + _curves(*pair)
 
-    def _show_side(self, node: Node, head: ipywidgets.HTML, view: Gallery) -> None:
+    def _show_side(self, node: Node, head: ipywidgets.HTML, view: GalleryView) -> None:
         shown = next((child for child in reversed(node.children) if len(child.images)), None)
         what = f"what came of it: gallery {shown.id}" if shown else "its own gallery, nothing came of it yet"
         shown = shown or node
@@ -84,7 +84,7 @@ class ComparePanel(Panel):
             view.sections = []
             return
         with view.hold_sync():
-            view.album = self.session.thumbnails.show_gallery(shown)
+            view.thumbnails = self.session.thumbnails.send(shown.gallery_of, shown.images)
             view.labels = [f"{shown.id} image {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
             view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}]
 

@@ -18,7 +18,7 @@ from .images import HERE, script
 Action = Literal["choose", "undo", "redo"]
 
 
-class Gallery(anywidget.AnyWidget):
+class GalleryView(anywidget.AnyWidget):
     """A grid of images (sent by `chosen_one_nb.widgets.images.Thumbnails`).
 
     Parameters

@@ -9,8 +9,8 @@ import numpy as np
 
 from . import actions
 from .attribute_findings import AttributeFindings
-from .cluster_style import sign_of
-from .gallery import Gallery
+from .cluster_style import marker_of
+from .gallery import GalleryView
 from .images import webp
 from .judge import ranked_members
 from .panel import Panel, row
@@ -50,7 +50,7 @@ class GalleryPanel(Panel):
             "look closer · <kbd>Enter</kbd> choose the cluster · <kbd>z</kbd>/<kbd>y</kbd> undo, redo"
         )
         keys.add_class("chosen-keys")
-        self.view = Gallery(name="Gallery of the iteration")
+        self.view = GalleryView(name="Gallery of the iteration")
         ipywidgets.jslink((self.size, "value"), (self.view, "size"))
         self.ui = ipywidgets.VBox([row(self.order, self.size, keys), self.view])
         self.order.observe(self._redraw, "value")
@@ -70,8 +70,8 @@ class GalleryPanel(Panel):
         node = self.node
         decision = node.decision
         with self.filling(), self.view.hold_sync():
-            self.view.album, self.view.labels = (
-                self.session.album,
+            self.view.thumbnails, self.view.labels = (
+                self.session.gallery_key,
                 self.session.labels(),
             )
             self.view.sections = self._sections()

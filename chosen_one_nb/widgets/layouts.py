@@ -95,8 +95,8 @@ class Layouts:
 
     def __init__(self, background: BackgroundCache) -> None:
         self._background = background
-        self._pca: dict[tuple[str, ...], Map] = {}
-        self._last: Map | None = None
+        self._pca: dict[tuple[str, ...], Projection] = {}
+        self._last: Projection | None = None
 
     def get(self, nodes: Sequence[Node], method: Method) -> Layout:
         """Lay out the galleries of some iterations together.
@@ -115,18 +115,18 @@ class Layouts:
         if method == "umap":
             found = self._background.get(umap, lambda: self._umap(compared(nodes)))
             if found is not None:
-                return Layout(found, galleries, figures)
+                return Layout(found, galleries, foreground)
         trouble = self._background.error(umap) if method == "umap" else None
         waiting = method == "umap" and self._background.waiting(umap)
-        return Layout(self._at_once(nodes, key), galleries, figures, waiting, str(trouble or ""))
+        return Layout(self._at_once(nodes, key), galleries, foreground, waiting, str(trouble or ""))
 
     def _at_once(self, nodes: Sequence[Node], key: tuple[str, ...]) -> Projection:
         """PCA, at once; how far to trust it follows from the background."""
         from chosen_one_nb.analysis.projection import project
 
         if key not in self._pca:
-            self._pca[key] = joint_map(compared(nodes), method="pca", trust=False)
-        trusted = self._background.get(("pca", key), lambda: joint_map(compared(nodes), method="pca"))
+            self._pca[key] = project(compared(nodes), method="pca", quality=False)
+        trusted = self._background.get(("pca", key), lambda: project(compared(nodes), method="pca"))
         return trusted or self._pca[key]
 
     def _umap(self, galleries: dict[str, NDArray[np.floating]]) -> Projection:

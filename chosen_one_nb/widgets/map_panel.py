@@ -239,7 +239,7 @@ class MapPanel(Panel):
         self.figure.ring([index], [i for i, _ in near])
         labels = self.session.labels()
         with self.preview.hold_sync():
-            self.preview.album = self.session.album
+            self.preview.thumbnails = self.session.gallery_key
             title, *facts = labels[index].split(", ")
             self.preview.lines = [title, f"id {self.node.gallery_of}/{index:03d}", *facts]
             self.preview.neighbours = [{"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near]
@@ -300,7 +300,7 @@ class MapPanel(Panel):
         from chosen_one_nb.analysis.projection import sensitivity
 
         features = compared([node])[node.gallery_of]
-        key = ("variants", node.gallery_of, node.goes_by_figures)
+        key = ("variants", node.gallery_of, node.uses_foreground)
         maps = self.session.background.get(key, lambda: sensitivity(features))
         if maps is None:
             self.variants.value = "Laying the images out nine times…"

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 
 from . import actions
-from .gallery import Gallery
+from .gallery import GalleryView
 from .panel import Panel, button, row
 from .session import Session
 from .status import guarded
@@ -24,7 +24,7 @@ class DecidePanel(Panel):
         self.words.add_class("chosen-decision")
         self._make_buttons()
         self._make_fields()
-        self.strip = Gallery(name="The chosen images", click="exclude", size=56, empty="Nothing is chosen yet.")
+        self.strip = GalleryView(name="The chosen images", click="exclude", size=56, empty="Nothing is chosen yet.")
         self.strip.add_class("chosen-choice")
         self.ui = ipywidgets.VBox(
             [
@@ -130,8 +130,8 @@ class DecidePanel(Panel):
         self.note.value = decision.note if decision else ""
         chosen = sorted({*decision.images, *decision.excluded}) if decision else []
         with self.strip.hold_sync():
-            self.strip.album, self.strip.labels = (
-                self.session.album,
+            self.strip.thumbnails, self.strip.labels = (
+                self.session.gallery_key,
                 self.session.labels(),
             )
             self.strip.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": chosen}] if chosen else []

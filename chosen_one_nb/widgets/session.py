@@ -17,7 +17,7 @@ import traitlets
 from chosen_one_nb.run.node import compared
 
 from .background import BackgroundCache
-from .images import Albums
+from .images import Thumbnails
 from .status import Status, guarded
 from .tasks import Progress, Task, runner_of
 from .wording import what_comes_next
@@ -68,7 +68,7 @@ class Session(traitlets.HasTraits):
         Where work on the run is handed in, shared by all who look at it.
     background : BackgroundCache
         What is computed beside the work: maps, resampling.
-    thumbnails : Albums
+    thumbnails : Thumbnails
         The images that have been sent to the page.
     """
 
@@ -90,7 +90,7 @@ class Session(traitlets.HasTraits):
         self.run, self.raise_errors = run, raise_errors
         self.status, self.background = Status(), BackgroundCache(self.refresh)
         self.tasks = runner_of(run)
-        self.thumbnails = Albums(sha1(f"{run.folder} {run.manifest['made']}".encode()).hexdigest()[:8])
+        self.thumbnails = Thumbnails(sha1(f"{run.folder} {run.manifest['made']}".encode()).hexdigest()[:8])
         self.failed = False
         self._pinned: str | None = None
         self._gallery = ""
@@ -135,7 +135,7 @@ class Session(traitlets.HasTraits):
         return Path.cwd() / "runs" / self.run.folder.name if self.run.read_only else self.run.folder
 
     @property
-    def album(self) -> str:
+    def gallery_key(self) -> str:
         """Name under which the images of the iteration shown are sent to the page."""
         return self.thumbnails.key(self.node.gallery_of)
 
@@ -167,7 +167,7 @@ class Session(traitlets.HasTraits):
             if self.node.gallery_of != self._gallery:
                 self._gallery, self.selected, self.hovered = self.node.gallery_of, [], -1
             if len(self.node.images):
-                self.thumbnails.show_gallery(self.node)
+                self.thumbnails.send(self.node.gallery_of, self.node.images)
             self.version += 1
 
     # --- looking ---------------------------------------------------------------------------------------------------
@@ -243,10 +243,10 @@ class Session(traitlets.HasTraits):
     def _watch(self, kind: str, what: Any) -> None:
         """Work is going on, on the task's thread."""
         if kind == "images":
-            gallery = self.run.current.gallery_of
-            self._drawn.setdefault(gallery, set()).update(index for index, _ in what)
-            self.thumbnails.add(gallery, what)
-            self.arrived += len(what)
+            gallery, images = self.run.current.gallery_of, dict(what)
+            self._drawn.setdefault(gallery, set()).update(images)
+            self.thumbnails.send(gallery, images, images)
+            self.arrived += len(images)
         elif kind == "step":
             self.training_step = what
         elif what.running and what.progress is not None:

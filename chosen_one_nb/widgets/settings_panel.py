@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 import ipywidgets
 
 from .panel import Panel, button, row
 from .session import Session
-
-if TYPE_CHECKING:
-    from chosen_one_nb.settings import Settings
-
 
 CERTAINTY = {
     "C": "read in the paper or on its page",
@@ -39,7 +34,7 @@ class SettingsPanel(Panel):
     def take_stock(self) -> None:
         """Count, in the background, what an iteration with the settings shown takes."""
         node = self.node
-        self.session.background.get(_key(node.settings), lambda: str(self.run.plan(node)))
+        self.session.background.get(("plan", node.settings), lambda: str(self.run.plan(node)))
         self.show()
 
     def show(self) -> None:
@@ -61,7 +56,7 @@ class SettingsPanel(Panel):
 
     def _plan(self) -> str:
         """What is known of the cost: nothing yet, being counted, what went wrong, or the table."""
-        background, key = self.session.background, _key(self.node.settings)
+        background, key = self.session.background, ("plan", self.node.settings)
         if not background.asked(key):
             return ""
         if (error := background.error(key)) is not None:

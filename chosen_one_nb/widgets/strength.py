@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets
 from PIL import Image
 
-from .gallery import Gallery
+from .gallery import GalleryView
 from .panel import Panel, button, row
 from .session import Session
 from .status import guarded
@@ -38,7 +38,7 @@ class StrengthPanel(Panel):
             kind="draw",
         )
         self.words = ipywidgets.HTML()
-        self.view = Gallery(name="Eight fixed seeds", can_exclude=False, size=96)
+        self.view = GalleryView(name="Eight fixed seeds", can_exclude=False, size=96)
         self.ui = ipywidgets.VBox([row(self.slider, self.draw), self.words, self.view])
         self._drawn: dict[tuple[str, float], int] = {}
         self.slider.observe(self._moved, "value")
@@ -55,7 +55,7 @@ class StrengthPanel(Panel):
         drawn = self._drawn.get(key, 0)
         self.draw.disabled = source is None or self.session.busy or bool(drawn)
         with self.view.hold_sync():
-            self.view.album = self.session.thumbnails.key(_album(*key))
+            self.view.thumbnails = self.session.thumbnails.key(_drawn(*key))
             self.view.labels = [f"seed {i} at strength {key[1]:g}" for i in range(drawn)]
             self.view.sections = (
                 [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(drawn))}] if drawn else []
@@ -66,7 +66,7 @@ class StrengthPanel(Panel):
 
     def take(self, source: str, strength: float, images: list[Image.Image]) -> None:
         """Keep images drawn at a strength."""
-        self.session.thumbnails.add(_album(source, strength), enumerate(images))
+        self.session.thumbnails.send(_drawn(source, strength), images)
         self._drawn[source, strength] = len(images)
 
     @guarded

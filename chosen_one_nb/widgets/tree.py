@@ -87,7 +87,7 @@ class TreePanel(Panel):
         word, face = WORDS.get(node.state, node.state), _face(node)
         shown = node.id == self.node.id
         if face >= 0:
-            self.session.thumbnails.show_gallery(node, [face])
+            self.session.thumbnails.send(node.gallery_of, node.images, [face])
         origin = node.gallery_of if node.gallery_of != node.id else (node.parent.id if node.parent else "")
         return {
             "id": node.id,
@@ -96,7 +96,7 @@ class TreePanel(Panel):
             "row": row,
             "face": face,
             "sign": word,
-            "album": self.session.album,
+            "thumbnails": self.session.thumbnails.key(node.gallery_of),
             "title": _title(node, word, shown),
             "shown": shown,
         }
