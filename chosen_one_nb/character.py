@@ -15,7 +15,7 @@ import torch
 from chosen_one_nb.steps.lora import TARGETS, AdapterError, add_tokens, apply_lora
 from chosen_one_nb.steps.prompts import encoders
 
-__all__ = ["Character", "CharacterError"]
+__all__ = ["Character", "CharacterError", "packed", "write_files"]
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 TOKEN_FILE = "embeddings.safetensors"
@@ -124,8 +124,7 @@ class Character:
         """
         folder = Path(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _replace(folder, self._files())
+            write_files(folder, self.files())
         except OSError as error:
             message = (
                 f"{folder}: expected a folder that a character can be saved to, got: {error.strerror or error}. "
@@ -134,8 +133,8 @@ class Character:
             raise _SaveError(error.errno, message) from error
         return folder
 
-    def _files(self) -> dict[str, bytes]:
-        """Contents of the files that `save` writes, by name."""
+    def files(self) -> dict[str, bytes]:
+        """Return the files that `save` writes: contents by name."""
         scale = json.dumps({"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS})
         lora = {f"unet.{key}": weight for key, weight in self.lora.items()}
         notes = {
@@ -147,9 +146,9 @@ class Character:
             "provenance": self.provenance,
         }
         return {
-            LORA_FILE: _packed(lora, {"format": "pt", "lora_adapter_metadata": scale}),
-            TOKEN_FILE: _packed(self.tokens, {"format": "pt", "token": self.token}),
-            INITIAL_FILE: _packed(self.initial, {"format": "pt"}),
+            LORA_FILE: packed(lora, {"lora_adapter_metadata": scale}),
+            TOKEN_FILE: packed(self.tokens, {"token": self.token}),
+            INITIAL_FILE: packed(self.initial),
             NOTES_FILE: json.dumps(notes, indent=1, ensure_ascii=False).encode(),
         }
 
@@ -182,17 +181,20 @@ class Character:
             ) from error
 
 
-def _packed(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+def packed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return tensors as a safetensors file's content."""
     from safetensors.torch import save
 
-    return save({key: tensor.contiguous() for key, tensor in tensors.items()}, metadata=metadata)
+    contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    return save(contiguous, metadata={"format": "pt", **(metadata or {})})
 
 
-def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files beside their places and move them there once the disk has all; otherwise leave nothing behind."""
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files (contents by path within the folder): all of them once the disk has all, otherwise none."""
     beside = [folder / f"{name}.part" for name in files]
     try:
         for part, content in zip(beside, files.values(), strict=True):
+            part.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as stream:
                 stream.write(content)
                 stream.flush()

@@ -5,8 +5,8 @@
 ('diffusers', 'kohya', 'comfyui')
 """
 
+from chosen_one_nb.export.content import a1111_prompt, comfyui_prompt
 from chosen_one_nb.export.reader import read
-from chosen_one_nb.export.wording import a1111_prompt, comfyui_prompt
 from chosen_one_nb.export.writer import FORMATS, write
 
 __all__ = ["FORMATS", "a1111_prompt", "comfyui_prompt", "read", "write"]

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.export import diffusers_format, kohya
-from chosen_one_nb.export.comfyui import workflow
-from chosen_one_nb.export.drawn import Drawn, gather
-from chosen_one_nb.export.embeddings import FOLDER as ROWS
-from chosen_one_nb.export.embeddings import check_rows, write_rows
-from chosen_one_nb.export.folder_readme import readme
-from chosen_one_nb.export.layers import cross_attention_width
-from chosen_one_nb.export.safe import writable
-from chosen_one_nb.export.wording import check_name, default_name
-from chosen_one_nb.run.store import write_bytes, write_image
-
-if TYPE_CHECKING:
-    from chosen_one_nb.steps.gallery import Gallery
+from chosen_one_nb.character import Character, CharacterError, packed, write_files
+from chosen_one_nb.export.content import ExportContent, Images, image_records
+from chosen_one_nb.export.kohya import kohya_metadata, kohya_tensors
+from chosen_one_nb.export.reader import ONE_ENCODER, check_rows
+from chosen_one_nb.export.templates import comfyui_workflow, readme
 
 __all__ = ["FORMATS", "write"]
 
 FORMATS = ("diffusers", "kohya", "comfyui")
-WORKFLOW = "comfyui_workflow.json"
 
 
 def write(
     character: Character,
     folder: str | Path,
     formats: Sequence[str] = FORMATS,
-    images: Gallery | Sequence[Image.Image | str | Path] | None = None,
+    images: Images = None,
     name: str | None = None,
 ) -> Path:
     """Write a character as files that diffusers, A1111, Forge, sd-scripts and ComfyUI load.
@@ -61,29 +54,33 @@ def write(
     Raises
     ------
     CharacterError
-        For an unknown format, a name that no prompt could hold, or a folder that cannot be written.
+        For an unknown format, a name that no prompt could hold, or a folder that cannot be written. All files are
+        written, or none.
     """
     folder = Path(folder)
-    formats = _checked(formats)
-    name = default_name(folder) if name is None else check_name(name)
-    check_rows(character.tokens, cross_attention_width(character.lora), "this character")
-    drawn = gather(images, character)
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_images(folder, drawn)
-        if "diffusers" in formats:
-            diffusers_format.write(character, folder / diffusers_format.FOLDER)
-        if "kohya" in formats or "comfyui" in formats:
-            kohya.write(folder / kohya.FOLDER / f"{name}.safetensors", character, name, drawn)
-            write_rows(folder / ROWS / f"{name}.safetensors", character)
-        if "comfyui" in formats:
-            nodes = json.dumps(workflow(character, name, drawn), indent=1, ensure_ascii=False)
-            write_bytes(folder / WORKFLOW, nodes.encode())
-        write_bytes(folder / "README.md", readme(character, name, formats, drawn).encode())
+    formats = _check_formats(formats)
+    name = _default_name(folder) if name is None else _check_name(name)
+    check_rows(character, "this character")
+    content = ExportContent(character, name, image_records(images, character))
+    files = {f"images/{i}.png": _png(record.image) for i, record in enumerate(content.images, 1) if record.image}
+    if "diffusers" in formats:
+        files |= _diffusers_files(character)
+    if "kohya" in formats or "comfyui" in formats:
+        files |= _kohya_files(content)
+    if "comfyui" in formats:
+        files["comfyui_workflow.json"] = json.dumps(comfyui_workflow(content), indent=1, ensure_ascii=False).encode()
+    files["README.md"] = readme(content, formats).encode()
+    try:
+        write_files(folder, files)
+    except OSError as error:
+        raise CharacterError(
+            f"{folder}: expected a folder that can be written, got: {error}. Choose another folder, or change this "
+            "one's permissions or free space, and export again; the character itself is unchanged."
+        ) from error
     return folder
 
 
-def _checked(formats: Sequence[str]) -> tuple[str, ...]:
+def _check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     chosen = (formats,) if isinstance(formats, str) else tuple(formats)
     if not chosen or not set(chosen) <= set(FORMATS):
         raise CharacterError(
@@ -92,8 +89,61 @@ def _checked(formats: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _write_images(folder: Path, drawn: Sequence[Drawn]) -> None:
-    if drawn:
-        (folder / "images").mkdir(exist_ok=True)
-    for i, image in enumerate(drawn, 1):
-        write_image(folder / "images" / f"{i}.png", image.image, image.about)
+def _default_name(folder: Path) -> str:
+    """Return a file name, without ending: "Jasper the fox" becomes "chosen_jasper_the_fox".
+
+    A1111 replaces the file's name wherever it stands in a prompt, so a bare "fox" would turn every fox into the
+    character; the first part keeps it apart.
+    """
+    words = re.findall(r"[a-z0-9]+", folder.resolve().name.lower())
+    return "_".join(["chosen", *words])[:60].rstrip("_")
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?", name):
+        raise CharacterError(
+            f"name: expected small letters a-z, digits, - and _ with a letter or digit at both ends (A1111 "
+            f"and ComfyUI find the files by it in a prompt), got {name!r}. Use, for example, 'jasper_fox'."
+        )
+    return name
+
+
+def _diffusers_files(character: Character) -> dict[str, bytes]:
+    """Return what `Character.save` writes; `pipeline.load_lora_weights(folder)` reads the LoRA in it.
+
+    `load_textual_inversion` reads SDXL's rows tensor by tensor from `embeddings.safetensors`. For SD 1.x it takes the
+    folder, where it looks for `learned_embeds.safetensors`, and the tensor's name for the token.
+    """
+    files = {f"diffusers/{name}": content for name, content in character.files().items()}
+    if len(character.tokens) == 1:
+        files["diffusers/learned_embeds.safetensors"] = _rows_file(character, character.token)
+    return files
+
+
+def _kohya_files(content: ExportContent) -> dict[str, bytes]:
+    """Return LoRA and embeddings in folders as ComfyUI names its own."""
+    tensors = kohya_tensors(content.character)
+    # ModelSpec and A1111 hash what follows the header, which no metadata changes
+    bare = packed(tensors)
+    digest = hashlib.sha256(bare[8 + int.from_bytes(bare[:8], "little") :]).hexdigest()
+    metadata = kohya_metadata(content) | {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
+    return {
+        f"loras/{content.name}.safetensors": packed(tensors, metadata),
+        f"embeddings/{content.name}.safetensors": _rows_file(content.character, ONE_ENCODER),
+    }
+
+
+def _rows_file(character: Character, key: str) -> bytes:
+    """Return token rows by encoder for SDXL, as the one tensor `key` for SD 1.x."""
+    rows = character.tokens if len(character.tokens) > 1 else {key: next(iter(character.tokens.values()))}
+    return packed(rows, {"token": character.token, "caption": character.caption})
+
+
+def _png(image: Image.Image) -> bytes:
+    """Return a PNG file with the image's text chunks: a run's images name prompt, seed and settings there."""
+    text, buffer = PngInfo(), io.BytesIO()
+    for key, value in image.info.items():
+        if isinstance(value, str):
+            text.add_text(str(key), value)
+    image.save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
