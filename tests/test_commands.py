@@ -89,7 +89,7 @@ def test_what_would_take_too_long_is_only_counted(model_folder: Path, capsys: An
     ("arguments", "message"),
     [
         (["bench", "--random", "flux"], "random models: expected one of sdxl, sd15, got 'flux'"),
-        (["bench", "--sampling", "slow"], "sampling: expected one of paper, standard, fast, flash, got 'slow'"),
+        (["bench", "--sampling", "slow"], "sampling: expected one of full, standard, fast, flash, got 'slow'"),
         (["run", "a fox", "--models", "o/pipe", "--extractor", "o/eyes", "--offline"], "hf download o/pipe --include"),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_plan_says_how_to_load_and_sample(tmp_path: Path, capsys: pytest.Captu
         ({"load": ["bfloat16"]}, "load: expected an object"),
         ({"load": {"name": "sdxl"}}, "load: expected some of device, dtype, .* got 'name'"),
         ({"load": {"low_memory": 1}}, "load: low_memory: expected a text, true, false or null, got 1"),
-        ({"sampling": "slow"}, "sampling: expected one of paper, standard, fast, flash, got 'slow'"),
+        ({"sampling": "slow"}, "sampling: expected one of full, standard, fast, flash, got 'slow'"),
     ],
 )
 def test_a_plan_that_cannot_be_loaded(values: dict[str, Any], message: str) -> None:

@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save_file
 
 from chosen_one_nb import export
 from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.export import kohya
-from chosen_one_nb.export.comfyui import workflow
-from chosen_one_nb.export.drawn import Drawn
-from chosen_one_nb.export.folder_readme import readme
-from chosen_one_nb.export.wording import a1111_prompt, comfyui_prompt
+from chosen_one_nb.export import a1111_prompt, comfyui_prompt
+from chosen_one_nb.export.content import Base, ExportContent, ImageRecord
+from chosen_one_nb.export.kohya import kohya_tensors
+from chosen_one_nb.export.templates import comfyui_workflow, readme
+from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.lora import TARGETS, fresh_lora
@@ -53,8 +53,6 @@ def made_for(models: Any, settings: Any, *, vectors: int = 2) -> Character:
 @pytest.fixture(scope="module")
 def how() -> Any:
     """Settings of every image here."""
-    from chosen_one_nb.settings import Settings
-
     return Settings.preset("quick", sampling_steps=3, guidance_scale=2.5, guidance_rescale=0.3)
 
 
@@ -108,7 +106,7 @@ def drawn_by_stock(exports: Any) -> None:
         latents = code.replace("\n).images[0]", "\n    output_type='latent',\n).images")
         latents = latents.replace('image.save("image.png")', "")
         assert latents.count("latent'") == 1
-        save_file(kohya.tensors(character, sgm=False), folder / "underscored.safetensors")
+        save_file(kohya_tensors(character, sgm=False), folder / "underscored.safetensors")
         own = '"diffusers", weight_name="pytorch_lora_weights.safetensors"'
         assert own in code
         rows = f"embeddings/{NAME}.safetensors"
@@ -212,14 +210,14 @@ def sgm_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def test_every_kohya_name_follows_the_sdxl_rules(full_size: Character) -> None:
-    got = {key: tuple(tensor.shape) for key, tensor in kohya.tensors(full_size).items()}
+    got = {key: tuple(tensor.shape) for key, tensor in kohya_tensors(full_size).items()}
     assert got == sgm_shapes()
     assert len(got) == 3 * 560
 
 
 def test_every_underscored_name_is_the_modules(sdxl_unet: Any, full_size: Character) -> None:
     modules = [name for name, _ in sdxl_unet.named_modules() if re.fullmatch(TARGETS, name)]
-    got = {key.split(".")[0] for key in kohya.tensors(full_size, sgm=False)}
+    got = {key.split(".")[0] for key in kohya_tensors(full_size, sgm=False)}
     assert got == {"lora_unet_" + name.replace(".", "_") for name in modules}
     assert len(got) == 560
 
@@ -236,14 +234,14 @@ def by_a1111_rule(key: str) -> str:
 
 
 def test_both_namings_mean_the_same_layers(full_size: Character) -> None:
-    sgm, underscored = kohya.tensors(full_size), kohya.tensors(full_size, sgm=False)
+    sgm, underscored = kohya_tensors(full_size), kohya_tensors(full_size, sgm=False)
     assert all(torch.equal(sgm[by_a1111_rule(key)], tensor) for key, tensor in underscored.items())
 
 
 def test_diffusers_puts_every_sgm_name_on_its_layer(sdxl_unet: Any, full_size: Character) -> None:
     from diffusers import StableDiffusionXLPipeline
 
-    state, alphas = StableDiffusionXLPipeline.lora_state_dict(kohya.tensors(full_size), unet_config=sdxl_unet.config)
+    state, alphas = StableDiffusionXLPipeline.lora_state_dict(kohya_tensors(full_size), unet_config=sdxl_unet.config)
     assert len(state) == 2 * 560
     for key, tensor in state.items():
         name = re.sub(r"\.processor\.to_(q|k|v|out)_lora\.", r".to_\1.", key.removeprefix("unet."))
@@ -342,7 +340,7 @@ def diffusers_keys(character: Character) -> dict[str, torch.Tensor]:
     return {f"unet.{key}": weight for key, weight in character.lora.items()}
 
 
-@pytest.mark.parametrize("spell", [diffusers_keys, kohya.tensors])
+@pytest.mark.parametrize("spell", [diffusers_keys, kohya_tensors])
 def test_a_lora_of_some_layers_only(spell: Any, models: Any, exports: Any, tmp_path: Path) -> None:
     """The advanced script can be told which blocks to train; what it leaves out draws as the base does."""
     character = dataclasses.replace(exports["sdxl"][1], alpha=2.0)
@@ -362,8 +360,8 @@ def test_a_lora_of_some_layers_only(spell: Any, models: Any, exports: Any, tmp_p
 
 def test_a_part_of_the_layers_keeps_its_places_in_kohya_names(full_size: Character) -> None:
     one = {key: w for key, w in full_size.lora.items() if key.startswith("up_blocks.1.attentions.0.")}
-    names = kohya.tensors(dataclasses.replace(full_size, lora=one))
-    assert names.keys() < kohya.tensors(full_size).keys()
+    names = kohya_tensors(dataclasses.replace(full_size, lora=one))
+    assert names.keys() < kohya_tensors(full_size).keys()
 
 
 def draw(pipeline: Any, prompt: str) -> np.ndarray:
@@ -373,7 +371,7 @@ def draw(pipeline: Any, prompt: str) -> np.ndarray:
 
 def test_sd_scripts_in_half_precision(full_size: Character, tmp_path: Path) -> None:
     """No notes of this kit: SDXL's names, alpha 1 as sd-scripts' default, rows with the name of the file."""
-    state = {key: tensor.half() for key, tensor in kohya.tensors(full_size).items()}
+    state = {key: tensor.half() for key, tensor in kohya_tensors(full_size).items()}
     ones = {key: torch.tensor(1.0).half() for key in state if key.endswith("alpha")}
     save_file(state | ones, tmp_path / "jasper.safetensors", {"ss_network_dim": "1"})
     save_file(full_size.tokens, tmp_path / "jasper_ti.safetensors")
@@ -385,7 +383,7 @@ def test_sd_scripts_in_half_precision(full_size: Character, tmp_path: Path) -> N
 
 def test_layers_of_differing_alpha_keep_their_effect(exports: Any, tmp_path: Path) -> None:
     character = exports["sd"][1]
-    state = kohya.tensors(character)
+    state = kohya_tensors(character)
     alphas = {key: float(i + 1) for i, key in enumerate(key for key in state if key.endswith("alpha"))}
     save_file(state | {key: torch.tensor(alpha) for key, alpha in alphas.items()}, tmp_path / "a.safetensors")
     save_file({"emb_params": character.tokens["clip_l"]}, tmp_path / "b.safetensors")
@@ -409,7 +407,7 @@ def test_old_diffusers_keys_and_rows_inside_the_lora(exports: Any, tmp_path: Pat
     assert got.token == "<fox>"
     assert all(torch.equal(got.lora[key], character.lora[key]) for key in character.lora)
     rows = {"bundle_emb.fox.string_to_param.*": character.tokens["clip_l"]}
-    save_file(kohya.tensors(character) | rows, tmp_path / "bundled.safetensors")
+    save_file(kohya_tensors(character) | rows, tmp_path / "bundled.safetensors")
     (tmp_path / "learned_embeds.safetensors").unlink()
     assert torch.equal(export.read(tmp_path / "bundled.safetensors").tokens["clip_l"], rows.popitem()[1])
 
@@ -562,7 +560,6 @@ def test_images_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_pat
 
 
 def test_bases_of_every_kind(full_size: Character) -> None:
-    from chosen_one_nb.export.base import Base
     from chosen_one_nb.models.load import KNOWN
 
     pinned = {"model": KNOWN["sdxl"][0], "distilled": "owner/lightning/lora.safetensors@abc"}
@@ -570,16 +567,16 @@ def test_bases_of_every_kind(full_size: Character) -> None:
     assert Base.of(hub).licence.startswith("CreativeML Open RAIL++-M")
     assert Base.of(hub).checkpoint == "sd_xl_base_1.0.safetensors"
     line = f"from_pretrained(base, use_safetensors=True, revision='{KNOWN['sdxl'][0].split('@')[1]}', dtype=dtype"
-    assert line in readme(hub, NAME, ("diffusers",))
+    assert line in readme(ExportContent(hub, NAME), ("diffusers",))
     hub.provenance = {"model": "sdxl", "load": {"name": KNOWN["sdxl"][0]}}
-    assert line in readme(hub, NAME, ("diffusers",))
+    assert line in readme(ExportContent(hub, NAME), ("diffusers",))
     hub.provenance = {"model": "sdxl"}
-    assert "revision=" not in readme(hub, NAME, ("diffusers",))
+    assert "revision=" not in readme(ExportContent(hub, NAME), ("diffusers",))
     hub.provenance = pinned
-    assert "Distilled to few steps with owner/lightning" in readme(hub, NAME, ("diffusers",))
+    assert "Distilled to few steps with owner/lightning" in readme(ExportContent(hub, NAME), ("diffusers",))
     file = Character(full_size.lora, full_size.tokens, "<v>", "a <v>", 1, 1.0, provenance={"model": "x/my.safetensors"})
     assert Base.of(file).checkpoint == "my.safetensors"
-    assert "from_single_file(base, dtype=dtype" in readme(file, NAME, ("diffusers",))
+    assert "from_single_file(base, dtype=dtype" in readme(ExportContent(file, NAME), ("diffusers",))
 
 
 NASTY = "a *fox* | <img src=x> ```\n# (big) [one] {or} \"two\" 'three' \\ `x` _<v>_, $1$"
@@ -587,8 +584,8 @@ NASTY = "a *fox* | <img src=x> ```\n# (big) [one] {or} \"two\" 'three' \\ `x` _<
 
 def test_user_text_is_shown_not_obeyed(full_size: Character) -> None:
     character = Character(full_size.lora, full_size.tokens, "<v>", NASTY, 1, 1.0, provenance={"prompt": NASTY})
-    image = Drawn(Image.new("RGB", (8, 8)), 1, NASTY, {})
-    text = readme(character, NAME, ("diffusers", "kohya", "comfyui"), [image])
+    image = ImageRecord(NASTY, 1, Settings.preset("paper").model_dump(), Image.new("RGB", (8, 8)))
+    text = readme(ExportContent(character, NAME, [image]), export.FORMATS)
     blocks = re.findall(r"^(`{3,})(\w*)\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
     code = next(body for _, language, body in blocks if language == "python")
     strings = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
@@ -600,7 +597,7 @@ def test_user_text_is_shown_not_obeyed(full_size: Character) -> None:
     assert len(re.findall(r"(?<!\\)\|", row)) == 9
     assert r"\(big\) \[one\] {or}" in a1111_prompt(character, NAME)
     assert r"\(big\) [one] \{or\} " in comfyui_prompt(character, NAME)
-    assert f" embedding:{NAME} _, $1$" in workflow(character, NAME)["3"]["inputs"]["text"]
+    assert f" embedding:{NAME} _, $1$" in comfyui_workflow(ExportContent(character, NAME))["3"]["inputs"]["text"]
 
 
 # --- errors: expected, got, what to do
@@ -640,7 +637,7 @@ def other_rank(c: Character, f: Path) -> Any:
 
 
 def mixed_ranks(c: Character, f: Path) -> Any:
-    state = kohya.tensors(c)
+    state = kohya_tensors(c)
     first = next(iter(state)).split(".")[0]
     half = {f"{first}.lora_down.weight": state[f"{first}.lora_down.weight"][:1],
             f"{first}.lora_up.weight": state[f"{first}.lora_up.weight"][:, :1]}  # fmt: skip
@@ -649,7 +646,7 @@ def mixed_ranks(c: Character, f: Path) -> Any:
 
 
 def half_missing(c: Character, f: Path) -> Any:
-    state = kohya.tensors(c)
+    state = kohya_tensors(c)
     state.pop(next(key for key in state if "lora_up" in key))
     save_file(state, f / "half.safetensors")
     return {"path": f / "half.safetensors", "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
@@ -657,7 +654,7 @@ def half_missing(c: Character, f: Path) -> Any:
 
 def text_encoder(c: Character, f: Path) -> Any:
     more = {"lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": torch.zeros(1, 8)}
-    save_file(kohya.tensors(c) | more, f / "te.safetensors")
+    save_file(kohya_tensors(c) | more, f / "te.safetensors")
     return {"path": f / "te.safetensors", "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
 
 
