@@ -321,7 +321,7 @@ def _asked(run: Run, given: argparse.Namespace) -> bool:
 def show_command(given: argparse.Namespace) -> int:
     """Write contact sheets, curve, contexts and the HTML page."""
     from chosen_one_nb.progress import Bars
-    from chosen_one_nb.show import write_all
+    from chosen_one_nb.report import write_all
 
     with _viewed(given) as run:
         if not given.no_contexts and run.character is not None:

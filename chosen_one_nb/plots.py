@@ -1,394 +1,548 @@
-"""Small charts as lists of shapes, drawn alike as SVG (for a page) and as an image (for a saved notebook).
+"""Static figures and contact sheets: what stands in saved notebooks, in reports and in the explorer's snapshot.
 
-A chart is made once, in points on a canvas with the origin at the top left; `svg` and `image` draw it.
-Colour never stands alone: clusters carry numbers, collapse a cross, the choice a ring.
+The `*_plot` functions return a Matplotlib figure that `to_svg` and `to_image` draw; the `*_sheet` functions put images
+in rows. Colour never stands alone: each cluster has a marker and its number as well.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Eight colours that colour-blind people can tell apart (Okabe and Ito); further clusters are grey."""
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-GREY, INK, FAINT = "#999999", "#333333", "#cccccc"
-ALARM = "#D55E00"
+__all__ = [
+    "ALARM", "CHOSEN", "DROPPED", "GLYPHS", "GREY", "MARKERS", "PALETTE", "attribute_plot", "before_and_after",
+    "colour_of", "contact_sheet", "context_sheet", "counterfactual_sheet", "distance_plot", "drift_plot", "font",
+    "gallery_sheet", "heat_over", "image_map", "loss_plot", "or_dash", "parts_over", "projection_plot", "sentence",
+    "spread", "to_image", "to_svg",
+]  # fmt: skip
 
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""Okabe and Ito's colours, which colour-blind people can tell apart, without their black: invisible in the dark."""
 
-@dataclass(frozen=True)
-class Shape:
-    """One thing on a canvas.
+GREY, DROPPED, INK, FAINT = "#8A8A8A", "#B4B4B4", "#333333", "#CCCCCC"
+ALARM, CHOSEN = "#D55E00", "#009E73"
+MARKERS = "osD^P*vh"
+"""Matplotlib's markers of clusters by number; `GLYPHS` are the same as letters."""
+GLYPHS = "●■◆▲✚★▼⬢"
 
-    Parameters
-    ----------
-    kind : {"line", "dot", "ring", "cross", "text"}
-    points : tuple of (float, float)
-        Two or more for a line, one for the others.
-    colour : str
-        ``#rrggbb``.
-    size : float
-        Width of a line, radius of a dot, height of letters.
-    text : str
-        What a text says, or what a dot is (its tooltip).
-    dashed : bool
-    anchor : {"start", "middle", "end"}
-        Which part of a text its point is.
-    """
-
-    kind: str
-    points: tuple[tuple[float, float], ...]
-    colour: str = INK
-    size: float = 1.5
-    text: str = ""
-    dashed: bool = False
-    anchor: str = "middle"
-
-
-@dataclass
-class Chart:
-    """Shapes on a canvas, and what they say in words.
-
-    Parameters
-    ----------
-    width, height : int
-        In points.
-    words : str
-        What the chart shows, for those who do not see it.
-    shapes : list of Shape
-    """
-
-    width: int
-    height: int
-    words: str
-    shapes: list[Shape] = field(default_factory=list)
-
-    def add(self, kind: str, *points: tuple[float, float], **more: Any) -> None:
-        """Put a `Shape` on the canvas."""
-        self.shapes.append(Shape(kind, tuple((float(x), float(y)) for x, y in points), **more))
+Size = tuple[float, float]
+"""Width and height in pixels."""
+GAP, LETTERS = 4, 12  # of contact sheets, in pixels
+POINTS_PER_INCH = 72
+CENTRED = {"ha": "center", "va": "center", "fontsize": 13, "color": INK,
+           "bbox": {"color": "white", "alpha": 0.6, "pad": 0.5}}  # fmt: skip
 
 
 def colour_of(cluster: int) -> str:
-    """Return the colour of a cluster's number; grey beyond the palette (and for none, -1)."""
+    """Return the colour of a cluster's number; grey beyond the palette, and for none (-1)."""
     return PALETTE[cluster] if 0 <= cluster < len(PALETTE) else GREY
 
 
-# --- charts
+# --- figures
 
 
-def curve_chart(rows: Sequence[Mapping[str, Any]], *, width: int = 480, height: int = 240) -> Chart:
-    """Draw the mean pairwise distance by iteration against d_conv (section 3.3), branches included.
+def to_svg(figure: Figure) -> str:
+    """Draw a figure as an SVG element for a page: text as text, transparent, ink and paper in the page's own colours.
+
+    Its label becomes the title that screen readers read, and the `url` of an artist its tooltip.
+    """
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    # a salt, so that the same figure has the same ids; text as text, so that it can be searched and read aloud
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "chosen_one_nb"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg, link = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+    root = ElementTree.fromstring(buffer.getvalue())
+    for metadata in root.findall(f"{svg}metadata"):
+        root.remove(metadata)
+    title = ElementTree.Element(f"{svg}title")
+    title.text = str(figure.get_label())
+    root.insert(0, title)
+    for element in list(root.iter()):
+        target = element.attrib.pop(link, None)
+        if element.tag == f"{svg}a":
+            element.tag = f"{svg}g"
+            ElementTree.SubElement(element, f"{svg}title").text = target
+        elif target:
+            element.set("href", target)  # plain href: a page of HTML knows no xlink namespace
+        if element.tag == f"{svg}g":
+            element.attrib.pop("id", None)  # of no use, and the same in every figure of a page
+    _, _, width, height = root.attrib["viewBox"].split()
+    root.attrib.update(role="img", width=width, height=height)
+    ElementTree.register_namespace("", svg[1:-1])
+    text = ElementTree.tostring(root, encoding="unicode")
+    return text.replace(INK, "currentColor").replace("#ffffff", "Canvas")  # as the page has it, light or dark
+
+
+def to_image(figure: Figure, *, scale: float = 2) -> Image.Image:
+    """Draw a figure as an RGB image on white, ``scale`` pixels for each of its own."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=POINTS_PER_INCH * scale)
+    return Image.open(buffer).convert("RGB")
+
+
+def _figure(alt: str, size: Size, *, framed: bool = True) -> tuple[Figure, Axes]:
+    """Make a figure of one plot, described in words for those who do not see it."""
+    from matplotlib.figure import Figure  # late: half a second that looking at a run's tables need not wait for
+
+    figure = Figure((size[0] / POINTS_PER_INCH, size[1] / POINTS_PER_INCH), layout="constrained")
+    figure.set_label(alt)
+    axes = figure.subplots()
+    axes.tick_params(labelsize=10, colors=INK, length=0)
+    axes.spines[:].set_color(FAINT)
+    axes.spines[["top", "right"]].set_visible(False)
+    if not framed:
+        axes.set_axis_off()
+    return figure, axes
+
+
+def _empty(alt: str, size: Size) -> Figure:
+    figure, axes = _figure(alt, size)
+    figure.delaxes(axes)
+    return figure
+
+
+def distance_plot(
+    curve: pd.DataFrame, branches: Mapping[str, Sequence[str]] | None = None, *, size: Size = (480, 240)
+) -> Figure:
+    """Plot the mean pairwise distance by iteration against d_conv (section 3.3).
 
     Parameters
     ----------
-    rows : sequence of mapping
-        As of `Run.curve`: ``node``, ``parent``, ``iteration``, ``distance``, ``threshold``, ``state``.
-    width, height : int
-        In points.
+    curve : DataFrame
+        A row per checked node: ``node``, ``parent``, ``iteration``, ``distance``, ``threshold``, ``state``.
+    branches : mapping of str to sequence of str, optional
+        Nodes in order, by name of the branch: each becomes a line of its own style with its name at the end. None
+        draws the tree of all nodes, each with its number, and a cross where it collapsed.
+    size : (float, float)
 
     Returns
     -------
-    Chart
+    Figure
+        Without axes where nothing has been measured.
     """
-    said = "; ".join(f"{row['node']}: {row['distance']:.3g} ({row['state']})" for row in rows)
-    chart = Chart(width, height, f"Mean pairwise distance by node: {said}." if rows else "Nothing measured yet.")
-    if not rows:
-        return chart
-    top = 1.1 * max(max(row["distance"], row["threshold"]) for row in rows) or 1.0
-    last = max(1, *(row["iteration"] for row in rows))
-
-    def place(iteration: float, distance: float) -> tuple[float, float]:
-        return 48 + (width - 72) * iteration / last, height - 32 - (height - 48) * distance / top
-
-    _axes(chart, place, last, top)
-    threshold = rows[-1]["threshold"]
-    chart.add("line", place(0, threshold), place(last, threshold), colour=GREY, dashed=True)
-    chart.add("text", place(last, threshold * 1.03), text="d_conv", colour=GREY, size=11, anchor="end")
-    at = {row["node"]: place(row["iteration"], row["distance"]) for row in rows}
-    for row in rows:
-        if row["parent"] in at:
-            chart.add("line", at[row["parent"]], at[row["node"]], colour=PALETTE[0], size=2)
-    for row in rows:
-        _curve_point(chart, at[row["node"]], row)
-    return chart
-
-
-def _axes(chart: Chart, place: Any, last: int, top: float) -> None:
-    chart.add("line", place(0, top), place(0, 0), place(last, 0), colour=FAINT)
-    for iteration in range(last + 1):
-        x, y = place(iteration, 0)
-        chart.add("text", (x, y + 14), text=str(iteration), size=11)
-    for part in (0.0, 0.5, 1.0):
-        x, y = place(0, part * top / 1.1)
-        chart.add("text", (x - 6, y + 4), text=f"{part * top / 1.1:.2f}", size=11, anchor="end")
-    chart.add("text", (chart.width / 2, chart.height - 4), text="iteration", size=11)
-
-
-def _curve_point(chart: Chart, at: tuple[float, float], row: Mapping[str, Any]) -> None:
-    words = f"node {row['node']}: {row['distance']:.3f}, {row['state']}"
-    if row["state"] == "collapsed":
-        chart.add("cross", at, colour=ALARM, size=5, text=words)
+    if not len(curve):
+        return _empty("Nothing measured yet.", size)
+    rows = {row["node"]: row for row in curve.to_dict("records")}
+    said = "; ".join(f"{name}: {row['distance']:.3g} ({row['state']})" for name, row in rows.items())
+    figure, axes = _figure(f"Mean pairwise distance by node: {said}.", size)
+    threshold = curve["threshold"].iloc[-1]
+    axes.axhline(threshold, color=GREY, linestyle="--", linewidth=1.5)
+    axes.set_ylim(0, 1.1 * max(curve["distance"].max(), threshold) or 1)
+    axes.set_xticks(range(max(2, curve["iteration"].max() + 1)))
+    axes.set_xlabel("iteration", fontsize=10, color=INK)
+    if branches is None:
+        axes.annotate("d_conv", (1, threshold), (0, 3), **_beside(axes, "right"), color=GREY)
+        _tree(axes, rows)
     else:
-        chart.add("dot", at, colour=PALETTE[0], size=4, text=words)
-    chart.add("text", (at[0] + 8, at[1] - 6), text=str(row["node"]), size=11, anchor="start")
+        _branches(axes, rows, branches, threshold)
+    return figure
 
 
-def map_chart(
-    places: np.ndarray,
+def _beside(axes: Axes, side: str) -> dict[str, Any]:
+    """Put a label at a height of the plot, `xy` being (share of the width, height)."""
+    return {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": side, "fontsize": 10,
+            "annotation_clip": False}  # fmt: skip
+
+
+def _tree(axes: Axes, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, row in rows.items():
+        at = (row["iteration"], row["distance"])
+        if row["parent"] in rows:
+            before = rows[row["parent"]]
+            axes.plot((before["iteration"], at[0]), (before["distance"], at[1]), color=PALETTE[0], linewidth=2)
+        marker, colour = ("x", ALARM) if row["state"] == "collapsed" else ("o", PALETTE[0])
+        point = axes.scatter(*at, s=50, marker=marker, color=colour, zorder=3)
+        point.set_urls([f"node {name}: {row['distance']:.3f}, {row['state']}"])
+        axes.annotate(name, at, (6, 5), textcoords="offset points", fontsize=10, color=INK)
+
+
+def _branches(
+    axes: Axes, rows: Mapping[str, Mapping[str, Any]], branches: Mapping[str, Sequence[str]], threshold: float
+) -> None:
+    ends = {"d_conv": (threshold, GREY)}
+    for number, (name, nodes) in enumerate(branches.items()):
+        iterations, distances = ([rows[node][key] for node in nodes] for key in ("iteration", "distance"))
+        style = {"color": colour_of(number), "marker": MARKERS[number], "linestyle": ("-", "--", ":", "-.")[number % 4]}
+        axes.plot(iterations, distances, linewidth=2, **style)
+        ends[f"{name} · {nodes[-1]}"] = (distances[-1], style["color"])
+    _label_ends(axes, ends)
+
+
+def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
+    """Write the names of lines at their right ends, one above the other where they would overlap."""
+    low, high = axes.get_ylim()
+    line = 13 / (axes.figure.get_figheight() * POINTS_PER_INCH - 40) * (high - low)  # height of a line of letters
+    heights = spread([height for height, _ in ends.values()], line)
+    for (name, (_, colour)), height in zip(ends.items(), heights, strict=True):
+        axes.annotate(name, (1, height), (8, 0), **_beside(axes, "left"), va="center", color=colour)
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move heights up, no more than need be, until each is a gap above the one below it; in the order given.
+
+    >>> spread([10.0, 40.0, 12.0], gap=12)
+    [10.0, 40.0, 22.0]
+    """
+    found = np.array(heights, dtype=float)
+    for below, above in pairwise(np.argsort(found, kind="stable")):
+        found[above] = max(found[above], found[below] + gap)
+    return found.tolist()
+
+
+def projection_plot(
+    positions: np.ndarray,
     labels: np.ndarray | None = None,
     kept: np.ndarray | None = None,
     chosen: Sequence[int] = (),
     *,
-    bounds: tuple[np.ndarray, np.ndarray] | None = None,
-    width: int = 360,
-    height: int = 300,
-) -> Chart:
-    """Draw images as points of a map, coloured and numbered by cluster, the choice ringed.
+    size: Size = (360, 300),
+) -> Figure:
+    """Plot images as points of a map, with colour, marker and number of their cluster, the chosen ones ringed.
 
     Parameters
     ----------
-    places : (N, 2)
-        Where each image lies.
-    labels : (N,) int, optional
-        Cluster of each image.
-    kept : (K,) bool, optional
-        Which clusters are large enough; the others are grey and named *dropped*.
+    positions : ndarray of shape (N, 2)
+        For example `Projection.positions`; the second axis points upwards.
+    labels : ndarray of int, shape (N,), optional
+        Cluster of each image; negative is none.
+    kept : ndarray of bool, shape (K,), optional
+        Which clusters are large enough; the others are light, open and called *dropped*.
     chosen : sequence of int
         Images to ring.
-    bounds : (lowest, highest), each (2,), optional
-        Of the map, so that several maps compare; None fits this one.
-    width, height : int
-        In points.
-
-    Returns
-    -------
-    Chart
+    size : (float, float)
     """
-    places = np.asarray(places, dtype=np.float64)
-    labels = np.full(len(places), -1) if labels is None else np.asarray(labels)
-    low, high = (places.min(0), places.max(0)) if bounds is None else bounds
-    margin = np.array([24.0, 24.0])
-    scale = (np.array([width, height]) - 2 * margin) / np.where(high > low, high - low, 1.0)
-    at = margin + (places - low) * scale
-    n_clusters = int(labels.max()) + 1 if len(labels) else 0
-    chart = Chart(width, height, f"Map of {len(places)} images in {n_clusters} clusters; {len(chosen)} chosen.")
-    dropped = [kept is not None and label >= 0 and not kept[label] for label in labels]
-    for i, point in enumerate(at):
-        colour = GREY if dropped[i] else colour_of(int(labels[i]))
-        if i in set(chosen):
-            chart.add("ring", point, colour=INK, size=7)
-        chart.add("dot", point, colour=colour, size=4, text=f"image {i}, cluster {labels[i]}")
-    for label in range(n_clusters):
-        if (labels == label).any():
-            name = f"{label} dropped" if kept is not None and not kept[label] else str(label)
-            chart.add("text", at[labels == label].mean(0), text=name, size=14)
-    return chart
+    positions = np.asarray(positions, dtype=float)
+    labels = np.full(len(positions), -1) if labels is None else np.asarray(labels)
+    clusters = np.unique(labels[labels >= 0])
+    alt = f"Map of {len(positions)} images in {len(clusters)} clusters; {len(chosen)} chosen."
+    figure, axes = _figure(alt, size, framed=False)
+    axes.margins(0.08)
+    axes.scatter(*positions[list(chosen)].T, s=130, facecolors="none", edgecolors=INK)
+    for cluster in np.unique(labels):
+        members = np.flatnonzero(labels == cluster)
+        dropped = cluster >= 0 and kept is not None and not kept[cluster]
+        style = {"facecolors": "none", "edgecolors": DROPPED} if dropped else {"color": colour_of(cluster)}
+        marker = "o" if dropped or cluster < 0 else MARKERS[cluster % len(MARKERS)]
+        points = axes.scatter(*positions[members].T, s=36, marker=marker, **style)
+        points.set_urls([f"image {i}, cluster {cluster}" for i in members])
+        if cluster >= 0:
+            name = f"{cluster} dropped" if dropped else str(cluster)
+            axes.annotate(name, positions[members].mean(axis=0), **CENTRED)
+    return figure
 
 
-def attribute_chart(table: Any, *, width: int = 640) -> Chart:
-    """Draw how often images of a group have attributes (blue) and how often the others do (grey).
+def attribute_plot(findings: pd.DataFrame, *, width: float = 640) -> Figure:
+    """Plot how often images of a group have attributes (blue) and how often the others do (grey).
 
     Parameters
     ----------
-    table : DataFrame
-        Rows of `Inquiry.findings`: ``attribute``, ``answer``, ``share_in``, ``share_out``, ``p``.
-    width : int
-        In points; the height follows from the number of rows.
-
-    Returns
-    -------
-    Chart
+    findings : DataFrame
+        Rows of `Inquiry.findings`: ``attribute``, ``answer``, ``share_in``, ``share_out``.
+    width : float
+        In pixels; the height follows from the number of rows.
     """
-    said = "; ".join(f"{row.attribute}: {row.share_in:.0%} here, {row.share_out:.0%} elsewhere"
-                     for row in table.itertuples())  # fmt: skip
-    chart = Chart(width, 26 * len(table) + 12, f"{said}." if said else "Nothing to draw.")
-    left, length = 0.26 * width, 0.32 * width
-    for at, row in enumerate(table.itertuples()):
-        y = 20 + 26 * at
-        chart.add("text", (left - 8, y + 3), text=row.attribute, size=12, anchor="end")
-        for share, drop, colour in ((row.share_in, -3, PALETTE[0]), (row.share_out, 4, GREY)):
-            if np.isfinite(share):
-                chart.add("line", (left, y + drop), (left + max(1.0, length * share), y + drop), colour=colour, size=6)
-        told = f"{row.share_in:.0%} here, {row.share_out:.0%} elsewhere" if np.isfinite(row.share_in) else "more surely"
-        words = f"{told} · {row.answer}"
-        chart.add("text", (left + length + 8, y + 3), text=words, size=11, anchor="start")
-    return chart
+    rows = list(findings.itertuples())
+    size = (width, 26 * len(rows) + 24)
+    if not rows:
+        return _empty("Nothing to draw.", size)
+    shares = [f"{row.share_in:.0%} here, {row.share_out:.0%} elsewhere" for row in rows]
+    alt = "; ".join(f"{row.attribute}: {share}" for row, share in zip(rows, shares, strict=True))
+    figure, axes = _figure(f"{alt}.", size)
+    places = np.arange(len(rows))
+    axes.barh(places - 0.17, findings["share_in"].fillna(0), 0.3, color=PALETTE[0])
+    axes.barh(places + 0.17, findings["share_out"].fillna(0), 0.3, color=GREY)
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xticks=[])
+    axes.set_yticks(places, [row.attribute for row in rows], color=INK)
+    axes.spines["bottom"].set_visible(False)
+    for place, row, share in zip(places, rows, shares, strict=True):
+        words = f"{share if np.isfinite(row.share_in) else 'more surely'} · {row.answer}"
+        axes.annotate(words, (1, place), (8, 0), **_beside(axes, "left"), va="center", color=INK)
+    return figure
 
 
-def drift_chart(table: Any, *, width: int = 560, height: int = 240) -> Chart:
-    """Draw how often attributes occur in gallery after gallery, with their bootstrap intervals.
+def drift_plot(drift: pd.DataFrame, *, size: Size = (560, 240)) -> Figure:
+    """Plot how often attributes occur in gallery after gallery, with their bootstrap intervals.
 
     Parameters
     ----------
-    table : DataFrame
-        Of `drift.drift`: ``gallery``, ``attribute``, ``share``, ``low``, ``high``; some of its attributes.
-    width, height : int
-        In points; the names of the attributes take the right third.
+    drift : DataFrame
+        As of `Inquiry.drift`: ``gallery``, ``column``, ``attribute``, ``share``, ``low``, ``high``.
+    size : (float, float)
 
     Returns
     -------
-    Chart
+    Figure
+        Without axes where no share is known.
     """
-    galleries = list(dict.fromkeys(table["gallery"]))
-    lines = [part for _, part in table.dropna(subset="share").groupby("column", sort=False)]
-    said = "; ".join(f"{part['attribute'].iloc[0]}: " + ", ".join(f"{share:.0%}" for share in part["share"])
-                     for part in lines)  # fmt: skip
-    chart = Chart(width, height, f"Share of images by gallery: {said}." if lines else "Nothing to draw.")
+    galleries = list(dict.fromkeys(drift["gallery"]))
+    lines = [part for _, part in drift.dropna(subset="share").groupby("column", sort=False)]
     if not lines:
-        return chart
-
-    def place(at: float, share: float) -> tuple[float, float]:
-        return 64 + (width * 0.62 - 64) * at / max(1, len(galleries) - 1), height - 28 - (height - 44) * share
-
-    for share in (0.0, 0.5, 1.0):
-        chart.add("line", place(0, share), place(len(galleries) - 1, share), colour=FAINT, size=1)
-        x, y = place(0, share)
-        chart.add("text", (x - 24, y + 4), text=f"{share:.0%}", size=11, anchor="end")
-    for at, gallery in enumerate(galleries):
-        x, y = place(at, 0)
-        chart.add("text", (x, y + 16), text=gallery, size=11)
-    ends = _apart([place(0, part["share"].iloc[-1])[1] for part in lines], 14)
-    for number, (part, end) in enumerate(zip(lines, ends, strict=True)):
-        aside = 8 * (number - (len(lines) - 1) / 2)  # so that intervals stand beside each other
-        x = [place(galleries.index(gallery), 0)[0] + aside for gallery in part["gallery"]]
-        _drift_line(chart, part, x, place, colour_of(number), (width * 0.62 + 44, end))
-    return chart
+        return _empty("Nothing to draw.", size)
+    said = [f"{part['attribute'].iloc[0]}: {', '.join(f'{share:.0%}' for share in part['share'])}" for part in lines]
+    figure, axes = _figure(f"Share of images by gallery: {'; '.join(said)}.", size)
+    axes.set(ylim=(0, 1), xticks=range(len(galleries)), xticklabels=galleries)
+    axes.set_yticks((0, 0.5, 1), ("0%", "50%", "100%"))
+    axes.grid(axis="y", color=FAINT)
+    ends = {}
+    for number, part in enumerate(lines):
+        aside = 0.02 * (number - (len(lines) - 1) / 2) * len(galleries)  # so that intervals stand beside each other
+        places = [galleries.index(gallery) + aside for gallery in part["gallery"]]
+        error = np.abs(part[["low", "high"]].to_numpy().T - part["share"].to_numpy())
+        style = {"color": colour_of(number), "marker": MARKERS[number % len(MARKERS)]}
+        axes.errorbar(places, part["share"], error, **style, elinewidth=1, clip_on=False)
+        ends[f"{part['attribute'].iloc[0]} {part['share'].iloc[-1]:.0%}"] = (part["share"].iloc[-1], style["color"])
+    _label_ends(axes, ends)
+    return figure
 
 
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Move heights down until each is a gap from the one above."""
-    placed = np.array(heights, dtype=float)
-    order = np.argsort(placed, kind="stable")
-    for above, below in pairwise(order):
-        placed[below] = max(placed[below], placed[above] + gap)
-    return placed.tolist()
-
-
-def _drift_line(chart: Chart, part: Any, x: list[float], place: Any, colour: str, end: tuple[float, float]) -> None:
-    """One attribute: its shares, their intervals and its name."""
-    points = [(at, place(0, share)[1]) for at, share in zip(x, part["share"], strict=True)]
-    if len(points) > 1:
-        chart.add("line", *points, colour=colour, size=2)
-    for at, point, (_, row) in zip(x, points, part.iterrows(), strict=True):
-        chart.add("line", (at, place(0, row["low"])[1]), (at, place(0, row["high"])[1]), colour=colour, size=1)
-        chart.add("dot", point, colour=colour, size=4, text=f"{row['attribute']}, {row['gallery']}: {row['share']:.0%}")
-    chart.add("line", points[-1], (end[0] - 4, end[1]), colour=FAINT, size=1)
-    words = f"{part['attribute'].iloc[0]} {part['share'].iloc[-1]:.0%}"
-    chart.add("text", (end[0], end[1] + 4), text=words, colour=colour, size=12, anchor="start")
-
-
-def loss_chart(losses: Sequence[float], *, width: int = 240, height: int = 60) -> Chart:
-    """Draw a loss by step as a line without axes."""
-    values = np.asarray([value for value in losses if value is not None], dtype=np.float64)
+def loss_plot(losses: Sequence[float | None], *, size: Size = (240, 60)) -> Figure:
+    """Plot a loss by step as a line without axes; steps without a loss are left out."""
+    values = [value for value in losses if value is not None]
     if len(values) < 2:
-        return Chart(width, height, "No loss recorded.")
-    chart = Chart(width, height, f"Loss over {len(values)} steps, from {values[0]:.3g} to {values[-1]:.3g}.")
-    x = np.linspace(4, width - 4, len(values))
-    spread = np.ptp(values) or 1.0
-    y = height - 6 - (height - 12) * (values - values.min()) / spread
-    chart.add("line", *zip(x, y, strict=True), colour=PALETTE[0])
-    return chart
+        return _empty("No loss recorded.", size)
+    alt = f"Loss over {len(values)} steps, from {values[0]:.3g} to {values[-1]:.3g}."
+    figure, axes = _figure(alt, size, framed=False)
+    axes.plot(values, color=PALETTE[0], linewidth=1.5)
+    return figure
 
 
-def principal_places(features: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Place the images of several galleries on one map: the first two principal components of all of them.
+# --- sheets of images
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    *,
+    columns: int | None = None,
+    tile: int = 96,
+    captions: Sequence[str] | None = None,
+    frames: Sequence[str | None] | None = None,
+    title: str = "",
+) -> Image.Image:
+    """Put images in rows on white.
 
     Parameters
     ----------
-    features : sequence of (N_i, D)
+    images : sequence of PIL.Image
+    columns : int, optional
+        Images in a row; None makes the sheet about twice as wide as high.
+    tile : int
+        Side of each, in pixels.
+    captions : sequence of str, optional
+        A line under each.
+    frames : sequence of str or None, optional
+        Colour of a frame around each; None for no frame.
+    title : str
+        A line above.
 
     Returns
     -------
-    list of (N_i, 2)
-        Signs are fixed (largest weight of each component positive): same features, same map.
+    PIL.Image
+        RGB.
     """
-    every = np.concatenate([np.asarray(part, dtype=np.float64) for part in features])
-    centre = every.mean(0)
-    axes = np.linalg.svd(every - centre, full_matrices=False)[2][:2]
-    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))
-    axes *= np.where(axes[np.arange(2), np.abs(axes).argmax(1)] < 0, -1.0, 1.0)[:, None]
-    return [(np.asarray(part, dtype=np.float64) - centre) @ axes.T for part in features]
+    columns = columns or max(1, round((2 * len(images)) ** 0.5))
+    rows = max(1, -(-len(images) // columns))
+    step = (tile + GAP, tile + GAP + (LETTERS + 4 if captions else 0))
+    top = LETTERS * 2 if title else 0
+    sheet = Image.new("RGB", (columns * step[0] + GAP, top + rows * step[1] + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, LETTERS * 1.5), title, fill=INK, font=font(LETTERS + 2), anchor="ls")
+    for i, image in enumerate(images):
+        x, y = GAP + (i % columns) * step[0], top + GAP + (i // columns) * step[1]
+        _paste(sheet, image, (x, y), tile, frames[i] if frames else None)
+        if captions:
+            pen.text((x, y + tile + LETTERS), captions[i], fill=INK, font=font(LETTERS), anchor="ls")
+    return sheet
 
 
-# --- drawing them
-
-
-def svg(chart: Chart) -> str:
-    """Draw a chart as an SVG element with a title for screen readers; all text in it is escaped."""
-    shapes = "".join(_svg_shape(shape) for shape in chart.shapes)
-    size = f'viewBox="0 0 {chart.width} {chart.height}" width="{chart.width}" height="{chart.height}"'
-    words = f"<title>{escape(chart.words)}</title>"
-    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>{words}{shapes}</svg>'
-
-
-def _svg_shape(shape: Shape) -> str:
-    x, y = shape.points[0]
-    colour = "currentColor" if shape.colour == INK else shape.colour
-    title = f"<title>{escape(shape.text)}</title>" if shape.text else ""
-    if shape.kind == "line":
-        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in shape.points)
-        dash = ' stroke-dasharray="5 4"' if shape.dashed else ""
-        return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{shape.size}"{dash}/>'
-    if shape.kind == "text":
-        style = f'font-size="{shape.size}" text-anchor="{shape.anchor}" fill="{colour}"'
-        halo = 'paint-order="stroke" stroke="Canvas" stroke-width="3"'
-        return f'<text x="{x:.1f}" y="{y:.1f}" {style} {halo}>{escape(shape.text)}</text>'
-    if shape.kind == "cross":
-        r, style = shape.size, f'stroke="{colour}" stroke-width="2.5"'
-        path = f"M{x - r:.1f} {y - r:.1f}l{2 * r} {2 * r}M{x - r:.1f} {y + r:.1f}l{2 * r} {-2 * r}"
-        return f'<path d="{path}" {style}>{title}</path>'
-    paint = f'fill="none" stroke="{colour}" stroke-width="1.5"' if shape.kind == "ring" else f'fill="{colour}"'
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{shape.size}" {paint}>{title}</circle>'
-
-
-def chart_image(chart: Chart, *, scale: int = 2) -> Image.Image:
-    """Draw a chart as an RGB image on white, ``scale`` pixels a point."""
-    fine = 2 * scale  # drawn twice as fine, then reduced: smooth edges
-    image = Image.new("RGB", (chart.width * fine, chart.height * fine), "white")
-    pen = ImageDraw.Draw(image)
-    for shape in chart.shapes:
-        _draw_shape(pen, shape, fine)
-    return image.resize((chart.width * scale, chart.height * scale), Image.Resampling.LANCZOS)
-
-
-def _draw_shape(pen: ImageDraw.ImageDraw, shape: Shape, fine: int) -> None:
-    points = [(x * fine, y * fine) for x, y in shape.points]
-    (x, y), width = points[0], round(shape.size * fine)
-    if shape.kind == "line":
-        for a, b in pairwise(points):
-            for start, end in _dashes(a, b, 6 * fine) if shape.dashed else [(a, b)]:
-                pen.line([start, end], fill=shape.colour, width=width)
-    elif shape.kind == "text":
-        anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
-        halo = {"stroke_width": fine, "stroke_fill": "white"}
-        pen.text((x, y), shape.text, fill=shape.colour, font=font(width), anchor=anchor, **halo)
-    elif shape.kind == "cross":
-        for sign in (1, -1):
-            pen.line(
-                [(x - width, y - sign * width), (x + width, y + sign * width)],
-                fill=shape.colour,
-                width=2 * fine,
-            )
-    else:
-        box = (x - width, y - width, x + width, y + width)
-        ring = {"outline": shape.colour, "width": round(1.5 * fine)}
-        pen.ellipse(box, **(ring if shape.kind == "ring" else {"fill": shape.colour}))
-
-
-def _dashes(a: tuple[float, float], b: tuple[float, float], length: float) -> list[Any]:
-    """Part a line into dashes as long as the gaps between them."""
-    start, end = np.array(a), np.array(b)
-    n = max(1, int(np.linalg.norm(end - start) // length))
-    stops = [tuple(start + (end - start) * i / n) for i in range(n + 1)]
-    return list(zip(stops[:-1:2], stops[1::2], strict=False))
+def _paste(sheet: Image.Image, image: Image.Image, corner: tuple[int, int], tile: int, frame: str | None) -> None:
+    """Paste an image as a square, framed if asked; small ones are enlarged without blur."""
+    x, y = corner
+    whole = image.width < tile and tile % image.width == 0
+    how = Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS
+    sheet.paste(image.convert("RGB").resize((tile, tile), how), corner)
+    if frame:
+        ImageDraw.Draw(sheet).rectangle((x - 2, y - 2, x + tile + 1, y + tile + 1), outline=frame, width=3)
 
 
 def font(size: int) -> Any:
     """Return Pillow's own font at a size in pixels."""
     return ImageFont.load_default(size)
+
+
+def gallery_sheet(node: Any, *, tile: int = 96) -> Image.Image:
+    """Show a node's gallery: index and cluster under each image, the chosen ones framed and named.
+
+    Sorted by cluster, most cohesive first, once there are clusters.
+    """
+    order = list(range(len(node.images)))
+    captions, frames = [str(i) for i in order], None
+    clusters, decision = node.clusters, node.decision
+    if clusters is not None:
+        chosen = set(decision.images if decision else ())
+        rank = {int(cluster): place for place, cluster in enumerate(clusters.order)}
+        order.sort(key=lambda i: (rank[int(clusters.labels[i])], clusters.distances[i]))
+        captions = [f"{i} · {clusters.labels[i]}{' chosen' if i in chosen else ''}" for i in order]
+        frames = [CHOSEN if i in chosen else None for i in order]
+    images = [node.images[i] for i in order]
+    return contact_sheet(images, tile=tile, captions=captions, frames=frames, title=sentence(node))
+
+
+def sentence(node: Any) -> str:
+    """Say in a line what a node is."""
+    parts = [f"Node {node.id}, iteration {node.iteration}"]
+    if node.convergence:
+        parts.append(f"distance {node.convergence.distance:.3f} ({node.convergence.ratio:.0%} of the first)")
+    if node.decision:
+        what = "images by hand" if node.decision.cluster is None else f"cluster {node.decision.cluster}"
+        parts.append(f"{len(node.decision.images)} chosen: {what}, by {node.decision.by}")
+    return " · ".join([*parts, node.state])
+
+
+def or_dash(value: float, form: str) -> str:
+    """Write a number, or a dash where there is none: a single image has no corrected cohesion.
+
+    >>> or_dash(0.25, ".3f"), or_dash(float("nan"), ".3f")
+    ('0.250', '–')
+    """
+    return "–" if np.isnan(value) else f"{value:{form}}"
+
+
+def context_sheet(by_context: Mapping[str, Sequence[Image.Image]], *, tile: int = 128, title: str = "") -> Image.Image:
+    """Show images by context: a column each, the context under its images.
+
+    Parameters
+    ----------
+    by_context : mapping of str to sequence of PIL.Image
+    tile : int
+        Side of each image, in pixels.
+    title : str
+        A line above.
+    """
+    rows = max((len(column) for column in by_context.values()), default=0)
+    blank, images, captions = Image.new("RGB", (tile, tile), "white"), [], []
+    for row in range(rows):
+        images += [column[row] if row < len(column) else blank for column in by_context.values()]
+        captions += [context if row == len(column) - 1 else "" for context, column in by_context.items()]
+    return contact_sheet(images, columns=len(by_context), tile=tile, captions=captions, title=title)
+
+
+def counterfactual_sheet(
+    by_opposite: Mapping[str, tuple[Sequence[Image.Image], Sequence[Image.Image]]], *, tile: int = 64
+) -> Image.Image:
+    """Show a counterfactual test: a row per opposite, the base model's images and, after a gap, the character's.
+
+    Parameters
+    ----------
+    by_opposite : mapping of str to (sequence, sequence)
+        `Counterfactual.images`: those at the same place on either side have the same seed.
+    tile : int
+        Side of each image, in pixels.
+
+    Returns
+    -------
+    PIL.Image
+        RGB; only a title where nothing was asked for.
+    """
+    half = max((len(base) for base, _ in by_opposite.values()), default=0)
+    blank, images, captions = Image.new("RGB", (tile, tile), "white"), [], []
+    for opposite, sides in by_opposite.items():
+        for side, words in zip(sides, (f"{opposite}: base model", "the character"), strict=True):
+            images += [*side, *[blank] * (half + 1 - len(side))]
+            captions += [words, *[""] * half]
+    title = f"Asked: {', '.join(by_opposite)}" if by_opposite else "Nothing to show: no opposite is known."
+    return contact_sheet(images, columns=2 * (half + 1), tile=tile, captions=captions, title=title)
+
+
+def image_map(
+    positions: np.ndarray, images: Sequence[Image.Image], labels: Sequence[int] = (), *, size: int = 640, tile: int = 44
+) -> Image.Image:
+    """Put each image at its place on a map of the features.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (N, 2)
+        `Projection.positions`; the second axis points upwards.
+    images : sequence of N PIL.Image
+    labels : sequence of N int, optional
+        Clusters: an image's frame has its cluster's colour.
+    size, tile : int
+        Side of the map and of each image, in pixels.
+
+    Returns
+    -------
+    PIL.Image
+        RGB.
+    """
+    room = size - tile - 2 * GAP
+    low, span = positions.min(axis=0), max(float(np.ptp(positions, axis=0).max()), 1e-9)
+    places = ((positions - low) / span * room + GAP).round().astype(int)
+    sheet = Image.new("RGB", (size, size), "white")
+    for i, (x, y) in enumerate(places.tolist()):
+        _paste(sheet, images[i], (x, size - tile - y), tile, colour_of(int(labels[i])) if len(labels) else None)
+    return sheet
+
+
+def before_and_after(first: Sequence[Image.Image], after: Sequence[Image.Image], *, tile: int = 96) -> Image.Image:
+    """Show a row of first-gallery images above a row of the character."""
+    return contact_sheet([*first, *after], columns=max(len(first), 1), tile=tile)
+
+
+# --- laid over an image
+
+
+def heat_over(image: Image.Image, heat: np.ndarray, *, side: int = 128, strength: float = 0.65) -> Image.Image:
+    """Lay a heat map over an image.
+
+    Parameters
+    ----------
+    image : PIL.Image
+    heat : ndarray of shape (h, w)
+        In [0, 1]: `heatmaps.scaled` brings it there.
+    side : int
+        Of the result, in pixels.
+    strength : float
+        How much of the image the heat may hide.
+    """
+    from matplotlib import colormaps
+
+    level = Image.fromarray(np.asarray(heat, np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    colour = 255 * colormaps["magma"](np.asarray(level))[..., :3]  # brighter is more, for every eye and in print
+    return Image.fromarray((_pale(image, side) * (1 - strength) + colour * strength).astype(np.uint8))
+
+
+def parts_over(image: Image.Image, labels: np.ndarray, *, side: int = 128, strength: float = 0.6) -> Image.Image:
+    """Paint the parts of a foreground over an image: the same part has the same colour in all images.
+
+    Parameters
+    ----------
+    image : PIL.Image
+    labels : ndarray of int, shape (h, w)
+        Of `heatmaps.cosegment`; -1 is scene and stays pale.
+    side, strength
+        As of `heat_over`.
+    """
+    pixels = _pale(image, side)
+    rows, columns = (np.arange(side) * n // side for n in labels.shape)
+    fine = np.asarray(labels)[np.ix_(rows, columns)]
+    colours = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in PALETTE], float)
+    painted = pixels * (1 - strength) + colours[fine % len(colours)] * strength
+    return Image.fromarray(np.where(fine[..., None] >= 0, painted, pixels).astype(np.uint8))
+
+
+def _pale(image: Image.Image, side: int) -> np.ndarray:
+    """Half the colour of an image, so that what is laid over it stands out, (side, side, 3) float."""
+    pixels = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), float)
+    return (pixels + pixels.mean(axis=-1, keepdims=True)) / 2

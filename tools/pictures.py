@@ -9,8 +9,7 @@ from PIL import Image
 
 from chosen_one_nb import Run, Settings, load_models
 from chosen_one_nb.analysis.projection import project
-from chosen_one_nb.plots import chart_image, map_chart
-from chosen_one_nb.show import contact_sheet
+from chosen_one_nb.plots import contact_sheet, projection_plot, to_image
 from chosen_one_nb.steps.embed import unit
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
@@ -35,7 +34,7 @@ def run_image(run: Run) -> Image.Image:
     root, last = run.root, run.current
     chosen = list(root.decision.images)
     positions = project({"gallery": unit(root.clustered_on)}).positions
-    drawn = chart_image(map_chart(positions, root.clusters.labels, root.clusters.kept, chosen, width=520), scale=1)
+    figure = projection_plot(positions, root.clusters.labels, root.clusters.kept, chosen, size=(520, 300))
     rows = [
         ("the first gallery", list(root.images)[:24]),
         ("its most cohesive cluster", [root.images[i] for i in chosen]),
@@ -46,7 +45,7 @@ def run_image(run: Run) -> Image.Image:
     elsewhere = contact_sheet(
         [column[0] for column in places.values()], columns=8, tile=120, captions=list(places), title="the character"
     )
-    return stacked([sheets[0], drawn, sheets[1], after, elsewhere])
+    return stacked([sheets[0], to_image(figure, scale=1), sheets[1], after, elsewhere])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Counterfactual:
         with `low` and `high` (95 %, bootstrap over seeds), and `persists` (the interval lies above 0).
     images : dict of str to (sequence, sequence)
         By opposite: the base model's images and Θ's, on the same seeds, to be shown side by side
-        (`chosen_one_nb.show.counterfactual_sheet`).
+        (`chosen_one_nb.plots.counterfactual_sheet`).
     skipped : tuple of str
         Attributes for which the vocabulary knows no opposite.
     """

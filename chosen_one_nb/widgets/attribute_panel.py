@@ -147,16 +147,16 @@ class AttributePanel(Panel):
             self._shown = now
 
     def _tell(self, inquiry: Inquiry) -> None:
-        from chosen_one_nb.plots import drift_chart, svg
+        from chosen_one_nb.plots import drift_plot, to_svg
 
         groups, notes = len({attribute.group for attribute in inquiry.attributes}), notes_of(self.findings.vocabulary())
         self.about.value = escape(
             f"{len(inquiry.attributes)} attributes in {groups} groups, from {self.run.vocabulary_file.name}: edit it, "
             f"or put a vocabulary.json into the run's folder, and ask again{notes and f'. {notes}'}"
         )
-        chart = drift_chart(inquiry.drift(self._drawn(inquiry)))
+        figure = drift_plot(inquiry.drift(self._drawn(inquiry)))
         said = f"<h3>Drift over the iterations</h3><p>{escape(inquiry.headline)}</p>"
-        self.drift.value = said + (svg(chart) if chart.shapes else "")
+        self.drift.value = said + (to_svg(figure) if figure.axes else "")
 
     def _drawn(self, inquiry: Inquiry) -> list[int]:
         """Attributes whose drift is drawn: those that rose most, and the lit one."""

@@ -138,7 +138,7 @@ def _p(p: float) -> str:
 def strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, Any]]:
     """Show which patches make a cluster cohesive, and the common parts of its foregrounds."""
     from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, scaled
-    from chosen_one_nb.analysis.overlays import heat_over, parts_over
+    from chosen_one_nb.plots import heat_over, parts_over
 
     if node.patches is None or not inquiry.segmentation:
         return []
@@ -162,8 +162,8 @@ def strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, A
 def phrase_strip(run: Run, node: Node, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
     """Show which patches say an attribute, in the images that have it most and least."""
     from chosen_one_nb.analysis.heatmaps import scaled
-    from chosen_one_nb.analysis.overlays import heat_over
     from chosen_one_nb.analysis.recommendations import most_and_least
+    from chosen_one_nb.plots import heat_over
 
     most, least = most_and_least(inquiry.found.values[:, column], members, STRIP // 2)
     heat = scaled(run.phrase_heat(inquiry.attributes[column], [*most, *least], node))

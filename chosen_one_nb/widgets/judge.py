@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chosen_one_nb.show import or_dash
+from chosen_one_nb.plots import or_dash
 
 from .cluster_style import marker_of
 

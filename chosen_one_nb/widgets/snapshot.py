@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageDraw
 
-from chosen_one_nb.plots import chart_image, curve_chart, font, map_chart
-from chosen_one_nb.show import contact_sheet
+from chosen_one_nb.plots import contact_sheet, distance_plot, font, projection_plot, to_image
 
 from .cluster_style import marker_of
 from .judge import ranked_members
@@ -48,8 +46,8 @@ def snapshot(session: Session, layout: Layout | None) -> Image.Image:
         ]
         return _framed(_stacked([*head, *below]))
     left = [_map(session, layout), _line(layout.words.split(" · ")[0], 11, FAINT)]
-    rows = session.run.curve().to_dict("records")
-    left += [chart_image(curve_chart(rows, width=MAP[0], height=170), scale=1)] if rows else []
+    curve = session.run.curve()
+    left += [to_image(distance_plot(curve, size=(MAP[0], 170)), scale=1)] if len(curve) else []
     return _framed(_stacked([*head, _side_by_side(_stacked(left), _stacked(_clusters(session.node)))]))
 
 
@@ -65,12 +63,10 @@ def _state(session: Session) -> str:
 
 def _map(session: Session, layout: Layout) -> Image.Image:
     node, clusters = session.node, session.node.clusters
-    places = layout.of(node.gallery_of) * np.array([1, -1])  # a canvas counts downwards
+    places = layout.of(node.gallery_of)
     chosen = node.decision.images if node.decision else ()
-    width, height = MAP
-    if clusters is None:
-        return chart_image(map_chart(places, chosen=chosen, width=width, height=height), scale=1)
-    return chart_image(map_chart(places, clusters.labels, clusters.kept, chosen, width=width, height=height), scale=1)
+    labels, kept = (None, None) if clusters is None else (clusters.labels, clusters.kept)
+    return to_image(projection_plot(places, labels, kept, chosen, size=MAP), scale=1)
 
 
 def _clusters(node: Node) -> list[Image.Image]:

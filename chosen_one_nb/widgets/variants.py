@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chosen_one_nb.plots import map_chart, svg
+from chosen_one_nb.plots import projection_plot, to_svg
 
 if TYPE_CHECKING:
     from chosen_one_nb.analysis.projection import Projection
@@ -34,11 +34,10 @@ def variants_html(maps: Sequence[Projection], clusters: Clusters | None) -> str:
 
 
 def _small(made: Projection, clusters: Clusters | None) -> str:
-    places = made.positions * np.array([1, -1])  # a canvas counts downwards
     if clusters is None:
-        return svg(map_chart(places, width=SIDE, height=SIDE))
+        return to_svg(projection_plot(made.positions, size=(SIDE, SIDE)))
     named = np.where(clusters.kept[clusters.labels], clusters.labels, -1)  # dropped ones grey and without a name
-    return svg(map_chart(places, named, width=SIDE, height=SIDE))
+    return to_svg(projection_plot(made.positions, named, size=(SIDE, SIDE)))
 
 
 def _words(made: Projection) -> str:
