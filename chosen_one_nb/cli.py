@@ -1,12 +1,13 @@
 """The command line: begin a run, go on with it, show it. `python -m chosen_one_nb --help` tells the rest.
 
-Everything done here is a method of `chosen_one_nb.run.run.Run`, so a run begun here can be opened in the
-explorer and the other way round. An error is one sentence; ``--debug`` shows where it arose.
+Everything done here is a method of `chosen_one_nb.run.run.Run`, so a run begun here can be opened in the explorer and
+the other way round. An error is one sentence; ``--debug`` shows where it arose.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import traceback
 import warnings
@@ -15,12 +16,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chosen_one_nb import commands as more
 from chosen_one_nb.sweep import command as sweeping
 
 if TYPE_CHECKING:
+    from chosen_one_nb.models.load import Models
     from chosen_one_nb.run.run import Outcome, Run
     from chosen_one_nb.settings import Settings
+
+__all__ = ["add_changes", "add_common", "add_machine", "call", "main", "models_of", "note_on", "parser"]
 
 DONE, FAILED, COLLAPSED, WAITING, INTERRUPTED = 0, 1, 3, 4, 130
 
@@ -41,9 +44,10 @@ EXAMPLES = """examples:
   python -m chosen_one_nb show runs/fox
   python -m chosen_one_nb sweep plan.json --workers 2                (goes on after a stop)
   python -m chosen_one_nb export runs/fox --to fox --formats diffusers,kohya
-  python -m chosen_one_nb bench                                      (how fast, against straight use)
-  python -m chosen_one_nb bench --random sdxl --preset paper --plan  (what SDXL takes, without its weights)
 """
+
+MACHINE = ("device", "dtype", "low_memory", "compile", "offline", "extractor", "clip", "distilled")
+"""Arguments of `load_models` that the command line may say."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code; see `CODES`.
     """
     given = parser().parse_args(arguments)
+    return call(given.do, given)
+
+
+def call(command: Callable[[argparse.Namespace], int], given: argparse.Namespace) -> int:
+    """Call a command and return its exit code; an error becomes one sentence, or with --debug a traceback."""
     try:
-        return given.do(given)
+        return command(given)
     except KeyboardInterrupt:
         print("\nStopped. Every finished stage is kept; the same command goes on from there.", file=sys.stderr)
         return INTERRUPTED
@@ -74,55 +83,105 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """Say an error in one line: ours and the system's as they are, others by name."""
+    """Return an error in one line: ours and the system's as they are, others by name."""
     text = " ".join(str(error).split())
     if type(error).__module__.startswith("chosen_one_nb") or isinstance(error, OSError):
         return text
     return f"{type(error).__name__}: {text} (unexpected; --debug shows where it arose)"
 
 
+# --- what a command line may hold
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    top = argparse.ArgumentParser(
-        prog="python -m chosen_one_nb",
-        description="From a prompt to one consistent character (The Chosen One).",
-        epilog=f"{EXAMPLES}\n{CODES}", formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    top.set_defaults(debug=False)
+    form = {"epilog": f"{EXAMPLES}\n{CODES}", "formatter_class": argparse.RawDescriptionHelpFormatter}
+    description = "From a prompt to one consistent character (The Chosen One)."
+    top = argparse.ArgumentParser(prog="python -m chosen_one_nb", description=description, **form)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    _add_run(_command(commands, "run", "begin a run, or go on with the one in the folder", run_command))
-    _add_show(_command(commands, "show", "write a run as images and one HTML page", show_command))
-    sweeping.add_arguments(_command(
-        commands, "sweep", "carry out a plan: prompts x settings x seeds, on several workers", sweeping.sweep_command
-    ))  # fmt: skip
-    more.add_export(_command(commands, "export", "write a character for other programs", more.export_command))
-    more.add_bench(_command(commands, "bench", "measure speed and memory, and plan them", more.bench_command))
+    for name, (what, add_arguments, do) in COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", **form)
+        command.set_defaults(do=do)
+        add_common(command)
+        add_arguments(command)
     return top
 
 
-def _command(commands: Any, name: str, what: str, do: Callable[[Any], int]) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name, help=what, description=what[0].upper() + what[1:] + ".", epilog=f"{EXAMPLES}\n{CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    command.set_defaults(do=do)
+def add_common(command: argparse.ArgumentParser) -> None:
+    """Add what every command takes."""
     command.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     command.add_argument("--models", help="models to load: a name, a folder or a Hub id (default: menagerie)")
-    return command
 
 
-def _add_run(command: argparse.ArgumentParser) -> None:
+def add_machine(command: argparse.ArgumentParser) -> None:
+    """Add where and how models run."""
+    add = command.add_argument
+    add("--device", help="cpu, cuda or mps (default: the best there is)")
+    add(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="precision (default: float32 on the CPU, else half)"
+    )
+    add("--low-memory", action="store_true", default=None, help="one switch: fit into as little memory as possible")
+    add("--compile", action="store_true", help="compile the UNet's transformer blocks when they first draw")
+    add("--offline", action="store_true", help="take models from folders and the Hub's cache only")
+    add("--extractor", help="feature extractor by folder or Hub id; with --random: dinov2-small, -base, -large, -giant")
+    add("--clip", help="CLIP by folder or Hub id")
+    add("--distilled", help="LoRA or UNet distilled to few steps: folder, file or Hub id (for --sampling flash)")
+
+
+def add_changes(command: argparse.ArgumentParser) -> None:
+    """Add changes of settings: ``set``, a list of (name, value), from several words or the option several times."""
+    about = "change settings, such as n_images=32 refine_steps=60"
+    command.add_argument(
+        "--set", type=_assignment, action="extend", nargs="+", default=[], metavar="NAME=VALUE", help=about
+    )
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """Read "name=value"; the value as JSON where it is JSON, else as text."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, such as n_images=32, got {text!r}")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 1,4,9, got {text!r}") from None
+
+
+def models_of(given: argparse.Namespace, name: str | None = None) -> Models | str:
+    """Return the models asked for: loaded if anything about the machine is said, else by name."""
+    from chosen_one_nb.models.load import load_models
+
+    name = name or given.models or "menagerie"
+    said = {key: getattr(given, key) for key in MACHINE if getattr(given, key)}
+    return load_models(name, **said) if said else name
+
+
+def note_on(sampling: str) -> str:
+    """Say how a sampling preset changes what is drawn."""
+    from chosen_one_nb.settings import SAMPLING
+
+    return f"sampling {sampling}: {SAMPLING[sampling]['note']}"
+
+
+# --- run
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
     add = command.add_argument
     add("prompt", nargs="?", help="what the character is; may be left out where the folder holds a run")
     add("--folder", type=Path, help="where the run lies or will lie (default: runs/<prompt>)")
     add("--preset", help="settings to begin with: menagerie, paper or quick (default: menagerie)")
-    more.add_changes(command)
-    add(
-        "--iterations",
-        type=int,
-        metavar="N",
-        help="iterations at most; more than before goes on past the limit",
-    )
+    add("--sampling", help="sampling on top of the preset: full, standard, fast or flash (another distribution each)")
+    add_changes(command)
+    add("--iterations", type=int, metavar="N", help="iterations at most; more than before goes on past the limit")
     add("--workers", type=int, metavar="N", help="processes that share the drawing of each gallery")
     add("--ask", action="store_true", help="stop at each choice and ask")
     add("--node", help="go on from this node of the tree instead of the latest")
@@ -133,40 +192,21 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     add("--note", default="", help="why, kept with the choice")
     add("--allow-other-models", action="store_true", help="go on with models the run was not made with")
     add("--quiet", action="store_true", help="say nothing but the outcome")
-    add("--sampling", help="sampling on top of the preset: full, standard, fast or flash (another distribution each)")
-    more.add_machine(command)
-
-
-def _add_show(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("folder", type=Path, help="the run's folder")
-    add("--out", type=Path, help="where to write (default: show/ in the run's folder)")
-    add("--contexts", type=lambda text: text.split(","), help="contexts to draw, with commas (default: eight)")
-    add("--seeds", type=int, default=4, help="images per context (default: 4)")
-    add("--no-contexts", action="store_true", help="draw nothing; show what there is (needs no models)")
-    add("--tile", type=int, default=96, help="side of the images on the sheets, in pixels (default: 96)")
-    add("--quiet", action="store_true", help="say nothing but where the page is")
-
-
-def _numbers(text: str) -> list[int]:
-    """Read "1,4,9"."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 1,4,9, got {text!r}") from None
-
-
-# --- run
+    add_machine(command)
 
 
 def run_command(given: argparse.Namespace) -> int:
     """Begin a run or go on with it, to its end or to the next choice."""
-    with _begun(given) as run:
+    with _start_or_open(given) as run:
         if given.redo:
             run.redo_stage(given.redo, given.node)
-        _choose(run, given)
+        if given.node is not None:
+            run.select(given.node)
+        if given.choose is not None or given.choose_images is not None:
+            images, exclude = given.choose_images, given.exclude
+            _choose(run, given, cluster=given.choose, images=images, exclude=exclude, note=given.note)
         with _memory(run, quiet=given.quiet):
-            outcome = _to_the_end(run, given)
+            outcome = _until_end(run, given)
         print(f"{outcome}\n{run.folder}")
     if outcome.finished:
         return COLLAPSED if outcome.state == "collapsed" else DONE
@@ -174,48 +214,34 @@ def run_command(given: argparse.Namespace) -> int:
     return WAITING
 
 
-@contextmanager
-def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
-    """Print the memory plan before a run's work, and the peak measured after it."""
-    if quiet or run.next_stage is None:
-        yield
-        return
-    from chosen_one_nb.run.cost_estimate import gigabytes
-    from chosen_one_nb.run.memory_profile import Peak
-
-    print(run.plan(run.root), file=sys.stderr)
-    with Peak(run.models.device) as peak:
-        yield
-    if peak.bytes:
-        print(f"peak measured: {gigabytes(peak.bytes)}", file=sys.stderr)
-
-
-def _begun(given: argparse.Namespace) -> Run:
+def _start_or_open(given: argparse.Namespace) -> Run:
     from chosen_one_nb.run.run import Run, RunError
+    from chosen_one_nb.run.store import read_json
 
-    if given.folder and (given.folder / "run.json").exists():
-        named = given.models or any(getattr(given, key) for key in more.MACHINE)
-        stored = _stored_name(given.folder) if named and not given.models else None
-        models = more.models_of(given, stored) if named else None
-        run = Run.open(given.folder, models, allow_other_models=given.allow_other_models)
-        try:
-            _check_same(run, given)
-        except Exception:
-            run.close()
-            raise
-        return run
-    if not given.prompt:
-        raise RunError("Expected a prompt, or --folder of a run to go on with.")
-    return _started(given)
+    if not (given.folder and (given.folder / "run.json").exists()):
+        if not given.prompt:
+            raise RunError("Expected a prompt, or --folder of a run to go on with.")
+        return _start(given)
+    models = None
+    if given.models or any(getattr(given, key) for key in MACHINE):
+        stored = None if given.models else str(read_json(given.folder / "run.json")["models"]["name"])
+        models = models_of(given, stored)
+    run = Run.open(given.folder, models, allow_other_models=given.allow_other_models)
+    try:
+        _check_same(run, given)
+    except Exception:
+        run.close()
+        raise
+    return run
 
 
-def _started(given: argparse.Namespace) -> Run:
+def _start(given: argparse.Namespace) -> Run:
     """Begin a run, and say what its sampling means."""
     from chosen_one_nb.run.run import Run
 
-    settings, models = _settings(given), more.models_of(given)
+    settings, models = _settings(given), models_of(given)
     if given.sampling and not given.quiet:
-        print(more.note_on(given.sampling), file=sys.stderr)
+        print(note_on(given.sampling), file=sys.stderr)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         run = Run.start(given.prompt, models, settings, given.folder)
@@ -225,15 +251,8 @@ def _started(given: argparse.Namespace) -> Run:
     return run
 
 
-def _stored_name(folder: Path) -> str:
-    """Name of the models that a run was made with."""
-    from chosen_one_nb.run.store import read_json
-
-    return str(read_json(folder / "run.json")["models"]["name"])
-
-
 def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Settings:
-    """The settings asked for; without a preset, on top of the stored ones."""
+    """Return the settings asked for; without a preset, on top of the stored ones."""
     from chosen_one_nb.settings import Settings
 
     fresh = given.preset or (None if stored else Settings.preset_for(given.models or "menagerie"))
@@ -257,65 +276,78 @@ def _check_same(run: Run, given: argparse.Namespace) -> None:
         raise RunError(f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another.")
 
 
-def _choose(run: Run, given: argparse.Namespace) -> None:
-    """Make the choice given on the command line."""
-    if given.node is not None:
-        run.select(given.node)
-    if given.choose is None and given.choose_images is None:
+@contextmanager
+def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
+    """Print the memory plan before a run's work, and the peak measured after it."""
+    if quiet or run.next_stage is None:
+        yield
         return
-    _decide(run, given, cluster=given.choose, images=given.choose_images, exclude=given.exclude, note=given.note)
+    from chosen_one_nb.run.cost_estimate import gigabytes
+    from chosen_one_nb.run.memory_profile import Peak
+
+    print(run.plan(run.root), file=sys.stderr)
+    with Peak(run.models.device) as peak:
+        yield
+    if peak.bytes:
+        print(f"peak measured: {gigabytes(peak.bytes)}", file=sys.stderr)
 
 
-def _decide(run: Run, given: argparse.Namespace, **choice: Any) -> None:
+def _choose(run: Run, given: argparse.Namespace, **choice: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         decision = run.choose(**choice)
     if not given.quiet:
-        print(f"node {run.current.id}: {len(decision.images)} images chosen by {decision.by}. "
-              f"{run.risk(decision.images)}")  # fmt: skip
+        about = f"{len(decision.images)} images chosen by {decision.by}. {run.risk(decision.images)}"
+        print(f"node {run.current.id}: {about}")
 
 
-def _to_the_end(run: Run, given: argparse.Namespace) -> Outcome:
+def _until_end(run: Run, given: argparse.Namespace) -> Outcome:
     from chosen_one_nb.progress import Bars
+    from chosen_one_nb.sweep.worker_pool import Crew
 
-    bars, workers = Bars(run, quiet=given.quiet), _workers(given)
+    bars = Bars(run, quiet=given.quiet)
     try:
         while True:
-            with workers() as crew:
+            with Crew(given.workers) if given.workers is not None else nullcontext() as crew:
                 outcome = run.until_converged(ask=given.ask, on_progress=bars, crew=crew)
             if outcome.state == "limit" and given.iterations and run.current.iteration < given.iterations:
                 run.go_on()
-            elif outcome.finished or not (given.ask and sys.stdin.isatty() and _asked(run, given)):
+            elif outcome.finished or not (given.ask and sys.stdin.isatty() and _ask(run, given)):
                 return outcome
     finally:
         bars.close()
 
 
-def _workers(given: argparse.Namespace) -> Callable[[], Any]:
-    """What gives the workers asked for, or none."""
-    from chosen_one_nb.sweep.worker_pool import Crew
-
-    return nullcontext if given.workers is None else lambda: Crew(given.workers)
-
-
-def _asked(run: Run, given: argparse.Namespace) -> bool:
+def _ask(run: Run, given: argparse.Namespace) -> bool:
     """Ask which cluster to take; False when the person would rather stop."""
     clusters = run.current.clusters
     print("cluster  images  cohesion")
     for cluster in clusters.order:
         mark = "  proposed" if cluster == clusters.proposed else "" if clusters.kept[cluster] else "  dropped: small"
         print(f"{cluster:>7}  {clusters.sizes[cluster]:>6}  {clusters.cohesion[cluster]:>8.3f}{mark}")
-    answer = input("cluster to take (Enter: the proposed one, q: stop): ").strip()
-    if answer.lower() == "q":
-        return False
-    if answer and not answer.isdigit():
+    while True:
+        answer = input("cluster to take (Enter: the proposed one, q: stop): ").strip()
+        if answer.lower() == "q":
+            return False
+        if not answer or answer.isdigit():
+            _choose(run, given, cluster=int(answer) if answer else None)
+            return True
         print(f"Expected a number, Enter or q, got {answer!r}.")
-        return _asked(run, given)
-    _decide(run, given, cluster=int(answer) if answer else None)
-    return True
 
 
 # --- show
+
+
+def add_show(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``show``."""
+    add = command.add_argument
+    add("folder", type=Path, help="the run's folder")
+    add("--out", type=Path, help="where to write (default: show/ in the run's folder)")
+    add("--contexts", type=lambda text: text.split(","), help="contexts to draw, with commas (default: eight)")
+    add("--seeds", type=int, default=4, help="images per context (default: 4)")
+    add("--no-contexts", action="store_true", help="draw nothing; show what there is (needs no models)")
+    add("--tile", type=int, default=96, help="side of the images on the sheets, in pixels (default: 96)")
+    add("--quiet", action="store_true", help="say nothing but where the page is")
 
 
 def show_command(given: argparse.Namespace) -> int:
@@ -323,7 +355,7 @@ def show_command(given: argparse.Namespace) -> int:
     from chosen_one_nb.progress import Bars
     from chosen_one_nb.report import write_all
 
-    with _viewed(given) as run:
+    with _open_to_show(given) as run:
         if not given.no_contexts and run.character is not None:
             bars = Bars(run, quiet=given.quiet)
             try:
@@ -337,7 +369,7 @@ def show_command(given: argparse.Namespace) -> int:
     return DONE
 
 
-def _viewed(given: argparse.Namespace) -> Run:
+def _open_to_show(given: argparse.Namespace) -> Run:
     """Open the run for writing (what is drawn is kept), or for looking where another process works on it."""
     from chosen_one_nb.run.run import Run
     from chosen_one_nb.run.store import RunInUse
@@ -347,3 +379,51 @@ def _viewed(given: argparse.Namespace) -> Run:
     except RunInUse as error:
         print(f"note: {error}", file=sys.stderr)
         return Run.open(given.folder, given.models, read_only=True)
+
+
+# --- export
+
+
+def add_export(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``export``."""
+    add = command.add_argument
+    add("source", type=Path, help="a run's folder, or a character's: what save, export or another trainer wrote")
+    add("--to", type=Path, metavar="FOLDER", help="where to write (default: exports/ in the run's folder)")
+    formats = ("diffusers", "kohya", "comfyui")
+    about = "with commas: diffusers, kohya (A1111, Forge), comfyui (default: all)"
+    add("--formats", type=lambda text: tuple(text.split(",")), default=formats, help=about)
+    add("--node", help="with a run: the node whose character is meant (default: the run's)")
+    add("--name", help="file name of LoRA and embeddings, and the word in prompts")
+    add("--images", type=Path, nargs="*", metavar="PNG", help="previews, the best first (a run takes its own)")
+    add("--embeddings", type=Path, help="the embeddings file, where it does not lie beside the LoRA")
+
+
+def export_command(given: argparse.Namespace) -> int:
+    """Write a run's or a folder's character for other programs; needs no models."""
+    from chosen_one_nb import export
+    from chosen_one_nb.character import CharacterError
+    from chosen_one_nb.run.run import Run
+
+    if (given.source / "run.json").exists():
+        run = Run.open(given.source, read_only=True)
+        folder = run.export(given.to, given.node, formats=given.formats, name=given.name)
+    elif given.to is None:
+        raise CharacterError("--to: expected a folder to write to. Only a run has a place of its own for exports.")
+    else:
+        character = export.read(given.source, embeddings=given.embeddings)
+        folder = export.write(character, given.to, given.formats, given.images or None, given.name)
+    print("\n".join(str(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"))
+    print(folder / "README.md")
+    return DONE
+
+
+COMMANDS: dict[
+    str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+] = {
+    "run": ("begin a run, or go on with the one in the folder", add_run, run_command),
+    "show": ("write a run as images and one HTML page", add_show, show_command),
+    "sweep": ("carry out a plan: prompts x settings x seeds, on several workers", sweeping.add_arguments,
+              sweeping.sweep_command),
+    "export": ("write a character for other programs", add_export, export_command),
+}  # fmt: skip
+"""What each command is, its arguments, and what does it."""

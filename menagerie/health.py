@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from chosen_one_nb.commands import add_changes
+from chosen_one_nb.cli import add_changes
 from chosen_one_nb.models.load import MENAGERIE, load_models
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings

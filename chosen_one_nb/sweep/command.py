@@ -51,7 +51,7 @@ def sweep_command(given: argparse.Namespace) -> int:
 
 
 def _told(plan: Any, folder: Path) -> str:
-    from chosen_one_nb.commands import note_on
+    from chosen_one_nb.cli import note_on
 
     jobs = plan.jobs()
     images = sum(job.settings.n_images for job in jobs)

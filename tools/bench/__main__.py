@@ -1,81 +1,41 @@
-"""``python -m chosen_one_nb bench`` and ``export``: arguments, and what they do."""
+"""``python tools/bench``: measure speed and memory on this machine, or only count what a run will take.
+
+Examples
+--------
+python tools/bench                                      (how fast, against straight use)
+python tools/bench --random sdxl --preset paper --plan  (what SDXL takes, without its weights)
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if not __package__:  # run as a folder: the project's root is not on the path
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from chosen_one_nb.cli import add_changes, add_common, add_machine, call, models_of, note_on
 
 if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.run.cost_estimate import Plan
     from chosen_one_nb.settings import Settings
 
-__all__ = ["add_bench", "add_export", "add_machine", "bench_command", "export_command", "models_of", "note_on"]
-
 PATIENCE = 600.0
 """Seconds: what is expected to take longer is only counted, unless asked for with --anyway."""
 
-MACHINE = ("device", "dtype", "low_memory", "compile", "offline", "extractor", "clip", "distilled")
-"""Arguments of `load_models` that the command line may say."""
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
-def add_machine(command: argparse.ArgumentParser) -> None:
-    """Add where and how models run."""
-    add = command.add_argument
-    add("--device", help="cpu, cuda or mps (default: the best there is)")
-    add("--dtype", choices=PRECISIONS, help="precision (default: float32 on the CPU, half precision elsewhere)")
-    add("--low-memory", action="store_true", default=None, help="one switch: fit into as little memory as possible")
-    add("--compile", action="store_true", help="compile the UNet's transformer blocks when they first draw")
-    add("--offline", action="store_true", help="take models from folders and the Hub's cache only")
-    add("--extractor", help="feature extractor by folder or Hub id; with --random: dinov2-small, -base, -large, -giant")
-    add("--clip", help="CLIP by folder or Hub id")
-    add("--distilled", help="LoRA or UNet distilled to few steps: folder, file or Hub id (for --sampling flash)")
-
-
-def add_changes(command: argparse.ArgumentParser) -> None:
-    """Add changes of settings: ``set``, a list of (name, value), from several words or the option several times."""
-    about = "change settings, such as n_images=32 refine_steps=60"
-    command.add_argument(
-        "--set", type=assignment, action="extend", nargs="+", default=[], metavar="NAME=VALUE", help=about
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure or count as the command line says; return the exit code, as `chosen_one_nb.cli.main` does."""
+    parser = argparse.ArgumentParser(
+        prog="python tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """Read "name=value"; the value as JSON where it is JSON, else as text.
-
-    Examples
-    --------
-    >>> assignment("n_images=32"), assignment("sampler=ddim")
-    (('n_images', 32), ('sampler', 'ddim'))
-    """
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, such as n_images=32, got {text!r}")
-    try:
-        return name.strip(), json.loads(value)
-    except ValueError:
-        return name.strip(), value
-
-
-def models_of(given: argparse.Namespace, name: str | None = None) -> Models | str:
-    """Return the models asked for: loaded if anything about the machine is said, else by name."""
-    from chosen_one_nb.models.load import load_models
-
-    name = name or given.models or "menagerie"
-    said = {key: getattr(given, key) for key in MACHINE if getattr(given, key)}
-    return load_models(name, **said) if said else name
-
-
-def note_on(sampling: str) -> str:
-    """Say how a sampling preset changes what is drawn."""
-    from chosen_one_nb.settings import SAMPLING
-
-    return f"sampling {sampling}: {SAMPLING[sampling]['note']}"
+    add_common(parser)
+    add_bench(parser)
+    return call(bench_command, parser.parse_args(arguments))
 
 
 def add_bench(command: argparse.ArgumentParser) -> None:
@@ -182,38 +142,5 @@ def _whole(given: argparse.Namespace) -> Models:
     return load_models(models) if isinstance(models, str) else models
 
 
-def add_export(command: argparse.ArgumentParser) -> None:
-    """Say what ``export`` takes."""
-    add = command.add_argument
-    add("source", type=Path, help="a run's folder, or a character's: what save, export or another trainer wrote")
-    add("--to", type=Path, metavar="FOLDER", help="where to write (default: exports/ in the run's folder)")
-    add("--formats", type=lambda text: tuple(text.split(",")), default=("diffusers", "kohya", "comfyui"),
-        help="with commas: diffusers, kohya (A1111, Forge), comfyui (default: all)")  # fmt: skip
-    add("--node", help="with a run: the node whose character is meant (default: the run's)")
-    add("--name", help="file name of LoRA and embeddings, and the word in prompts")
-    add("--images", type=Path, nargs="*", metavar="PNG", help="previews, the best first (a run takes its own)")
-    add("--embeddings", type=Path, help="the embeddings file, where it does not lie beside the LoRA")
-
-
-def export_command(given: argparse.Namespace) -> int:
-    """Write a run's or a folder's character for other programs; needs no models."""
-    from chosen_one_nb import export
-    from chosen_one_nb.character import CharacterError
-
-    if (given.source / "run.json").exists():
-        folder = _export_run(given)
-    else:
-        if given.to is None:
-            raise CharacterError("--to: expected a folder to write to. Only a run has a place of its own for exports.")
-        character = export.read(given.source, embeddings=given.embeddings)
-        folder = export.write(character, given.to, given.formats, given.images or None, given.name)
-    print("\n".join(str(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"))
-    print(folder / "README.md")
-    return 0
-
-
-def _export_run(given: argparse.Namespace) -> Path:
-    from chosen_one_nb.run.run import Run
-
-    run = Run.open(given.source, read_only=True)
-    return run.export(given.to, given.node, formats=given.formats, name=given.name)
+if __name__ == "__main__":
+    sys.exit(main())
