@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.prompt_match import asked, classify, noun_of, pieces
+from chosen_one_nb.analysis.prompt_match import asked, classify, pieces
 from chosen_one_nb.analysis.vocabulary import read_vocabulary
 
 WORDS = read_vocabulary(
@@ -60,22 +60,6 @@ def test_an_encoder_to_which_all_texts_are_the_same_says_nothing():
 
 def test_pieces_do_not_reach_over_a_gap():
     assert pieces("a red hat, no leaves, a fox") == ["red", "red hat", "hat", "fox"]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "noun"),
-    [
-        ("a sticker of a ginger cat", "cat"),
-        ("a photo of a 50 years old man with curly hair", "man"),
-        ("a rendering of a cute albino porcupine, cozy indoor lighting", "porcupine"),
-        ("a purple astronaut", "astronaut"),
-        ("a portrait of a man with a mustache and a hat, fauvism", "man"),
-        ("", "character"),
-        ("123", "character"),
-    ],
-)
-def test_the_noun_of_a_prompt(prompt, noun):
-    assert noun_of(prompt) == noun
 
 
 def test_asked_comes_before_the_group_and_the_image_speaks_where_it_is_open():

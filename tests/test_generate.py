@@ -14,7 +14,7 @@ from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps import Callbacks, Cancelled
 from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds, probe_seeds
 from chosen_one_nb.steps.generate import generate, noise, sampler
-from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition, subject
+from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition
 
 SEEDS = [11, 22, 33, 44]
 
@@ -270,18 +270,3 @@ def test_unconditional_is_zero_as_in_sdxl(models: Any, sd_models: Any) -> None:
     assert not empty.pooled.any()
     _, empty = condition(sd_models.pipeline, "a fox", guided=True)
     assert empty.embeds.any()
-
-
-@pytest.mark.parametrize(
-    ("prompt", "word"),
-    [
-        ("a sticker of a red fox on the beach", "fox"),
-        ("a fox", "fox"),
-        ("A photo of a 50 years old man", "man"),
-        ("a purple astronaut, digital art", "astronaut"),
-        ("a 3D animation of a happy pig", "pig"),
-        ("<>", "<>"),
-    ],
-)
-def test_subject_of_a_prompt(prompt: str, word: str) -> None:
-    assert subject(prompt) == word

@@ -13,12 +13,13 @@ from chosen_one_nb.analysis.drift import drift, headline, rise
 from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat
 from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
 from chosen_one_nb.analysis.projection import project
-from chosen_one_nb.analysis.prompt_match import classify, noun_of
+from chosen_one_nb.analysis.prompt_match import classify
 from chosen_one_nb.analysis.recommendations import leave_out, prefer_least
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, cut_out, segment
 from chosen_one_nb.analysis.vocabulary import load_vocabulary
 from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.models.features import Clip, FeatureExtractor
+from chosen_one_nb.steps.subject import subject
 
 PROMPT = "a sticker of a fox in the snow"
 
@@ -39,7 +40,7 @@ def look_at_everything(models, words):
     images = [Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)) for _ in range(16)]
     members = [0, 1, 2, 3, 4]
     seen = models.extractor(images, patches=True)
-    found = score_attributes(models.clip.images(images), models.clip.texts(words.texts(noun_of(PROMPT))), words)
+    found = score_attributes(models.clip.images(images), models.clip.texts(words.texts(subject(PROMPT))), words)
     foreground = segment(seen.patches, seen.grid)
     segmented = alone(models.extractor, images, foreground)
     table = contrast(found, members, permutations=50)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from chosen_one_nb.analysis.vocabulary import Attribute
 
-__all__ = ["ANSWERS", "Answer", "asked", "classify", "noun_of", "pieces"]
+__all__ = ["ANSWERS", "Answer", "asked", "classify", "pieces"]
 
 Answer = Literal["asked", "identity", "incidental"]
 Encode = Callable[[list[str]], np.ndarray]
@@ -76,29 +76,6 @@ def pieces(prompt: str) -> list[str]:
         for stop in range(start + 1, min(start + LONGEST_PIECE, len(words)) + 1)
     ]
     return list(dict.fromkeys(" ".join(run) for run in runs if "|" not in run))
-
-
-def noun_of(prompt: str) -> str:
-    """Guess the word for what a prompt is about: the last one before the first clause that adds something.
-
-    Parameters
-    ----------
-    prompt : str
-
-    Returns
-    -------
-    str
-        "character" if there is no word at all.
-
-    Examples
-    --------
-    >>> noun_of("a photo of a 50 years old man with curly hair")
-    'man'
-    """
-    more = r"[,;.]|\b(?:with|without|wearing|in|on|at|holding|who|that|and|under|near)\b"
-    head = re.split(more, prompt.lower())[0]
-    words = re.findall(r"[^\W\d_]+", head.rsplit(" of ", 1)[-1])
-    return words[-1] if words else "character"
 
 
 def asked(

@@ -13,12 +13,13 @@ import numpy as np
 from chosen_one_nb.analysis.heatmaps import phrase_heat
 from chosen_one_nb.analysis.inquiry import Inquiry
 from chosen_one_nb.analysis.localization import shown_by
-from chosen_one_nb.analysis.prompt_match import ANSWERS, noun_of
+from chosen_one_nb.analysis.prompt_match import ANSWERS
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabulary
 from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
+from chosen_one_nb.steps.subject import subject
 
 if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
@@ -139,7 +140,7 @@ def inquire(prompt: str, nodes: list[Node], segmented: Segmented, words: Words, 
     last = seen[-1]
     segmentation, alone = segmented
     parts = [node.clip for node in seen] + list(alone or ())
-    texts = words(vocabulary.texts(noun_of(prompt)))
+    texts = words(vocabulary.texts(subject(prompt)))
     every = score_attributes(np.concatenate(parts), texts, vocabulary, logit_scale=words.logit_scale)
     ends = np.cumsum([0, *(len(part) for part in parts)])
     rows = [every.rows(slice(a, b)) for a, b in pairwise(ends)]
@@ -190,7 +191,7 @@ def heat_of(models: Models, prompt: str, attribute: Attribute, images: list[Any]
     """Tell which patches of images say an attribute rather than just naming what is in the image."""
     clip = _clip(models)
     patches, grid = clip.patches(images)
-    texts = clip.texts([f"a {noun_of(prompt)}", *attribute.phrases])
+    texts = clip.texts([f"a {subject(prompt)}", *attribute.phrases])
     return phrase_heat(patches, texts, range(1, len(texts)), [0], grid)
 
 

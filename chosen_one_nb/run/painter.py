@@ -24,6 +24,7 @@ from chosen_one_nb.run.stages import DO, Bench
 from chosen_one_nb.run.tree import Tree
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
+from chosen_one_nb.steps.subject import subject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -388,13 +389,12 @@ class Painter(Editor):
             There is no Θ yet.
         """
         from chosen_one_nb.analysis.counterfactual import counterfactual
-        from chosen_one_nb.analysis.prompt_match import noun_of
         from chosen_one_nb.run import inquiring
 
         source = self._source(self.current) if node is None else self._theta_node(self.node(node))
         if source is None:
             raise RunError("There is no Θ to test yet: it comes with the first refinement, run.next_iteration().")
-        chosen, noun = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name), noun_of(self.prompt)
+        chosen, noun = inquiring.vocabulary_of(vocabulary, self.folder, self.model_name), subject(self.prompt)
         with_models = (self._ready_models, self._fingerprint, not self.read_only)
         words = inquiring.Words(self.folder / TEXTS, *with_models)
         sight = inquiring.Sight(self.folder / "counterfactual" / "seen.npz", *with_models)

@@ -24,6 +24,7 @@ from chosen_one_nb.run.node import Node
 from chosen_one_nb.run.store import Stamp
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
+from chosen_one_nb.steps.subject import subject
 
 if TYPE_CHECKING:
     from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
@@ -218,13 +219,12 @@ def _descriptions(bench: Bench, node: Node, images: Sequence[int]) -> list[list[
             f"run.branch({node.id!r}, describe_scene=False)."
         )
     from chosen_one_nb.analysis.captioning import descriptions
-    from chosen_one_nb.analysis.prompt_match import noun_of
     from chosen_one_nb.analysis.zero_shot import score_attributes
     from chosen_one_nb.run.inquiring import vocabulary_of
 
     models = bench.models()
     vocabulary = vocabulary_of(None, bench.folder, models.name)
-    texts = models.clip.texts(vocabulary.texts(noun_of(bench.prompt)))
+    texts = models.clip.texts(vocabulary.texts(subject(bench.prompt)))
     found = score_attributes(node.clip[list(images)], texts, vocabulary, logit_scale=models.clip.logit_scale)
     return descriptions(found, vocabulary, bench.prompt)
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
 import torch
 
-__all__ = ["Condition", "PromptError", "check_prompt", "condition", "encoders", "subject", "time_ids"]
+__all__ = ["Condition", "PromptError", "check_prompt", "condition", "encoders", "time_ids"]
 
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
 """What transformers calls its own warning of a prompt that is too long."""
-
-# Words that end the description of the subject: what follows is scene, dress or style.
-_AFTER_SUBJECT = re.compile(
-    r"[,.;:]|\b(?:with|wearing|in|on|at|holding|having|near|under|and|that|who|while|reading)\b"
-)
-_MEDIUM = re.compile(
-    r"^(?:an?|the)?\s*(?:\w+\s+){0,3}?(?:sticker|photo|photograph|image|drawing|painting|portrait|"
-    r"illustration|rendering|render|sketch|animation|cartoon|watercolou?r|image)\s+of\s+"
-)
 
 
 class PromptError(ValueError):
@@ -145,21 +135,3 @@ def condition(
 def time_ids(original: tuple[int, int], corner: tuple[int, int], target: tuple[int, int]) -> tuple[int, ...]:
     """SDXL's micro-conditioning: original size, crop corner, target size, vertical first."""
     return (*original, *corner, *target)
-
-
-def subject(prompt: str) -> str:
-    """Guess the word a prompt is about: "a sticker of a red fox on the beach" -> "fox".
-
-    The medium ("a sticker of") is skipped and the last word before the first scene, dress or style phrase
-    is taken. A guess by rule, not grammar: `Settings.initial_word` overrides it.
-
-    Examples
-    --------
-    >>> subject("a photo of a 50 years old man with curly hair")
-    'man'
-    >>> subject("a purple astronaut, digital art")
-    'astronaut'
-    """
-    text = _MEDIUM.sub("", prompt.strip().lower())
-    words = re.findall(r"[^\W\d_]+", _AFTER_SUBJECT.split(text)[0]) or re.findall(r"[^\W\d_]+", text)
-    return words[-1] if words else prompt.strip()

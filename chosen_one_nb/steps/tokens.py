@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from chosen_one_nb.settings import Settings, SettingsError
-from chosen_one_nb.steps.prompts import encoders, subject
+from chosen_one_nb.steps.prompts import encoders
+from chosen_one_nb.steps.subject import subject
 
 __all__ = ["EmbeddingScale", "initial_rows"]
 
