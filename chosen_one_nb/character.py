@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from chosen_one_nb.steps.lora import TARGETS, AdapterError, add_tokens, apply_lora
+from chosen_one_nb.steps import AdapterError
+from chosen_one_nb.steps.lora import TARGETS, apply_lora
 from chosen_one_nb.steps.prompts import encoders
+from chosen_one_nb.steps.tokens import add_tokens
 
 __all__ = ["Character", "CharacterError", "packed", "write_files"]
 

@@ -16,14 +16,15 @@ from helpers.traces import trace
 from peft.tuners.lora import Linear as LoraLinear
 
 from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.steps.lora import NewRows, fresh_lora
+from chosen_one_nb.steps.lora import initial_lora
 from chosen_one_nb.steps.prompts import check_prompt, condition
+from chosen_one_nb.steps.tokens import NewRows
 
 
 def made_for(pipeline: Any, *, vectors: int = 1, alpha: float = 2.0, token: str = "<v>") -> Character:
     """A character of random numbers, large enough to be seen."""
     g = torch.Generator().manual_seed(5)
-    lora = {k: torch.randn(w.shape, generator=g) * 0.3 for k, w in fresh_lora(pipeline.unet, 2, g).items()}
+    lora = {k: torch.randn(w.shape, generator=g) * 0.3 for k, w in initial_lora(pipeline.unet, 2, g).items()}
     widths = {"clip_l": 16, "clip_g": 24} if hasattr(pipeline, "text_encoder_2") else {"clip_l": 16}
     rows = {key: torch.randn(vectors, width, generator=g) for key, width in widths.items()}
     initial = {key: torch.randn(vectors, width, generator=g) for key, width in widths.items()}
@@ -94,7 +95,7 @@ def test_pitfall_1_pooled_at_the_end_although_the_token_has_a_higher_id(models: 
         token = int(ids[0].argmax())
         out = pipeline.text_encoder_2(ids, output_hidden_states=True)
         expected = pipeline.text_encoder_2.text_projection(out.last_hidden_state)[0]
-        pooled = condition(pipeline, text)[0].pooled[0]
+        pooled = condition(pipeline, text).pooled[0]
         assert token < end
         torch.testing.assert_close(pooled, expected[end])
         assert not torch.allclose(pooled, expected[token])
@@ -157,7 +158,7 @@ def test_two_characters_at_once_are_refused(models: Any, character: Character) -
         with pytest.raises(CharacterError, match="knows this word already"), character.on(models.pipeline):
             pass
         other = made_for(models.pipeline, token="<w>")
-        with pytest.raises(CharacterError, match="already wears an adapter"), other.on(models.pipeline):
+        with pytest.raises(CharacterError, match="has an adapter already"), other.on(models.pipeline):
             pass
         draw(models.pipeline, "a <v>")
     assert trace(models.pipeline) == before

@@ -17,9 +17,9 @@ from chosen_one_nb.run.run import Run
 
 @pytest.fixture
 def character(models: Any) -> Character:
-    from chosen_one_nb.steps.lora import fresh_lora
+    from chosen_one_nb.steps.lora import initial_lora
 
-    lora = fresh_lora(models.pipeline.unet, 2, torch.Generator().manual_seed(0))
+    lora = initial_lora(models.pipeline.unet, 2, torch.Generator().manual_seed(0))
     rows = {"clip_l": torch.randn(1, 16), "clip_g": torch.randn(1, 24)}
     return Character(lora, rows, "<v>", "a red fox <v>", 2, 2.0, provenance={"prompt": "a red fox"})
 

@@ -31,7 +31,7 @@ from chosen_one_nb.export.templates import comfyui_workflow, readme
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
-from chosen_one_nb.steps.lora import TARGETS, fresh_lora
+from chosen_one_nb.steps.lora import TARGETS, initial_lora
 from chosen_one_nb.steps.prompts import condition, encoders
 
 SEED = 20231116
@@ -41,7 +41,7 @@ NAME = "chosen_x"
 def made_for(models: Any, settings: Any, *, vectors: int = 2) -> Character:
     """Random numbers large enough to be seen; alpha is not the rank, and the word has several rows."""
     g = torch.Generator().manual_seed(5)
-    shapes = {key: weight.shape for key, weight in fresh_lora(models.pipeline.unet, 2, g).items()}
+    shapes = {key: weight.shape for key, weight in initial_lora(models.pipeline.unet, 2, g).items()}
     lora = {key: torch.randn(shape, generator=g) * 0.3 for key, shape in shapes.items()}
     widths = [(key, getattr(models.pipeline, name).config.hidden_size) for key, name, _ in encoders(models.pipeline)]
     rows = {key: torch.randn(vectors, width, generator=g) for key, width in widths}
@@ -180,7 +180,7 @@ def sdxl_unet() -> Any:
 @pytest.fixture(scope="module")
 def full_size(sdxl_unet: Any) -> Character:
     g = torch.Generator().manual_seed(0)
-    lora = {key: torch.randn(w.shape, generator=g) for key, w in fresh_lora(sdxl_unet, 1, g).items()}
+    lora = {key: torch.randn(w.shape, generator=g) for key, w in initial_lora(sdxl_unet, 1, g).items()}
     rows = {"clip_l": torch.randn(1, 768, generator=g), "clip_g": torch.randn(1, 1280, generator=g)}
     return Character(lora, rows, "<v>", "a sticker of a fox <v>", 1, 0.5, provenance={"model": "sdxl"})
 
@@ -460,9 +460,9 @@ def test_rows_placed_as_elsewhere_condition_alike(exports: Any, kind: str, spell
     rows = rows if kind == "sdxl" else {"clip_l": rows["emb_params"]}
     with torch.no_grad():
         embeds, pooled = conditioned_elsewhere(pipeline, prompt, rows)
-        plain = condition(pipeline, "a red fox on the beach")[0]
+        plain = condition(pipeline, "a red fox on the beach")
         with character.on(pipeline):
-            ours = condition(pipeline, character.prompt())[0]
+            ours = condition(pipeline, character.prompt())
     torch.testing.assert_close(ours.embeds, embeds)
     assert not torch.allclose(plain.embeds, embeds, atol=1e-2)
     if kind == "sdxl":

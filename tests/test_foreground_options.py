@@ -7,7 +7,7 @@ import torch
 from chosen_one_nb.run.node import compared
 from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.settings import Settings, SettingsError, settings_help
-from chosen_one_nb.steps.loss import denoising_loss
+from chosen_one_nb.steps.loss import Batch, denoising_loss
 from chosen_one_nb.steps.refine import refine
 from chosen_one_nb.steps.training_set import TrainingSet, place_weights
 from chosen_one_nb.widgets.background import BackgroundCache
@@ -40,24 +40,18 @@ def test_what_is_masked_out_does_not_count(models):
     from chosen_one_nb.steps.prompts import condition
 
     scheduler = DDPMScheduler.from_config(models.pipeline.scheduler.config)
-    text, _ = condition(models.pipeline, PROMPT)
-    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    text = condition(models.pipeline, PROMPT)
+    latents, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     inside = torch.zeros(1, 1, 8, 8)
     inside[..., :4] = 2.0
 
     def loss(weights):
-        return denoising_loss(
-            models.pipeline.unet,
-            scheduler,
-            latents,
-            text,
-            torch.tensor([[32, 32, 0, 0, 32, 32]]),
-            generator=torch.Generator().manual_seed(2),
-            weights=weights,
-        )
+        ids, times = torch.tensor([[32, 32, 0, 0, 32, 32]]), torch.tensor([500])
+        batch = Batch(latents, noise, times, ids, weights, [PROMPT], torch.tensor([False]))
+        return denoising_loss(models.pipeline.unet, scheduler, batch, text)
 
     with torch.no_grad():
-        whole, foreground, scene = loss(1.0), loss(inside), loss(2.0 - inside)
+        whole, foreground, scene = loss(torch.ones_like(inside)), loss(inside), loss(2.0 - inside)
     assert whole.item() == pytest.approx((foreground.item() + scene.item()) / 2)
     assert foreground.item() != pytest.approx(scene.item(), rel=1e-3)
 

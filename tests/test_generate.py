@@ -14,7 +14,7 @@ from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps import Callbacks, Cancelled
 from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds, probe_seeds
 from chosen_one_nb.steps.generate import generate, noise, sampler
-from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition
+from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition_pair
 
 SEEDS = [11, 22, 33, 44]
 
@@ -265,8 +265,8 @@ def test_beyond_a_text_by_hand() -> None:
 
 
 def test_unconditional_is_zero_as_in_sdxl(models: Any, sd_models: Any) -> None:
-    _, empty = condition(models.pipeline, "a fox", guided=True)
+    _, empty = condition_pair(models.pipeline, "a fox")
     assert not empty.embeds.any()
     assert not empty.pooled.any()
-    _, empty = condition(sd_models.pipeline, "a fox", guided=True)
+    _, empty = condition_pair(sd_models.pipeline, "a fox")
     assert empty.embeds.any()

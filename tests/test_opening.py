@@ -5,9 +5,9 @@ import torch
 
 from chosen_one_nb.run.opening import check_prompt, manifest, reloaded
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps.lora import add_tokens
 from chosen_one_nb.steps.prompts import PromptError
 from chosen_one_nb.steps.prompts import check_prompt as check_text
+from chosen_one_nb.steps.tokens import add_tokens
 
 
 @pytest.mark.parametrize("vectors", [1, 4])

@@ -16,12 +16,12 @@ from chosen_one_nb.steps import Callbacks, Cancelled
 from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.latents import decode, encode
-from chosen_one_nb.steps.lora import NewRows, add_tokens, apply_lora, fresh_lora, read_lora
-from chosen_one_nb.steps.loss import denoising_loss, snr_weights, target
+from chosen_one_nb.steps.lora import apply_lora, initial_lora
+from chosen_one_nb.steps.loss import Batch, denoising_loss, snr_weights, target
 from chosen_one_nb.steps.prompts import PromptError, condition
-from chosen_one_nb.steps.refine import RefineError, _captions, _each, refine
-from chosen_one_nb.steps.tokens import EmbeddingScale, initial_rows
-from chosen_one_nb.steps.training_set import Samples, TrainingSet, endless, square
+from chosen_one_nb.steps.refine import RefineError, refine
+from chosen_one_nb.steps.tokens import EmbeddingScale, NewRows, add_tokens, initial_rows
+from chosen_one_nb.steps.training_set import Batches, EncodedImages, TrainingSet, captions, encode_images, square
 
 PROMPT = "a red fox"
 
@@ -46,6 +46,14 @@ def scheduler(kind: str) -> Any:
     from diffusers import DDPMScheduler
 
     return DDPMScheduler(prediction_type=kind, beta_schedule="scaled_linear")
+
+
+def encoded(models: Any, data: TrainingSet, settings: Any) -> EncodedImages:
+    return encode_images(models, data, captions(models.pipeline, data.prompt, data), settings)
+
+
+def next_batch(images: EncodedImages, settings: Any) -> Batch:
+    return Batches([images], settings, 1000, seed=0).next()
 
 
 # what is learned, and what is not
@@ -74,37 +82,26 @@ def test_it_learns(models: Any, gallery: Gallery) -> None:
     settings = Settings.preset(
         "quick", refine_steps=25, refine_batch_size=4, lora_learning_rate=2e-2, token_learning_rate=2e-2
     )
-    character = refine(models, TrainingSet(PROMPT, gallery.images[:2], gallery.latents[:2]), settings)
-    pipeline = models.pipeline
-    samples = Samples.of(pipeline, TrainingSet(PROMPT, gallery.images[:2], gallery.latents[:2]), None)
+    data, pipeline = TrainingSet(PROMPT, gallery.images[:2], gallery.latents[:2]), models.pipeline
+    character = refine(models, data, settings)
+    batch = next_batch(encoded(models, data, settings), settings.replace(refine_batch_size=32))
 
     def loss(strength: float) -> float:
-        g = torch.Generator().manual_seed(9)
         with torch.no_grad(), character.on(pipeline, strength):
-            latents, ids = samples.draw([0, 1] * 16, g)
-            text = condition(pipeline, character.caption)[0].expand(32)
-            own = scheduler("v_prediction")
-            return denoising_loss(pipeline.unet, own, latents, text, ids, generator=g).item()
+            text = condition(pipeline, character.caption).expand(32)
+            return denoising_loss(pipeline.unet, scheduler("v_prediction"), batch, text).item()
 
     assert loss(1.0) < loss(0.0) - 0.01
 
 
 @pytest.mark.parametrize(("floor", "quietest"), [(0.0, 0), (0.4, 400), (0.9, 900)])
-def test_noise_floor_leaves_the_quiet_levels_out(models: Any, floor: float, quietest: int) -> None:
+def test_noise_floor_leaves_the_quiet_levels_out(floor: float, quietest: int) -> None:
     """Of a thousand levels, every one from the floor on is drawn sooner or later, and none below it."""
-    seen: list[int] = []
-
-    def unet(noisy: torch.Tensor, times: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
-        seen.extend(times.tolist())
-        return (torch.zeros_like(noisy),)
-
-    unet.dtype = torch.float32
-    text, latents, ids = condition(models.pipeline, PROMPT)[0], torch.zeros(500, 1, 1, 1), torch.zeros(500, 6)
-    denoising_loss(
-        unet, scheduler("v_prediction"), latents, text, ids, generator=torch.Generator().manual_seed(0), floor=floor
-    )
-    assert quietest <= min(seen) < quietest + 10
-    assert max(seen) > 990
+    flat = torch.zeros(1, 1, 1, 1)
+    images = EncodedImages(flat, flat, torch.zeros(1, 6), flat + 1, [PROMPT])
+    seen = next_batch(images, Settings(noise_floor=floor, refine_batch_size=500)).times
+    assert quietest <= seen.min() < quietest + 10
+    assert seen.max() > 990
 
 
 def test_a_refinement_keeps_to_the_noise_floor(models: Any, quick: Any, images: list[Image.Image]) -> None:
@@ -224,11 +221,12 @@ def test_a_warm_start_keeps_rank_and_token(models: Any, gallery: Gallery, refine
         refine(models, TrainingSet(PROMPT, gallery.images), quick.replace(lora_rank=3), refined)
 
 
-def test_no_images_or_too_few_latents(models: Any, gallery: Gallery, quick: Any) -> None:
+def test_a_training_set_has_images_and_one_of_everything_for_each(gallery: Gallery) -> None:
     with pytest.raises(ValueError, match="images: expected at least one"):
-        refine(models, TrainingSet(PROMPT, []), quick)
-    with pytest.raises(ValueError, match="latents: expected one for each of 6 images, got 2"):
-        refine(models, TrainingSet(PROMPT, gallery.images, gallery.latents[:2]), quick)
+        TrainingSet(PROMPT, [])
+    for name in ("latents", "masks", "descriptions"):
+        with pytest.raises(ValueError, match=f"{name}: expected one for each of 6 images, got 2"):
+            TrainingSet(PROMPT, gallery.images, **{name: gallery.latents[:2]})
 
 
 # the loss
@@ -238,9 +236,12 @@ def test_no_images_or_too_few_latents(models: Any, gallery: Gallery, quick: Any)
 def test_the_target_is_what_the_model_predicts(kind: str) -> None:
     own, times = scheduler(kind), torch.tensor([10, 900])
     clean, noise = torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2)
+    batch = Batch(
+        clean, noise, times, torch.zeros(2, 6), torch.ones(2, 1, 2, 2), [PROMPT] * 2, torch.zeros(2, dtype=bool)
+    )
     a = own.alphas_cumprod[times].view(2, 1, 1, 1)
     by_hand = {"epsilon": noise, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean, "sample": clean}
-    torch.testing.assert_close(target(own, clean, noise, times), by_hand[kind])
+    torch.testing.assert_close(target(own, batch), by_hand[kind])
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -298,15 +299,14 @@ def test_captions_take_as_many_descriptions_as_the_tokenizers_do(models: Any) ->
     each = len(tokenizer(f"{PROMPT} snow").input_ids) - len(tokenizer(PROMPT).input_ids)
     image = Image.new("RGB", (8, 8))
     data = TrainingSet(PROMPT, [image] * 3, descriptions=[(), ["snow"], ["snow"] * 99])
-    captions = _captions(models.pipeline, PROMPT, data)
-    assert captions == [PROMPT, f"{PROMPT} snow", PROMPT + " snow" * (room // each)]
+    assert captions(models.pipeline, PROMPT, data) == [PROMPT, f"{PROMPT} snow", PROMPT + " snow" * (room // each)]
 
 
 def test_each_caption_of_a_batch_is_encoded_once_and_in_its_place(models: Any) -> None:
-    captions = ["a red fox", "a red fox snow", "a red fox"]
-    together = _each(models.pipeline, captions)
-    for row, caption in enumerate(captions):
-        alone = condition(models.pipeline, caption)[0]
+    three = ["a red fox", "a red fox snow", "a red fox"]
+    together = condition(models.pipeline, three)
+    for row, caption in enumerate(three):
+        alone = condition(models.pipeline, caption)
         torch.testing.assert_close(together.embeds[row], alone.embeds[0])
         torch.testing.assert_close(together.pooled[row], alone.pooled[0])
 
@@ -364,9 +364,11 @@ def test_a_batch_that_does_not_fit_goes_in_parts_to_the_same_end(
         torch.testing.assert_close(slow.lora[name], weight, atol=2e-5, rtol=1e-3)
 
 
-def test_every_image_comes_before_any_comes_again() -> None:
-    order = endless(5, torch.Generator().manual_seed(0))
-    assert sorted(next(order) for _ in range(5)) == list(range(5))
+def test_every_image_comes_before_any_comes_again(models: Any, images: list[Image.Image], quick: Any) -> None:
+    five = EncodedImages(*(torch.zeros(5, 1, 1, 1),) * 4, [str(i) for i in range(5)])
+    batches = Batches([five], quick.replace(refine_batch_size=5), 1000, seed=0)
+    for _ in range(3):
+        assert sorted(batches.next().captions) == list("01234")
 
 
 # the pitfalls, by number
@@ -378,7 +380,7 @@ def test_pitfall_2_only_the_new_rows_change(models: Any) -> None:
     tables = {name: getattr(pipeline, name).get_input_embeddings() for name in ("text_encoder", "text_encoder_2")}
     before = {name: table.weight.clone() for name, table in tables.items()}
     with add_tokens(pipeline, "<v>", rows):
-        found = condition(pipeline, "a fox <v>")[0]
+        found = condition(pipeline, "a fox <v>")
         (found.embeds.square().sum() + found.pooled.square().sum()).backward()
     assert all(row.grad is not None and row.grad.any() for row in rows.values())
     assert all(table.weight.grad is None and torch.equal(table.weight, before[name]) for name, table in tables.items())
@@ -427,13 +429,13 @@ def test_pitfall_5_and_7_half_precision_base_float32_trainables(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_pitfall_7_trainables_are_exact_in_float32_over_any_base(models: Any, dtype: torch.dtype) -> None:
     unet = half(models, dtype).pipeline.unet
-    weights = fresh_lora(unet, 2, torch.Generator().manual_seed(0))
+    weights = initial_lora(unet, 2, torch.Generator().manual_seed(0))
     with apply_lora(unet, weights, rank=2, alpha=2, dtype=torch.float32) as parameters:
-        assert {(p.dtype, p.requires_grad) for p in parameters} == {(torch.float32, True)}
-        assert len(parameters) == len(weights)
-        assert same(read_lora(unet), weights)
+        assert {(p.dtype, p.requires_grad) for p in parameters.values()} == {(torch.float32, True)}
+        assert same(parameters, weights)
+        assert {id(p) for p in parameters.values()} <= {id(p) for p in unet.parameters()}
     with apply_lora(unet, weights, rank=2, alpha=2) as parameters:
-        assert {p.dtype for p in parameters} == {dtype}
+        assert {p.dtype for p in parameters.values()} == {dtype}
 
 
 def test_pitfall_6_nothing_casts_the_unet(
@@ -447,17 +449,19 @@ def test_pitfall_6_nothing_casts_the_unet(
     refine(models, TrainingSet(PROMPT, gallery.images), quick)
 
 
-def test_pitfall_9_each_latent_keeps_its_image_and_crop(models: Any) -> None:
+def test_pitfall_9_each_latent_keeps_its_image_and_crop(models: Any, quick: Any) -> None:
     sizes = [(32, 32), (64, 32), (32, 48), (40, 40)]
     images = [Image.new("RGB", size, (60 * i, 0, 0)) for i, size in enumerate(sizes)]
-    samples = Samples.of(models.pipeline, TrainingSet(PROMPT, images), None)
-    alone = [Samples.of(models.pipeline, TrainingSet(PROMPT, [image]), None) for image in images]
-    for ids in ([2, 0], [3, 1, 2]):
-        _, times = samples.draw(ids, torch.Generator().manual_seed(0))
-        for row, i in zip(times, ids, strict=True):
-            assert torch.equal(row, alone[i].time_ids[0])
-            torch.testing.assert_close(samples.mean[i], alone[i].mean[0], atol=1e-4, rtol=1e-3)
-    assert samples.time_ids.tolist() == [
+    data = TrainingSet(PROMPT, images, descriptions=[["snow"], [], [], []])
+    together = encoded(models, data, quick)
+    for i, image in enumerate(images):
+        alone = encoded(models, TrainingSet(PROMPT, [image]), quick)
+        torch.testing.assert_close(together.mean[i], alone.mean[0], atol=1e-4, rtol=1e-3)
+        latent, ids, _, caption = together.draw(i, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(latent, alone.draw(0, torch.Generator().manual_seed(0))[0], atol=1e-4, rtol=1e-3)
+        assert torch.equal(ids, alone.time_ids)
+        assert caption == (PROMPT if i else f"{PROMPT} snow")
+    assert together.time_ids.tolist() == [
         [32, 32, 0, 0, 32, 32],
         [32, 64, 0, 16, 32, 32],
         [48, 32, 8, 0, 32, 32],
@@ -465,13 +469,13 @@ def test_pitfall_9_each_latent_keeps_its_image_and_crop(models: Any) -> None:
     ]
 
 
-def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, images: list[Image.Image]) -> None:
-    samples = Samples.of(models.pipeline, TrainingSet(PROMPT, images[:1]), None)
+def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, images: list[Image.Image], quick: Any) -> None:
+    one = encoded(models, TrainingSet(PROMPT, images[:1]), quick)
     g = torch.Generator().manual_seed(0)
-    first, second = samples.draw([0], g)[0], samples.draw([0], g)[0]
-    assert samples.spread.min() > 0
+    first, second = one.draw(0, g)[0], one.draw(0, g)[0]
+    assert one.spread.min() > 0
     assert not torch.equal(first, second)
-    assert ((first - samples.mean).abs() < 6 * samples.spread).all()
+    assert ((first - one.mean).abs() < 6 * one.spread).all()
 
 
 def test_pitfall_8_coding_in_float32(models: Any, images: list[Image.Image]) -> None:

@@ -83,7 +83,7 @@ def test_a_lora_of_the_hub_is_fetched() -> None:
 
 
 def test_a_lora_by_id_is_distilled_in(cache: Path, models: Any, model_folder: Path) -> None:
-    from chosen_one_nb.steps.lora import fresh_lora
+    from chosen_one_nb.steps.lora import initial_lora
 
     place = cache / "models--owner--lora"
     (place / "snapshots" / COMMIT).mkdir(parents=True)
@@ -91,7 +91,7 @@ def test_a_lora_by_id_is_distilled_in(cache: Path, models: Any, model_folder: Pa
     (place / "refs" / "main").write_text(COMMIT)
     with pytest.raises(ModelError, match=r"found neither.*\n.*\n.*hf download owner/lora .*lora_weights"):
         load_models(model_folder, distilled="owner/lora", offline=True)
-    lora = fresh_lora(models.pipeline.unet, 2, torch.Generator().manual_seed(0))
+    lora = initial_lora(models.pipeline.unet, 2, torch.Generator().manual_seed(0))
     save_file({f"unet.{key}": weight + 0.1 for key, weight in lora.items()},
               place / "snapshots" / COMMIT / "pytorch_lora_weights.safetensors")  # fmt: skip
     loaded = load_models(model_folder, distilled="owner/lora", offline=True)
@@ -230,10 +230,10 @@ def test_a_pickle_is_refused_and_the_line_given_converts_it(sd_models: Any, tmp_
 
 def test_a_distilled_lora_becomes_part_of_the_unet(models: Any, model_folder: Path, tmp_path: Path) -> None:
     from chosen_one_nb.character import Character
-    from chosen_one_nb.steps.lora import fresh_lora
+    from chosen_one_nb.steps.lora import initial_lora
 
     g = torch.Generator().manual_seed(0)
-    lora = {key: torch.randn(w.shape, generator=g) * 0.1 for key, w in fresh_lora(models.pipeline.unet, 2, g).items()}
+    lora = {key: torch.randn(w.shape, generator=g) * 0.1 for key, w in initial_lora(models.pipeline.unet, 2, g).items()}
     Character(lora, {"clip_l": torch.zeros(1, 16)}, "<v>", "<v>", 2, 1.0).save(tmp_path / "lora")
     loaded = load_models(model_folder, distilled=tmp_path / "lora")
     name = next(iter(lora)).removesuffix(".lora_A.weight")

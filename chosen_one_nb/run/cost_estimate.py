@@ -22,9 +22,10 @@ from chosen_one_nb.models.offload import device_memory
 from chosen_one_nb.run.flops import Meter
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.latents import CHUNK, latent_size
-from chosen_one_nb.steps.lora import add_tokens, apply_lora, fresh_lora
-from chosen_one_nb.steps.loss import denoising_loss
-from chosen_one_nb.steps.prompts import condition, encoders
+from chosen_one_nb.steps.lora import apply_lora, initial_lora
+from chosen_one_nb.steps.loss import Batch, denoising_loss
+from chosen_one_nb.steps.prompts import condition, condition_pair, encoders
+from chosen_one_nb.steps.tokens import add_tokens
 
 __all__ = ["Plan", "Stage", "plan"]
 
@@ -171,13 +172,13 @@ class _Shell:
         with torch.no_grad():
             return self._stage(
                 "encode", "the prompt, once", 1,
-                lambda: condition(self.pipeline, PROMPT, guided=self.guided), *self.texts,
+                lambda: (condition_pair if self.guided else condition)(self.pipeline, PROMPT), *self.texts,
             )  # fmt: skip
 
     def denoise(self) -> Stage:
         s = self.settings
         n = min(s.batch_size, s.n_images) * (2 if self.guided else 1)
-        text = condition(self.pipeline, PROMPT)[0].expand(n)
+        text = condition(self.pipeline, PROMPT).expand(n)
         added = self._added(text, n)
         latents = torch.empty(n, self.pipeline.unet.config.in_channels, self.side, self.side, **self._place())
         times = torch.zeros(n, device=META)
@@ -217,10 +218,11 @@ class _Shell:
         g = torch.Generator().manual_seed(0)
         widths = {key: getattr(self.pipeline, name).config.hidden_size for key, name, _ in encoders(self.pipeline)}
         rows = {key: nn.Parameter(torch.empty(s.token_vectors, w, device=META)) for key, w in widths.items()}
-        weights = {key: weight.to(META) for key, weight in fresh_lora(unet, s.lora_rank, g).items()}
+        weights = {key: weight.to(META) for key, weight in initial_lora(unet, s.lora_rank, g).items()}
         scheduler = DDPMScheduler.from_config(self.pipeline.scheduler.config)
         latents = torch.empty(n, unet.config.in_channels, self.side, self.side, device=META)
-        ids = torch.zeros(n, 6, device=META)
+        ids, times = torch.zeros(n, 6, device=META), torch.zeros(n, dtype=torch.long, device=META)
+        batch = Batch(latents, latents, times, ids, torch.ones(n, 1, 1, 1, device=META), [PROMPT] * n, times)
         trained = sum(part.numel() for part in (*weights.values(), *rows.values()))
         with ExitStack() as stack:
             stack.enter_context(add_tokens(self.pipeline, s.token, rows))
@@ -232,14 +234,14 @@ class _Shell:
                 unet.train()
 
             def step() -> None:
-                text = condition(self.pipeline, s.caption(PROMPT))[0].expand(n)
-                denoising_loss(unet, scheduler, latents, text, ids, generator=g).backward()
+                text = condition(self.pipeline, s.caption(PROMPT)).expand(n)
+                denoising_loss(unet, scheduler, batch, text).backward()
 
             found = self._stage(
                 "refine", f"{s.refine_steps} steps, {n} at once", s.refine_steps, step, unet, *self.texts,
                 more=4 * (1 + ADAM) * trained,
             )  # fmt: skip
-            for part in worn:
+            for part in worn.values():
                 part.grad = None
         return found
 

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["NO_CALLBACKS", "Callbacks", "Cancelled"]
+__all__ = ["NO_CALLBACKS", "AdapterError", "Callbacks", "Cancelled"]
 
 
 class Cancelled(Exception):
     """A step was cancelled; nothing was changed, and the last good result stands."""
+
+
+class AdapterError(Exception):
+    """A character that does not fit a pipeline, or a pipeline that has one already."""
 
 
 @dataclass(frozen=True)

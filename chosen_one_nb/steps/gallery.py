@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,8 +27,8 @@ class SamplingRequest:
     ----------
     prompt : str
         Used as it is; `character.prompt()` gives one that holds the character's token.
-    seeds : sequence of int, length N
-        Such as `image_seeds(settings, iteration)`; kept as an array of int64.
+    seeds : ndarray of int64, shape (N,)
+        Such as `image_seeds(settings, iteration)`; any sequence of int is taken.
     settings : Settings
         Sampler, steps, guidance, image and batch size.
     character : Character, optional
@@ -46,7 +45,7 @@ class SamplingRequest:
     """
 
     prompt: str
-    seeds: Sequence[int] | np.ndarray
+    seeds: np.ndarray
     settings: Settings
     character: Character | None = None
     strength: float = 1.0

@@ -1,8 +1,6 @@
 """Step 1, generate: prompt, character or none, and seeds -> images (section 3: S = {M_Theta(p; seed_n)}).
 
-Every image has its own seed and its own noise, drawn on the CPU: the same image comes back alone, in
-any batch and from any number of workers (pitfalls 15 and 16; in half precision up to rounding). The
-samplers are deterministic.
+An image comes back the same alone, in any batch and from any number of workers; in half precision up to rounding.
 """
 
 from __future__ import annotations
@@ -22,10 +20,11 @@ from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
 from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
-from chosen_one_nb.steps.prompts import Condition, check_prompt, condition, encoders
+from chosen_one_nb.steps.prompts import Condition, check_prompt, condition, condition_pair, encoders
 
 __all__ = ["generate", "noise", "sampler"]
 
+# Why (pitfall 16): deterministic ones only. A stochastic sampler draws noise at every step, for a batch as a whole.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
@@ -40,7 +39,9 @@ OnBatch = Callable[[range, Gallery], None]
 
 
 def noise(seeds: Sequence[int] | np.ndarray, shape: Sequence[int]) -> torch.Tensor:
-    """Return standard normal noise (N, C, h, w) in float32, one CPU generator per seed."""
+    """Return standard normal noise (N, C, h, w) in float32."""
+    # Why (pitfall 15): one generator per image, on the CPU. With one for all, the noise of an image would depend on its
+    # place in the batch, and on the device.
     return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds])
 
 
@@ -81,19 +82,19 @@ def generate(
     """
     pipeline, seeds = models.pipeline, request.seeds
     with torch.no_grad(), request.character.on(pipeline, request.strength) if request.character else nullcontext():
-        job = _Job(models, request, callbacks)
+        sampling = _Sampling(models, request, callbacks)
         images: list[Image.Image] = []
         latents: list[np.ndarray] = []
-        for indices, batch in batches(len(seeds), request.settings.batch_size, job.draw, SMALLER):
+        for indices, batch in batches(len(seeds), request.settings.batch_size, sampling.batch, SMALLER):
             decoded = decode(pipeline, batch, device=models.device, chunk=1 if models.low_memory else CHUNK)
             images += decoded
             latents.append(batch.float().cpu().numpy())
             if callbacks.on_images is not None:
                 callbacks.on_images(list(zip(indices, decoded, strict=True)))
             if on_batch is not None:
-                on_batch(indices, Gallery(decoded, latents[-1], seeds[indices.start : indices.stop], job.prompt))
-    whole = np.concatenate(latents) if latents else np.zeros((0, *job.shape), np.float32)
-    return Gallery(images, whole, seeds, job.prompt)
+                on_batch(indices, Gallery(decoded, latents[-1], seeds[indices.start : indices.stop], sampling.prompt))
+    whole = np.concatenate(latents) if latents else np.zeros((0, *sampling.shape), np.float32)
+    return Gallery(images, whole, seeds, sampling.prompt)
 
 
 def sampler(pipeline: Any, name: str) -> Any:
@@ -104,8 +105,8 @@ def sampler(pipeline: Any, name: str) -> Any:
     return getattr(diffusers, kind).from_config(pipeline.scheduler.config, **forced)
 
 
-class _Job:
-    """One request's images: everything that is the same for all batches, computed once."""
+class _Sampling:
+    """One request: what is the same for all batches is computed once."""
 
     def __init__(self, models: Models, request: SamplingRequest, callbacks: Callbacks) -> None:
         self.pipeline, self.device, self.callbacks = models.pipeline, models.device, callbacks
@@ -120,22 +121,27 @@ class _Job:
         self.shape = (self.pipeline.unet.config.in_channels, side, side)
         text_encoders = [getattr(self.pipeline, name) for _, name, _ in encoders(self.pipeline)]
         with advised(SMALLER), on_device(self.device, *text_encoders):
-            self.text, self.opposite = self._texts(prompt, request.negative)
+            self.text, self.opposite = self._conditions(prompt, request.negative)
 
-    def _texts(self, prompt: str, negative: str | None) -> tuple[Condition, Condition | None]:
-        """Encode a prompt with its context, weighted, and what guidance contrasts it with."""
-        text, opposite = condition(self.pipeline, self.prompt, negative, guided=self.settings.guidance_scale > 1)
+    def _conditions(self, prompt: str, negative: str | None) -> tuple[Condition, Condition | None]:
+        """Encode the prompt with its context, weighted, and what guidance contrasts it with."""
+        if self.settings.guidance_scale > 1:
+            text, opposite = condition_pair(self.pipeline, self.prompt, negative)
+        else:
+            text, opposite = condition(self.pipeline, self.prompt), None
         if self.prompt != prompt and self.settings.context_weight != 1:
-            text = text.beyond(condition(self.pipeline, prompt)[0], self.settings.context_weight)
+            text = text.beyond(condition(self.pipeline, prompt), self.settings.context_weight)
         return text, opposite
 
-    def draw(self, indices: range) -> torch.Tensor:
+    def batch(self, indices: range) -> torch.Tensor:
         """Denoise one batch by the stock pipeline: indices -> latents (B, C, h, w)."""
         self.callbacks.raise_if_cancelled()
-        with on_device(self.device, self.pipeline.unet), _scheduled(self.pipeline, self.settings.sampler):
-            start = noise(self.seeds[indices.start : indices.stop], self.shape)
+        n = len(indices)
+        with on_device(self.device, self.pipeline.unet), _scheduler(self.pipeline, self.settings.sampler):
+            start = noise(self.seeds[indices.start : indices.stop], self.shape)  # (B, C, h, w)
             return self.pipeline(
-                **_arguments(self.text, self.opposite, len(indices)),
+                **self.text.arguments(n),
+                **(self.opposite.arguments(n, "negative_") if self.opposite else {}),
                 height=self.pixels,
                 width=self.pixels,
                 latents=start.to(self.device, self.pipeline.unet.dtype),
@@ -143,39 +149,25 @@ class _Job:
                 num_inference_steps=self.settings.sampling_steps,
                 guidance_scale=self.settings.guidance_scale,
                 guidance_rescale=self.settings.guidance_rescale,
-                callback_on_step_end=self._watch(indices),
+                callback_on_step_end=self._after_step(indices),
             ).images
 
-    def _watch(self, indices: range) -> Callable[..., dict[str, Any]]:
+    def _after_step(self, indices: range) -> Callable[..., dict[str, Any]]:
+        steps, n = self.settings.sampling_steps, len(self.seeds)
+
         def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            steps, n = self.settings.sampling_steps, len(self.seeds)
-            done = indices.start * steps + len(indices) * (step + 1)
-            self.callbacks.report(
-                "generate",
-                min(done, n * steps),
-                n * steps,
-                "image steps",
-                images=indices.stop if step + 1 >= steps else indices.start,
-                n_images=n,
-            )
+            done = min(indices.start * steps + len(indices) * (step + 1), n * steps)
+            finished = indices.stop if step + 1 >= steps else indices.start
+            self.callbacks.report("generate", done, n * steps, "image steps", images=finished, n_images=n)
             self.callbacks.raise_if_cancelled()
             return {}
 
         return after_step
 
 
-def _arguments(text: Condition, opposite: Condition | None, n: int) -> dict[str, torch.Tensor]:
-    """Name conditions, expanded to n images, as the pipelines' arguments."""
-    named = {"": text.expand(n)} | ({"negative_": opposite.expand(n)} if opposite else {})
-    arguments = {f"{prefix}prompt_embeds": part.embeds for prefix, part in named.items()}
-    return arguments | {
-        f"{prefix}pooled_prompt_embeds": part.pooled for prefix, part in named.items() if part.pooled is not None
-    }
-
-
 @contextmanager
-def _scheduled(pipeline: Any, name: str) -> Iterator[None]:
-    """Lend the pipeline a fresh sampler."""
+def _scheduler(pipeline: Any, name: str) -> Iterator[None]:
+    """Sample with a fresh scheduler meanwhile."""
     own = pipeline.scheduler
     try:
         pipeline.scheduler = sampler(pipeline, name)

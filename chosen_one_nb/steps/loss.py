@@ -1,25 +1,96 @@
-"""The denoising loss: how noisy, what to predict, what it weighs."""
+"""The denoising loss: what the UNet should predict, and what each error weighs."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from chosen_one_nb.steps.prompts import Condition
 
-__all__ = ["denoising_loss", "snr_weights", "target"]
+__all__ = ["Batch", "denoising_loss", "snr_weights", "target"]
 
 
-def target(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    """Return what the UNet was trained to predict, by the scheduler's `prediction_type`; all (B, C, h, w)."""
+@dataclass(frozen=True)
+class Batch:
+    """B training images with their noise.
+
+    Attributes
+    ----------
+    latents, noise : Tensor of shape (B, C, h, w), float32
+    times : Tensor of shape (B,), int
+        Noise levels, as steps of the model's schedule.
+    time_ids : Tensor of shape (B, 6)
+        SDXL's micro-conditioning.
+    weights : Tensor of shape (B, 1, h, w)
+        How much each place counts.
+    captions : list of str, length B
+    uncaptioned : Tensor of shape (B,), bool
+        Whether the image goes without its caption.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    times: torch.Tensor
+    time_ids: torch.Tensor
+    weights: torch.Tensor
+    captions: list[str]
+    uncaptioned: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Yield parts of at most `size` images."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Batch(*(getattr(self, field.name)[part] for field in dataclasses.fields(self)))
+
+
+def denoising_loss(
+    unet: Any, scheduler: Any, batch: Batch, text: Condition, *, gamma: float | None = None
+) -> torch.Tensor:
+    """Return the loss of one batch: E || target - unet(z_t, t, text) ||^2 (L_rec of section 3.2).
+
+    Parameters
+    ----------
+    unet : UNet2DConditionModel
+    scheduler : DDPMScheduler
+        The noise schedule the model was trained with.
+    batch : Batch
+    text : Condition of B texts
+    gamma : float, optional
+        Of min-SNR.
+
+    Returns
+    -------
+    Tensor, a float32 scalar
+    """
+    noisy = scheduler.add_noise(batch.latents, batch.noise, batch.times).to(unet.dtype)  # (B, C, h, w)
+    added = None
+    if text.pooled is not None:
+        added = {"text_embeds": text.pooled, "time_ids": batch.time_ids.to(text.embeds.dtype)}
+    predicted = unet(noisy, batch.times, encoder_hidden_states=text.embeds, added_cond_kwargs=added, return_dict=False)[
+        0
+    ]
+    # Why float32: a mean of squares over a latent underflows and overflows in half precision.
+    squared = (predicted.float() - target(scheduler, batch)).square()
+    error = (squared * batch.weights).mean(dim=(1, 2, 3))  # (B,)
+    return (error * snr_weights(scheduler, batch.times, gamma)).mean()
+
+
+def target(scheduler: Any, batch: Batch) -> torch.Tensor:
+    """Return what the UNet was trained to predict (B, C, h, w), by the scheduler's `prediction_type`."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
-        return noise
+        return batch.noise
     if kind == "v_prediction":
-        return scheduler.get_velocity(latents, noise, times)
+        return scheduler.get_velocity(batch.latents, batch.noise, batch.times)
     if kind == "sample":
-        return latents
+        return batch.latents
     raise ValueError(f"prediction_type: expected epsilon, v_prediction or sample, got {kind!r}.")
 
 
@@ -35,54 +106,3 @@ def snr_weights(scheduler: Any, times: torch.Tensor, gamma: float | None) -> tor
     snr = alphas / (1 - alphas)
     by = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[scheduler.config.prediction_type]
     return snr.clamp(max=gamma) / by.clamp(min=1e-8)
-
-
-def denoising_loss(
-    unet: Any,
-    scheduler: Any,
-    latents: torch.Tensor,
-    text: Condition,
-    ids: torch.Tensor,
-    *,
-    generator: torch.Generator,
-    gamma: float | None = None,
-    floor: float = 0.0,
-    weights: torch.Tensor | float = 1.0,
-) -> torch.Tensor:
-    """Return the loss of one batch: E || target - unet(z_t, t, text) ||^2 (L_rec of section 3.2).
-
-    Parameters
-    ----------
-    unet : UNet2DConditionModel
-    scheduler : DDPMScheduler
-        The noise schedule the model was trained with.
-    latents : Tensor of shape (B, C, h, w)
-    text : Condition of B texts
-    ids : Tensor of shape (B, 6)
-        Micro-conditioning; used by SDXL only.
-    generator : torch.Generator
-        On the CPU.
-    gamma : float, optional
-        Of min-SNR.
-    floor : float in [0, 1)
-        Noise levels are drawn from all but this share of the schedule, the quietest ones.
-    weights : Tensor of shape (B, 1, h, w), or 1
-        How much each place counts; see `place_weights`.
-
-    Returns
-    -------
-    Tensor, a float32 scalar
-    """
-    steps = scheduler.config.num_train_timesteps
-    times = torch.randint(int(floor * steps), steps, (len(latents),), generator=generator).to(latents.device)
-    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-    noisy = scheduler.add_noise(latents, noise, times).to(unet.dtype)
-    added = (
-        {}
-        if text.pooled is None
-        else {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": ids.to(text.embeds.dtype)}}
-    )
-    guess = unet(noisy, times, encoder_hidden_states=text.embeds, return_dict=False, **added)[0]
-    squared = (guess.float() - target(scheduler, latents, noise, times)).square()
-    error = (squared * weights).mean(dim=(1, 2, 3))  # (B,)
-    return (error * snr_weights(scheduler, times, gamma)).mean()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Condition", "PromptError", "check_prompt", "condition", "encoders", "time_ids"]
+__all__ = ["Condition", "PromptError", "check_prompt", "condition", "condition_pair", "encoders"]
 
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
 """What transformers calls its own warning of a prompt that is too long."""
@@ -29,6 +29,12 @@ class Condition:
         """Repeat a condition of one text for n images, without copying."""
         pooled = None if self.pooled is None else self.pooled.expand(n, -1)
         return Condition(self.embeds.expand(n, -1, -1), pooled)
+
+    def arguments(self, n: int, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Return the condition, expanded to n images, as the arguments of a stock pipeline."""
+        expanded = self.expand(n)
+        named = {f"{prefix}prompt_embeds": expanded.embeds, f"{prefix}pooled_prompt_embeds": expanded.pooled}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def rows(self, numbers: list[int]) -> Condition:
         """Take texts by their numbers, repeats allowed."""
@@ -99,39 +105,49 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
     return prompt.strip()
 
 
-def condition(
-    pipeline: Any, prompt: str | list[str], negative: str | None = None, *, guided: bool = False
-) -> tuple[Condition, Condition | None]:
-    """Encode a prompt, or B of them, as the pipeline itself does, and if `guided` what guidance contrasts it with.
-
-    Using the pipeline's own `encode_prompt`, in training too, keeps token ids, the layer taken and the
-    pooling equal to sampling (pitfall 21). Gradients flow unless the caller forbids them.
+def condition(pipeline: Any, prompts: str | list[str]) -> Condition:
+    """Encode a prompt, or B of them, each different one once. Gradients flow unless the caller forbids them.
 
     Parameters
     ----------
     pipeline : StableDiffusionXLPipeline or StableDiffusionPipeline
-    prompt : str or list of str
-    negative : str, optional
-        What to steer away from; None is the model's own unconditional input (zeros in SDXL).
-    guided : bool
-        Whether the second condition is wanted.
+    prompts : str or list of str
 
     Returns
     -------
-    (Condition, Condition or None)
-        Each of as many texts as prompts (B = 1 for a single one).
+    Condition
+        Of as many texts as prompts (B = 1 for a single one).
     """
+    prompts = [prompts] if isinstance(prompts, str) else prompts
+    different = list(dict.fromkeys(prompts))
+    embeds, _, pooled, _ = _encode(pipeline, different)
+    encoded = Condition(embeds, pooled)
+    return encoded if different == prompts else encoded.rows([different.index(prompt) for prompt in prompts])
+
+
+def condition_pair(pipeline: Any, prompt: str, negative: str | None = None) -> tuple[Condition, Condition]:
+    """Encode a prompt and what guidance contrasts it with, each of one text.
+
+    Parameters
+    ----------
+    pipeline : StableDiffusionXLPipeline or StableDiffusionPipeline
+    prompt : str
+    negative : str, optional
+        What to steer away from; None is the model's own unconditional input (zeros in SDXL).
+    """
+    embeds, opposite, pooled, opposite_pooled = _encode(
+        pipeline, [prompt], do_classifier_free_guidance=True, negative_prompt=negative and [negative]
+    )
+    return Condition(embeds, pooled), Condition(opposite, opposite_pooled)
+
+
+def _encode(pipeline: Any, prompts: list[str], **guidance: Any) -> tuple[Any, Any, Any, Any]:
+    # Why (pitfall 21): by the pipeline's own `encode_prompt`, in training too, so that token ids, the layer taken and
+    # the pooling are those of sampling.
     encoded = pipeline.encode_prompt(
-        prompt=prompt,
+        prompt=prompts,
         device=getattr(pipeline, encoders(pipeline)[0][1]).device,
         num_images_per_prompt=1,
-        do_classifier_free_guidance=guided,
-        negative_prompt=negative,
+        **{"do_classifier_free_guidance": False, **guidance},
     )
-    embeds, opposite, pooled, opposite_pooled = encoded if len(encoded) == 4 else (*encoded, None, None)
-    return Condition(embeds, pooled), Condition(opposite, opposite_pooled) if guided else None
-
-
-def time_ids(original: tuple[int, int], corner: tuple[int, int], target: tuple[int, int]) -> tuple[int, ...]:
-    """SDXL's micro-conditioning: original size, crop corner, target size, vertical first."""
-    return (*original, *corner, *target)
+    return encoded if len(encoded) == 4 else (*encoded, None, None)  # SD 1.x pools nothing

@@ -1,4 +1,4 @@
-"""What refine learns from: the chosen images with all that belongs to each, and the same encoded."""
+"""What refine learns from: the chosen images with what belongs to each, encoded once, and endless batches of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from chosen_one_nb.models.load import Models
+from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.latents import CHUNK, encode, latent_size
-from chosen_one_nb.steps.prompts import time_ids
+from chosen_one_nb.steps.loss import Batch
+from chosen_one_nb.steps.prompts import PromptError, check_prompt
 
-__all__ = ["Samples", "TrainingSet", "endless", "place_weights", "square"]
+__all__ = ["Batches", "EncodedImages", "TrainingSet", "captions", "encode_images", "place_weights", "square"]
 
 
 @dataclass(frozen=True)
@@ -58,69 +61,83 @@ class TrainingSet:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """n training images, each with what belongs to it, kept by its number (pitfall 9).
+class EncodedImages:
+    """n images as training needs them.
 
     Attributes
     ----------
     mean, spread : Tensor of shape (n, C, h, w), float32
-        Of the latents, scaled as the UNet sees them; a latent is drawn anew each time.
+        Of the latents, scaled as the UNet sees them.
     time_ids : Tensor of shape (n, 6)
-        SDXL's micro-conditioning of each image.
+        SDXL's micro-conditioning.
+    weights : Tensor of shape (n, 1, h, w), float32
+        How much each place counts in the loss.
+    captions : list of str, length n
     """
 
     mean: torch.Tensor
     spread: torch.Tensor
     time_ids: torch.Tensor
+    weights: torch.Tensor
+    captions: list[str]
 
-    @classmethod
-    def of(
-        cls,
-        pipeline: Any,
-        data: TrainingSet,
-        image_size: int | None,
-        *,
-        device: torch.device | None = None,
-        chunk: int = CHUNK,
-    ) -> Samples:
-        """Encode images once, or take over the latents that they were decoded from.
-
-        Parameters
-        ----------
-        pipeline : DiffusionPipeline
-        data : TrainingSet
-            Images of any sizes: each is reduced to a square of the training size, remembering where it was cut from.
-        image_size : int, optional
-            Training size in pixels; None is the model's own. Not used with latents.
-        device : torch.device, optional
-            Where to encode, and to keep them; None is where the pipeline is.
-        chunk : int
-            Images encoded at once.
-        """
-        latents = data.latents
-        size = (
-            latent_size(pipeline, image_size)[0] if latents is None else (latents.shape[-1] * pipeline.vae_scale_factor)
-        )
-        device = device or pipeline.device
-        cut = [square(image, size) for image in data.images]
-        ids = torch.tensor([time_ids(original, corner, (size, size)) for _, original, corner in cut])
-        if latents is None:
-            mean, spread = encode(pipeline, [image for image, _, _ in cut], size, device=device, chunk=chunk)
-        else:
-            mean = torch.as_tensor(np.asarray(latents), dtype=torch.float32, device=device)
-            spread = torch.zeros_like(mean)
-        return cls(mean, spread, ids.to(device))
-
-    def draw(self, ids: Sequence[int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw the latents (B, C, h, w) and time ids (B, 6) of images by their numbers."""
-        chosen = torch.as_tensor(ids, device=self.mean.device)
-        mean = self.mean[chosen]
-        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-        return mean + self.spread[chosen] * noise, self.time_ids[chosen]
+    def draw(self, i: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
+        """Draw latent (1, C, h, w), time ids (1, 6), weights (1, 1, h, w) and caption of the i-th image."""
+        # Why (pitfall 9): one number finds all that belongs to an image. And mean and spread are what is kept, not one
+        # sample of them, so that every step sees another latent.
+        one = slice(i, i + 1)
+        noise = torch.randn(self.mean[one].shape, generator=generator).to(self.mean.device)
+        return self.mean[one] + self.spread[one] * noise, self.time_ids[one], self.weights[one], self.captions[i]
 
 
-def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> torch.Tensor:
-    """Say how much each place of a latent counts in the loss, for a masked one.
+def encode_images(models: Models, data: TrainingSet, captions: list[str], settings: Settings) -> EncodedImages:
+    """Encode a training set once, or take over the latents that its images were decoded from.
+
+    Images of any size are reduced to squares of the training size (`settings.image_size`, or that of the latents),
+    remembering where they were cut from.
+    """
+    pipeline, device = models.pipeline, models.device
+    if data.latents is None:
+        size, _ = latent_size(pipeline, settings.image_size)
+    else:
+        size = data.latents.shape[-1] * pipeline.vae_scale_factor
+    cut = [square(image, size) for image in data.images]
+    ids = torch.tensor([(*original, *corner, size, size) for _, original, corner in cut], device=device)  # (n, 6)
+    if data.latents is None:
+        chunk = 1 if models.low_memory else CHUNK
+        mean, spread = encode(pipeline, [image for image, _, _ in cut], size, device=device, chunk=chunk)
+    else:
+        mean = torch.as_tensor(np.asarray(data.latents), dtype=torch.float32, device=device)
+        spread = torch.zeros_like(mean)
+    if data.masks is None:
+        weights = torch.ones(len(mean), 1, *mean.shape[2:], device=device)
+    else:
+        weights = place_weights(data.masks, settings.scene_weight, mean.shape[2:]).to(device)
+    return EncodedImages(mean, spread, ids, weights, captions)
+
+
+def captions(pipeline: Any, caption: str, data: TrainingSet) -> list[str]:
+    """Return the caption of each image: with as many of its descriptions as the tokenizers take.
+
+    Raises
+    ------
+    PromptError
+        If the caption alone is too long.
+    """
+    caption, found = check_prompt(pipeline, caption), []
+    for phrases in data.descriptions or [()] * len(data.images):
+        longest = caption
+        for phrase in phrases:
+            try:
+                longest = check_prompt(pipeline, f"{longest} {phrase}")
+            except PromptError:
+                break
+        found.append(longest)
+    return found
+
+
+def place_weights(masks: np.ndarray, outside: float, size: Sequence[int]) -> torch.Tensor:
+    """Return how much each place of a latent counts in a masked loss.
 
     Parameters
     ----------
@@ -136,8 +153,8 @@ def place_weights(masks: np.ndarray, outside: float, size: tuple[int, int]) -> t
     Tensor of shape (n, 1, h, w), float32
         Mean 1 over each image, so that a small foreground counts no less than a large one.
     """
-    maps = torch.from_numpy(np.where(masks, 1.0, outside)).float()[:, None]
-    fitted = torch.nn.functional.interpolate(maps, size=size, mode="area")
+    maps = torch.from_numpy(np.where(masks, 1.0, outside)).float()[:, None]  # (n, 1, H, W)
+    fitted = torch.nn.functional.interpolate(maps, size=tuple(size), mode="area")  # (n, 1, h, w)
     return fitted / fitted.mean(dim=(2, 3), keepdim=True).clamp(min=1e-6)
 
 
@@ -149,10 +166,46 @@ def square(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int],
     top, left = (height - size) // 2, (width - size) // 2
     if (height, width) != original:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
+    # Why no flips (pitfall 20): a character may have a parting or a patch on one side.
     return image.convert("RGB").crop((left, top, left + size, top + size)), original, (top, left)
 
 
-def endless(n: int, generator: torch.Generator) -> Iterator[int]:
+class Batches:
+    """Endless batches of the chosen images, with some of the first gallery's mixed in.
+
+    Everything random comes from one CPU generator, so training repeats on any machine up to rounding.
+
+    Parameters
+    ----------
+    pools : list of EncodedImages
+        The chosen ones, and the first gallery's if `settings.prior_share` asks for them.
+    settings : Settings
+    levels : int
+        Noise levels of the model's schedule.
+    seed : int
+    """
+
+    def __init__(self, pools: list[EncodedImages], settings: Settings, levels: int, seed: int) -> None:
+        self.pools, self.settings, self.levels = pools, settings, levels
+        self.generator = torch.Generator().manual_seed(seed)
+        self.orders = [_endless(len(pool.captions), self.generator) for pool in pools]
+
+    def next(self) -> Batch:
+        """Draw images, whether they go without caption, noise levels, and noise."""
+        settings, g = self.settings, self.generator
+        chance = torch.rand(2, settings.refine_batch_size, generator=g)
+        from_prior = chance[0] < (settings.prior_share if len(self.pools) > 1 else 0)  # (B,)
+        numbers = [(pool, next(self.orders[pool])) for pool in from_prior.int().tolist()]
+        *tensors, captions = zip(*(self.pools[pool].draw(i, g) for pool, i in numbers), strict=True)
+        latents, ids, weights = (torch.cat(parts) for parts in tensors)
+        # The quietest levels are left out: a share `noise_floor` of the schedule.
+        times = torch.randint(int(settings.noise_floor * self.levels), self.levels, (len(latents),), generator=g)
+        noise = torch.randn(latents.shape, generator=g)
+        device, uncaptioned = latents.device, chance[1] < settings.caption_dropout
+        return Batch(latents, noise.to(device), times.to(device), ids, weights, list(captions), uncaptioned.to(device))
+
+
+def _endless(n: int, generator: torch.Generator) -> Iterator[int]:
     """Yield image numbers for ever, all n in random order before any comes again."""
     while True:
         yield from torch.randperm(n, generator=generator).tolist()

@@ -32,7 +32,7 @@ from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.gallery import Gallery, SamplingRequest, image_seeds
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
-from chosen_one_nb.steps.lora import apply_lora, fresh_lora
+from chosen_one_nb.steps.lora import apply_lora, initial_lora
 from chosen_one_nb.steps.prompts import encoders
 from chosen_one_nb.steps.refine import refine
 from chosen_one_nb.steps.training_set import TrainingSet
@@ -309,11 +309,11 @@ def _plain_training(models: Models, images: list[Image.Image], settings: Setting
     rng, g = np.random.default_rng(0), torch.Generator().manual_seed(0)
     side, _ = latent_size(pipeline, settings.image_size)
     try:
-        weights = fresh_lora(unet, settings.lora_rank, g)
+        weights = initial_lora(unet, settings.lora_rank, g)
         with apply_lora(unet, weights, rank=settings.lora_rank, alpha=settings.lora_rank, dtype=torch.float32) as worn:
             for table in tables:
                 table.requires_grad_(True)
-            optimizer = torch.optim.AdamW([*worn, *tables], lr=1e-4)
+            optimizer = torch.optim.AdamW([*worn.values(), *tables], lr=1e-4)
             for _ in range(steps):
                 chosen = [images[i] for i in rng.integers(len(images), size=settings.refine_batch_size)]
                 pixels = pipeline.image_processor.preprocess(chosen, height=side, width=side).to(device, vae.dtype)
