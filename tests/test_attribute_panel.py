@@ -15,7 +15,6 @@ from chosen_one_nb.models.load import Features
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.widgets.attribute_rows import Shared, _row, proof_strips, words_of
 from chosen_one_nb.widgets.explorer import Explorer
-from chosen_one_nb.widgets.figures import POINTS
 
 COLOURS = ["orange", "blue", "grey", "green"]
 WORDS = {"groups": {
@@ -153,7 +152,7 @@ def test_a_click_colours_the_map_and_sorts_the_gallery_and_another_takes_it_back
     (section,) = asked.gallery.view.sections
     assert section["title"] == f"“{best['name']}”, surest first"
     assert section["ids"][0] in np.flatnonzero(values == values.max())
-    assert list(asked.map.figure.widget.data[POINTS].marker.color) == pytest.approx(values.tolist())
+    assert asked.map.figure.points["marker"]["color"] == pytest.approx(values.tolist())
     assert asked.attributes.view.strips[0]["title"] == f"Where “{best['name']}” shows:"
     press(asked, "light", column=-1)
     assert len(asked.gallery.view.sections) > 1
@@ -240,7 +239,7 @@ def test_a_last_gallery_without_clusters_shows_its_drift(asked):
 def test_markup_in_a_phrase_is_shown_not_obeyed(asked):
     column = [a.name for a in asked.attributes.findings.inquiry().attributes].index("<b>snow</b>")
     press(asked, "light", column=column)
-    assert asked.map.figure.widget.data[POINTS].marker.colorbar.title.text == "&lt;b&gt;snow&lt;/b&gt;"
+    assert asked.map.figure.points["marker"]["colorbar"]["title"]["text"] == "&lt;b&gt;snow&lt;/b&gt;"
     assert "<b>snow" not in asked.attributes.drift.value + asked.attributes.about.value
 
 

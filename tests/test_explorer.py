@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import painted
-from test_figures import fire
+from helpers.figures import click, hover, lasso
 
 from chosen_one_nb.run.run import ChoiceError, Run, RunError
 from chosen_one_nb.run.store import StoreError
 from chosen_one_nb.widgets import actions
 from chosen_one_nb.widgets.cluster_style import LEFT_OUT
 from chosen_one_nb.widgets.explorer import Explorer
-from chosen_one_nb.widgets.figures import POINTS, RINGS
 from chosen_one_nb.widgets.status import sentence
 from chosen_one_nb.widgets.tasks import Busy
 
@@ -108,7 +107,7 @@ def test_a_whole_iteration_and_the_second_gallery(explorer):
     step(explorer, "iteration")
     assert explorer.run.current.refined
     assert explorer.node.decision.by == "rule"
-    assert len(explorer.curves.loss.widget.data[0].y) == 12
+    assert len(explorer.curves.loss.raw["y"]) == 12
     step(explorer)
     assert explorer.node.id == "1"
     assert len(explorer.gallery.view.sections[0]["ids"]) == 24
@@ -172,7 +171,7 @@ def test_the_loss_is_drawn_while_it_learns(explorer, monkeypatch):
     seen = []
     actions.choose(explorer.session)
     monkeypatch.setattr(painted, "pause", 0.05)
-    monkeypatch.setattr("chosen_one_nb.widgets.curve_panel.LOSS_EVERY", 0.0)
+    monkeypatch.setattr("chosen_one_nb.widgets.curves.LOSS_EVERY", 0.0)
     monkeypatch.setattr(explorer.curves.loss, "show", lambda losses: seen.append(len(losses)))
     step(explorer)
     assert {1, 6, 12} <= set(seen)
@@ -239,7 +238,7 @@ def test_a_failed_stage_says_why_and_can_be_retried(explorer, monkeypatch):
 
 
 def test_the_image_shown_is_the_one_under_the_pointer(explorer):
-    fire(explorer.map.figure.widget, "plotly_hover", [7])
+    hover(explorer.map.figure, 7)
     assert explorer.map.preview.index == explorer.gallery.view.hovered == 7
     cluster, far = explorer.node.clusters.labels[7], explorer.node.clusters.distances[7]
     facts = ["id 0/007", f"seed {explorer.node.seeds[7]}", f"cluster {cluster}", f"{far:.2f} from its centroid"]
@@ -249,45 +248,45 @@ def test_the_image_shown_is_the_one_under_the_pointer(explorer):
 
 
 def test_what_is_pointed_at_stays_so_when_the_clusters_change(explorer):
-    fire(explorer.map.figure.widget, "plotly_hover", [7])
+    hover(explorer.map.figure, 7)
     actions.recluster(explorer.session, 2)
-    ring, points = explorer.map.figure.widget.data[RINGS], explorer.map.figure.widget.data[POINTS]
-    assert ring.x[0] == points.x[7]
+    ring, points = explorer.map.figure.rings, explorer.map.figure.points
+    assert ring["x"][0] == points["x"][7]
     assert explorer.map.preview.lines[3] == f"cluster {explorer.node.clusters.labels[7]}"
 
 
 def test_the_lines_lead_to_the_true_neighbours(explorer):
     features = explorer.node.features
-    fire(explorer.map.figure.widget, "plotly_hover", [4])
+    hover(explorer.map.figure, 4)
     nearest = np.argsort(np.linalg.norm(features - features[4], axis=1))[1:6]
     assert [near["index"] for near in explorer.map.preview.neighbours] == list(nearest)
 
 
 def test_a_hover_answers_fast(explorer):
-    fire(explorer.map.figure.widget, "plotly_hover", [0])
+    hover(explorer.map.figure, 0)
     times = []
     for index in range(1, 11):
         begun = time.perf_counter()
-        fire(explorer.map.figure.widget, "plotly_hover", [index])
+        hover(explorer.map.figure, index)
         times.append(time.perf_counter() - begun)
     assert np.median(times) < 0.05
 
 
 def test_click_on_a_point_scrolls_the_gallery(explorer):
     explorer.tabs.selected_index = 2
-    fire(explorer.map.figure.widget, "plotly_click", [11])
+    click(explorer.map.figure, 11)
     assert explorer.gallery.view.focused == 11
     assert explorer.tabs.selected_index == 0
 
 
 def test_pointing_in_the_gallery_rings_the_point(explorer):
     explorer.gallery.view.hovered = 5
-    ring, points = explorer.map.figure.widget.data[RINGS], explorer.map.figure.widget.data[POINTS]
-    assert ring.x[0] == points.x[5]
+    ring, points = explorer.map.figure.rings, explorer.map.figure.points
+    assert ring["x"][0] == points["x"][5]
 
 
 def test_a_lasso_gives_ids_and_a_table(explorer):
-    fire(explorer.map.figure.widget, "plotly_selected", [3, 1, 8])
+    lasso(explorer.map.figure, [3, 1, 8])
     assert list(explorer.selection) == [1, 3, 8]
     assert explorer.selection.ids == ["0/001", "0/003", "0/008"]
     assert list(explorer.selection.table["index"]) == [1, 3, 8]
@@ -307,11 +306,11 @@ def test_a_selection_can_be_set_and_is_checked(explorer):
 
 def test_colour_by_distance_and_back(explorer):
     explorer.map.colour.value = "distance"
-    points = explorer.map.figure.widget.data[POINTS]
-    np.testing.assert_allclose(points.marker.color, explorer.node.clusters.distances)
-    assert points.marker.showscale
+    marker = explorer.map.figure.points["marker"]
+    np.testing.assert_allclose(marker["color"], explorer.node.clusters.distances)
+    assert marker["showscale"]
     explorer.map.colour.value = "cluster"
-    assert isinstance(points.marker.color[0], str)
+    assert isinstance(explorer.map.figure.points["marker"]["color"][0], str)
 
 
 def test_colour_by_kept_and_left_out(explorer):
@@ -319,29 +318,28 @@ def test_colour_by_kept_and_left_out(explorer):
     out = explorer.node.decision.images[0]
     actions.leave_out(explorer.session, [out])
     explorer.map.colour.value = "kept"
-    colours = explorer.map.figure.widget.data[POINTS].marker.color
+    colours = explorer.map.figure.points["marker"]["color"]
     assert colours[out] == LEFT_OUT
     assert [i for i, colour in enumerate(colours) if colour == LEFT_OUT] == [out]
     assert "orange: left out" in explorer.map.trust.value
 
 
-def test_gliding_moves_the_points_and_may_be_off(second, monkeypatch):
-    glided, figure = [], second.map.figure.widget
-    real = type(figure).batch_animate
-    monkeypatch.setattr(type(figure), "batch_animate", lambda self, **how: glided.append(how) or real(self, **how))
-    second.session.show_node("0")
-    assert glided == []
+def test_points_may_glide_to_their_new_places(second):
+    figure = second.map.figure
+    assert "transition" not in figure.chart
     second.map.glide.value = True
-    second.session.show_node("1")
-    assert glided[0]["duration"] < 1000
-    np.testing.assert_allclose(figure.data[POINTS].x, second.map.layout_now().of("1")[:, 0])
+    second.session.show_node("0")
+    assert 0 < figure.chart["transition"]["duration"] < 1000
+    assert figure.points["x"] == second.map.layout_now().projection.of("0")[:, 0].tolist()
+    second.map.glide.value = False
+    assert figure.chart["transition"]["duration"] == 0
 
 
 def test_images_on_the_points(explorer):
     explorer.map.thumbs.value = True
-    assert len(explorer.map.figure.widget.layout.images) > 0
+    assert len(explorer.map.figure.chart["images"]) > 0
     explorer.map.thumbs.value = False
-    assert len(explorer.map.figure.widget.layout.images) == 0
+    assert len(explorer.map.figure.chart["images"]) == 0
 
 
 def test_the_signs_on_the_map_are_explained(explorer):
@@ -355,13 +353,15 @@ def test_the_signs_on_the_map_are_explained(explorer):
 def test_iterations_share_one_map_and_a_slider(second):
     second.session.show_node("0")
     assert second.map.steps.options == ("0", "1")
-    first = np.array(second.map.figure.widget.data[POINTS].x)
+    first = np.array(second.map.figure.points["x"])
     assert second.map.layout_now().galleries == ("0", "1")
     second.map.steps.value = "1"
     assert second.run.current.id == second.node.id == "1"
-    np.testing.assert_allclose(second.map.layout_now().of("0")[:, 0], first)  # a position means the same at each step
+    np.testing.assert_allclose(
+        second.map.layout_now().projection.of("0")[:, 0], first
+    )  # a position means the same at each step
     assert len(second.map.layout_now().galleries) == 2
-    assert not np.array_equal(first, second.map.figure.widget.data[POINTS].x)
+    assert not np.array_equal(first, second.map.figure.points["x"])
 
 
 def test_pca_stands_in_while_umap_is_fitted(explorer, monkeypatch):
@@ -404,10 +404,10 @@ def test_other_maps_on_request(explorer, monkeypatch):
 
     one = maps.project({"": explorer.node.features}, method="pca", quality=False)
     monkeypatch.setattr(maps, "sensitivity", lambda features: [one] * 4)
-    explorer.map.doubt.click()
+    explorer.map.vary.click()
     explorer.settle(10)
     assert explorer.map.variants.value.count("<figure>") == 4
-    explorer.map.doubt.click()
+    explorer.map.vary.click()
     assert explorer.map.variants.value == ""
 
 
@@ -531,9 +531,9 @@ def test_a_note_is_kept_with_the_decision_that_stands(explorer):
 
 def test_hovering_a_card_rings_its_points(explorer):
     explorer.clusters.view.hovered = 2
-    assert len(explorer.map.figure.widget.data[RINGS].x) == explorer.node.clusters.sizes[2]
+    assert len(explorer.map.figure.rings["x"]) == explorer.node.clusters.sizes[2]
     explorer.clusters.view.hovered = -1
-    assert len(explorer.map.figure.widget.data[RINGS].x) == 0
+    assert len(explorer.map.figure.rings["x"]) == 0
 
 
 def test_no_cluster_large_enough_is_a_clear_outcome(tmp_path):
@@ -574,9 +574,9 @@ def test_compared_branches_show_their_ways_and_where_they_differ(second):
     step(explorer, "iteration")
     step(explorer)
     said = explorer.compare.table.value
-    assert said.index("The choice") < said.index("What came of it") < said.index("Mean pairwise distance of 0 and 0b")
+    assert said.index("The choice") < said.index("What followed") < said.index("Mean pairwise distance by node")
     assert "<td class='is-changed'>0</td><td class='is-changed'>0b</td>" not in said
-    assert said.count("<polyline") == 3  # d_conv, A, B
+    assert all(f">{end}<" in said for end in ("d_conv", "A · 1", "B · 0b"))
     explorer.compare.picks[1].value = "0"
     assert "two different nodes" in explorer.compare.table.value
 
@@ -689,12 +689,12 @@ def test_snapshots_at_every_stage(new):
 # --- the run, other screens, trouble ---------------------------------------------------------------------------------
 
 
-def test_what_the_figures_need_is_sent_with_the_screen(explorer, monkeypatch):
+def test_plotly_is_sent_with_the_screen(explorer, monkeypatch):
     """A kernel that runs the cells below would not hear a figure that asks."""
     sent = []
-    monkeypatch.setattr("chosen_one_nb.widgets.explorer.show_figures", sent.extend)
+    monkeypatch.setattr("chosen_one_nb.widgets.explorer.send_plotly", lambda: sent.append("plotly"))
     explorer._repr_mimebundle_()
-    assert {id(figure) for figure in sent} >= {id(explorer.map.figure.widget), id(explorer.curves.loss.widget)}
+    assert sent == ["plotly"]
 
 
 def test_two_explorers_on_one_run_agree(explorer):
@@ -838,11 +838,11 @@ def test_a_page_that_missed_something_gets_it_again(explorer):
 
 
 def test_figures_say_what_they_show(second):
-    assert second.map.figure.widget.alt.startswith("Map of 24 images by PCA, 4 clusters")
-    assert "0: 0." in second.curves.distance.widget.alt
-    assert "d_conv is" in second.curves.distance.widget.alt
+    assert second.map.figure.alt.startswith("Map of 24 images by PCA, 4 clusters")
+    assert "0: 0." in second.curves.distance.alt
+    assert "d_conv is" in second.curves.distance.alt
     second.session.show_node("0")
-    assert "over 12 refinement steps, from" in second.curves.loss.widget.alt
+    assert "over 12 refinement steps, from" in second.curves.loss.alt
 
 
 def test_a_cluster_of_one_image_reads_well(explorer):

@@ -82,7 +82,7 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
     from chosen_one_nb import Explorer, Run
     from chosen_one_nb.steps import cluster  # noqa: F401  what reading a run imports
     from chosen_one_nb.widgets import actions
-    from chosen_one_nb.widgets.live_figure import plotly_bundle
+    from chosen_one_nb.widgets.plotly_figure import send_plotly
 
     imported, work = time.perf_counter(), time.process_time()
     explorer = Explorer(Run.open(folder), method="pca", raise_errors=True)
@@ -93,16 +93,16 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
         "open, s": opened - imported,
         "(CPU) ": time.process_time() - work,
         "opening, MB": counter.bytes / 1e6,
-        "Plotly, MB": len(plotly_bundle().source) / 1e6,
+        "Plotly, MB": len(send_plotly().source) / 1e6,
         "images, MB": explorer.session.thumbnails.bytes_sent() / 1e6,
     }
-    from test_figures import fire
+    from helpers.figures import hover
 
     explorer.settle(600)
     times, sizes = [], []
     for index in range(1, 21):
         begun = time.perf_counter()
-        sizes.append(counter.during(lambda i=index: fire(explorer.map.figure.widget, "plotly_hover", [i])))
+        sizes.append(counter.during(lambda i=index: hover(explorer.map.figure, i)))
         times.append(time.perf_counter() - begun)
     found |= {"hover, ms": 1000 * sorted(times)[10], "hover, kB": sorted(sizes)[10] / 1e3}
     found["step, kB"] = (

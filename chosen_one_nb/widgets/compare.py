@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import pandas as pd
 
-from .compare_curve import curves_svg
+from chosen_one_nb.plots import distance_plot, to_svg
+
 from .gallery import GalleryView
 from .panel import Panel, row
 from .session import Session
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ComparePanel(Panel):
-    """Choose two nodes; see their decisions, their figures and the galleries that came of them."""
+    """Choose two nodes; see their decisions, their figures and the galleries that followed."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -38,64 +39,64 @@ class ComparePanel(Panel):
             for head, view in zip(self.heads, self.views, strict=True)
         ]
         self.ui = ipywidgets.VBox([row(*self.picks), ipywidgets.HBox(sides), self.table])
+        self._picked = False
         for pick in self.picks:
-            pick.observe(self._redraw, "value")
-        self.views[0].observe(lambda change: self._follow(1, change), "hovered")
-        self.views[1].observe(lambda change: self._follow(0, change), "hovered")
+            pick.observe(self._pick_changed, "value")
+        for view, other in zip(self.views, self.views[::-1], strict=True):
+            view.observe(lambda change, other=other: other.set_trait("hovered", change["new"]), "hovered")
+            view.observe(lambda change, other=other: other.set_trait("focused", change["new"]), "hovered")
 
     def show(self) -> None:
         """Offer all nodes and show the two that are picked."""
-        ids = list(self.run.nodes)
+        ids = tuple(self.run.nodes)
         with self.filling():
             for pick, default in zip(self.picks, self._defaults(), strict=True):
-                if tuple(pick.options) != tuple(ids):
-                    kept = pick.value if pick.value in ids and self._asked else default
+                if pick.options != ids:
+                    kept = pick.value if self._picked and pick.value in ids else default
                     pick.options = ids
                     pick.value = kept
         self._show_pair()
 
-    _asked = False
-
     def _defaults(self) -> tuple[str, str]:
         """The latest branch and what it branched from; without branches the shown node and its parent."""
-        nodes = list(self.run.nodes.values())
-        branches = [node for node in nodes if node.gallery_of != node.id]
+        branches = [node for node in self.run.nodes.values() if node.gallery_of != node.id]
         if branches:
             return branches[-1].gallery_of, branches[-1].id
         return (self.node.parent or self.node).id, self.node.id
 
     def _show_pair(self) -> None:
-        pair = [self.run.nodes[pick.value] for pick in self.picks if pick.value]
-        if len(pair) < 2:
-            return
+        pair = [self.run.nodes[pick.value] for pick in self.picks]
         for node, head, view in zip(pair, self.heads, self.views, strict=True):
             self._show_side(node, head, view)
         if pair[0].id == pair[1].id:
             self.table.value = "Take two different nodes to see their decisions and figures side by side."
         else:
-            self.table.value = _as_html(self.run.compare(*pair)) + _curves(*pair)
+            self.table.value = _as_html(self.run.compare(*pair)) + self._curve(pair)
 
     def _show_side(self, node: Node, head: ipywidgets.HTML, view: GalleryView) -> None:
         shown = next((child for child in reversed(node.children) if len(child.images)), None)
-        what = f"what came of it: gallery {shown.id}" if shown else "its own gallery, nothing came of it yet"
+        what = f"what followed: gallery {shown.id}" if shown else "its own gallery, nothing followed yet"
         shown = shown or node
-        head.value = f"<strong>{escape(node.id)}</strong> · {escape(_said(node))} · {escape(what)}"
-        if not len(shown.images):
-            view.sections = []
-            return
+        head.value = f"<strong>{escape(node.id)}</strong> · {escape(_describe(node))} · {escape(what)}"
         with view.hold_sync():
             view.thumbnails = self.session.thumbnails.send(shown.gallery_of, shown.images)
             view.labels = [f"{shown.id} image {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
-            view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": list(range(len(shown.images)))}]
+            ids = list(range(len(shown.images)))
+            view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": ids}] if ids else []
 
-    def _follow(self, other: int, change: dict[str, Any]) -> None:
-        self.views[other].hovered = change["new"]
-        self.views[other].focused = change["new"]
+    def _curve(self, pair: list[Node]) -> str:
+        """Draw the mean pairwise distances on the ways of two nodes; empty where nothing has been checked."""
+        curve = self.run.curve()
+        ways = {side: [i for i in _way(node) if i in set(curve["node"])] for side, node in zip("AB", pair, strict=True)}
+        if not all(ways.values()):
+            return ""
+        drawn = to_svg(distance_plot(curve[curve["node"].isin(ways["A"] + ways["B"])], ways, size=(420, 190)))
+        return f"<figure><figcaption>Mean pairwise distance against d_conv</figcaption>{drawn}</figure>"
 
     @guarded
-    def _redraw(self, _change: Any) -> None:
+    def _pick_changed(self, _change: Any) -> None:
         if not self.is_filling:
-            self._asked = True
+            self._picked = True
             self._show_pair()
 
 
@@ -109,7 +110,17 @@ def _pick(side: str) -> ipywidgets.Dropdown:
     )
 
 
-def _said(node: Node) -> str:
+def _way(node: Node) -> list[str]:
+    """Ids of the nodes from the root over a node to where its newest line ends."""
+    nodes = [node]
+    while nodes[0].parent is not None:
+        nodes.insert(0, nodes[0].parent)
+    while nodes[-1].children:
+        nodes.append(nodes[-1].children[-1])
+    return [each.id for each in nodes]
+
+
+def _describe(node: Node) -> str:
     decision = node.decision
     if decision is None:
         return "nothing chosen"
@@ -117,40 +128,23 @@ def _said(node: Node) -> str:
     return f"{chosen_words(decision, 'by hand')}, {len(decision.images)} images, by {decision.by}{note}"
 
 
-def _curves(a: Node, b: Node) -> str:
-    drawn = curves_svg(a, b)
-    return f"<figure><figcaption>Mean pairwise distance against d_conv</figcaption>{drawn}</figure>" if drawn else ""
-
-
-AFTER = ("next ", "last ")
-"""How the facts about what followed begin in `Run.compare`."""
-
-
 def _as_html(table: pd.DataFrame) -> str:
     """Write a comparison as two tables side by side, the choice and what followed, everything in them as text."""
-    after = table.index.str.startswith(AFTER)
-    parts = (("The choice", table[~after]), ("What came of it", table[after]))
-    return "".join(_part(title, part) for title, part in parts if len(part))
+    after = table.index.str.startswith(("next ", "last "))
+    parts = {"The choice": table[~after], "What followed": table[after]}
+    return "".join(_part_as_html(title, part) for title, part in parts.items() if len(part))
 
 
-def _part(title: str, table: pd.DataFrame) -> str:
+def _part_as_html(title: str, table: pd.DataFrame) -> str:
     head = "".join(f"<th scope='col'>{escape(str(name))}</th>" for name in table.columns)
-    rows = "".join(
-        f"<tr><th scope='row'>{escape(_fact(str(name)))}</th>{_cells([_cell(v) for v in values])}</tr>"
-        for name, values in zip(table.index, table.itertuples(index=False), strict=True)
-    )
-    return f"<table><thead><tr><th>{escape(title)}</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _fact(name: str) -> str:
-    """Name a fact under its heading, which says already that it followed."""
-    return f"in the end: {name.removeprefix('last ')}" if name.startswith("last ") else name.removeprefix("next ")
-
-
-def _cells(values: list[str]) -> str:
-    """Write a row's values; bold where they differ."""
-    differ = " class='is-changed'" if len(set(values)) > 1 else ""
-    return "".join(f"<td{differ}>{escape(value)}</td>" for value in values)
+    body = ""
+    for fact, values in zip(table.index, table.itertuples(index=False), strict=True):
+        cells = [_cell(value) for value in values]
+        differ = " class='is-changed'" if len(set(cells)) > 1 else ""
+        name = fact.removeprefix("next ").replace("last ", "in the end: ")
+        body += f"<tr><th scope='row'>{escape(name)}</th>"
+        body += "".join(f"<td{differ}>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    return f"<table><thead><tr><th>{escape(title)}</th>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cell(value: Any) -> str:

@@ -1,52 +1,68 @@
-"""Two small figures: the distance of each iteration against d_conv, and the loss of a refinement."""
+"""Two small figures and their panel: the distance of each iteration against d_conv, and the loss of a refinement."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
+import ipywidgets
+import traitlets
 
-from .live_figure import LiveFigure
+from chosen_one_nb.plots import ALARM, PALETTE
 
-EDGES, NODES, LIMIT, RING = range(4)
+from .panel import Panel, framed
+from .plotly_figure import GRID, LINE, PlotlyFigure, trace
+from .session import Session
+from .status import guarded
+
 CLOSE = 0.15
 """Share of the first distance below which two names on the curve would cover each other."""
-STATE_SYMBOLS = {"converged": "star", "collapsed": "x", "not yet": "circle"}
-STATE_COLOURS = {"converged": "#009E73", "collapsed": "#D55E00", "not yet": "#0072B2"}
+STATES = {"converged": ("star", PALETTE[2]), "collapsed": ("x", ALARM), "not yet": ("circle", PALETTE[0])}
+"""Symbol and colour of an iteration by the state of its check."""
+
+LOSS_EVERY = 0.3
+"""Seconds between two drawings of the loss."""
+
+Row = Mapping[str, Any]
+
+_CURVE: dict[str, Any] = {"type": "scatter", "mode": "lines", "x": [], "y": [], "hoverinfo": "skip"}
+_EDGES = _CURVE | {"line": {"color": LINE, "width": 1.5}}
+_LIMIT = _CURVE | {"line": {"color": ALARM, "width": 1.5, "dash": "dash"}}
+_RING = _CURVE | {
+    "mode": "markers",
+    "marker": {"size": 17, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": LINE}},
+}
+_NODES = {"type": "scatter", "mode": "markers+text", "textfont": {"size": 11},
+          "hovertemplate": "%{hovertext}<extra></extra>"}  # fmt: skip
+_RAW = _CURVE | {"line": {"color": LINE, "width": 1}, "opacity": 0.5}
+_SMOOTHED = {"type": "scatter", "mode": "lines", "line": {"color": PALETTE[0], "width": 2},
+             "hovertemplate": "step %{x}: %{y:.3f}<extra></extra>"}  # fmt: skip
 
 
-class CurveFigure:
-    """Mean pairwise distance of every iteration's gallery, branches joined to where they left, with d_conv.
+def _axes(x: str, y: str) -> dict[str, Any]:
+    axis = {"zeroline": False, "gridcolor": GRID, "linecolor": "rgba(127,127,127,0.5)"}
+    return {
+        "margin": {"l": 46, "r": 10, "t": 8, "b": 30},
+        "dragmode": False,
+        "xaxis": axis | {"title": {"text": x, "standoff": 4}},
+        "yaxis": axis | {"title": {"text": y, "standoff": 4}, "nticks": 4},
+    }
 
-    Attributes
-    ----------
-    widget : LiveFigure
-    """
 
-    def __init__(self, height: int = 150) -> None:
-        self.widget = LiveFigure(
-            _curve_traces(),
-            height=height,
-            margin={"l": 46, "r": 10, "t": 8, "b": 30},
-            dragmode=False,
-            xaxis={
-                "title": {"text": "iteration", "standoff": 4},
-                "dtick": 1,
-                "zeroline": False,
-                "range": [-0.3, 3.3],
-                "gridcolor": "rgba(127,127,127,0.18)",
-            },
-            yaxis={
-                "title": {"text": "distance", "standoff": 4},
-                "nticks": 4,
-                "zeroline": False,
-                "gridcolor": "rgba(127,127,127,0.18)",
-            },
-        )
-        self._ids: list[str] = []
+class CurveFigure(PlotlyFigure):
+    """Mean pairwise distance of every iteration's gallery, branches joined to where they left, with d_conv."""
 
-    def show(self, rows: Sequence[Mapping[str, Any]], here: str, last: int) -> None:
+    edges, nodes, limit, ring = trace(), trace(), trace(), trace()
+    traces = traitlets.List(["edges", "nodes", "limit", "ring"]).tag(sync=True)
+    active = traitlets.Unicode("nodes").tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__(150, **_axes("iteration", "distance"))
+        self.ids: list[str] = []
+
+    def show(self, rows: Sequence[Row], here: str, last: int) -> None:
         """Show the curve.
 
         Parameters
@@ -60,58 +76,43 @@ class CurveFigure:
             Iterations at most, for the axis.
         """
         known = {row["node"]: row for row in rows}
-        self._ids = list(known)
-        joined = [(known[row["parent"]], row) for row in rows if row["parent"] in known]
-        shown = [known[here]] if here in known else []
-        with self.widget.batch_update():
-            edges, nodes, limit, ring = self.widget.data
-            edges.x = [x for a, b in joined for x in (a["iteration"], b["iteration"], None)]
-            edges.y = [y for a, b in joined for y in (a["distance"], b["distance"], None)]
-            nodes.x, nodes.y = [row["iteration"] for row in rows], [row["distance"] for row in rows]
-            nodes.text, nodes.textposition = _names(rows)
-            nodes.hovertext = [_words(row) for row in rows]
-            self.widget.layout.yaxis.range = [0, 1.35 * max((row["distance"] for row in rows), default=1)]
-            nodes.marker.symbol = [STATE_SYMBOLS.get(row["state"], "circle") for row in rows]
-            nodes.marker.color = [STATE_COLOURS.get(row["state"], "#0072B2") for row in rows]
-            limit.x = [-0.3, last + 0.3] if rows else []
-            limit.y = [rows[0]["threshold"]] * 2 if rows else []
-            ring.x, ring.y = [row["iteration"] for row in shown], [row["distance"] for row in shown]
-            self.widget.layout.xaxis.range = [-0.3, last + 0.3]
-        self.widget.alt = _said(rows)
-
-    def on_click(self, handler: Callable[[str], None]) -> None:
-        """Call ``handler(node_id)`` when an iteration is clicked."""
-        self.widget.data[NODES].on_click(
-            lambda trace, points, state: handler(self._ids[points.point_inds[0]]) if points.point_inds else None
-        )
-
-
-def _curve_traces() -> list[go.Scatter]:
-    quiet: dict[str, Any] = {"x": [], "y": [], "hoverinfo": "skip"}
-    return [
-        go.Scatter(mode="lines", line={"color": "#8A8A8A", "width": 1.5}, name="branches", **quiet),
-        go.Scatter(
-            mode="markers+text",
-            x=[],
-            y=[],
-            text=[],
-            textposition="middle right",
-            textfont={"size": 11},
-            hovertemplate="%{hovertext}<extra></extra>",
-            marker={"size": 10},
-            name="iterations",
-        ),
-        go.Scatter(mode="lines", line={"color": "#D55E00", "width": 1.5, "dash": "dash"}, name="d_conv", **quiet),
-        go.Scatter(
-            mode="markers",
-            marker={"size": 17, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": "#7F7F7F"}},
-            name="shown",
-            **quiet,
-        ),
-    ]
+        self.ids = list(known)
+        joined = [end for row in rows if row["parent"] in known for end in (known[row["parent"]], row, None)]
+        names, places = _names(rows)
+        looks = [STATES.get(row["state"], STATES["not yet"]) for row in rows]
+        ends = [-0.3, last + 0.3]
+        highest = max((row["distance"] for row in rows), default=1)
+        with self.hold_sync():
+            self.edges = _EDGES | _spots(joined)
+            self.nodes = (
+                _NODES
+                | _spots(rows)
+                | {
+                    "text": names,
+                    "textposition": places,
+                    "hovertext": [_describe(row) for row in rows],
+                    "marker": {"size": 10, "symbol": [look[0] for look in looks], "color": [look[1] for look in looks]},
+                }
+            )
+            self.limit = _LIMIT | ({"x": ends, "y": [rows[0]["threshold"]] * 2} if rows else {})
+            self.ring = _RING | _spots([known[here]] if here in known else [])
+            self.chart = self.chart | {
+                "xaxis": self.chart["xaxis"] | {"dtick": 1, "range": ends},
+                "yaxis": self.chart["yaxis"] | {"range": [0, 1.35 * highest]},
+            }
+            limit = f" d_conv is {rows[0]['threshold']:.3f}." if rows else ""
+            self.alt = f"Mean pairwise distance by iteration. {'; '.join(map(_describe, rows)) or 'None yet'}.{limit}"
 
 
-def _names(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+def _spots(rows: Sequence[Row | None]) -> dict[str, Any]:
+    """Positions of rows on the curve; None parts two lines."""
+    return {
+        "x": [row and row["iteration"] for row in rows],
+        "y": [row and row["distance"] for row in rows],
+    }
+
+
+def _names(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     """Name each point, once where branches share a gallery; of two that lie close the lower is named below."""
     names, places = [], []
     for row in rows:
@@ -124,59 +125,76 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     return names, places
 
 
-def _words(row: Mapping[str, Any]) -> str:
+def _describe(row: Row) -> str:
     return f"{row['node']}: {row['distance']:.3f}, {row['ratio']:.0%} of the first, {row['state']}"
 
 
-def _said(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say the whole curve in words."""
-    limit = f" d_conv is {rows[0]['threshold']:.3f}." if rows else ""
-    return f"Mean pairwise distance by iteration. {'; '.join(map(_words, rows)) or 'None yet'}.{limit}"
+class LossFigure(PlotlyFigure):
+    """The loss while a character is refined, each step faint and smoothed."""
 
+    raw, smoothed = trace(), trace()
+    traces = traitlets.List(["raw", "smoothed"]).tag(sync=True)
 
-class LossFigure:
-    """The loss while a character is refined, each step faint and smoothed.
+    def __init__(self) -> None:
+        super().__init__(150, **_axes("refinement step", "loss"))
 
-    Attributes
-    ----------
-    widget : LiveFigure
-    """
-
-    def __init__(self, height: int = 150) -> None:
-        grid = {"gridcolor": "rgba(127,127,127,0.18)", "zeroline": False}
-        self.widget = LiveFigure(
-            [
-                go.Scatter(
-                    mode="lines",
-                    x=[],
-                    y=[],
-                    line={"color": "#8A8A8A", "width": 1},
-                    opacity=0.5,
-                    name="loss",
-                    hoverinfo="skip",
-                ),
-                go.Scatter(
-                    mode="lines",
-                    x=[],
-                    y=[],
-                    line={"color": "#0072B2", "width": 2},
-                    name="smoothed",
-                    hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
-                ),
-            ],
-            height=height,
-            margin={"l": 46, "r": 10, "t": 8, "b": 30},
-            dragmode=False,
-            xaxis={"title": {"text": "refinement step", "standoff": 4}, **grid},
-            yaxis={"title": {"text": "loss", "standoff": 4}, "nticks": 4, **grid},
-        )
-
-    def show(self, losses: Sequence[Mapping[str, Any]]) -> None:
+    def show(self, losses: Sequence[Row]) -> None:
         """Show the losses so far: mappings with ``step``, ``loss`` and ``ema_loss``."""
         steps = [row["step"] for row in losses]
-        with self.widget.batch_update():
-            raw, smooth = self.widget.data
-            raw.x, raw.y = steps, [row["loss"] for row in losses]
-            smooth.x, smooth.y = steps, [row.get("ema_loss", row["loss"]) for row in losses]
-        ends = f", from {smooth.y[0]:.3f} to {smooth.y[-1]:.3f}" if losses else ""
-        self.widget.alt = f"Smoothed loss over {len(losses)} refinement steps{ends}."
+        smoothed = [row.get("ema_loss", row["loss"]) for row in losses]
+        ends = f", from {smoothed[0]:.3f} to {smoothed[-1]:.3f}" if losses else ""
+        with self.hold_sync():
+            self.raw = _RAW | {"x": steps, "y": [row["loss"] for row in losses]}
+            self.smoothed = _SMOOTHED | {"x": steps, "y": smoothed}
+            self.alt = f"Smoothed loss over {len(losses)} refinement steps{ends}."
+
+
+class CurvePanel(Panel):
+    """Distance of every iteration, and the loss of the one that is shown (or of the work under way)."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.distance, self.loss = CurveFigure(), LossFigure()
+        self.verdict, self.about = ipywidgets.HTML(), ipywidgets.HTML()
+        for text in (self.verdict, self.about):
+            text.add_class("chosen-trust")
+        self.ui = ipywidgets.HBox(
+            [
+                framed("Distance against d_conv", ipywidgets.VBox([self.distance, self.verdict])),
+                framed("Loss of the refinement", ipywidgets.VBox([self.loss, self.about])),
+            ]
+        )
+        self.ui.add_class("chosen-curves")
+        self.distance.on_click(lambda index: session.show_node(self.distance.ids[index]))
+        session.observe(self._step, "training_step")
+        self._losses: list[Row] = []
+        self._loss_drawn = 0.0
+
+    def show(self) -> None:
+        """Show the curve as it is now, and the losses of the iteration that is shown."""
+        node = self.node
+        self.distance.show(self.run.curve().to_dict("records"), node.id, max(3, node.settings.max_iterations))
+        verdict = node.verdict
+        self.verdict.value = f"<strong>{escape(verdict.state)}</strong>: {escape(verdict.reason)}" if verdict else ""
+        if node.refined:
+            self._losses = list(node.losses)
+        elif not self.session.busy:
+            self._losses = []
+        self._draw_loss()
+
+    @guarded
+    def _step(self, change: dict[str, Any]) -> None:
+        """Take one training step's report; the drawing follows not too often."""
+        event = change["new"]
+        self._losses = [*(self._losses if event["step"] > 1 else []), event]
+        if time.monotonic() - self._loss_drawn > LOSS_EVERY or event["step"] == event.get("steps"):
+            self._loss_drawn = time.monotonic()
+            self._draw_loss()
+
+    def _draw_loss(self) -> None:
+        self.loss.show(self._losses)
+        self.about.value = (
+            "Grey: each step. Blue: smoothed. It tells that learning runs, not how good Θ is."
+            if self._losses
+            else "Nothing has been learnt from this gallery yet."
+        )

@@ -16,15 +16,15 @@ from .attribute_findings import AttributeFindings
 from .attribute_panel import AttributePanel
 from .cards import ClusterPanel
 from .compare import ComparePanel
-from .curve_panel import CurvePanel
+from .curves import CurvePanel
 from .export_panel import TakeawayPanel
 from .gallery_panel import GalleryPanel
 from .hints import Hints
 from .images import HERE
 from .layouts import Method
-from .live_figure import show_figures
 from .map_panel import MapPanel
 from .panel import framed
+from .plotly_figure import send_plotly
 from .selection_panel import DecidePanel
 from .session import Selection, Session
 from .settings_panel import SettingsPanel
@@ -113,7 +113,7 @@ class Explorer:
         self.ui.children += (self.hints,)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        show_figures([self.map.figure.widget, self.curves.distance.widget, self.curves.loss.widget])
+        send_plotly()
         return self.ui._repr_mimebundle_(**options)
 
     def __repr__(self) -> str:

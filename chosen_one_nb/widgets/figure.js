@@ -1,63 +1,78 @@
-// A Plotly figure that is never stale. It is drawn at once, from what the kernel copied when the screen was shown; then
-// the kernel is asked whether anything has changed since, and if so it is drawn again: what a kernel sends before the
-// first drawing would otherwise never be seen. The answer may take long, for a kernel that runs a cell reads nothing.
-// Nothing slow may happen in `initialize`: anywidget gives it two seconds, then the model is deaf for good.
-
-// Clicks and lassos go to the kernel as messages, one after the other. Plotly writes them into a trait, as it does where
-// the pointer is: while one write is unanswered the next waits, and a third takes its place. That is right for a pointer
-// that moves on, but a slow kernel would never hear of the click.
-function outspoken(model) {
-  const isPointing = ({ event_type }) => event_type.endsWith("hover");
-  const set = (trait, value) => trait === "_js2py_pointsCallback" && !isPointing(value)
-    ? model.send({ points: value }) : model.set(trait, value);
-  const bound = (value) => (typeof value === "function" ? value.bind(model) : value);
-  return new Proxy(model, { get: (_, name) => (name === "set" ? set : bound(model[name])) });
+// A Plotly figure, drawn anew whenever the kernel says something else. Where the pointer is goes to the kernel as a
+// trait, of which only the last value counts; clicks and lassos go as messages: a slow kernel must hear each of them.
+function plotly(model) {
+  if (!PLOTLY.sent) model.send({ do: "send plotly" }); // five megabytes, only where a page has none yet
+  return (PLOTLY.module ??= PLOTLY.source.then(async (source) => {
+    const module = `const module = { exports: {} };\n${source}\nexport default module.exports;`;
+    return (await import(URL.createObjectURL(new Blob([module], { type: "text/javascript" })))).default;
+  }));
 }
 
-export default () => {
-  let lasting; // the model as it outlives any one view
-  let figure;
+const CONFIG = {
+  displaylogo: false,
+  showSendToCloud: false, // on by default in Plotly.js 4: what a run shows stays on this machine
+  modeBarButtonsToRemove: ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+};
 
-  async function ready() {
-    if (!plotly().loaded) lasting.send({ want: "plotly" }); // five megabytes, only where a page has none yet
-    const module = await plotlyModule();
-    if (!figure) {
-      figure = module.default();
-      figure.initialize({ model: outspoken(lasting) });
+export default {
+  async render({ model, el, signal }) {
+    const plot = make("div", { role: "figure", "aria-label": model.get("alt") });
+    el.replaceChildren(plot);
+    const Plotly = await plotly(model);
+    if (signal.aborted) return undefined;
+
+    const active = () => model.get("traces").indexOf(model.get("active"));
+    let selected = model.get("selected"); // as it is here: the kernel may not have heard of a lasso yet
+    let outlines = []; // of the lasso, while what it selected stays selected
+    let erasing = false; // Plotly answers to a vanished outline as if a person had deselected everything
+    let draws = 0;
+    let drawn; // where the points were drawn last, and on what ground
+
+    function draw() {
+      plot.setAttribute("aria-label", model.get("alt"));
+      const data = model.get("traces").map((name) => ({ ...model.get(name) }));
+      if (active() >= 0) data[active()].selectedpoints = selected.length ? selected : null;
+      const layout = { ...structuredClone(model.get("chart")), selections: outlines, selectionrevision: draws++ };
+      const now = { x: model.get(model.get("active"))?.x ?? [], ground: layout.uirevision };
+      const moved = drawn?.ground === now.ground && drawn.x.length === now.x.length && String(drawn.x) !== String(now.x);
+      if (!moved || !layout.transition?.duration) delete layout.transition; // rings do not glide, points to new places do
+      drawn = now;
+      return Plotly.react(plot, data, layout, CONFIG).then(() => { erasing = false; });
     }
-  }
 
-  return {
-    initialize({ model }) {
-      lasting = model;
-    },
-    async render({ model, el, signal }) {
-      const name = () => el.setAttribute("aria-label", model.get("alt"));
-      el.setAttribute("role", "figure");
-      name();
-      model.on("change:alt", name);
-      await ready();
-      if (signal?.aborted) return undefined;
-      let stop = figure.render({ model, el });
+    const pointed = (event) => (event?.points ?? [])
+      .filter(({ curveNumber }) => curveNumber === active()).map(({ pointIndex }) => pointIndex);
 
-      function answered(message) {
-        if (!message.fresh) return;
-        model.off("msg:custom", answered);
-        if (!message.changed || signal?.aborted) return;
-        stop?.();
-        el.replaceChildren();
-        stop = figure.render({ model, el });
-      }
+    function select(event) {
+      const indices = pointed(event).sort((a, b) => a - b);
+      if (String(indices) === String(selected) || (erasing && !indices.length)) return;
+      [selected, outlines] = [indices, plot.layout.selections ?? []];
+      model.send({ do: "select", indices });
+    }
 
-      model.on("msg:custom", answered);
-      model.send({ want: "fresh" });
-      const watcher = new ResizeObserver(() => el._responsiveChartHandler?.());
-      watcher.observe(el);
-      return () => {
-        model.off("change:alt", name);
-        watcher.disconnect();
-        stop?.();
-      };
-    },
-  };
+    function obey() {
+      if (String(model.get("selected")) === String(selected)) return;
+      erasing = outlines.length > 0;
+      [selected, outlines] = [model.get("selected"), []];
+    }
+
+    await draw();
+    model.on("change:selected", obey);
+    const traits = [...model.get("traces"), "chart", "selected", "alt"];
+    model.on(traits.map((name) => `change:${name}`).join(" "), coalesce(draw));
+    plot.on("plotly_hover", (event) => {
+      if (!pointed(event).length) return;
+      model.set("hovered", pointed(event)[0]);
+      model.save_changes();
+    });
+    plot.on("plotly_click", (event) => pointed(event).slice(0, 1).forEach((index) => model.send({ do: "click", index })));
+    plot.on("plotly_selected", select);
+    plot.on("plotly_deselect", select);
+    const watcher = new ResizeObserver(() => Plotly.Plots.resize(plot));
+    watcher.observe(el);
+    return () => {
+      watcher.disconnect();
+      Plotly.purge(plot);
+    };
+  },
 };

@@ -10,7 +10,6 @@ from ipywidgets import Widget
 from ipywidgets.widgets.widget_description import DescriptionWidget
 
 from .images import script
-from .live_figure import LiveFigure
 
 
 class Hints(anywidget.AnyWidget):
@@ -38,8 +37,7 @@ class Hints(anywidget.AnyWidget):
     def _hear(self, _widget: Widget, content: dict, _buffers: object) -> None:
         if content.get("want") == "fresh" and content.get("beat") != self.beat:
             for widget in _all(self._screen):
-                if not isinstance(widget, LiveFigure):  # which sees to it itself
-                    widget.send_state()
+                widget.send_state()
 
 
 def described(widget: Widget) -> dict[str, str]:

@@ -17,8 +17,8 @@ SIDE = 96
 
 
 def script(name: str) -> str:
-    """Read a view's JavaScript, with the helpers of images.js in front of it."""
-    return (HERE / "images.js").read_text("utf-8") + (HERE / name).read_text("utf-8")
+    """Read a view's JavaScript, with the helpers of page.js in front of it."""
+    return (HERE / "page.js").read_text("utf-8") + (HERE / name).read_text("utf-8")
 
 
 def webp(image: Image.Image, side: int | None = SIDE, quality: int = 85) -> bytes:

@@ -26,62 +26,42 @@ Method = Literal["umap", "pca"]
 
 @dataclass(frozen=True)
 class Layout:
-    """A map of several galleries, and which of them are on it.
+    """A map of several galleries, and what it stands for.
 
     Parameters
     ----------
-    map : Projection
+    projection : Projection
         See `chosen_one_nb.analysis.projection.project`.
-    galleries : tuple of str
-        Ids of the nodes that own them.
     foreground : bool
         Whether it is made of the foregrounds alone, cut out of their images.
-    waiting : bool
-        Whether this only stands in for a UMAP that is still being computed.
-    trouble : str
-        Why there is no UMAP; empty when nothing is wrong.
+    stand_in : str
+        Why this is PCA although UMAP was asked for; empty otherwise.
     """
 
-    map: Projection
-    galleries: tuple[str, ...]
+    projection: Projection
     foreground: bool = False
-    waiting: bool = False
-    trouble: str = ""
+    stand_in: str = ""
 
     @property
-    def method(self) -> Method:
-        """How it was made."""
-        return self.map.method
-
-    @property
-    def basis(self) -> tuple[str, tuple[str, ...], bool]:
-        """What positions hang on: they compare between two layouts where this is the same."""
-        return self.method, self.galleries, self.foreground
-
-    def of(self, gallery: str) -> NDArray[np.floating]:
-        """Positions of one gallery, shape (N, 2)."""
-        return self.map.of(gallery)
+    def galleries(self) -> tuple[str, ...]:
+        """Ids of the nodes that own the galleries."""
+        return tuple(dict.fromkeys(owner for owner, _ in self.projection.owners))
 
     def others(self, gallery: str) -> NDArray[np.floating]:
-        """Positions of all images but one gallery's, shape (M, 2)."""
-        rows = [at for at, (owner, _) in enumerate(self.map.owners) if owner != gallery]
-        return self.map.positions[rows]
+        """Return the positions of all images but one gallery's, shape (M, 2)."""
+        return self.projection.positions[[owner != gallery for owner, _ in self.projection.owners]]
 
     @property
     def words(self) -> str:
         """How far the map can be trusted, as a sentence."""
-        said = ["the foregrounds alone, cut out of their images"] if self.foreground else []
-        said += [self.map.note] if self.map.note else []
-        for row in self.map.quality.itertuples():
+        said = [self.stand_in, "the foregrounds alone, cut out of their images" * self.foreground, self.projection.note]
+        for row in self.projection.quality.itertuples():
+            pca = f" (PCA {row.pca_trustworthiness:.2f}, {row.pca_continuity:.2f})"
             said.append(
                 f"trustworthiness {row.trustworthiness:.2f}, continuity {row.continuity:.2f} among {row.k} neighbours"
-                + (f" (PCA {row.pca_trustworthiness:.2f}, {row.pca_continuity:.2f})" if self.method == "umap" else "")
+                + (pca if self.projection.method == "umap" else "")
             )
-        if self.waiting:
-            said.insert(0, "PCA for now, UMAP is being fitted…")
-        if self.trouble:
-            said.insert(0, f"PCA, because UMAP failed: {self.trouble}")
-        return " · ".join(said)
+        return " · ".join(filter(None, said))
 
 
 class Layouts:
@@ -95,7 +75,7 @@ class Layouts:
 
     def __init__(self, background: BackgroundCache) -> None:
         self._background = background
-        self._pca: dict[tuple[str, ...], Projection] = {}
+        self._pca: dict[tuple[bool | str, ...], Projection] = {}
         self._last: Projection | None = None
 
     def get(self, nodes: Sequence[Node], method: Method) -> Layout:
@@ -106,32 +86,27 @@ class Layouts:
         nodes : sequence of Node
             Embedded ones, in order.
         method : {"umap", "pca"}
-            While a UMAP is being computed its PCA is given, marked as waiting.
+            While a UMAP is being computed its PCA stands in for it.
         """
-        galleries = tuple(dict.fromkeys(node.gallery_of for node in nodes))
-        foreground = use_foreground(nodes)
-        key = (*galleries, "foreground" if foreground else "images")
-        umap = ("umap", key)
-        if method == "umap":
-            found = self._background.get(umap, lambda: self._umap(compared(nodes)))
-            if found is not None:
-                return Layout(found, galleries, foreground)
-        trouble = self._background.error(umap) if method == "umap" else None
-        waiting = method == "umap" and self._background.waiting(umap)
-        return Layout(self._at_once(nodes, key), galleries, foreground, waiting, str(trouble or ""))
-
-    def _at_once(self, nodes: Sequence[Node], key: tuple[str, ...]) -> Projection:
-        """PCA, at once; how far to trust it follows from the background."""
         from chosen_one_nb.analysis.projection import project
 
-        if key not in self._pca:
+        foreground, stand_in = use_foreground(nodes), ""
+        key = (foreground, *dict.fromkeys(node.gallery_of for node in nodes))
+        if method == "umap":
+            umap = self._background.get(("umap", *key), lambda: self._fit_umap(nodes))
+            if umap is not None:
+                return Layout(umap, foreground)
+            error = self._background.error(("umap", *key))
+            stand_in = f"PCA, because UMAP failed: {error}" if error else "PCA for now, UMAP is being fitted…"
+        # at once; how far to trust it follows from the background
+        pca = self._background.get(("pca", *key), lambda: project(compared(nodes), method="pca"))
+        if pca is None and key not in self._pca:
             self._pca[key] = project(compared(nodes), method="pca", quality=False)
-        trusted = self._background.get(("pca", key), lambda: project(compared(nodes), method="pca"))
-        return trusted or self._pca[key]
+        return Layout(pca or self._pca[key], foreground, stand_in)
 
-    def _umap(self, galleries: dict[str, NDArray[np.floating]]) -> Projection:
+    def _fit_umap(self, nodes: Sequence[Node]) -> Projection:
         """Fit a UMAP, starting from the last one so that old points stay about where they were."""
         from chosen_one_nb.analysis.projection import project
 
-        self._last = project(galleries, method="umap", previous=self._last)
+        self._last = project(compared(nodes), method="umap", previous=self._last)
         return self._last

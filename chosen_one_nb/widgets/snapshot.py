@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from chosen_one_nb.plots import contact_sheet, distance_plot, font, projection_plot, to_image
 
@@ -16,8 +16,7 @@ from .session import Session
 if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node
 
-
-MARGIN, MAP, TILE = 20, (470, 400), 52
+WIDTH, TILE = 470, 52
 MOST_CLUSTERS, MOST_IMAGES = 7, 11
 INK, FAINT, ACCENT = "#202020", "#6A6A6A", "#0057A8"
 
@@ -37,18 +36,16 @@ def snapshot(session: Session, layout: Layout | None) -> Image.Image:
         RGB, about 1150 pixels wide.
     """
     node = session.node
-    head = [_line(session.run.prompt, 24), _line(_state(session), 14, FAINT)]
+    parts = [_line(session.run.prompt, 24), _line(_state(session), 14, FAINT)]
     if node.decision is not None and node.decision.note:
-        head.append(_line(f"Note: {node.decision.note}", 14, FAINT))
-    if layout is None:
-        below = [
-            contact_sheet(list(node.images), columns=18, tile=TILE) if len(node.images) else _line("No images yet.")
-        ]
-        return _framed(_stacked([*head, *below]))
-    left = [_map(session, layout), _line(layout.words.split(" · ")[0], 11, FAINT)]
-    curve = session.run.curve()
-    left += [to_image(distance_plot(curve, size=(MAP[0], 170)), scale=1)] if len(curve) else []
-    return _framed(_stacked([*head, _side_by_side(_stacked(left), _stacked(_clusters(session.node)))]))
+        parts.append(_line(f"Note: {node.decision.note}", 14, FAINT))
+    if layout is not None:
+        parts.append(_stack([_charts(session, layout), _stack(_clusters(node))], across=True, gap=24))
+    elif len(node.images):
+        parts.append(contact_sheet(list(node.images), columns=18, tile=TILE))
+    else:
+        parts.append(_line("No images yet."))
+    return ImageOps.expand(_stack(parts), 20, "white")
 
 
 def _state(session: Session) -> str:
@@ -61,12 +58,17 @@ def _state(session: Session) -> str:
     return " · ".join(said)
 
 
-def _map(session: Session, layout: Layout) -> Image.Image:
-    node, clusters = session.node, session.node.clusters
-    places = layout.of(node.gallery_of)
+def _charts(session: Session, layout: Layout) -> Image.Image:
+    node, clusters, curve = session.node, session.node.clusters, session.run.curve()
+    style = () if clusters is None else (clusters.labels, clusters.kept)
     chosen = node.decision.images if node.decision else ()
-    labels, kept = (None, None) if clusters is None else (clusters.labels, clusters.kept)
-    return to_image(projection_plot(places, labels, kept, chosen, size=MAP), scale=1)
+    points = layout.projection.of(node.gallery_of)
+    charts = [
+        to_image(projection_plot(points, *style, chosen=chosen, size=(WIDTH, 400)), scale=1),
+        _line(layout.words.split(" · ")[0], 11, FAINT),
+    ]
+    charts += [to_image(distance_plot(curve, size=(WIDTH, 170)), scale=1)] if len(curve) else []
+    return _stack(charts)
 
 
 def _clusters(node: Node) -> list[Image.Image]:
@@ -75,18 +77,18 @@ def _clusters(node: Node) -> list[Image.Image]:
     if clusters is None:
         return [contact_sheet(list(node.images), columns=MOST_IMAGES, tile=TILE)]
     rows: list[Image.Image] = []
-    for c in [int(c) for c in clusters.order][:MOST_CLUSTERS]:
+    for c in clusters.order[:MOST_CLUSTERS].tolist():
         members = ranked_members(clusters, c)[:MOST_IMAGES]
-        frames = [FAINT if i in node.excluded else None for i in members]
-        captions = ["left out" if i in node.excluded else str(i) for i in members]
-        rows.append(_line(_about(node, c), 14, ACCENT if _taken(node, c) else INK, dot=marker_of(clusters, c).colour))
+        excluded = [i in node.excluded for i in members]
+        chosen = node.decision is not None and node.decision.cluster == c
+        rows.append(_line(_about(node, c), 14, ACCENT if chosen else INK, dot=marker_of(clusters, c).colour))
         rows.append(
             contact_sheet(
                 [node.images[i] for i in members],
                 columns=MOST_IMAGES,
                 tile=TILE,
-                captions=captions,
-                frames=frames,
+                captions=["left out" if out else str(i) for i, out in zip(members, excluded, strict=True)],
+                frames=[FAINT if out else None for out in excluded],
             )
         )
     if len(clusters.order) > MOST_CLUSTERS:
@@ -94,24 +96,17 @@ def _clusters(node: Node) -> list[Image.Image]:
     return rows
 
 
-def _taken(node: Node, c: int) -> bool:
-    return node.decision is not None and node.decision.cluster == c
-
-
 def _about(node: Node, c: int) -> str:
-    clusters = node.clusters
+    clusters, decision = node.clusters, node.decision
     words = [f"Cluster {c}", f"n = {clusters.sizes[c]}", f"cohesion {clusters.cohesion[c]:.3f}"]
     words += ["proposed"] if clusters.proposed == c else []
     words += [] if clusters.kept[c] else ["dropped"]
-    words += [f"chosen by {node.decision.by}"] if _taken(node, c) else []
+    words += [f"chosen by {decision.by}"] if decision is not None and decision.cluster == c else []
     return ", ".join(words)
 
 
-# --- putting together ------------------------------------------------------------------------------------------------
-
-
 def _line(text: str, size: int = 14, colour: str = INK, *, dot: str = "") -> Image.Image:
-    """One line of text on white, with a coloured dot before it if asked."""
+    """Draw a line of text on white, with a coloured dot before it if asked."""
     letters, indent = font(size), 18 if dot else 0
     image = Image.new("RGB", (int(letters.getlength(text)) + indent + 4, int(size * 1.5)), "white")
     pen = ImageDraw.Draw(image)
@@ -121,25 +116,13 @@ def _line(text: str, size: int = 14, colour: str = INK, *, dot: str = "") -> Ima
     return image
 
 
-def _stacked(images: list[Image.Image], gap: int = 4) -> Image.Image:
-    sheet = Image.new(
-        "RGB", (max(image.width for image in images), sum(image.height + gap for image in images)), "white"
-    )
-    top = 0
+def _stack(images: list[Image.Image], *, across: bool = False, gap: int = 4) -> Image.Image:
+    """Put images on white, one below or beside the other."""
+    widths, heights = zip(*(image.size for image in images), strict=True)
+    gaps = gap * len(images)
+    size = (sum(widths) + gaps, max(heights)) if across else (max(widths), sum(heights) + gaps)
+    sheet, at = Image.new("RGB", size, "white"), 0
     for image in images:
-        sheet.paste(image, (0, top))
-        top += image.height + gap
-    return sheet
-
-
-def _side_by_side(left: Image.Image, right: Image.Image, gap: int = 24) -> Image.Image:
-    sheet = Image.new("RGB", (left.width + gap + right.width, max(left.height, right.height)), "white")
-    sheet.paste(left, (0, 0))
-    sheet.paste(right, (left.width + gap, 0))
-    return sheet
-
-
-def _framed(image: Image.Image) -> Image.Image:
-    sheet = Image.new("RGB", (image.width + 2 * MARGIN, image.height + 2 * MARGIN), "white")
-    sheet.paste(image, (MARGIN, MARGIN))
+        sheet.paste(image, (at, 0) if across else (0, at))
+        at += (image.width if across else image.height) + gap
     return sheet

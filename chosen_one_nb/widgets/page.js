@@ -1,3 +1,10 @@
+// What the views of a page share. Plotly's text travels in one model, every figure takes the module from here. It is read
+// when the first figure is drawn, not when it arrives: then the other models are still being set up.
+const PLOTLY = (globalThis.chosenOnePlotly ??= (() => {
+  const { promise, resolve } = Promise.withResolvers();
+  return { source: promise, resolve, sent: false, module: null };
+})());
+
 // Images travel once, as thumbnails, and every view on the page takes them from here by "key/index".
 const IMAGES = (globalThis.chosenOneImages ??= { urls: new Map(), arrivals: new EventTarget() });
 

@@ -1,9 +1,0 @@
-export default {
-  initialize({ model }) {
-    const slot = plotly();
-    if (slot.loaded) return;
-    slot.loaded = true;
-    slot.give(model.get("source"));
-  },
-  render() {},
-};

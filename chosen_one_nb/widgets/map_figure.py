@@ -1,0 +1,168 @@
+"""The map of a gallery: one figure for the explorer's life, whose point number is the image's number."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import traitlets
+from numpy.typing import NDArray
+from PIL import Image
+
+from .cluster_style import PointStyle
+from .images import webp
+from .plotly_figure import INK, PlotlyFigure, trace
+
+THUMBNAIL_PIXELS = 40
+THUMBNAIL_SHARE = 0.075
+"""Side of a thumbnail on the map as a share of the map's width."""
+
+_MARKERS: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [], "y": []}
+_QUIET = _MARKERS | {"hoverinfo": "skip", "unselected": {"marker": {"opacity": 1}}}  # a lasso fades the images only
+_BARE = {"showgrid": False, "showticklabels": False, "zeroline": False, "showline": False, "ticks": ""}
+_GHOSTS = _QUIET | {"marker": {"size": 4, "color": "rgba(127,127,127,0.45)"}}
+_LINES = _QUIET | {"mode": "lines", "line": {"color": INK, "width": 1.4}}
+_POINTS = _MARKERS | {
+    "hovertemplate": "%{pointNumber}<extra></extra>",
+    "selected": {"marker": {"opacity": 1}},
+    "unselected": {"marker": {"opacity": 0.18}},
+}
+_RINGS = _QUIET | {"marker": {"size": 19, "color": "rgba(0,0,0,0)", "line": {"width": 2.5, "color": "#E6007E"}}}
+_NUMBERS = _QUIET | {
+    "mode": "markers+text",
+    "marker": {"size": 17, "opacity": 1, "color": "rgba(255,255,255,0.8)", "line": {"color": "#444", "width": 1}},
+    "textfont": {"color": "#111", "size": 11},
+    "unselected": {"marker": {"opacity": 1}, "textfont": {"color": "#111"}},
+}
+
+
+class MapFigure(PlotlyFigure):
+    """The images of a gallery as points; see `show`."""
+
+    ghosts, lines, points, rings, numbers = trace(), trace(), trace(), trace(), trace()
+    traces = traitlets.List(["ghosts", "lines", "points", "rings", "numbers"]).tag(sync=True)
+    active = traitlets.Unicode("points").tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__(
+            430,
+            dragmode="lasso",
+            clickmode="event",
+            xaxis=_BARE,
+            yaxis=_BARE | {"scaleanchor": "x", "scaleratio": 1},
+            newselection={"line": {"color": INK, "width": 1, "dash": "dot"}},
+            hoverdistance=14,
+        )
+        self._xy: NDArray[np.floating] = np.zeros((0, 2))
+        self.show(self._xy, PointStyle([], []))
+        self.ring(())
+
+    def show(
+        self,
+        xy: NDArray[np.floating],
+        style: PointStyle,
+        *,
+        ghosts: NDArray[np.floating] | None = None,
+        numbers: Mapping[str, tuple[float, float]] | None = None,
+        revision: str = "",
+    ) -> None:
+        """Show a gallery.
+
+        Parameters
+        ----------
+        xy : ndarray of shape (N, 2)
+            Positions.
+        style : PointStyle
+            How the N points are drawn.
+        ghosts : ndarray of shape (M, 2), optional
+            Images of other iterations, drawn faintly behind.
+        numbers : mapping of str to (x, y), optional
+            Cluster numbers and where they are written.
+        revision : str
+            The zoom is kept, and points may glide, as long as this stays the same.
+        """
+        self._xy, ghosts, numbers = xy, np.zeros((0, 2)) if ghosts is None else ghosts, numbers or {}
+        with self.hold_sync():
+            self.ghosts = _GHOSTS | _places(ghosts.tolist())
+            self.points = _POINTS | _places(xy.tolist()) | {"marker": _marker(style)}
+            self.numbers = _NUMBERS | _places(numbers.values()) | {"text": list(numbers)}
+            self.chart = _fit_ranges(self.chart, np.concatenate([xy, ghosts])) | {"uirevision": revision}
+
+    def set_glide(self, duration: int) -> None:
+        """Let the points glide to new places for as many milliseconds; 0 lets them jump."""
+        self.chart = self.chart | {"transition": {"duration": duration, "easing": "cubic-in-out"}}
+
+    def ring(self, indices: Sequence[int], neighbours: Sequence[int] = ()) -> None:
+        """Put rings around points, and lines from the first of them to its neighbours."""
+        at = self._xy.tolist()
+        rings = [at[i] for i in indices if 0 <= i < len(at)]
+        spokes = [end for i in neighbours for end in (rings[0], at[i], (None, None))] if rings else []
+        with self.hold_sync():
+            self.rings, self.lines = _RINGS | _places(rings), _LINES | _places(spokes)
+
+    def show_thumbnails(self, images: Sequence[Image.Image], first: Sequence[int] = ()) -> int:
+        """Stand images on their points, those that do not cover each other, `first` before the rest.
+
+        Returns
+        -------
+        int
+            How many are shown; no `images` takes all away.
+        """
+        shown: list[dict[str, Any]] = []
+        if len(images):
+            side = THUMBNAIL_SHARE * float(np.ptp(self._xy, axis=0).max() or 1.0)
+            order = dict.fromkeys([*first, *range(len(self._xy))])
+            shown = [_thumbnail(images[i], self._xy[i], side) for i in _uncovered(self._xy, order, 0.8 * side)]
+        self.chart = self.chart | {"images": shown}
+        return len(shown)
+
+
+def _places(points: Iterable[Sequence[float | None]]) -> dict[str, list[float | None]]:
+    points = list(points)
+    return {"x": [x for x, _ in points], "y": [y for _, y in points]}
+
+
+def _marker(style: PointStyle) -> dict[str, Any]:
+    marked = set(style.chosen) | set(style.excluded)
+    scale = {"title": {"text": style.scale, "font": {"size": 11}}, "thickness": 10, "len": 0.5, "x": 1,
+             "xanchor": "right", "outlinewidth": 0}  # fmt: skip
+    n = len(style.symbol)
+    return {
+        "opacity": 1,
+        "color": style.colour,
+        "symbol": ["x-thin-open" if i in style.excluded else symbol for i, symbol in enumerate(style.symbol)],
+        "size": [13 if i in style.chosen else 9 for i in range(n)],
+        "line": {"color": "rgba(60,60,60,0.7)", "width": [2.0 if i in marked else 0.8 for i in range(n)]},
+        "showscale": bool(style.scale),
+        "colorscale": "Cividis",
+        "colorbar": scale,
+    }
+
+
+def _fit_ranges(chart: dict[str, Any], xy: NDArray[np.floating]) -> dict[str, Any]:
+    """Fit the axes to all positions, ghosts included, so that nothing jumps from one iteration to the next."""
+    if not len(xy):
+        return chart
+    low, high = xy.min(0), xy.max(0)
+    margin = 0.08 * np.maximum(high - low, 1e-6) + 1e-9
+    ranges = np.stack([low - margin, high + margin], 1).tolist()
+    return chart | {axis: chart[axis] | {"range": ends} for axis, ends in zip(("xaxis", "yaxis"), ranges, strict=True)}
+
+
+def _uncovered(xy: NDArray[np.floating], order: Iterable[int], gap: float) -> list[int]:
+    """Pick points, in order, that are at least a gap from those picked before, along one axis or the other."""
+    picked: list[int] = []
+    for index in order:
+        if not picked or np.abs(xy[picked] - xy[index]).max(1).min() > gap:
+            picked.append(index)
+    return picked
+
+
+def _thumbnail(image: Image.Image, xy: NDArray[np.floating], side: float) -> dict[str, Any]:
+    """Describe an image standing on its point for Plotly's ``layout.images``."""
+    source = "data:image/webp;base64," + b64encode(webp(image, THUMBNAIL_PIXELS)).decode()
+    x, y = xy.tolist()
+    return {"source": source, "xref": "x", "yref": "y", "x": x, "y": y, "sizex": side, "sizey": side,
+            "xanchor": "center", "yanchor": "bottom", "layer": "above", "opacity": 0.96}  # fmt: skip

@@ -1,0 +1,7 @@
+export default {
+  initialize({ model }) {
+    PLOTLY.resolve(model.get("source"));
+    PLOTLY.sent = true;
+  },
+  render() {},
+};
