@@ -43,7 +43,7 @@ class SeeingClip:
         return vector / np.linalg.norm(vector)
 
 
-def look(models, images, settings, *, patches=False, **more):
+def look(models, images, settings, callbacks=None, *, patches=False):
     """The painted features, and patch tokens that know the middle from the rim."""
     cls = np.stack([painted._pixels(image) for image in images])
     tokens = None

@@ -112,8 +112,8 @@ def test_the_map_says_and_shows_what_is_compared(run):
         run.step()
     foreground = layouts.get([branch], "pca")
     assert ("foregrounds alone" in foreground.words, "foregrounds alone" in images.words) == (True, False)
-    assert images.basis != foreground.basis
-    assert not np.allclose(images.of("0"), foreground.of("0"))
+    assert (images.foreground, foreground.foreground) == (False, True)
+    assert not np.allclose(images.projection.of("0"), foreground.projection.of("0"))
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
