@@ -295,9 +295,9 @@ def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
 def _choose(run: Run, given: argparse.Namespace, **choice: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        decision = run.choose(**choice)
+        decision = run.selection.choose(**choice)
     if not given.quiet:
-        about = f"{len(decision.images)} images chosen by {decision.by}. {run.risk(decision.images)}"
+        about = f"{len(decision.images)} images chosen by {decision.by}. {run.selection.risk(decision.images)}"
         print(f"node {run.current.id}: {about}")
 
 
@@ -309,7 +309,7 @@ def _until_end(run: Run, given: argparse.Namespace) -> Outcome:
     try:
         while True:
             with Crew(given.workers) if given.workers is not None else nullcontext() as crew:
-                outcome = run.until_converged(ask=given.ask, on_progress=bars, crew=crew)
+                outcome = run.until_converged(ask=given.ask, on_progress=bars, workers=crew)
             if outcome.state == "limit" and given.iterations and run.current.iteration < given.iterations:
                 run.go_on()
             elif outcome.finished or not (given.ask and sys.stdin.isatty() and _ask(run, given)):
@@ -359,7 +359,7 @@ def show_command(given: argparse.Namespace) -> int:
         if not given.no_contexts and run.character is not None:
             bars = Bars(run, quiet=given.quiet)
             try:
-                run.contexts(contexts=given.contexts, seeds=given.seeds, on_progress=bars)
+                run.samples.contexts(contexts=given.contexts, seeds=given.seeds, on_progress=bars)
             finally:
                 bars.close()
         paths = write_all(run, given.out or run.folder / "show", tile=given.tile)

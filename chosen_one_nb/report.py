@@ -45,7 +45,7 @@ def page(run: Any) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"thumbnail": thumbnail, "or_dash": plots.or_dash}
-    curve = run.curve()
+    curve = run.tables.curve()
     return environment.get_template("report.html.j2").render(
         run=run, nodes=nodes, outcome=run.outcome, plots=plots, curve=curve.to_dict("records"),
         distance=_svg(plots.distance_plot(curve)), maps=_maps(nodes), losses=_losses, tiles=_tiles,
@@ -119,8 +119,8 @@ def write_all(run: Any, folder: Path, *, tile: int = 96) -> list[Path]:
     sheets = {
         f"gallery-{node.id}.png": plots.gallery_sheet(node, tile=tile) for node in run.nodes.values() if node.images
     }
-    sheets["distance.png"] = plots.to_image(plots.distance_plot(run.curve()))
-    if drawn := run.drawn_contexts():
+    sheets["distance.png"] = plots.to_image(plots.distance_plot(run.tables.curve()))
+    if drawn := run.samples.drawn_contexts():
         sheets["contexts.png"] = plots.context_sheet(drawn, title=run.prompt)
     store.make_folder(folder)
     for name, sheet in sheets.items():

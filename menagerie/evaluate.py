@@ -70,11 +70,11 @@ def score(run: Run, reader: Reader) -> dict[str, object]:
     """Everything the table needs to know about one finished run."""
     texts = [text for text, _ in world.CONTEXTS]
     asked = [wanted for _, wanted in world.CONTEXTS for _ in range(SEEDS)]
-    outcome, curve, node = run.outcome, run.curve(), with_theta(run)
+    outcome, curve, node = run.outcome, run.tables.curve(), with_theta(run)
     read: dict[tuple[str, str], pd.DataFrame] = {}
     for way, weight in (("", None), ("_plain", 1.0)):
         for name, base in (("base", True), ("character", node is None)):
-            drawn = run.contexts(node, texts, SEEDS, base=base, weight=weight)
+            drawn = run.samples.contexts(node, texts, SEEDS, base=base, weight=weight)
             read[name, way] = reader([image for text in texts for image in drawn[text]])
     contexts: dict[str, float] = {}
     for (name, way), shown in read.items():
@@ -158,7 +158,7 @@ def image_sheet(folder: Path, scores: pd.DataFrame, *, side: int = 96) -> Image.
     for i in scores.index:
         run = Run.open(folder / f"{i:02d}" / "run", read_only=True)
         node = with_theta(run)
-        drawn = run.contexts(node, [text for text, _ in world.CONTEXTS], SEEDS, base=node is None)
+        drawn = run.samples.contexts(node, [text for text, _ in world.CONTEXTS], SEEDS, base=node is None)
         rows += [list(run.root.images)[:8], [images[x % SEEDS] for x, images in enumerate(drawn.values())]]
     sheet = Image.new("RGB", (8 * side, len(rows) * side + (len(rows) // 2) * 8), "white")
     for y, row in enumerate(rows):

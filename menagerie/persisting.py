@@ -65,7 +65,7 @@ def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
     if not run.root.refined:
         run.select(run.root)
         run.next_iteration()
-    findings = run.inquiry(run.root, vocabulary=vocabulary).findings()
+    findings = run.attributes.inquiry(run.root, vocabulary=vocabulary).findings()
     base, drawn = in_contexts(run, None, reader), in_contexts(run, run.root, reader)
     chosen = reader([run.root.images[at] for at in run.root.decision.images])
     rows = []
@@ -97,7 +97,7 @@ def in_contexts(run: Run, node: Node | None, reader: Reader) -> pd.DataFrame:
         A row per image, as of the reader, and `context`, the number in `world.CONTEXTS`.
     """
     texts = [text for text, _ in world.CONTEXTS]
-    drawn = run.contexts(node, texts, base=node is None, weight=1.0)
+    drawn = run.samples.contexts(node, texts, base=node is None, weight=1.0)
     read = reader([image for text in texts for image in drawn[text]])
     return read.assign(context=[at for at, text in enumerate(texts) for _ in drawn[text]])
 

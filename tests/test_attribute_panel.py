@@ -211,7 +211,7 @@ def test_a_correction_is_kept_and_changes_what_is_flagged(asked):
 
 
 def test_asked_once_it_is_there_on_opening_and_a_second_gallery_shows_drift(asked, tmp_path):
-    asked.run.choose()
+    asked.run.selection.choose()
     asked.run.step()
     while asked.run.next_stage != "choose":
         asked.run.step()
@@ -224,7 +224,7 @@ def test_asked_once_it_is_there_on_opening_and_a_second_gallery_shows_drift(aske
 
 
 def test_a_last_gallery_without_clusters_shows_its_drift(asked):
-    asked.run.choose()
+    asked.run.selection.choose()
     asked.run.step()
     asked.run.step()
     asked.run.step()
@@ -244,10 +244,10 @@ def test_markup_in_a_phrase_is_shown_not_obeyed(asked):
 
 
 def test_a_cluster_of_one_and_one_of_all(asked):
-    asked.run.recluster(1)
+    asked.run.selection.recluster(1)
     asked.settle()
     assert "nothing to compare it with" in asked.attributes.view.words[0][1]
-    asked.run.recluster(len(asked.node.seeds))
+    asked.run.selection.recluster(len(asked.node.seeds))
     asked.settle()
     assert asked.attributes.view.words
     inquiry = asked.attributes.findings.inquiry()
@@ -338,9 +338,9 @@ def test_where_a_phrase_shows_follows_the_clusters(asked, regroup):
         asked.attributes.cluster.value = cluster
         asked.settle()
     if regroup == "merge":
-        asked.run.merge(0, 1)
+        asked.run.selection.merge(0, 1)
     else:
-        asked.run.recluster(2)
+        asked.run.selection.recluster(2)
     for cluster in range(len(asked.node.clusters.sizes)):
         asked.attributes.cluster.value = cluster
         asked.settle()
@@ -353,11 +353,11 @@ def test_where_a_phrase_shows_follows_the_clusters(asked, regroup):
 def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked):
     """An answer is kept under the iteration that was asked about, not the one that is shown when it comes."""
     root = asked.node
-    asked.run.choose()
+    asked.run.selection.choose()
     while asked.run.next_stage not in ("choose", None) or asked.node is root:
         asked.run.step()
     later, panel = asked.node, asked.attributes
-    real, put = asked.run.inquiry, []
+    real, put = asked.run.attributes.inquiry, []
     panel.session.background.put = lambda key, value: put.append((key, value))
     asked.run.inquiry = lambda node, **more: (asked.run.select(root), real(node, **more))[1]
     panel.inquire()
@@ -380,7 +380,7 @@ def has(explorer, *columns):
 
 
 def test_a_second_leaving_out_goes_on_from_the_first(asked):
-    asked.run.recluster(2)
+    asked.run.selection.recluster(2)
     asked.settle()
     members = has(asked, 4, 5)
     press(asked, "leave_out", column=4)
@@ -395,10 +395,10 @@ def test_a_second_leaving_out_goes_on_from_the_first(asked):
 
 
 def test_leaving_out_stops_where_too_few_would_stay(asked):
-    asked.run.recluster(2)
+    asked.run.selection.recluster(2)
     asked.settle()
     members = asked.node.clusters.members(asked.attributes.cluster.value)
-    asked.run.exclude(members[3:].tolist())
+    asked.run.selection.exclude(members[3:].tolist())
     asked.attributes.findings.inquiry().found.values[members, 4] = 1.0
     asked.attributes.findings.inquiry().found.separable[4] = True
     press(asked, "leave_out", column=4)
@@ -409,7 +409,7 @@ def test_leaving_out_stops_where_too_few_would_stay(asked):
 def second_gallery(explorer):
     """Go on to the choice of the gallery after the one shown."""
     run, before = explorer.run, explorer.node
-    run.choose()
+    run.selection.choose()
     while run.current is before or run.next_stage not in ("choose", None):
         run.step()
     explorer.settle()
@@ -425,7 +425,7 @@ def test_a_later_card_says_that_foreground_and_scene_were_not_told_apart(asked):
     said = [card["shares"] for card in asked.clusters.view.cards]
     assert said
     assert all("Whether its scene holds it together: not asked yet." in text for text in said)
-    asked.run.segment(asked.node)  # as Ask does, and as settings do that compare foregrounds
+    asked.run.attributes.segment(asked.node)  # as Ask does, and as settings do that compare foregrounds
     asked.settle()
     assert not any("not asked yet" in card["shares"] for card in asked.clusters.view.cards)
 
@@ -499,7 +499,7 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
     assert "Asked “beach”" in asked.status.text
     assert "&lt;b&gt;snow" in asked.status.value  # shown, not obeyed
     lit = asked.attributes.findings.inquiry().attributes[4]
-    assert strips[:2] == proof_strips(asked.run.counterfactual([lit], asked.node.parent))
+    assert strips[:2] == proof_strips(asked.run.attributes.counterfactual([lit], asked.node.parent))
     press(asked, "light", column=0)
     asked.settle()
     assert "though asked" not in asked.attributes.view.strips[0]["title"]

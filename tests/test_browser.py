@@ -113,7 +113,7 @@ def test_hovering_a_point_shows_its_image(screen, index):
     assert shown.locator("> img").get_attribute("data-image").endswith(f"0/{index}")
     assert f"Image {index}" in shown.inner_text()
     assert shown.locator(".chosen-near img").count() == 5
-    assert screen.python(f"print(run.table().image_id[{index}])") in shown.inner_text()
+    assert screen.python(f"print(run.tables.gallery().image_id[{index}])") in shown.inner_text()
     screen.find(f".chosen-tile.is-hovered[data-index='{index}']").wait_for()
     screen.keep(f"hover-{index}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chosen_one_nb.models.load import load as models
+from chosen_one_nb.models.load import load_models
 from chosen_one_nb.run.opening import EXAMPLE
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.widgets import actions
@@ -42,7 +42,7 @@ def test_it_is_small_and_clean():
 def test_it_was_made_with_the_bundled_models():
     """If not: python tools/bundled_run.py makes it anew."""
     made_with = Run.example().manifest["models"]["fingerprint"]
-    assert made_with == models.load_models("menagerie").fingerprint
+    assert made_with == load_models("menagerie").fingerprint
 
 
 def test_it_shows_a_choice_overruled_beside_the_rules():
@@ -55,7 +55,7 @@ def test_it_shows_a_choice_overruled_beside_the_rules():
     assert beside[0].decision.by == "rule"
     assert beside[0].children
     assert overruled[0].children
-    assert len(run.curve()) == len(run.nodes)
+    assert len(run.tables.curve()) == len(run.nodes)
 
 
 def test_opening_and_showing_it_needs_no_torch():

@@ -243,7 +243,7 @@ def test_the_image_shown_is_the_one_under_the_pointer(explorer):
     cluster, far = explorer.node.clusters.labels[7], explorer.node.clusters.distances[7]
     facts = ["id 0/007", f"seed {explorer.node.seeds[7]}", f"cluster {cluster}", f"{far:.2f} from its centroid"]
     assert explorer.map.preview.lines == ["Image 7", *facts]
-    assert explorer.run.table()["image_id"][7] == "0/007"
+    assert explorer.run.tables.gallery()["image_id"][7] == "0/007"
     assert explorer.map.preview.thumbnails == explorer.gallery.view.thumbnails
 
 
@@ -672,7 +672,7 @@ def test_why_it_cannot_be_counted_is_said(explorer, monkeypatch):
 
 def test_tables_are_written(explorer, tmp_path):
     csv, parquet = actions.save_table(explorer.session, tmp_path / "out")
-    pd.testing.assert_frame_equal(pd.read_parquet(parquet), explorer.run.table(), check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), explorer.run.tables.gallery(), check_dtype=False)
     assert len(pd.read_csv(csv)) == 24
 
 
@@ -707,7 +707,7 @@ def test_two_explorers_on_one_run_agree(explorer):
 
 
 def test_a_script_and_the_screen_leave_the_same_record(explorer):
-    explorer.run.choose(2, note="from a cell")
+    explorer.run.selection.choose(2, note="from a cell")
     assert explorer.decide.note.value == "from a cell"
     assert "Taken: cluster 2" in explorer.decide.words.value
     explorer.run.step()
@@ -800,7 +800,7 @@ def test_without_the_flag_errors_go_to_the_status_line(tmp_path):
 def test_closing_stops_listening(explorer):
     words = explorer.decide.words.value
     explorer.close()
-    explorer.run.choose(1)
+    explorer.run.selection.choose(1)
     assert explorer.decide.words.value == words
 
 

@@ -90,7 +90,7 @@ def test_a_branch_clusters_the_same_gallery_on_its_foregrounds(run):
     assert branch.segmentation.masks.shape[0] == 6
     assert np.array_equal(branch.clustered_on, branch.segmentation.foreground)
     assert np.array_equal(run.node("0").clustered_on, run.node("0").features)
-    assert len(run.recluster(2).sizes) == 2
+    assert len(run.selection.recluster(2).sizes) == 2
     assert branch.clip_alone[0].shape == run.root.clip.shape
 
 
@@ -127,20 +127,20 @@ def test_foregrounds_are_looked_for_before_the_check(models, quick, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
 def test_a_branch_refines_on_foregrounds_alone(run):
-    run.choose(images=[0, 1])
+    run.selection.choose(images=[0, 1])
     run.step()
     plain = run.current.theta
     run.branch("0", scene_weight=0.0)
     while run.next_stage != "choose":
         run.step()
-    run.choose(images=[0, 1])
+    run.selection.choose(images=[0, 1])
     run.step()
     name = next(name for name in plain.lora if "lora_B" in name)
     assert not torch.equal(run.current.theta.lora[name], plain.lora[name])
 
 
 def test_foregrounds_are_kept_and_read_back(run, models):
-    made = run.segment("0")
+    made = run.attributes.segment("0")
     run.close()
     again = Run.open(run.folder, models, read_only=True).root.segmentation
     assert np.array_equal(made.masks, again.masks)
@@ -156,7 +156,7 @@ def test_an_extractor_without_patches_says_so(run, models, monkeypatch):
             return Features(run.root.features, None, (0, 0))
 
     monkeypatch.setattr(models, "extractor", Blind())
-    assert "gives no patch tokens" in run.segment().reason
+    assert "gives no patch tokens" in run.attributes.segment().reason
     assert "gives no patch tokens" in Run.open(run.folder).root.segmentation.reason
     run.branch("0", cluster_on="foreground")
     run.step()

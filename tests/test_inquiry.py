@@ -8,7 +8,8 @@ import pytest
 from chosen_one_nb.analysis.inquiry import Inquiry
 from chosen_one_nb.analysis.vocabulary import VocabularyError, read_vocabulary
 from chosen_one_nb.analysis.zero_shot import AttributeScores
-from chosen_one_nb.run.inquiring import Words, vocabulary_file, wording
+from chosen_one_nb.run.attributes import Words, wording
+from chosen_one_nb.run.opening import vocabulary_file
 from chosen_one_nb.run.run import Run, RunError
 
 PROMPT = "a sticker of a fox"
@@ -105,7 +106,7 @@ def test_suspects_of_all_clusters_strongest_first():
 
 
 def test_an_inquiry_of_a_run(run):
-    asked = run.inquiry()
+    asked = run.attributes.inquiry()
     assert list(asked.galleries) == ["base"]
     table = asked.findings([0, 1, 2])
     assert set(table.attribute) == {"in snow", "on the beach", "a sticker", "a photo", "a red hat", "a blue hat"}
@@ -115,15 +116,15 @@ def test_an_inquiry_of_a_run(run):
 
 
 def test_what_was_asked_once_needs_no_models_again(run, monkeypatch):
-    first = run.inquiry().findings([0, 1, 2])
+    first = run.attributes.inquiry().findings([0, 1, 2])
     run.close()
     again = Run.open(run.folder, read_only=True)
     monkeypatch.setattr(Run, "models", property(lambda self: pytest.fail("models are not needed")))
-    assert again.inquiry().findings([0, 1, 2]).equals(first)
+    assert again.attributes.inquiry().findings([0, 1, 2]).equals(first)
 
 
 def test_before_foregrounds_are_looked_for_the_rest_is_shown(run):
-    asked = run.inquiry(segment=False)
+    asked = run.attributes.inquiry(segment=False)
     assert "have not been told apart yet" in asked.segmentation.reason
     assert len(asked.findings([0, 1])) == 6
 
@@ -131,36 +132,36 @@ def test_before_foregrounds_are_looked_for_the_rest_is_shown(run):
 def test_a_correction_is_kept_logged_and_taken_back(run):
     heard = []
     run.listeners.append(heard.append)
-    before = run.inquiry(segment=False)
+    before = run.attributes.inquiry(segment=False)
     snow = before.attributes[0]
-    run.correct(snow, "identity")
+    run.attributes.correct(snow, "identity")
     assert heard[-1]["kind"] == "correct"
-    assert run.inquiry(segment=False).answers.answer[0] == "identity"
-    assert Run.open(run.folder).inquiry(segment=False).answers.why[0] == "you said so"
-    run.correct(snow, None)
-    assert run.inquiry(segment=False).answers.equals(before.answers)
+    assert run.attributes.inquiry(segment=False).answers.answer[0] == "identity"
+    assert Run.open(run.folder).attributes.inquiry(segment=False).answers.why[0] == "you said so"
+    run.attributes.correct(snow, None)
+    assert run.attributes.inquiry(segment=False).answers.equals(before.answers)
     with pytest.raises(RunError, match="Expected one of asked, identity, incidental"):
-        run.correct(snow, "maybe")
+        run.attributes.correct(snow, "maybe")
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
 def test_persistence_draws_once_and_keeps_the_images(run, monkeypatch):
-    attributes = run.inquiry(segment=False).attributes
+    attributes = run.attributes.inquiry(segment=False).attributes
     with pytest.raises(RunError, match="no Θ to test yet"):
-        run.counterfactual(attributes)
-    run.choose(images=[0, 1, 2])
+        run.attributes.counterfactual(attributes)
+    run.selection.choose(images=[0, 1, 2])
     run.step()
-    made = run.counterfactual(attributes, seeds=2)
+    made = run.attributes.counterfactual(attributes, seeds=2)
     assert made.table.asked_for.tolist() == ["on the beach", "in snow"]
     assert [len(side) for side in made.images["in snow"]] == [2, 2]
     assert "a red hat" in made.skipped
     monkeypatch.setattr("chosen_one_nb.steps.generate.generate", lambda *_, **__: pytest.fail("drawn again"))
-    again = run.counterfactual(attributes, seeds=2)
-    assert again.table.equals(made.table)
+    again = run.attributes.counterfactual(attributes, seeds=2)
+    assert again.tables.gallery.equals(made.table)
     monkeypatch.setattr(Run, "models", property(lambda self: pytest.fail("models are not needed")))
     with Run.open(run.folder, read_only=True) as reopened:
         again = reopened.counterfactual(attributes, seeds=2)
-    assert again.table.equals(made.table)
+    assert again.tables.gallery.equals(made.table)
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
@@ -168,11 +169,11 @@ def test_the_opposite_of_a_medium_is_asked_for_as_a_medium(run):
     words = json.loads(json.dumps(WORDS))
     words["groups"]["style"]["phrases"] = [{"text": "a sticker", "opposite": "a photo"}]
     (run.folder / "vocabulary.json").write_text(json.dumps(words))
-    run.choose(images=[0, 1, 2])
+    run.selection.choose(images=[0, 1, 2])
     run.step()
-    sticker = next(a for a in run.inquiry(segment=False).attributes if a.name == "a sticker")
-    run.counterfactual([sticker], seeds=1)
-    made = run.counterfactual([sticker], seeds=1)  # from disk, with what they were drawn from
+    sticker = next(a for a in run.attributes.inquiry(segment=False).attributes if a.name == "a sticker")
+    run.attributes.counterfactual([sticker], seeds=1)
+    made = run.attributes.counterfactual([sticker], seeds=1)  # from disk, with what they were drawn from
     ((base, character),) = made.images.values()
     assert base[0].info["prompt"] == f"{PROMPT} as a photo"
     assert character[0].info["prompt"].endswith(" as a photo")
@@ -199,7 +200,7 @@ def test_the_second_gallery_is_compared_with_the_first(run):
     run.step()
     while run.next_stage != "choose":
         run.step()
-    asked = run.inquiry(segment=False)
+    asked = run.attributes.inquiry(segment=False)
     assert list(asked.galleries) == ["base", "iteration 1"]
     assert set(asked.drift([0])["gallery"]) == {"base", "iteration 1"}
     assert isinstance(asked.headline, str)
@@ -215,7 +216,7 @@ def test_which_vocabulary_goes_with_a_run(tmp_path):
 def test_a_vocabulary_that_cannot_be_used_is_named(run):
     (run.folder / "vocabulary.json").write_text('{"groups": {}}')
     with pytest.raises(VocabularyError, match=r"vocabulary\.json: expected at least one phrase"):
-        run.inquiry(segment=False)
+        run.attributes.inquiry(segment=False)
 
 
 def test_words_of_other_models_and_a_damaged_file_are_asked_anew(tmp_path, models):
@@ -232,4 +233,4 @@ def test_words_of_other_models_and_a_damaged_file_are_asked_anew(tmp_path, model
 def test_a_run_without_clip_says_so(run, models, monkeypatch):
     monkeypatch.setattr(models, "clip", None)
     with pytest.raises(RunError, match="without CLIP"):
-        run.inquiry(segment=False)
+        run.attributes.inquiry(segment=False)

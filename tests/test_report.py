@@ -36,10 +36,10 @@ def run(tmp_path_factory: pytest.TempPathFactory):
         with Run.start(EVIL, models, SMALL, tmp_path_factory.mktemp("show") / "run") as run:
             run.until_converged()
             run.select("0")
-            run.exclude([0], note=EVIL)
-            run.choose(images=[0, 1, 2, 3], note=EVIL, by=EVIL)
+            run.selection.exclude([0], note=EVIL)
+            run.selection.choose(images=[0, 1, 2, 3], note=EVIL, by=EVIL)
             run.until_converged()
-            run.contexts(contexts=["in the snow", f"with {EVIL}"], seeds=2)
+            run.samples.contexts(contexts=["in the snow", f"with {EVIL}"], seeds=2)
             yield run
 
 

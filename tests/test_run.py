@@ -125,7 +125,7 @@ def test_a_node_shows_none_of_what_is_not_done_yet(run: Run):
     assert (node.convergence, node.health, node.look, node.clip, node.patches) == (None, None, None, None, None)
     assert (node.losses, node.excluded, node.stages_done, node.state) == ([], (), (), "new")
     assert run.character is None
-    assert len(run.table()) == 9
+    assert len(run.tables.gallery()) == 9
 
 
 def test_a_node_shows_what_is_done(run: Run):
@@ -202,7 +202,7 @@ def test_without_a_large_cluster_a_person_may_choose(tmp_path: Path, models: Any
         with pytest.raises(ChoiceError, match="The rule proposes nothing"):
             run.step()
         with pytest.warns(RuntimeWarning, match="2 images"):
-            run.choose(images=[1, 2])
+            run.selection.choose(images=[1, 2])
         assert run.step() == "refine"
 
 
@@ -236,7 +236,7 @@ def test_seeds_are_the_same_on_sibling_branches_and_new_each_iteration(run: Run)
     run.next_iteration()
     run.next_iteration()
     run.select("0")
-    run.choose(0)
+    run.selection.choose(0)
     run.next_iteration()
     run.step()
     assert (run.current.id, run.node("1b").parent.id) == ("1b", "0b")
@@ -579,7 +579,7 @@ def test_redoing_keeps_what_other_nodes_were_made_from(run: Run, monkeypatch: py
     monkeypatch.setattr(embedding, "embed", lambda *a, **k: type("F", (), {"cls": real(*a, **k).cls + 1}))
     run.redo_stage("embed", "0")
     assert run.root.stages_done == STAGES
-    assert "differs" in set(run.history()["action"])
+    assert "differs" in set(run.tables.history()["action"])
 
 
 def test_only_finished_stages_are_redone(run: Run):
@@ -594,7 +594,7 @@ def test_only_finished_stages_are_redone(run: Run):
 
 def test_choosing_nothing_takes_the_proposal(run: Run):
     advance(run, "cluster")
-    decision = run.choose(note="fine")
+    decision = run.selection.choose(note="fine")
     assert decision.cluster == decision.proposed == run.current.clusters.proposed
     assert (decision.by, decision.note, decision.excluded) == ("rule", "fine", ())
     assert decision.images == tuple(np.flatnonzero(run.current.clusters.labels == decision.cluster))
@@ -606,8 +606,8 @@ def test_choosing_another_cluster_or_images_says_what_was_proposed(run: Run):
     other = next(int(c) for c in run.current.clusters.order if c != run.current.clusters.proposed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        decision = run.choose(other, exclude=[0], by="Ada")
-        by_hand = run.choose(images=[8, 2, 2, 5])
+        decision = run.selection.choose(other, exclude=[0], by="Ada")
+        by_hand = run.selection.choose(images=[8, 2, 2, 5])
     assert (decision.cluster, decision.by) == (other, "Ada")
     assert decision.proposed == run.current.clusters.proposed
     assert (by_hand.images, by_hand.cluster, by_hand.by) == ((2, 5, 8), None, "person")
@@ -626,7 +626,7 @@ def test_a_bad_choice_changes_nothing(run: Run, choice: dict, match: str):
     advance(run, "cluster")
     before = run.current.edits
     with pytest.raises(ChoiceError, match=match):
-        run.choose(**choice)
+        run.selection.choose(**choice)
     assert run.current.edits == before
     assert list(run.nodes) == ["0"]
 
@@ -634,99 +634,104 @@ def test_a_bad_choice_changes_nothing(run: Run, choice: dict, match: str):
 def test_a_bad_choice_at_a_refined_node_leaves_no_branch(run: Run):
     run.next_iteration()
     with pytest.raises(ChoiceError):
-        run.choose(99)
+        run.selection.choose(99)
     assert list(run.nodes) == ["0"]
 
 
 def test_choosing_before_clustering_is_told(run: Run):
     with pytest.raises(RunError, match=r"no clusters yet.*run\.step"):
-        run.choose(0)
+        run.selection.choose(0)
 
 
 def test_choosing_few_images_is_allowed_with_a_warning(run: Run):
     advance(run, "cluster")
     with pytest.warns(RuntimeWarning, match=r"1 images, a cluster must hold more than 1 \(d_min-c\)"):
-        run.choose(images=[4])
-    assert run.risk([1, 2, 3]) == ""
+        run.selection.choose(images=[4])
+    assert run.selection.risk([1, 2, 3]) == ""
 
 
 def test_images_are_left_out_and_put_back(run: Run):
     advance(run, "cluster")
-    whole = run.choose(images=[1, 2, 3, 4])
-    assert run.exclude([2, 7]) == (2, 7)
+    whole = run.selection.choose(images=[1, 2, 3, 4])
+    assert run.selection.exclude([2, 7]) == (2, 7)
     assert run.current.decision.images == (1, 3, 4)
     assert run.current.decision.excluded == (2,)
-    assert run.include([2]) == (7,)
+    assert run.selection.include([2]) == (7,)
     assert run.current.decision.images == whole.images
     with pytest.raises(ChoiceError, match="every image of it is left out"):
-        run.exclude([1, 2, 3, 4])
+        run.selection.exclude([1, 2, 3, 4])
 
 
 def test_images_left_out_before_choosing_stay_out(run: Run):
     advance(run, "cluster")
-    run.exclude([1])
-    decision = run.choose(images=[1, 2, 3])
+    run.selection.exclude([1])
+    decision = run.selection.choose(images=[1, 2, 3])
     assert (decision.images, decision.excluded) == ((2, 3), (1,))
-    assert run.table()["excluded"].tolist() == [i == 1 for i in range(9)]
+    assert run.tables.gallery()["excluded"].tolist() == [i == 1 for i in range(9)]
 
 
 def test_merging_and_reclustering_open_the_choice_again(run: Run):
     advance(run, "cluster")
-    run.choose()
+    run.selection.choose()
     before = run.current.clusters
     members = {*before.members(0), *before.members(1)}
-    merged = run.merge(0, 1)
+    merged = run.selection.merge(0, 1)
     assert len(merged.sizes) == len(before.sizes) - 1
     assert any(set(merged.members(c)) == members for c in range(len(merged.sizes)))
     assert run.current.decision is None
     assert run.next_stage == "choose"
-    assert len(run.recluster(2).sizes) == 2
-    assert len(run.recluster().sizes) == 3
+    assert len(run.selection.recluster(2).sizes) == 2
+    assert len(run.selection.recluster().sizes) == 3
     with pytest.raises(ChoiceError, match="got 1 twice"):
-        run.merge(1, 1)
+        run.selection.merge(1, 1)
     with pytest.raises(ChoiceError, match="from 1 to N = 9"):
-        run.recluster(10)
+        run.selection.recluster(10)
 
 
 def test_undo_and_redo_go_through_all_edits(run: Run):
     advance(run, "cluster")
     assert not run.current.can_undo
     states = [run.current.edit]
-    for do in (run.choose, lambda: run.exclude([0]), lambda: run.merge(0, 1), lambda: run.choose(0)):
+    for do in (
+        run.selection.choose,
+        lambda: run.selection.exclude([0]),
+        lambda: run.selection.merge(0, 1),
+        lambda: run.selection.choose(0),
+    ):
         do()
         states.append(run.current.edit)
     for state in reversed(states[:-1]):
-        assert run.undo() == state.decision
+        assert run.selection.undo() == state.decision
         assert run.current.edit == state
     with pytest.raises(RunError, match="nothing to undo"):
-        run.undo()
+        run.selection.undo()
     for state in states[1:]:
-        run.redo()
+        run.selection.redo()
         assert run.current.edit == state
     with pytest.raises(RunError, match="nothing to redo"):
-        run.redo()
+        run.selection.redo()
 
 
 def test_a_new_edit_after_undo_drops_what_was_undone(run: Run):
     advance(run, "cluster")
-    run.choose()
-    run.undo()
-    run.recluster(2)
+    run.selection.choose()
+    run.selection.undo()
+    run.selection.recluster(2)
     assert not run.current.can_redo
     assert [edit.action for edit in run.current.edits] == ["cluster", "recluster"]
-    assert list(run.history()["action"])[-3:] == ["choose", "undo", "recluster"]
+    assert list(run.tables.history()["action"])[-3:] == ["choose", "undo", "recluster"]
 
 
 def test_each_edit_has_its_own_clusters(run: Run):
     """Also after undo, where fewer edits are left than there were."""
     advance(run, "cluster")
-    run.recluster(2)
-    run.undo()
-    run.recluster(4)
-    run.merge(0, 1)
-    run.merge(0, 1)
+    run.selection.recluster(2)
+    run.selection.undo()
+    run.selection.recluster(4)
+    run.selection.merge(0, 1)
+    run.selection.merge(0, 1)
     for n in (3, 4, 3):
-        run.undo()
+        run.selection.undo()
         assert len(run.current.clusters.sizes) == n
     run.close()
     assert len(Run.open(run.folder, read_only=True).current.clusters.sizes) == 3
@@ -734,8 +739,8 @@ def test_each_edit_has_its_own_clusters(run: Run):
 
 def test_damaged_clusters_of_a_merge_leave_the_choice(run: Run):
     advance(run, "cluster")
-    run.merge(0, 1)
-    decision = run.choose(images=[1, 2, 3])
+    run.selection.merge(0, 1)
+    decision = run.selection.choose(images=[1, 2, 3])
     (run.folder / "nodes/0/clusters-1.npz").unlink()
     run.close()
     with Run.open(run.folder, fakes.fake_models()) as run:
@@ -762,22 +767,22 @@ def test_damaged_edits_are_named_and_can_be_made_again(run: Run):
 
 def test_edits_survive_a_reopening(run: Run, models: Any):
     advance(run, "cluster")
-    run.merge(0, 1)
-    run.choose(0, note="<b>mine</b>")
-    run.undo()
+    run.selection.merge(0, 1)
+    run.selection.choose(0, note="<b>mine</b>")
+    run.selection.undo()
     edits, labels = run.current.edits, run.current.clusters.labels
     run.close()
     with Run.open(run.folder, models) as again:
         assert again.current.edits == edits
         np.testing.assert_array_equal(again.current.clusters.labels, labels)
         assert again.current.can_redo
-        assert again.redo().note == "<b>mine</b>"
+        assert again.selection.redo().note == "<b>mine</b>"
 
 
 def test_a_refined_choice_is_not_undone_but_branched(run: Run):
     run.next_iteration()
     with pytest.raises(RunError, match="has been refined, so its choice stands"):
-        run.undo()
+        run.selection.undo()
     assert not run.current.can_undo
 
 
@@ -790,7 +795,7 @@ def test_choosing_at_a_refined_node_begins_a_sibling_that_shares_the_gallery(run
     first = shown(run)
     models.drawn.clear()
     run.select("0")
-    decision = run.choose(1, note="the other one")
+    decision = run.selection.choose(1, note="the other one")
     new = run.current
     assert (new.id, new.parent, new.gallery_of, new.iteration) == ("0b", None, "0", 0)
     assert new.decision == decision
@@ -807,15 +812,15 @@ def test_choosing_at_a_refined_node_begins_a_sibling_that_shares_the_gallery(run
 
 def test_undo_on_such_a_branch_opens_the_choice(run: Run):
     run.next_iteration()
-    run.choose(1)
-    assert run.undo() is None
+    run.selection.choose(1)
+    assert run.selection.undo() is None
     assert run.next_stage == "choose"
 
 
 def test_leaving_out_at_a_refined_node_branches_with_the_same_choice(run: Run):
     run.next_iteration()
     images = run.current.decision.images
-    run.exclude([images[0]])
+    run.selection.exclude([images[0]])
     assert run.current.id == "0b"
     assert run.current.decision.images == images[1:]
     assert run.node("0").decision.images == images
@@ -865,7 +870,7 @@ def test_selecting_a_refined_node_goes_on_along_its_newest_line(run: Run):
 
 def test_branches_survive_a_reopening(run: Run, models: Any):
     run.next_iteration()
-    run.choose(1)
+    run.selection.choose(1)
     found = shown(run)
     run.close()
     with Run.open(run.folder, models) as again:
@@ -918,14 +923,21 @@ def test_a_second_process_is_told(run: Run):
 
 def test_looking_changes_nothing(run: Run):
     run.next_iteration()
-    run.contexts(contexts=["in the snow"], seeds=1)
+    run.samples.contexts(contexts=["in the snow"], seeds=1)
     run.close()
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
     look = Run.open(run.folder, read_only=True)
     look.select("0")
     assert look.root.theta.caption
-    assert len(look.contexts(contexts=["in the snow"], seeds=1)["in the snow"]) == 1
-    for change in (look.step, look.choose, look.undo, look.branch, look.go_on, lambda: look.exclude([1])):
+    assert len(look.samples.contexts(contexts=["in the snow"], seeds=1)["in the snow"]) == 1
+    for change in (
+        look.step,
+        look.selection.choose,
+        look.selection.undo,
+        look.branch,
+        look.go_on,
+        lambda: look.selection.exclude([1]),
+    ):
         with pytest.raises(RunError, match="for looking only"):
             change()
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
@@ -934,7 +946,7 @@ def test_looking_changes_nothing(run: Run):
 def test_a_copy_can_be_changed(run: Run, tmp_path: Path):
     run.next_iteration()
     with run.copy(tmp_path / "copy") as copy:
-        copy.choose(1)
+        copy.selection.choose(1)
         assert list(copy.nodes) == ["0", "0b"]
     assert list(run.nodes) == ["0"]
     with pytest.raises(RunError, match="holds a run already"):
@@ -1005,7 +1017,7 @@ def test_other_models_may_look_but_not_go_on_unless_meant(run: Run):
         assert again.step() == "generate"
         assert again.current.image(0)
         again.until_converged()
-        assert "models" in set(again.history()["action"])
+        assert "models" in set(again.tables.history()["action"])
 
 
 # --- several who watch
@@ -1015,18 +1027,17 @@ def test_listeners_hear_of_every_change_in_order(run: Run):
     heard = []
     run.listeners.append(heard.append)
     advance(run, "cluster")
-    run.choose()
-    run.undo()
-    run.redo()
+    run.selection.choose()
+    run.selection.undo()
+    run.selection.redo()
     run.step()
-    run.choose(1)
+    run.selection.choose(1)
     run.select("0")
     kinds = [(event["kind"], event["node"]) for event in heard]
     assert kinds == [("stage", "0")] * 4 + [("choose", "0"), ("undo", "0"), ("redo", "0"), ("stage", "0"),
                                             ("choose", "0b"), ("select", "0")]  # fmt: skip
     versions = [event["version"] for event in heard]
     assert versions == list(range(versions[0], versions[0] + len(versions)))
-    assert run.version == versions[-1]
 
 
 def test_a_listener_that_fails_is_a_warning(run: Run):
@@ -1046,7 +1057,7 @@ def test_two_clicks_on_next_do_one_stage(run: Run):
     worker.start()
     assert inside.wait(20)
     assert run.busy == "generate at 0"
-    for do in (run.step, run.choose, lambda: run.redo_stage("generate")):
+    for do in (run.step, run.selection.choose, lambda: run.redo_stage("generate")):
         with pytest.raises(RunError) as caught:
             do()
         errors.append(str(caught.value))
@@ -1081,7 +1092,7 @@ def test_choosing_elsewhere_is_possible_during_work(run: Run):
     def branch(event: dict[str, Any]) -> None:
         if not told:
             run.select("0")
-            told.append(run.choose(1))
+            told.append(run.selection.choose(1))
 
     run.step(on_progress=branch)
     assert run.current.id == "0b"
@@ -1093,7 +1104,7 @@ def test_choosing_elsewhere_is_possible_during_work(run: Run):
 
 def test_table_has_a_row_per_image(run: Run):
     run.next_iteration()
-    table = run.table("0")
+    table = run.tables.gallery("0")
     columns = ["image_id", "iteration", "index", "seed", "cluster", "distance", "kept", "chosen", "excluded"]
     assert list(table) == columns
     assert table["image_id"].tolist()[:2] == ["0/000", "0/001"]
@@ -1105,13 +1116,13 @@ def test_curve_and_comparison(run: Run):
     run.next_iteration()
     advance(run, "check")
     run.select("0")
-    run.choose(1, note="less hat")
+    run.selection.choose(1, note="less hat")
     run.next_iteration()
     advance(run, "check")
-    assert run.curve()["node"].tolist() == ["0", "1", "0b", "1b"]
-    assert run.curve("1b")["node"].tolist() == ["0b", "1b"]
-    assert run.curve()["ratio"][0] == pytest.approx(1.0)
-    both = run.compare("0", "0b")
+    assert run.tables.curve()["node"].tolist() == ["0", "1", "0b", "1b"]
+    assert run.tables.curve("1b")["node"].tolist() == ["0b", "1b"]
+    assert run.tables.curve()["ratio"][0] == pytest.approx(1.0)
+    both = run.tables.compare("0", "0b")
     assert list(both) == ["0", "0b"]
     assert both.loc["note", "0b"] == "less hat"
     assert both.loc["next node"].tolist() == ["1", "1b"]
@@ -1120,9 +1131,9 @@ def test_curve_and_comparison(run: Run):
 
 
 def test_scores_have_intervals(run: Run):
-    assert len(run.scores()) == 0
+    assert len(run.tables.scores()) == 0
     advance(run, "embed")
-    scores = run.scores()
+    scores = run.tables.scores()
     assert list(scores.index) == ["prompt similarity (CLIP)", "identity (CLIP)", "identity (features, in the loop)"]
     assert (scores["low"] <= scores["value"]).all()
 
@@ -1133,57 +1144,57 @@ def test_without_clip_it_works_with_fewer_scores(tmp_path: Path):
     with Run.start(PROMPT, blind, settings(), tmp_path / "run") as run:
         run.next_iteration()
         assert run.root.clip is None
-        assert list(run.scores("0").index) == ["identity (features, in the loop)"]
+        assert list(run.tables.scores("0").index) == ["identity (features, in the loop)"]
 
 
 def test_the_probe_is_the_same_seeds_for_every_theta_and_kept(run: Run, models: Any):
-    base = run.probe()
+    base = run.samples.probe()
     run.next_iteration()
-    after, half = run.probe(), run.probe(strength=0.5)
+    after, half = run.samples.probe(), run.samples.probe(strength=0.5)
     assert len(base) == len(after) == 8
     assert (run.folder / "probe/base/plain/000.png").exists()
     assert (run.folder / "probe/0@0.5/plain/000.png").exists()
     seeds = [store.read_image(run.folder / f"probe/{name}/plain/003.png").info["seed"] for name in ("base", "0")]
     assert seeds[0] == seeds[1]
     models.drawn.clear()
-    assert [image.tobytes() for image in run.probe()] == [image.tobytes() for image in after]
-    assert [image.tobytes() for image in run.probe(strength=0.5)] == [image.tobytes() for image in half]
+    assert [image.tobytes() for image in run.samples.probe()] == [image.tobytes() for image in after]
+    assert [image.tobytes() for image in run.samples.probe(strength=0.5)] == [image.tobytes() for image in half]
     assert models.drawn == []
 
 
 def test_contexts_are_drawn_with_the_character_and_kept(run: Run, models: Any):
     run.next_iteration()
     models.drawn.clear()
-    found = run.contexts(seeds=2)
+    found = run.samples.contexts(seeds=2)
     assert list(found) == list(CONTEXTS)
     assert all(len(images) == 2 for images in found.values())
     assert models.drawn[0] == ("a sticker of a fox <v> at the beach", 2)
-    assert list(run.drawn_contexts()) == list(CONTEXTS)
+    assert list(run.samples.drawn_contexts()) == list(CONTEXTS)
     models.drawn.clear()
-    run.contexts(seeds=2)
+    run.samples.contexts(seeds=2)
     assert models.drawn == []
-    run.contexts(contexts=["in the snow"], seeds=1, base=True)
+    run.samples.contexts(contexts=["in the snow"], seeds=1, base=True)
     assert models.drawn == [("a sticker of a fox in the snow", 1)]
 
 
 def test_a_context_drawn_with_another_weight_stands_beside_the_usual_one(run: Run, models: Any):
     run.next_iteration()
-    run.contexts(contexts=["in the snow"], seeds=2)
+    run.samples.contexts(contexts=["in the snow"], seeds=2)
     models.drawn.clear()
     events: list[dict] = []
-    run.contexts(contexts=["in the snow"], seeds=2, weight=1, on_progress=events.append)
+    run.samples.contexts(contexts=["in the snow"], seeds=2, weight=1, on_progress=events.append)
     assert len(models.drawn) == 1
     assert events[-1]["stage"] == "contexts"
     models.drawn.clear()
-    run.contexts(contexts=["in the snow"], seeds=2)
-    run.contexts(contexts=["in the snow"], seeds=2, weight=1)
+    run.samples.contexts(contexts=["in the snow"], seeds=2)
+    run.samples.contexts(contexts=["in the snow"], seeds=2, weight=1)
     assert models.drawn == []
-    assert len(run.drawn_contexts()["in the snow"]) == 2
+    assert len(run.samples.drawn_contexts()["in the snow"]) == 2
 
 
 def test_progress_counts_over_all_contexts(run: Run):
     events = []
-    run.contexts(contexts=["here", "there"], seeds=3, on_progress=events.append)
+    run.samples.contexts(contexts=["here", "there"], seeds=3, on_progress=events.append)
     assert [event["done"] for event in events if event["stage"] == "contexts"] == sorted(
         event["done"] for event in events
     )
@@ -1192,21 +1203,21 @@ def test_progress_counts_over_all_contexts(run: Run):
 
 def test_contexts_are_scored(run: Run):
     run.next_iteration()
-    scores = run.context_scores(contexts=["here", "there"], seeds=3)
+    scores = run.samples.context_scores(contexts=["here", "there"], seeds=3)
     assert scores["n"].tolist() == [6, 6, 6]
     assert (scores["low"] <= scores["value"]).all()
-    assert len(run.context_scores(contexts=["here"], seeds=1, base=True)) == 3
+    assert len(run.samples.context_scores(contexts=["here"], seeds=1, base=True)) == 3
 
 
 def test_what_is_drawn_can_be_seen_during_work_but_nothing_else_drawn(run: Run):
     run.next_iteration()
-    drawn, told = run.contexts(contexts=["here"], seeds=1), []
+    drawn, told = run.samples.contexts(contexts=["here"], seeds=1), []
 
     def look(event: dict[str, Any]) -> None:
         if not told:
-            told.append(run.contexts(contexts=["here"], seeds=1))
+            told.append(run.samples.contexts(contexts=["here"], seeds=1))
             with pytest.raises(RunError, match="at work"):
-                run.contexts(contexts=["there"], seeds=1)
+                run.samples.contexts(contexts=["there"], seeds=1)
 
     run.step(on_progress=look)
     assert told[0]["here"][0].tobytes() == drawn["here"][0].tobytes()
@@ -1220,10 +1231,10 @@ def test_the_contexts_are_those_the_menagerie_can_judge():
 
 def test_patch_tokens_are_made_when_asked_for_and_kept(run: Run, models: Any):
     with pytest.raises(RunError, match="not embedded yet"):
-        run.patch_tokens()
+        run.attributes.patch_tokens()
     run.next_iteration()
-    run.choose(1)
-    assert run.patch_tokens().shape == (9, 4, 6)
+    run.selection.choose(1)
+    assert run.attributes.patch_tokens().shape == (9, 4, 6)
     assert run.node("0").patches.shape == run.node("0b").patches.shape == (9, 4, 6)
 
 
@@ -1257,7 +1268,7 @@ def test_models_are_loaded_once_although_two_threads_ask(run: Run, monkeypatch: 
         return loaded[-1]
 
     monkeypatch.setattr("chosen_one_nb.run.opening.reloaded", load)
-    run._models = None
+    run._state._models = None
     with ThreadPoolExecutor(2) as pool:
         got = list(pool.map(lambda _: run.models, range(2)))
     assert got == [loaded[0]] * 2

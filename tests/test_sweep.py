@@ -18,7 +18,7 @@ from helpers.chores import environment, note
 
 from chosen_one_nb import cli
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, blocks, draw
+from chosen_one_nb.run.images import ImageFolder, blocks, draw
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
@@ -234,7 +234,7 @@ def test_whole_runs_go_to_their_end_and_on(faked: Any, tmp_path: Path):
 def test_a_run_with_workers_is_the_run_without(faked: Any, tmp_path: Path):
     settings = Plan(**FOX).jobs()[0].settings
     with Crew(1) as crew:
-        for folder, more in (("alone", {}), ("crew", {"crew": crew})):
+        for folder, more in (("alone", {}), ("crew", {"workers": crew})):
             with Run.start("a fox", faked, settings, tmp_path / folder) as run:
                 run.until_converged(**more)
     images = [{path.relative_to(tmp_path / folder): path.read_bytes() for path in (tmp_path / folder).rglob("*.png")}
@@ -330,10 +330,15 @@ def test_numbers_of_workers():
 def gallery(models: Any, quick: Any, tmp_path: Path) -> tuple[SamplingRequest, Any]:
     settings = quick.replace(n_images=12, batch_size=3, sampling_steps=2)
     drawing = SamplingRequest("a fox", np.arange(12), settings)
-    return drawing, lambda name: Album(store.make_folder(tmp_path / name) / "gallery", tmp_path / name, latents=True)
+
+    def place(name: str) -> ImageFolder:
+        folder = store.make_folder(tmp_path / name)
+        return ImageFolder(folder / "gallery", folder, models.fingerprint, latents=True)
+
+    return drawing, place
 
 
-def contents(album: Album) -> dict[str, bytes]:
+def contents(album: ImageFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(album.folder.iterdir())}
 
 
@@ -342,7 +347,7 @@ def test_two_workers_draw_what_one_process_draws(gallery: Any, models: Any):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        draw(drawing, album("whole"), lambda: models, models.fingerprint, Callbacks())
+        draw(drawing, album("whole"), lambda: models)
     finally:
         torch.set_num_threads(threads)
     said, split = [], album("split")
@@ -351,14 +356,14 @@ def test_two_workers_draw_what_one_process_draws(gallery: Any, models: Any):
         answers = [answer for _, answer in crew.do(tasks_)]
         assert [answer.error for answer in answers] == [""] * 5
         heard: list[dict[str, Any]] = []
-        crew.draw(drawing, split, lambda: models, models.fingerprint, Callbacks(on_progress=heard.append))
+        crew.draw(drawing, split, lambda: models, Callbacks(on_progress=heard.append))
     assert said == ["Worker 0 was ended (killed, or out of memory?). Its task goes to a fresh one."] or len(said) == 1
     assert heard == []  # nothing was left to draw
     assert contents(split) == contents(album("whole"))
 
 
-def shards(drawing: SamplingRequest, album: Album, models: Any) -> list[Any]:
-    return [tasks.Shard(drawing, album, models.name, models.fingerprint, block) for block in blocks(drawing)]
+def shards(drawing: SamplingRequest, album: ImageFolder, models: Any) -> list[Any]:
+    return [tasks.Shard(drawing, album, models.name, block) for block in blocks(drawing)]
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
@@ -369,7 +374,7 @@ def test_another_backend_draws_the_same(backend: str, gallery: Any, models: Any)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        draw(drawing, whole, lambda: models, models.fingerprint, Callbacks())
+        draw(drawing, whole, lambda: models)
     finally:
         torch.set_num_threads(threads)
     with ExitStack() as stack:

@@ -16,7 +16,7 @@ from joblib.parallel import ThreadingBackend
 
 from chosen_one_nb import cli
 from chosen_one_nb.models.load import load_models
-from chosen_one_nb.run.drawing import Album, draw
+from chosen_one_nb.run.images import ImageFolder, draw
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.sweep import tasks
@@ -38,16 +38,16 @@ def test_what_is_sent_loads_the_same_models(model_folder: Path) -> None:
 def test_a_worker_draws_in_the_precision_of_the_run(model_folder: Path, quick: Any, tmp_path: Path) -> None:
     models = load_models(model_folder, dtype="bfloat16")
     drawing = SamplingRequest("a fox", np.arange(2), quick.replace(n_images=2, sampling_steps=1))
-    albums = [Album(tmp_path / name, tmp_path, latents=True) for name in ("here", "there")]
+    folders = [ImageFolder(tmp_path / name, tmp_path, models.fingerprint, latents=True) for name in ("here", "there")]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        draw(drawing, albums[0], lambda: models, models.fingerprint, Callbacks())
+        draw(drawing, folders[0], lambda: models)
     finally:
         torch.set_num_threads(threads)
     with Crew(1) as crew:
-        crew.draw(drawing, albums[1], lambda: models, models.fingerprint, Callbacks())
-    here, there = ({path.name: path.read_bytes() for path in album.folder.iterdir()} for album in albums)
+        crew.draw(drawing, folders[1], lambda: models, Callbacks())
+    here, there = ({path.name: path.read_bytes() for path in place.folder.iterdir()} for place in folders)
     assert here == there
 
 

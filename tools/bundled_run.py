@@ -29,7 +29,7 @@ def overrule(run: Run) -> None:
     other = next(int(c) for c in clusters.order if clusters.kept[c] and c != clusters.proposed)
     members = clusters.members(other)
     oddest = int(members[np.argmax(clusters.distances[members])])
-    run.choose(other, exclude=[oddest], note=NOTE)
+    run.selection.choose(other, exclude=[oddest], note=NOTE)
 
 
 def make(folder: Path) -> None:
@@ -40,10 +40,10 @@ def make(folder: Path) -> None:
         branch = run.current
         print(run.until_converged())
         for strength in STRENGTHS:
-            run.probe(branch, strength=strength)
+            run.samples.probe(branch, strength=strength)
         for node in run.nodes:  # so that "What it shares" is answered at once, heat maps included
-            run.patch_tokens(node)
-            run.inquiry(node)
+            run.attributes.patch_tokens(node)
+            run.attributes.inquiry(node)
         run.select(branch)
 
 

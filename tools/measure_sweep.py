@@ -17,7 +17,7 @@ import torch
 
 from chosen_one_nb.models.load import load_models
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, blocks
+from chosen_one_nb.run.images import ImageFolder, blocks
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
@@ -59,10 +59,10 @@ def crew_of(n: int, settings: Settings) -> tuple[float, float]:
         [(_, prepared), *_] = crew.do([Prepare("menagerie", ((PROMPT, settings),))])
         place = Path(folder)
         for name, chosen in (("warm", warm), ("measured", settings)):
-            album = Album(store.make_folder(place / name) / "gallery", place / name)
+            target = ImageFolder(store.make_folder(place / name) / "gallery", place / name, prepared.value[0])
             drawing = SamplingRequest(PROMPT, np.arange(chosen.n_images), chosen)
             begun = time.perf_counter()
-            shards = [Shard(drawing, album, "menagerie", prepared.value[0], block) for block in blocks(drawing)]
+            shards = [Shard(drawing, target, "menagerie", block) for block in blocks(drawing)]
             done = [answer for _, answer in crew.do(shards)]
             seconds = time.perf_counter() - begun
     return seconds, sum(answer.cpu for answer in done)

@@ -41,7 +41,7 @@ def run_image(run: Run) -> Image.Image:
     ]
     sheets = [contact_sheet(images, columns=12, tile=72, title=title) for title, images in rows]
     after = contact_sheet(list(last.images)[:24], columns=12, tile=72, title=f"gallery of iteration {last.iteration}")
-    places = run.contexts()
+    places = run.samples.contexts()
     elsewhere = contact_sheet(
         [column[0] for column in places.values()], columns=8, tile=120, captions=list(places), title="the character"
     )

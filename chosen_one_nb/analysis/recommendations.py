@@ -13,7 +13,7 @@ __all__ = ["Recommendation", "leave_out", "most_and_least", "prefer_least"]
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A choice that a finding speaks for, ready for `Run.choose`.
+    """A choice that a finding speaks for, ready for `RunSelection.choose`.
 
     Attributes
     ----------

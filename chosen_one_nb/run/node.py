@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from chosen_one_nb.run import store
+from chosen_one_nb.run import policy, store
 from chosen_one_nb.run.decision import Decision, Edit, RunError
 from chosen_one_nb.run.reading import Advice, Images
 from chosen_one_nb.run.store import Stamp, StoreError
@@ -24,7 +24,6 @@ from chosen_one_nb.settings import Settings
 if TYPE_CHECKING:
     from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
     from chosen_one_nb.character import Character
-    from chosen_one_nb.run.tree import Tree
     from chosen_one_nb.steps.cluster import Clusters
     from chosen_one_nb.steps.converge import Convergence, Health, Look, Verdict
 
@@ -149,15 +148,13 @@ class Node:
 
     @property
     def stopped(self) -> str | None:
-        """Why the method ends here: ``"converged"``, ``"collapsed"``, ``"limit"``; None where it goes on.
+        """Why the method ends here: ``"converged"``, ``"collapsed"``, ``"limit"``; None where it goes on."""
+        limit = self.settings.max_iterations
+        return policy.stop_reason(self._judged, self.iteration, limit, overruled=self.record["beyond"])
 
-        The first gallery never ends it: the rule is asked after an iteration.
-        """
-        if self.record["beyond"] or self.parent is None or self.verdict is None:
-            return None
-        if self.verdict.state != "not yet":
-            return self.verdict.state
-        return "limit" if self.iteration >= self.settings.max_iterations else None
+    @property
+    def _judged(self) -> str | None:
+        return self.verdict.state if self.verdict else None
 
     @property
     def state(self) -> str:
@@ -205,12 +202,12 @@ class Node:
 
     @property
     def patches(self) -> np.ndarray | None:
-        """Patch tokens, shape (N, P, D) float16, once `Run.patch_tokens` has made them; None before."""
+        """Patch tokens, shape (N, P, D) float16, once `RunAttributes.patch_tokens` has made them; None before."""
         return self._array("patches", "patches.npy")
 
     @property
     def segmentation(self) -> Segmentation | NotAvailable | None:
-        """Foreground and scene of each image, once `Run.segment` has segmented them; None before.
+        """Foreground and scene of each image, once `RunAttributes.segment` has segmented them; None before.
 
         NotAvailable, with the reason, where they cannot be told apart.
         """
@@ -356,6 +353,11 @@ class Node:
         return self.parent.theta if self.parent else None
 
     @property
+    def theta_node(self) -> Node | None:
+        """The node whose character goes with this one: itself, else the one its gallery was drawn with."""
+        return self if self.refined else self.parent
+
+    @property
     def theta_digest(self) -> str:
         """Checksum of its Θ's weights and words; empty without one."""
         files = self.record["stages"].get("refine", {}).get("files", {})
@@ -469,3 +471,148 @@ def _read_edits(path: Path) -> tuple[list[Edit], int]:
         advice = "Put back a sound copy, or move it away to cluster and choose again (log.jsonl tells what was chosen)."
         raise StoreError(f"{error} {advice}", path) from error
     return [Edit.from_dict(edit) for edit in values["edits"]], values["position"]
+
+
+FORMAT = 1
+"""Of the files of a run; raised when older versions of the kit could not read them."""
+
+
+class Tree:
+    """All nodes of a run and where they lie.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    manifest : dict
+        The contents of ``run.json``.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.nodes: dict[str, Node] = {}
+        self.current: Node
+
+    @classmethod
+    def load(cls, folder: Path) -> Tree:
+        """Read a run's tree.
+
+        Raises
+        ------
+        StoreError
+            The folder holds no run, a newer format, or a damaged file.
+        """
+        if not (folder / "run.json").exists():
+            raise StoreError(f"{folder} holds no run (no run.json). Begin one there: Run.start(prompt, folder=...).")
+        try:
+            manifest = store.read_json(folder / "run.json")
+        except StoreError as error:
+            raise StoreError(f"{error} Put back a sound copy of it.", error.path) from error
+        if manifest.get("format") != FORMAT:
+            raise StoreError(
+                f"{folder}: expected a run of format {FORMAT}, got {manifest.get('format')!r}. "
+                "Open it with the version of chosen_one_nb that made it (versions are in run.json)."
+            )
+        tree = cls(folder, manifest)
+        tree._read_nodes()
+        return tree
+
+    def _read_nodes(self) -> None:
+        records = []
+        for path in (self.folder / "nodes").glob("*/node.json"):
+            try:
+                records.append(store.read_json(path))
+            except StoreError as error:
+                advice = "Put back a sound copy, or move that folder away to make the iteration again."
+                raise StoreError(f"{error} {advice}", path) from error
+        for record in sorted(records, key=lambda record: record["order"]):
+            self.nodes[record["id"]] = Node(self, record)
+        if self.nodes:
+            self.current = self.nodes.get(self._stored_current(), list(self.nodes.values())[-1])
+
+    def _stored_current(self) -> str | None:
+        try:
+            return store.read_json(self.folder / "state.json")["current"]
+        except (StoreError, KeyError, TypeError):
+            return None  # the newest node is as good a place to look at
+
+    def node(self, node: Node | str | None = None) -> Node:
+        """Return a node by id (None: the current one).
+
+        Raises
+        ------
+        RunError
+            There is no such node.
+        """
+        if isinstance(node, Node):
+            return node
+        if node is None:
+            return self.current
+        if str(node) not in self.nodes:
+            raise RunError(f"Expected one of the nodes {', '.join(self.nodes)}, got {node!r}.")
+        return self.nodes[str(node)]
+
+    @property
+    def root(self) -> Node:
+        """The node of the first gallery, drawn without a character."""
+        return next(iter(self.nodes.values()))
+
+    def theta_node(self, node: Node | str | None = None) -> Node | None:
+        """Return the node whose character goes with a node; None: the one to use, looking back from the current."""
+        if node is not None:
+            return self.node(node).theta_node
+        path, here = self.path(self.current), self.current
+        source = policy.character_source(
+            [n._judged for n in path], refined=here.refined, children=[child._judged for child in here.children]
+        )
+        return None if source is None else path[source]
+
+    def path(self, node: Node) -> list[Node]:
+        """Return the nodes from the root to ``node``, both included."""
+        nodes = [node]
+        while nodes[0].parent is not None:
+            nodes.insert(0, nodes[0].parent)
+        return nodes
+
+    def add(self, parent: Node | None, settings: Settings, seeds: np.ndarray, like: Node | None = None) -> Node:
+        """Add a node: a child of ``parent``, or a sibling of ``like`` that shares its gallery."""
+        iteration = parent.iteration + 1 if parent else 0
+        name = self._free_id(iteration)
+        record = {
+            "id": name,
+            "parent": parent.id if parent else None,
+            "iteration": iteration,
+            "gallery_of": like.gallery_of if like else name,
+            "order": max((node.record["order"] for node in self.nodes.values()), default=-1) + 1,
+            "made": store.now(),
+            "beyond": like.record["beyond"] if like else False,
+            "seeds": [int(seed) for seed in seeds],
+            "settings": settings.model_dump(),
+            "stages": {},
+        }
+        folder = store.make_folder(self.folder / "nodes" / name, within=self.folder)
+        (folder / "edits.json").unlink(missing_ok=True)  # of a branch whose making was cut short
+        store.write_json(folder / "node.json", record)
+        self.nodes[name] = Node(self, record)
+        return self.nodes[name]
+
+    def _free_id(self, iteration: int) -> str:
+        taken = sum(node.iteration == iteration for node in self.nodes.values())
+        return f"{iteration}{_letters(taken)}"
+
+
+def _letters(n: int) -> str:
+    """Name the n-th branch: nothing, b, c, ... z, aa, ab, ...
+
+    Examples
+    --------
+    >>> [_letters(n) for n in (0, 1, 25, 26, 27)]
+    ['', 'b', 'z', 'aa', 'ab']
+    """
+    if n == 0:
+        return ""
+    text, n = "", n + 1
+    while n:
+        n, rest = divmod(n - 1, 26)
+        text = chr(ord("a") + rest) + text
+    return text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.tree import FORMAT
+from chosen_one_nb.run.node import FORMAT
 from chosen_one_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 RECORDED = ("chosen_one_nb", "torch", "diffusers", "transformers", "peft", "scikit-learn", "numpy", "pillow")
 """Packages whose versions are kept with a run."""
 
-EXAMPLE = Path(__file__).parents[2] / "data" / "runs" / "fox"
+DATA = Path(__file__).parents[2] / "data"
+EXAMPLE = DATA / "runs" / "fox"
 """The bundled finished run, made by ``python tools/bundled_run.py``."""
 
 OWN = (".lock", "keeper.json", "nodes")
@@ -82,6 +83,21 @@ def free_folder(prompt: str) -> Path:
 def export_folder(folder: Path, prompt: str, node: str) -> Path:
     """Return the folder that a run's Θ is exported to by default."""
     return folder / "exports" / f"{_words(prompt)}-{node}"
+
+
+def vocabulary_file(folder: Path, model_name: str) -> Path:
+    """Find the vocabulary of a run: its own, else one for its models, else that for images at large.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; a file ``vocabulary.json`` in it goes before all others.
+    model_name : str
+        ``data/attributes_NAME.json`` is taken for models whose name ends with NAME.
+    """
+    name = re.sub(r"\W+", "-", Path(model_name).name.lower())
+    choices = (folder / "vocabulary.json", DATA / f"attributes_{name}.json", DATA / "attributes.json")
+    return next((path for path in choices if path.exists()), choices[-1])
 
 
 def loaded(models: Models | str | Path) -> Models:

@@ -13,25 +13,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chosen_one_nb import export
-from chosen_one_nb.run import choosing, opening, store
-from chosen_one_nb.run.choosing import Change
+from chosen_one_nb.run import opening, policy, selection, store
+from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.decision import ChoiceError, Decision, RunError
-from chosen_one_nb.run.drawing import CONTEXTS, typical
-from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node
-from chosen_one_nb.run.painter import ModelsDiffer, Painter
-from chosen_one_nb.run.stages import DO
+from chosen_one_nb.run.images import CONTEXTS, typical
+from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, Tree
+from chosen_one_nb.run.policy import Outcome
+from chosen_one_nb.run.samples import RunSamples
+from chosen_one_nb.run.selection import Change, RunSelection
+from chosen_one_nb.run.stages import DO, StageContext, compute, segment_if_needed
+from chosen_one_nb.run.state import ModelsDiffer, RunState
 from chosen_one_nb.run.store import Lock
-from chosen_one_nb.run.tree import Tree
-from chosen_one_nb.run.view import Outcome
+from chosen_one_nb.run.tables import RunTables
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
 
 if TYPE_CHECKING:
-    from PIL import Image
-
+    from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
-    from chosen_one_nb.sweep.worker_pool import Crew
+    from chosen_one_nb.run.cost_estimate import Plan
+    from chosen_one_nb.run.images import GalleryWorkers
 
 __all__ = [
     "CONTEXTS",
@@ -49,27 +50,43 @@ __all__ = [
 _open_runs: weakref.WeakValueDictionary[Path, Run] = weakref.WeakValueDictionary()
 
 
-class Run(Painter):
-    """A run of the method; made by `Run.start` or `Run.open`, never directly.
+class Run:
+    """A run of the method; made by `Run.start`, `Run.open` or `Run.example`, never directly.
 
     Attributes
     ----------
     folder : Path
         Where everything lies.
+    prompt : str
+    manifest : dict
+        What ``run.json`` says: prompt, models, settings, versions, when.
+    root : Node
+        The node of the first gallery, drawn without a character.
+    selection : RunSelection
+        What a person decides: choose, exclude, include, merge, recluster, undo, redo.
+    samples : RunSamples
+        Images to look at a character: probe, contexts.
+    attributes : RunAttributes
+        What images share: inquiry, correct, counterfactual, heat, patch_tokens, segment.
+    tables : RunTables
+        The run as DataFrames: gallery, curve, compare, scores, history.
     lock : threading.RLock
         Held while the run's state changes (never during long work); take it to read several things at once.
     listeners : list of callable
-        Called after each change with a dict: ``kind``, ``node``, ``version``, and what the kind adds.
-    version : int
-        Counts the changes.
-    read_only : bool
-        Whether this run can only be looked at.
+        Called after each change with a dict: ``kind``, ``node``, ``version`` (counts the changes), and what the kind
+        adds.
     """
 
-    def __init__(self, tree: Tree, keeper: Lock | None) -> None:
-        super().__init__(tree, read_only=keeper is None)
-        self._keeper = keeper
-        self._finalizer = weakref.finalize(self, keeper.release) if keeper else None
+    def __init__(self, tree: Tree, lock: Lock | None) -> None:
+        self._state = RunState(tree, read_only=lock is None)
+        self._unlock = weakref.finalize(self, lock.release) if lock else None
+        if not tree.nodes:  # new, or cut short right after it was begun
+            self._state.add_child(None)
+        self.folder, self.prompt, self.root = tree.folder, self._state.prompt, tree.root
+        self.manifest: Mapping[str, Any] = dict(tree.manifest)
+        self.lock, self.listeners = self._state.lock, self._state.listeners
+        self.selection, self.samples, self.tables = RunSelection(self._state), RunSamples(self._state), RunTables(tree)
+        self.attributes = RunAttributes(self._state, self.samples)
 
     @classmethod
     def start(
@@ -116,17 +133,17 @@ class Run(Painter):
         settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
         prompt = opening.check_prompt(models, prompt, settings)
-        keeper = Lock(store.make_folder(place))
-        keeper.acquire()
+        lock = Lock(store.make_folder(place))
+        lock.acquire()
         try:
             manifest = opening.manifest(prompt, models, settings)
             store.make_folder(place / "nodes")
             store.write_json(place / "run.json", manifest)
-            run = cls(Tree(place, manifest), keeper)
-            run._models = models
-            run._changed("start", run._add_node(None), prompt=prompt)
+            run = cls(Tree(place, manifest), lock)
+            run._state.models = models
+            run._state.changed("start", run.root, prompt=prompt)
         except BaseException:
-            keeper.release()
+            lock.release()
             raise
         _open_runs[place] = run
         return run
@@ -168,11 +185,11 @@ class Run(Painter):
         """
         place = Path(folder).expanduser().resolve()
         run = None if read_only else _open_runs.get(place)
-        if run is None or run.closed:
+        if run is None or run.read_only:
             run = cls._opened(place, read_only)
         if models is not None:
-            run._models = opening.loaded(models)
-        run._others_allowed = run._others_allowed or allow_other_models
+            run._state.models = opening.loaded(models)
+        run._state.others_allowed |= allow_other_models
         return run
 
     @classmethod
@@ -202,29 +219,27 @@ class Run(Painter):
 
     @classmethod
     def _opened(cls, place: Path, read_only: bool) -> Run:
-        keeper = None
+        lock = None
         if not read_only and (place / "run.json").exists():
-            keeper = Lock(place)
-            keeper.acquire()
+            lock = Lock(place)
+            lock.acquire()
             store.sweep(place)
         try:
-            run = cls(Tree.load(place), keeper)
+            run = cls(Tree.load(place), lock)
         except BaseException:
-            if keeper:
-                keeper.release()
+            if lock:
+                lock.release()
             raise
-        if not run._tree.nodes and keeper:  # cut short right after it was begun
-            run._add_node(None)
-        if keeper:
+        if lock:
             _open_runs[place] = run
         return run
 
     def close(self) -> None:
         """Give the folder back to other processes; the run can still be looked at."""
         with self.lock:
-            if self._finalizer:
-                self._finalizer()
-            self.read_only, self._keeper, self._finalizer = True, None, None
+            if self._unlock:
+                self._unlock()
+            self._state.read_only, self._unlock = True, None
             _open_runs.pop(self.folder, None)
 
     def __enter__(self) -> Run:
@@ -234,12 +249,22 @@ class Run(Painter):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Run {self.prompt!r} in {self.folder}: at {self._current}, {self.outcome}>"
+        return f"<Run {self.prompt!r} in {self.folder}: at {self.current.id}, {self.outcome}>"
 
     @property
-    def closed(self) -> bool:
-        """Whether it can no longer be written through this object."""
-        return self._keeper is None
+    def read_only(self) -> bool:
+        """Whether it can only be looked at: opened so, or closed."""
+        return self._state.read_only
+
+    @property
+    def busy(self) -> str | None:
+        """What is being worked on, as ``"refine at 1b"``; None when nothing is."""
+        return self._state.busy
+
+    @property
+    def models(self) -> Models:
+        """The models, loaded as the run records them when first asked for."""
+        return self._state.models
 
     def copy(self, folder: str | Path) -> Run:
         """Copy the whole run to a new folder and open it there, for example to change a bundled one."""
@@ -250,7 +275,16 @@ class Run(Painter):
             shutil.copytree(self.folder, place, ignore=leave, copy_function=shutil.copyfile, dirs_exist_ok=True)
             for part in (place, *(path for path in place.rglob("*") if path.is_dir())):
                 part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written
-        return Run.open(place, self._models)
+        return Run.open(place, self._state.given_models)
+
+    def plan(self, node: Node | str | None = None) -> Plan:
+        """Count what an iteration with a node's settings takes: operations, weights, memory of each stage.
+
+        Nothing is drawn; the models are loaded if they are not yet. `print` it before a long run.
+        """
+        from chosen_one_nb.run.cost_estimate import plan
+
+        return plan(self.models, self.node(node).settings)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the run as one HTML page that needs nothing else; None: ``report.html`` in its folder."""
@@ -286,29 +320,121 @@ class Run(Painter):
         CharacterError
             A bad name or format, or a folder that cannot be written.
         """
-        source = self._source(self.current) if node is None else self._theta_node(self.node(node))
+        from chosen_one_nb import export
+
+        source = self._state.tree.theta_node(node)
         if source is None:
             raise RunError("There is no Θ to export yet: it comes with the first refinement, run.next_iteration().")
         place = Path(folder).expanduser() if folder else opening.export_folder(self.folder, self.prompt, source.id)
         return export.write(source.theta, place, formats, typical(source), name)
 
-    def step(
-        self,
-        *,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
-        on_images: Callable[[list[tuple[int, Image.Image]]], None] | None = None,
-        on_step: Callable[[dict[str, Any]], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        crew: Crew | None = None,
-    ) -> str:
+    # where it stands
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """All nodes by id, oldest first."""
+        return dict(self._state.tree.nodes)
+
+    @property
+    def current(self) -> Node:
+        """The node that is looked at and worked on."""
+        return self._state.tree.current
+
+    def node(self, node: Node | str | None = None) -> Node:
+        """Return a node by id (None: the current one); a `RunError` names those there are."""
+        return self._state.tree.node(node)
+
+    def path(self, node: Node | str | None = None) -> list[Node]:
+        """Return the nodes from the root to a node (None: the current one), both included."""
+        return self._state.tree.path(self.node(node))
+
+    @property
+    def next_stage(self) -> str | None:
+        """The stage that `step` would do; None when the present branch is finished (see `outcome`)."""
+        return self._next()[1]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Where the present branch stands."""
+        return self._outcome(self._frontier())
+
+    @property
+    def character(self) -> Character | None:
+        """The character to use: the newest up to the current node whose gallery has not collapsed; None if none."""
+        source = self._state.tree.theta_node()
+        return source.theta if source else None
+
+    def _next(self) -> tuple[Node, str | None]:
+        """The node and stage that come next; a refined node stands for the child to be made."""
+        node = self._frontier()
+        return node, None if self._outcome(node).finished else _open_stage(node)
+
+    def _frontier(self) -> Node:
+        """The newest node on the line of the current one."""
+        node = self.current
+        while node.refined and node.children:
+            node = node.children[-1]
+        return node
+
+    def _outcome(self, node: Node) -> Outcome:
+        path = self.path(node)
+        last = policy.last_sound([n.verdict.state if n.verdict else None for n in path])
+        sound = None if last is None else path[last].id
+        if node.stopped:
+            limit = f"all {node.settings.max_iterations} iterations (d_iter) are used up."
+            return Outcome(node.stopped, limit if node.stopped == "limit" else node.verdict.reason, node.id, sound)
+        if node.done("cluster") and node.decision is None and node.clusters.proposed is None:
+            return Outcome("no cluster", node.clusters.reason, node.id, sound)
+        return Outcome("unfinished", f"next comes {_open_stage(node)}.", node.id, sound)
+
+    def select(self, node: Node | str) -> Node:
+        """Make a node the current one."""
+        with self.lock:
+            node = self.node(node)
+            self._state.set_current(node)
+            self._state.changed("select", node, log=False)
+            return node
+
+    def branch(self, node: Node | str | None = None, **changes: Any) -> Node:
+        """Begin a sibling of a clustered node that shares its gallery and goes on from choosing.
+
+        Parameters
+        ----------
+        node : Node or str, optional
+            None: the current one.
+        **changes
+            Settings to change on the branch; it then goes on from the check.
+
+        Returns
+        -------
+        Node
+            The sibling, now the current node.
+
+        Raises
+        ------
+        RunError
+            The node has no clusters yet.
+        SettingsError
+            A change that a shared gallery cannot follow, or a bad value.
+        """
+        self._state.check_writable()
+        with self.lock:
+            node = self.node(node)
+            begin = selection.sibling(self._state, node, changes) if changes else selection.branch(self._state, node)
+            self._state.changed("branch", begin, of=node.id, changes=changes)
+            return begin
+
+    # going on
+
+    def step(self, *, workers: GalleryWorkers | None = None, **callbacks: Any) -> str:
         """Do the next stage of the present branch and put it on disk.
 
         Parameters
         ----------
-        on_progress, on_images, on_step, cancelled : callable, optional
-            See `chosen_one_nb.steps.Callbacks`.
-        crew : Crew, optional
-            Workers to draw the images that are missing, see `chosen_one_nb.sweep.worker_pool`.
+        workers : GalleryWorkers, optional
+            Who draws the images that are missing, such as a `chosen_one_nb.sweep.worker_pool.Crew`; None: this process.
+        **callbacks
+            ``on_progress``, ``on_images``, ``on_step``, ``cancelled``: see `chosen_one_nb.steps.Callbacks`.
 
         Returns
         -------
@@ -326,18 +452,19 @@ class Run(Painter):
         Cancelled
             ``cancelled`` said so; nothing but whole images was kept.
         """
-        self._check_writable()
-        calls = Callbacks(on_progress, on_images, on_step, cancelled)
-        with self._working(self._advance) as (node, stage):
+        self._state.check_writable()
+        context = StageContext(self._state, Callbacks(**callbacks), workers)
+        with self._state.working(self._advance) as (node, stage):
             if stage == "choose":
-                self._choose_by_rule(node)
+                with self.lock:
+                    selection.record(self._state, node, selection.choose(node))
             elif stage == "cluster":
-                self._cluster(node, calls)
+                self._cluster(node, context)
             else:
-                self._compute(node, stage, calls, crew)
+                compute(context, node, stage)
         return stage
 
-    def next_iteration(self, *, ask: bool = False, **calls: Any) -> Outcome:
+    def next_iteration(self, *, ask: bool = False, **callbacks: Any) -> Outcome:
         """Go on until the present iteration has its Θ, or the branch is finished; takes what `step` takes.
 
         Parameters
@@ -345,9 +472,9 @@ class Run(Painter):
         ask : bool
             Stop before choosing, so that a person can.
         """
-        return self._go(ask, lambda stage: stage == "refine", calls)
+        return self._go(ask, lambda stage: stage == "refine", callbacks)
 
-    def until_converged(self, *, ask: bool = False, **calls: Any) -> Outcome:
+    def until_converged(self, *, ask: bool = False, **callbacks: Any) -> Outcome:
         """Go on until the branch is finished; takes what `step` takes.
 
         Parameters
@@ -360,25 +487,25 @@ class Run(Painter):
         Outcome
             ``"unfinished"`` when it stopped to ask.
         """
-        return self._go(ask, lambda stage: False, calls)
+        return self._go(ask, lambda stage: False, callbacks)
 
-    def _go(self, ask: bool, enough: Callable[[str], bool], calls: Mapping[str, Any]) -> Outcome:
+    def _go(self, ask: bool, enough: Callable[[str], bool], callbacks: Mapping[str, Any]) -> Outcome:
         while (stage := self.next_stage) is not None:
             if stage == "choose" and (ask or self.outcome.state == "no cluster"):
                 break
-            if enough(self.step(**calls)):
+            if enough(self.step(**callbacks)):
                 break
         return self.outcome
 
     def go_on(self) -> None:
         """Go on past the stop rule at a finished node (recorded); `step` then clusters and refines again."""
-        self._check_writable()
+        self._state.check_writable()
         with self.lock:
             node = self._frontier()
             if not self._outcome(node).finished:
                 raise RunError(f"Node {node.id} is not finished: run.step() goes on.")
             node.write({**node.record, "beyond": True})
-            self._changed("go_on", node)
+            self._state.changed("go_on", node)
 
     def redo_stage(self, stage: str, node: Node | str | None = None) -> None:
         """Do a stage of a node again, for example because a file of it was damaged.
@@ -391,27 +518,27 @@ class Run(Painter):
         RunError
             The stage is unknown, or has not been done.
         """
-        self._check_writable()
+        self._state.check_writable()
         node = self.node(node)
         if stage not in (*DO, "cluster") or not (stage in ASIDE or node.done(stage)):
             raise RunError(f"Expected a finished stage of node {node.id}, got {stage!r}: {node.stages_done}.")
-        keeper = node.home if stage in (*SHARED, *ASIDE) else node
-        with self._working(lambda: (keeper, stage)):
+        owner = node.home if stage in (*SHARED, *ASIDE) else node
+        with self._state.working(lambda: (owner, stage)):
             if stage == "cluster":
-                self._recluster(keeper)
+                self._recluster(owner)
             else:
-                self._compute(keeper, stage, Callbacks())
+                compute(StageContext(self._state), owner, stage)
 
-    def _cluster(self, node: Node, calls: Callbacks) -> None:
+    def _cluster(self, node: Node, context: StageContext) -> None:
         from chosen_one_nb.steps.cluster import cluster
 
         begun = time.monotonic()
-        self._segment_if_needed(node, "cluster", calls)
+        segment_if_needed(context, node, "cluster")
         clusters = cluster(node.clustered_on, node.settings)
         with self.lock:
-            choosing.apply(node, Change("cluster", clusters=clusters))
+            selection.apply(node, Change("cluster", clusters=clusters))
             node.commit("cluster", {}, time.monotonic() - begun)
-            self._changed("stage", node, stage="cluster")
+            self._state.changed("stage", node, stage="cluster")
 
     def _recluster(self, node: Node) -> None:
         from chosen_one_nb.steps.cluster import cluster
@@ -419,7 +546,7 @@ class Run(Painter):
         clusters = cluster(node.clustered_on, node.settings)
         with self.lock:
             node.mend_clusters(clusters)
-            self._changed("stage", node, stage="cluster")
+            self._state.changed("stage", node, stage="cluster")
 
     def _advance(self) -> tuple[Node, str]:
         """Make the node that is to be worked on the current one, adding it to the tree if need be."""
@@ -427,15 +554,12 @@ class Run(Painter):
         if stage is None:
             raise RunError(f"Finished, {self._outcome(node)} To go on all the same: run.go_on(), then run.step().")
         if node.refined:
-            node = self._add_node(node)
-        elif node.id != self._current:
-            self._set_current(node)
+            node = self._state.add_child(node)
+        elif node is not self.current:
+            self._state.set_current(node)
         return node, stage
 
-    def _add_node(self, parent: Node | None) -> Node:
-        from chosen_one_nb.steps.gallery import image_seeds
 
-        settings = parent.settings if parent else Settings(**self._tree.manifest["settings"])
-        node = self._tree.add(parent, settings, image_seeds(settings, parent.iteration + 1 if parent else 0))
-        self._set_current(node)
-        return node
+def _open_stage(node: Node) -> str:
+    """The first stage that is not done; a refined node stands for the child to be made of it."""
+    return STAGES[0] if node.refined else next(stage for stage in STAGES if not node.done(stage))

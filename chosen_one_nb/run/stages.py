@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from chosen_one_nb.run import store
+from chosen_one_nb.run import opening, store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.drawing import Album, draw
-from chosen_one_nb.run.node import Node
+from chosen_one_nb.run.images import GalleryWorkers, ImageFolder, draw
+from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node
+from chosen_one_nb.run.state import RunState
 from chosen_one_nb.run.store import Stamp
-from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.subject import subject
 
@@ -38,34 +40,20 @@ Alone = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
-class Bench:
+class StageContext:
     """What the stages work with.
 
     Parameters
     ----------
-    prompt : str
-        The run's prompt.
-    root : Node
-        Where the first gallery lies.
-    folder : Path
-        Of the run, where it may keep a vocabulary of its own.
-    models : callable
-        Gives the models, loading them when first asked.
-    fingerprint : str
-        Of these models.
-    calls : Callbacks
-        Progress, images and loss to report, and cancel.
-    crew : Crew, optional
-        Workers to draw a gallery's missing images.
+    state : RunState
+    callbacks : Callbacks
+    workers : GalleryWorkers, optional
+        Who draws a gallery's missing images; None: this process.
     """
 
-    prompt: str
-    root: Node
-    folder: Path
-    models: Callable[[], Models]
-    fingerprint: str
-    calls: Callbacks
-    crew: Any = None
+    state: RunState
+    callbacks: Callbacks = NO_CALLBACKS
+    workers: GalleryWorkers | None = None
 
 
 def seed_of(settings: Any, *words: int) -> int:
@@ -73,34 +61,37 @@ def seed_of(settings: Any, *words: int) -> int:
     return int(np.random.SeedSequence([settings.seed, *words]).generate_state(1)[0])
 
 
-def gallery_request(bench: Bench, node: Node) -> SamplingRequest:
+def gallery_request(context: StageContext, node: Node) -> SamplingRequest:
     """Say what a node's gallery is: the prompt (with Θ, its caption), the node's seeds and settings."""
     theta = node.theta_in
-    text = theta.prompt() if theta else bench.prompt
+    text = theta.prompt() if theta else context.state.prompt
     digest = node.parent.theta_digest if node.parent else ""
     return SamplingRequest(text, node.seeds, node.settings, theta, character_digest=digest)
 
 
-def generate(bench: Bench, node: Node) -> Files:
+def generate(context: StageContext, node: Node) -> Files:
     """Draw the gallery (section 3): ``gallery/000.png`` with ``000.npy``, the latents it was decoded from."""
-    about = {"run": bench.prompt, "iteration": str(node.iteration), "node": node.home.id}
-    album = Album(node.home.folder / "gallery", node.home.folder, latents=True, about=about)
-    _, files = draw(gallery_request(bench, node), album, bench.models, bench.fingerprint, bench.calls, crew=bench.crew)
+    state = context.state
+    about = {"run": state.prompt, "iteration": str(node.iteration), "node": node.home.id}
+    place = ImageFolder(node.home.folder / "gallery", node.home.folder, state.fingerprint, latents=True, about=about)
+    _, files = draw(
+        gallery_request(context, node), place, state.checked_models, context.callbacks, workers=context.workers
+    )
     return {f"gallery/{name}": stamp for name, stamp in files.items()}
 
 
-def embed(bench: Bench, node: Node) -> Files:
+def embed(context: StageContext, node: Node) -> Files:
     """See the gallery through the extractor (features), CLIP, and plain image statistics."""
     from chosen_one_nb.steps.converge import look
     from chosen_one_nb.steps.embed import embed as see
 
-    models, images, folder = bench.models(), list(node.images), node.home.folder
-    features = see(models, images, node.settings, bench.calls).cls
+    models, images, folder = context.state.checked_models(), list(node.images), node.home.folder
+    features = see(models, images, node.settings, context.callbacks).cls
     files = {"features.npy": store.write_array(folder / "features.npy", features)}
     seen = look(images, features)
     if models.clip is not None:
         clip = models.clip.images(images)
-        similarity = clip @ models.clip.texts([bench.prompt])[0]
+        similarity = clip @ models.clip.texts([context.state.prompt])[0]
         seen = dataclasses.replace(seen, prompt_similarity=similarity.astype(np.float32))
         files["clip.npy"] = store.write_array(folder / "clip.npy", clip)
     return files | {"look.npz": store.write_arrays(folder / "look.npz", _look_arrays(seen))}
@@ -112,21 +103,24 @@ def _look_arrays(look: Look) -> dict[str, np.ndarray]:
     return arrays if look.prompt_similarity is None else {**arrays, "prompt_similarity": look.prompt_similarity}
 
 
-def patches(bench: Bench, node: Node) -> Files:
+def patches(context: StageContext, node: Node) -> Files:
     """See the patch tokens of the gallery, (N, P, D) float16; no stage of its own, made when asked for."""
     from chosen_one_nb.steps.embed import embed as see
 
     folder = node.home.folder
-    seen = see(bench.models(), list(node.images), node.settings, bench.calls, patches=True).patches
+    seen = see(
+        context.state.checked_models(), list(node.images), node.settings, context.callbacks, patches=True
+    ).patches
     if seen is None:
-        raise RunError(f"The extractor {bench.models().extractor.name} has no patch tokens. Take DINOv2, for example.")
+        extractor = context.state.models.extractor.name
+        raise RunError(f"The extractor {extractor} has no patch tokens. Take DINOv2, for example.")
     return {"patches.npy": store.write_array(folder / "patches.npy", seen)}
 
 
-def segmentation(bench: Bench, node: Node) -> Files:
+def segmentation(context: StageContext, node: Node) -> Files:
     """Part the gallery into foregrounds and scenes, and see each alone; no stage of its own, made when asked for."""
     folder = node.home.folder
-    found, clip = segmented(bench.models(), node, bench.calls)
+    found, clip = segmented(context.state.checked_models(), node, context.callbacks)
     if not found:
         return {"segmentation.json": store.write_json(folder / "segmentation.json", {"reason": found.reason})}
     arrays = {name: getattr(found, name) for name in ("masks", "scores", "foreground", "scene")}
@@ -154,51 +148,51 @@ def segmented(models: Models, node: Node, calls: Callbacks) -> tuple[Segmentatio
     return found.with_features(*alone), clip
 
 
-def check(bench: Bench, node: Node) -> Files:
+def check(context: StageContext, node: Node) -> Files:
     """Measure the gallery against d_conv and against the first one's health (section 3.3)."""
     from chosen_one_nb.steps import converge
 
-    convergence = converge.check(node.features, bench.root.features, node.settings)
-    health = converge.health(node.look, bench.root.look, node.settings)
+    convergence = converge.check(node.features, context.state.tree.root.features, node.settings)
+    health = converge.health(node.look, context.state.tree.root.look, node.settings)
     found = {"convergence": convergence, "health": health, "verdict": converge.verdict(convergence, health)}
     return {"check.json": store.write_json(node.folder / "check.json", store.plain(found))}
 
 
-def refine(bench: Bench, node: Node) -> Files:
+def refine(context: StageContext, node: Node) -> Files:
     """Learn Θ from the chosen images (section 3.2): ``theta/``, its checksum, and ``losses.json``."""
     from chosen_one_nb.steps.refine import refine as learn
 
     settings = node.settings
     losses: list[dict[str, Any]] = []
     theta = learn(
-        bench.models(),
-        _training_set(bench, node),
+        context.state.checked_models(),
+        _training_set(context, node),
         settings,
         node.theta_in if settings.carry_over == "warm" else None,
-        dataclasses.replace(bench.calls, on_step=_heard(bench.calls, losses)),
+        dataclasses.replace(context.callbacks, on_step=_heard(context.callbacks, losses)),
         seed=seed_of(settings, node.iteration, 1),
     )
-    theta.provenance |= _provenance(bench, node)
+    theta.provenance |= _provenance(context, node)
     files = {"losses.json": store.write_json(node.folder / "losses.json", losses)}
     files["theta.json"] = store.write_json(node.folder / "theta.json", {"weights": weights_digest(theta)})
     return files | _save_theta(theta, node.folder)
 
 
-def _training_set(bench: Bench, node: Node) -> TrainingSet:
+def _training_set(context: StageContext, node: Node) -> TrainingSet:
     """What a node's character is learned from: the chosen images, and the first gallery where the settings want it."""
     from chosen_one_nb.steps.training_set import TrainingSet
 
     def described(source: Node, images: Sequence[int]) -> list[list[str]] | None:
-        return _descriptions(bench, source, images) if node.settings.describe_scene else None
+        return _descriptions(context, source, images) if node.settings.describe_scene else None
 
-    prior, first, every = None, bench.root, range(len(bench.root.images))
+    prior, first, every = None, context.state.tree.root, range(len(context.state.tree.root.images))
     if node.settings.prior_share:
         prior = TrainingSet(
-            bench.prompt, list(first.images), first.latents(every), descriptions=described(first, every)
+            context.state.prompt, list(first.images), first.latents(every), descriptions=described(first, every)
         )
     chosen = node.decision.images
     images = [node.image(i) for i in chosen]
-    return TrainingSet(bench.prompt, images, node.latents(chosen), _masks(node), described(node, chosen), prior)
+    return TrainingSet(context.state.prompt, images, node.latents(chosen), _masks(node), described(node, chosen), prior)
 
 
 def _masks(node: Node) -> np.ndarray | None:
@@ -211,7 +205,7 @@ def _masks(node: Node) -> np.ndarray | None:
     return node.segmentation.rows(list(node.decision.images)).at(node.image(0).size[::-1])
 
 
-def _descriptions(bench: Bench, node: Node, images: Sequence[int]) -> list[list[str]]:
+def _descriptions(context: StageContext, node: Node, images: Sequence[int]) -> list[list[str]]:
     """What images of a gallery show beside the character, by CLIP, for their captions."""
     if node.clip is None:
         raise RunError(
@@ -219,14 +213,14 @@ def _descriptions(bench: Bench, node: Node, images: Sequence[int]) -> list[list[
             f"run.branch({node.id!r}, describe_scene=False)."
         )
     from chosen_one_nb.analysis.captioning import descriptions
+    from chosen_one_nb.analysis.vocabulary import load_vocabulary
     from chosen_one_nb.analysis.zero_shot import score_attributes
-    from chosen_one_nb.run.inquiring import vocabulary_of
 
-    models = bench.models()
-    vocabulary = vocabulary_of(None, bench.folder, models.name)
-    texts = models.clip.texts(vocabulary.texts(subject(bench.prompt)))
+    models = context.state.checked_models()
+    vocabulary = load_vocabulary(opening.vocabulary_file(context.state.folder, models.name))
+    texts = models.clip.texts(vocabulary.texts(subject(context.state.prompt)))
     found = score_attributes(node.clip[list(images)], texts, vocabulary, logit_scale=models.clip.logit_scale)
-    return descriptions(found, vocabulary, bench.prompt)
+    return descriptions(found, vocabulary, context.state.prompt)
 
 
 def weights_digest(theta: Character) -> str:
@@ -250,12 +244,12 @@ def _heard(calls: Callbacks, losses: list[dict[str, Any]]) -> Callable[[dict[str
     return on_step
 
 
-def _provenance(bench: Bench, node: Node) -> dict[str, Any]:
+def _provenance(context: StageContext, node: Node) -> dict[str, Any]:
     """Where Θ comes from, for its file; no times, so that the same run makes the same file."""
     decision = {key: value for key, value in store.plain(node.decision).items() if key != "time"}
     return {
-        "prompt": bench.prompt,
-        "models": bench.fingerprint,
+        "prompt": context.state.prompt,
+        "models": context.state.fingerprint,
         "node": node.id,
         "images": [[node.iteration, index] for index in node.decision.images],
         "seeds": [int(node.seeds[index]) for index in node.decision.images],
@@ -276,7 +270,7 @@ def _save_theta(theta: Character, folder: Path) -> Files:
     return files
 
 
-DO: dict[str, Callable[[Bench, Node], Files]] = {
+DO: dict[str, Callable[[StageContext, Node], Files]] = {
     "generate": generate,
     "embed": embed,
     "patches": patches,
@@ -285,3 +279,46 @@ DO: dict[str, Callable[[Bench, Node], Files]] = {
     "refine": refine,
 }
 """The computing stages by name; clustering and choosing make edits, which `Run` records."""
+
+
+def compute(context: StageContext, node: Node, stage: str) -> None:
+    """Do a computing stage of a node and record it as done."""
+    state = context.state
+    segment_if_needed(context, node, stage)
+    begun = time.monotonic()
+    files = DO[stage](context, node)
+    owner = node.home if stage in SHARED else node
+    before = owner.record["stages"].get(stage)
+    with state.lock:
+        node.commit(stage, files, time.monotonic() - begun)
+        if before and stage in STAGES and _essence(before["files"]) != _essence(files):
+            _outdated(state, owner, stage)
+        state.changed("stage", node, stage=stage)
+
+
+def segment_if_needed(context: StageContext, node: Node, stage: str) -> None:
+    """Segment a gallery before the first stage whose settings need its foregrounds."""
+    # "check" needs it as well: the map of a gallery without clusters is drawn from the same features
+    compared = node.settings.cluster_on == "foreground"
+    wanted = {"check": compared, "cluster": compared, "refine": node.settings.scene_weight < 1}
+    if wanted.get(stage) and node.segmentation is None:
+        compute(context, node.home, "segmentation")
+
+
+def _outdated(state: RunState, node: Node, stage: str) -> None:
+    """Drop what was made from files that came out differently when done again."""
+    followers = [other.id for other in state.tree.nodes.values() if other.parent is node or
+                 (other.home is node and other is not node)]  # fmt: skip
+    if followers:
+        state.log("differs", node, stage=stage, kept=followers)
+        return
+    later = STAGES[STAGES.index(stage) + 1 :]
+    stages = {name: value for name, value in node.record["stages"].items() if name not in (*later, *ASIDE)}
+    if stage in ("generate", "embed", "check"):
+        node.clear_edits()
+    node.write({**node.record, "stages": stages})
+
+
+def _essence(files: Mapping[str, Any]) -> dict[str, Any]:
+    """The stamps that tell whether a stage came out the same: of Θ its weights, not times and notes."""
+    return {name: stamp for name, stamp in files.items() if not name.startswith(("theta/", "losses"))}

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from chosen_one_nb.analysis import metrics as scoring
-from chosen_one_nb.run.node import Node
+from chosen_one_nb.run import store
+from chosen_one_nb.run.node import Node, Tree
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,33 +21,91 @@ if TYPE_CHECKING:
 CURVE = ["node", "parent", "iteration", "distance", "ratio", "threshold", "state", "seconds"]
 
 
-def table(node: Node) -> pd.DataFrame:
-    """Return a gallery as a table, a row per image; see `Run.table`."""
-    n, clusters, decision = len(node.seeds), node.clusters, node.decision
-    index = np.arange(n)
-    columns: dict[str, Any] = {
-        "image_id": [f"{node.gallery_of}/{i:03d}" for i in index],
-        "iteration": node.iteration,
-        "index": index,
-        "seed": node.seeds,
-        "cluster": pd.array(clusters.labels if clusters else [pd.NA] * n, dtype="Int64"),
-        "distance": clusters.distances if clusters else np.full(n, np.nan),
-        "kept": pd.array(clusters.kept[clusters.labels] if clusters else [pd.NA] * n, dtype="boolean"),
-        "chosen": pd.array(np.isin(index, decision.images) if decision else [pd.NA] * n, dtype="boolean"),
-        "excluded": np.isin(index, node.excluded),
-    }
-    return pd.DataFrame(columns, index=pd.RangeIndex(n))
+class RunTables:
+    """A run as DataFrames.
+
+    Parameters
+    ----------
+    tree : Tree
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def gallery(self, node: Node | str | None = None) -> pd.DataFrame:
+        """Return a node's gallery (None: the current one), a row per image.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``image_id`` (iteration, index), ``iteration``, ``index``, ``seed``, ``cluster``,
+            ``distance`` (to the own centroid), ``kept``, ``chosen``, ``excluded``; empty (NA) where not
+            known yet.
+        """
+        node = self._tree.node(node)
+        n, clusters, decision = len(node.seeds), node.clusters, node.decision
+        index = np.arange(n)
+        columns: dict[str, Any] = {
+            "image_id": [f"{node.gallery_of}/{i:03d}" for i in index],
+            "iteration": node.iteration,
+            "index": index,
+            "seed": node.seeds,
+            "cluster": pd.array(clusters.labels if clusters else [pd.NA] * n, dtype="Int64"),
+            "distance": clusters.distances if clusters else np.full(n, np.nan),
+            "kept": pd.array(clusters.kept[clusters.labels] if clusters else [pd.NA] * n, dtype="boolean"),
+            "chosen": pd.array(np.isin(index, decision.images) if decision else [pd.NA] * n, dtype="boolean"),
+            "excluded": np.isin(index, node.excluded),
+        }
+        return pd.DataFrame(columns, index=pd.RangeIndex(n))
+
+    def curve(self, node: Node | str | None = None) -> pd.DataFrame:
+        """Return the distance of each checked node, of all nodes or of those on the way to one.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``node``, ``parent``, ``iteration``, ``distance``, ``ratio``, ``threshold``,
+            ``state``, ``seconds``.
+        """
+        rows = []
+        for n in self._tree.path(self._tree.node(node)) if node is not None else list(self._tree.nodes.values()):
+            if (found := n.convergence) is not None:
+                parent = n.parent.id if n.parent else None
+                numbers = (found.distance, found.ratio, found.threshold)
+                rows.append((n.id, parent, n.iteration, *numbers, n.state, sum(n.seconds.values())))
+        return pd.DataFrame(rows, columns=CURVE)
+
+    def scores(self, node: Node | str | None = None) -> pd.DataFrame:
+        """Score a gallery: prompt similarity and identity, with 95 % bootstrap intervals over images.
+
+        Returns
+        -------
+        DataFrame
+            A row per score with ``value``, ``low``, ``high``, ``n`` (images).
+        """
+        return scores(self._tree.node(node))
+
+    def compare(self, a: Node | str, b: Node | str) -> pd.DataFrame:
+        """Set two nodes side by side, choices and what followed: a row per fact, a column per node."""
+        columns = {}
+        for node in (self._tree.node(a), self._tree.node(b)):
+            columns[node.id] = {name: fact(node) for name, fact in FACTS.items()} | _followed(node)
+        rows = list(dict.fromkeys(name for facts in columns.values() for name in facts))
+        values = {name: [facts.get(row) for row in rows] for name, facts in columns.items()}
+        return pd.DataFrame(values, index=rows, dtype=object)
+
+    def history(self) -> pd.DataFrame:
+        """Return the log: a row per action with ``time``, ``action``, ``node`` and its particulars (``about``)."""
+        rows = []
+        for line in store.read_lines(self._tree.folder / "log.jsonl"):
+            about = {key: value for key, value in line.items() if key not in ("time", "action", "node")}
+            rows.append((line.get("time"), line.get("action"), line.get("node"), about))
+        return pd.DataFrame(rows, columns=["time", "action", "node", "about"])
 
 
-def curve(nodes: Sequence[Node]) -> pd.DataFrame:
-    """Return distance, ratio and threshold of the checked nodes, a row each; see `Run.curve`."""
-    rows = []
-    for node in nodes:
-        if (found := node.convergence) is not None:
-            parent = node.parent.id if node.parent else None
-            numbers = (found.distance, found.ratio, found.threshold)
-            rows.append((node.id, parent, node.iteration, *numbers, node.state, sum(node.seconds.values())))
-    return pd.DataFrame(rows, columns=CURVE)
+def scores(node: Node) -> pd.DataFrame:
+    """Score a node's gallery; see `RunTables.scores`."""
+    return _rows(identity(node))
 
 
 def identity(node: Node) -> dict[str, scoring.Interval]:
@@ -64,7 +123,7 @@ def identity(node: Node) -> dict[str, scoring.Interval]:
 def context_scores(
     models: Models, prompt: str, by_context: Mapping[str, Sequence[Image.Image]], settings: Settings
 ) -> pd.DataFrame:
-    """Score by_context in contexts; see `Run.context_scores`."""
+    """Score by_context in contexts."""
     from chosen_one_nb.steps.embed import embed
 
     images = [image for row in by_context.values() for image in row]
@@ -78,11 +137,6 @@ def context_scores(
     features = embed(models, images, settings).cls
     found["identity (features, in the loop)"] = scoring.identity_consistency(features)
     return _rows(found)
-
-
-def scores(node: Node) -> pd.DataFrame:
-    """Return a gallery's scores: a row each with ``value``, ``low``, ``high`` (95 %), ``n`` images."""
-    return _rows(identity(node))
 
 
 def _rows(found: Mapping[str, scoring.Interval]) -> pd.DataFrame:
@@ -124,27 +178,3 @@ def _followed(node: Node) -> Mapping[str, Any]:
     facts |= {f"next {name}": score.value for name, score in identity(child).items()}
     end = {"last node": last.id, "last state": last.state}
     return facts | end | ({"last ratio": last.convergence.ratio} if last.convergence else {})
-
-
-def compare(a: Node, b: Node) -> pd.DataFrame:
-    """Set two nodes side by side, a row per fact, a column per node; see `Run.compare`."""
-    columns = {}
-    for node in (a, b):
-        columns[node.id] = {name: fact(node) for name, fact in FACTS.items()} | _followed(node)
-    rows = list(dict.fromkeys(name for facts in columns.values() for name in facts))
-    values = {name: [facts.get(row) for row in rows] for name, facts in columns.items()}
-    return pd.DataFrame(values, index=rows, dtype=object)
-
-
-def history(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return log lines as a table; what an action does not have is empty."""
-    rows = [
-        {
-            "time": line.get("time"),
-            "action": line.get("action"),
-            "node": line.get("node"),
-            "about": {key: value for key, value in line.items() if key not in ("time", "action", "node")},
-        }
-        for line in lines
-    ]
-    return pd.DataFrame(rows, columns=["time", "action", "node", "about"])

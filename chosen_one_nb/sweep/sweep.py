@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, missing
+from chosen_one_nb.run.images import ImageFolder, missing
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds
 from chosen_one_nb.sweep.plan import Job, Plan
@@ -111,18 +111,17 @@ class _Work:
                                self.fingerprint)) for job in self.jobs]  # fmt: skip
         return self._table(self._do(runs, "run", "runs", len(runs), 0))
 
-    def _gallery(self, job: Job) -> tuple[SamplingRequest, Album]:
+    def _gallery(self, job: Job) -> tuple[SamplingRequest, ImageFolder]:
         folder = self.place / job.folder
         request = SamplingRequest(job.prompt, image_seeds(job.settings, 0), job.settings)
-        return request, Album(folder / "gallery", folder, about={"sweep": self.place.name})
+        return request, ImageFolder(folder / "gallery", folder, self.fingerprint, about={"sweep": self.place.name})
 
     def _shards(self, job: Job) -> list[Shard]:
-        request, album = self._gallery(job)
-        wanted = missing(request, album, self.fingerprint)
-        return [Shard(request, album, self.plan.loads, self.fingerprint, block) for block in wanted]
+        request, place = self._gallery(job)
+        return [Shard(request, place, self.plan.loads, block) for block in missing(request, place)]
 
     def _score(self, job: Job) -> Score:
-        return Score(*self._gallery(job), self.plan.loads, self.fingerprint, job.prompt)
+        return Score(*self._gallery(job), self.plan.loads, job.prompt)
 
     def _do(self, tasks: Sequence[tuple[Job, Any]], stage: str, unit: str, total: int, done: int) -> dict[Path, Any]:
         """Do tasks with progress; return what came of each job, and note the errors."""

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, draw, draw_block, recipe
-from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.run.images import ImageFolder, draw, draw_block, recipe
 from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def same_models(load: Load, fingerprint: str) -> Models:
     """Load models and see that they are those that were meant."""
     models = models_of(load)
     if models.fingerprint != fingerprint:
-        from chosen_one_nb.run.painter import ModelsDiffer
+        from chosen_one_nb.run.state import ModelsDiffer
 
         name = load if isinstance(load, str) else load["name"]
         raise ModelsDiffer(
@@ -147,15 +146,14 @@ class Shard:
     """One block of a gallery; returns how many images it holds."""
 
     request: SamplingRequest
-    album: Album
+    place: ImageFolder
     models: Load
-    fingerprint: str
     block: range
 
     def __call__(self) -> int:
         """Draw it, unless it is there."""
-        models = partial(same_models, self.models, self.fingerprint)  # loaded only if need be
-        draw_block(self.request, self.album, models, self.fingerprint, self.block)
+        models = partial(same_models, self.models, self.place.fingerprint)  # loaded only if need be
+        draw_block(self.request, self.place, models, self.block)
         return len(self.block)
 
 
@@ -164,15 +162,14 @@ class Score:
     """See a finished gallery and measure it; returns the table's figures, kept beside it."""
 
     request: SamplingRequest
-    album: Album
+    place: ImageFolder
     models: Load
-    fingerprint: str
     prompt: str
 
     @property
     def path(self) -> Path:
         """Where the figures are kept."""
-        return self.album.within / "scores.json"
+        return self.place.within / "scores.json"
 
     def kept(self) -> dict[str, Any] | None:
         """Return figures made before of the very same gallery, or None."""
@@ -184,16 +181,16 @@ class Score:
 
     def _gallery(self) -> str:
         settings = store.plain(self.request.settings)
-        return store.digest(f"{recipe(self.request, self.fingerprint)} {self.request.seeds.tolist()} {settings}")
+        return store.digest(f"{recipe(self.request, self.place.fingerprint)} {self.request.seeds.tolist()} {settings}")
 
     def __call__(self) -> dict[str, Any]:
         """Measure it, unless that is done."""
         if (found := self.kept()) is not None:
             return found
-        models = same_models(self.models, self.fingerprint)
-        images, _ = draw(self.request, self.album, lambda: models, self.fingerprint, Callbacks())
+        models = same_models(self.models, self.place.fingerprint)
+        images, _ = draw(self.request, self.place, lambda: models)
         features, figures = gallery_figures(models, images, self.prompt, self.request.settings)
-        store.write_array(self.album.within / "features.npy", features)
+        store.write_array(self.place.within / "features.npy", features)
         store.write_json(self.path, {"gallery": self._gallery(), "figures": figures})
         return figures
 
@@ -246,7 +243,7 @@ class WholeRun:
                     f"{self.folder} holds a run with other settings. Give another --folder.", self.folder
                 )
             outcome = run.until_converged()
-            curve = run.curve(outcome.node).iloc[-1]
+            curve = run.tables.curve(outcome.node).iloc[-1]
             similarity = run.node(outcome.node).look.prompt_similarity
             return store.plain({
                 "outcome": outcome.state,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from joblib import Parallel, delayed
 from joblib.parallel import LokyBackend, get_active_backend
 
-from chosen_one_nb.run.drawing import Album, missing
+from chosen_one_nb.run.images import ImageFolder, missing
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.sweep.pool import WorkerDied, Workers, visible_devices
@@ -108,7 +108,7 @@ class Crew:
             yield from parallel(delayed(numbered)(i, task, self.threads) for i, task in every[start : start + portion])
 
     def draw(
-        self, request: SamplingRequest, album: Album, models: Callable[[], Models], fingerprint: str, calls: Callbacks
+        self, request: SamplingRequest, place: ImageFolder, models: Callable[[], Models], callbacks: Callbacks
     ) -> None:
         """Draw the blocks of a gallery that are not on disk yet; takes what `keeping.drawing.draw` takes.
 
@@ -117,15 +117,15 @@ class Crew:
         SweepError
             A block could not be drawn.
         """
-        wanted = missing(request, album, fingerprint)
+        wanted = missing(request, place)
         total = len(request.seeds)
         done, load = total - sum(map(len, wanted)), load_of(models()) if wanted else {}
-        for _, answer in self.do([Shard(request, album, load, fingerprint, block) for block in wanted]):
+        for _, answer in self.do([Shard(request, place, load, block) for block in wanted]):
             if answer.error:
                 raise SweepError(answer.error)
             done += answer.value
-            calls.report("generate", done, total, "images")
-            calls.raise_if_cancelled()
+            callbacks.report("generate", done, total, "images")
+            callbacks.raise_if_cancelled()
 
 
 def numbered(number: int, task: Any, threads: int) -> tuple[int, Done]:

@@ -74,23 +74,25 @@ def _work(session: Session, name: str, method: Callable[..., Any], **options: An
 
 @guarded
 def choose(session: Session, cluster: int | None = None, *, note: str | None = None, **choice: Any) -> None:
-    """Choose a cluster (None: what the rule proposes) or what else `Run.choose` takes; None takes the written note."""
+    """Choose a cluster (None: what the rule proposes), or what `RunSelection.choose` takes; None: the written note."""
     with _deciding(session) as run:
-        run.choose(cluster, note=_note(session) if note is None else note, **choice)
+        run.selection.choose(cluster, note=_note(session) if note is None else note, **choice)
 
 
 @guarded
 def leave_out(session: Session, images: Iterable[int]) -> None:
     """Leave images out of what is learnt."""
     with _deciding(session) as run:
-        run.exclude([int(i) for i in images], note=_note(session))
+        run.selection.exclude([int(i) for i in images], note=_note(session))
 
 
 @guarded
 def put_back(session: Session, images: Iterable[int] | None = None) -> None:
     """Put images back; None puts all back."""
     with _deciding(session) as run:
-        run.include([int(i) for i in (session.node.excluded if images is None else images)], note=_note(session))
+        run.selection.include(
+            [int(i) for i in (session.node.excluded if images is None else images)], note=_note(session)
+        )
 
 
 def set_excluded(session: Session, images: Sequence[int]) -> None:
@@ -112,7 +114,7 @@ def merge_ticked(session: Session) -> None:
     with _deciding(session) as run:
         for member in members[1:]:  # clusters are numbered anew by each merge: follow one image of each
             labels = run.current.clusters.labels
-            run.merge(int(labels[members[0]]), int(labels[member]))
+            run.selection.merge(int(labels[members[0]]), int(labels[member]))
     session.ticked = []
 
 
@@ -120,21 +122,21 @@ def merge_ticked(session: Session) -> None:
 def recluster(session: Session, k: int) -> None:
     """Cluster the same images again into k clusters."""
     with _deciding(session) as run:
-        run.recluster(int(k))
+        run.selection.recluster(int(k))
 
 
 @guarded
 def undo(session: Session) -> None:
     """Take back the last decision, exclusion, merge or re-clustering."""
     with _deciding(session) as run:
-        run.undo()
+        run.selection.undo()
 
 
 @guarded
 def redo(session: Session) -> None:
     """Make again what was taken back."""
     with _deciding(session) as run:
-        run.redo()
+        run.selection.redo()
 
 
 @guarded
@@ -148,7 +150,7 @@ def write_note(session: Session, text: str) -> None:
         return
     base = {"cluster": decision.cluster} if decision.cluster is not None else {"images": decision.images}
     with _deciding(session) as run:
-        run.choose(**base, note=text, by=decision.by)
+        run.selection.choose(**base, note=text, by=decision.by)
 
 
 def press_key(session: Session, action: str, index: int) -> None:
@@ -214,7 +216,7 @@ def save_table(session: Session, folder: str | Path | None = None) -> list[Path]
         raise store.gone(run.folder)
     place = Path(folder or session.output_folder / "tables")
     place.mkdir(parents=True, exist_ok=True)
-    table, paths = run.table(node), [place / f"iteration-{node.id}.{end}" for end in ("csv", "parquet")]
+    table, paths = run.tables.gallery(node), [place / f"iteration-{node.id}.{end}" for end in ("csv", "parquet")]
     table.to_csv(paths[0], index=False)
     table.to_parquet(paths[1], index=False)
     session.status.say(f"Written: {', '.join(map(str, paths))}.", "good")

@@ -44,7 +44,7 @@ class AttributeFindings:
         """
         if self._vocabulary is None:
             with suppress(VocabularyError):
-                self._vocabulary = load_vocabulary(self.session.run.vocabulary_file)
+                self._vocabulary = load_vocabulary(self.session.run.attributes.vocabulary_file)
         return self._vocabulary
 
     def key(self, node: Node) -> tuple[Any, ...]:
@@ -60,13 +60,15 @@ class AttributeFindings:
     def inquiry(self) -> Inquiry | None:
         """Give what is known of the gallery shown; None before it has been asked, or while that is computed."""
         session, node, key = self.session, self.session.node, self.key(self.session.node)
-        if node.clip is None or not (session.background.asked(key) or session.run.asked_before):
+        if node.clip is None or not (session.background.asked(key) or session.run.attributes.cached):
             return None
         words = self.vocabulary()
-        found = session.background.get(key, lambda: session.run.inquiry(node, vocabulary=words, segment=False))
+        found = session.background.get(
+            key, lambda: session.run.attributes.inquiry(node, vocabulary=words, segment=False)
+        )
         if found is None:
             return None
-        corrections = session.run.corrections
+        corrections = session.run.attributes.corrections
         mine = (key, tuple(sorted(corrections.items())), id(found))
         if self._corrected is None or self._corrected[0] != mine:
             self._corrected = (mine, dataclasses.replace(found, corrections=corrections))

@@ -151,7 +151,8 @@ class AttributePanel(Panel):
 
         groups, notes = len({attribute.group for attribute in inquiry.attributes}), notes_of(self.findings.vocabulary())
         self.about.value = escape(
-            f"{len(inquiry.attributes)} attributes in {groups} groups, from {self.run.vocabulary_file.name}: edit it, "
+            f"{len(inquiry.attributes)} attributes in {groups} groups, "
+            f"from {self.run.attributes.vocabulary_file.name}: edit it, "
             f"or put a vocabulary.json into the run's folder, and ask again{notes and f'. {notes}'}"
         )
         figure = drift_plot(inquiry.drift(self._drawn(inquiry)))
@@ -207,11 +208,13 @@ class AttributePanel(Panel):
         node = self.node
 
         def work(task: Task) -> None:
-            words = load_vocabulary(self.run.vocabulary_file)
+            words = load_vocabulary(self.run.attributes.vocabulary_file)
             if not self.run.read_only:
                 with suppress(RunError):  # an extractor without patches: the rest is shown, and says so
-                    self.run.patch_tokens(node, on_progress=task.report, cancelled=task.cancelled)
-            found = self.run.inquiry(node, vocabulary=words, on_progress=task.report, cancelled=task.cancelled)
+                    self.run.attributes.patch_tokens(node, on_progress=task.report, cancelled=task.cancelled)
+            found = self.run.attributes.inquiry(
+                node, vocabulary=words, on_progress=task.report, cancelled=task.cancelled
+            )
             with self.run.lock:  # no screen is filled between the new phrases and their answers
                 self.findings.take(node, words, found)
             task.message = "Asked: see what it shares below, and on the cards."
@@ -233,7 +236,7 @@ class AttributePanel(Panel):
         )
 
         def work(task: Task) -> None:
-            found = self.run.counterfactual(
+            found = self.run.attributes.counterfactual(
                 [lit], source, vocabulary=words, on_progress=task.report, cancelled=task.cancelled
             )
             self._proofs[key] = proof_strips(found)
@@ -251,7 +254,7 @@ class AttributePanel(Panel):
         elif do == "light":
             self.light(column)
         elif do == "answer":
-            self.run.correct(self.findings.inquiry().attributes[column], content["answer"])
+            self.run.attributes.correct(self.findings.inquiry().attributes[column], content["answer"])
         elif do == "leave_out":
             self.leave_out(column)
         elif do == "prefer_least":

@@ -51,7 +51,7 @@ class Shared:
 
     def on_card(self, inquiry: Inquiry, warning: str) -> dict[str, str]:
         """Give the lines of a card; `warning` is what stands there already."""
-        from chosen_one_nb.run.inquiring import NOT_LOOKED
+        from chosen_one_nb.run.attributes import NOT_LOOKED
 
         names = self.flagged(inquiry)
         more = f" and {len(names) - ON_CARD} more" if len(names) > ON_CARD else ""
@@ -166,7 +166,7 @@ def phrase_strip(run: Run, node: Node, inquiry: Inquiry, column: int, members: l
     from chosen_one_nb.plots import heat_over
 
     most, least = most_and_least(inquiry.found.values[:, column], members, STRIP // 2)
-    heat = scaled(run.phrase_heat(inquiry.attributes[column], [*most, *least], node))
+    heat = scaled(run.attributes.heat(inquiry.attributes[column], [*most, *least], node))
     name = inquiry.attributes[column].name
     return _strip(f"Where “{name}” shows:", f"{len(most)} images that have it most, then those that have it least",
                   [(i, heat_over(node.images[i], h)) for i, h in zip([*most, *least], heat, strict=True)])  # fmt: skip

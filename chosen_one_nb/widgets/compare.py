@@ -71,7 +71,7 @@ class ComparePanel(Panel):
         if pair[0].id == pair[1].id:
             self.table.value = "Take two different nodes to see their decisions and figures side by side."
         else:
-            self.table.value = _as_html(self.run.compare(*pair)) + self._curve(pair)
+            self.table.value = _as_html(self.run.tables.compare(*pair)) + self._curve(pair)
 
     def _show_side(self, node: Node, head: ipywidgets.HTML, view: GalleryView) -> None:
         shown = next((child for child in reversed(node.children) if len(child.images)), None)
@@ -86,7 +86,7 @@ class ComparePanel(Panel):
 
     def _curve(self, pair: list[Node]) -> str:
         """Draw the mean pairwise distances on the ways of two nodes; empty where nothing has been checked."""
-        curve = self.run.curve()
+        curve = self.run.tables.curve()
         ways = {side: [i for i in _way(node) if i in set(curve["node"])] for side, node in zip("AB", pair, strict=True)}
         if not all(ways.values()):
             return ""

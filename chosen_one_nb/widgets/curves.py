@@ -69,7 +69,7 @@ class CurveFigure(PlotlyFigure):
         ----------
         rows : sequence of mapping
             One per node: ``node``, ``parent`` (None at the root), ``iteration``, ``distance``, ``ratio``,
-            ``threshold``, ``state``; as `chosen_one_nb.Run.curve` gives them.
+            ``threshold``, ``state``; as `chosen_one_nb.RunTables.curve` gives them.
         here : str
             Id of the node that is shown.
         last : int
@@ -173,7 +173,7 @@ class CurvePanel(Panel):
     def show(self) -> None:
         """Show the curve as it is now, and the losses of the iteration that is shown."""
         node = self.node
-        self.distance.show(self.run.curve().to_dict("records"), node.id, max(3, node.settings.max_iterations))
+        self.distance.show(self.run.tables.curve().to_dict("records"), node.id, max(3, node.settings.max_iterations))
         verdict = node.verdict
         self.verdict.value = f"<strong>{escape(verdict.state)}</strong>: {escape(verdict.reason)}" if verdict else ""
         if node.refined:

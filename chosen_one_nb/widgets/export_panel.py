@@ -96,8 +96,8 @@ class TakeawayPanel(Panel):
         """Say how to get at the same things in a cell."""
         selected = len(self.session.selected)
         self.words.value = (
-            f"In a cell: <code>explorer.selection</code> ({selected} selected), <code>run.table()</code>, "
-            f"<code>run.curve()</code>, <code>explorer.snapshot()</code>, <code>run.report()</code>, "
+            f"In a cell: <code>explorer.selection</code> ({selected} selected), <code>run.tables.gallery()</code>, "
+            f"<code>run.tables.curve()</code>, <code>explorer.snapshot()</code>, <code>run.report()</code>, "
             f"<code>run.export()</code>. Files go to <code>{escape(str(self.session.output_folder))}</code>."
         )
         self.export.show()

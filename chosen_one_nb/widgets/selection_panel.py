@@ -147,7 +147,7 @@ class DecidePanel(Panel):
         rule = f"The rule proposes cluster {proposed}." if proposed is not None else escape(node.clusters.reason)
         if decision is None:
             return f"<span>{rule} <strong>Nothing is chosen yet.</strong></span>"
-        risk = self.run.risk(decision.images)
+        risk = self.run.selection.risk(decision.images)
         branch = " Changing it begins a branch: this node has its Θ already." if node.refined else ""
         return (
             f"<span>{rule} <strong>Taken: {counted_words(decision)}</strong> "

@@ -194,7 +194,7 @@ class Session(traitlets.HasTraits):
         if wanted == self.selected:
             return
         self.selected = wanted
-        risk = self.run.risk(wanted) if wanted else ""
+        risk = self.run.selection.risk(wanted) if wanted else ""
         self.status.say(f"{len(wanted)} images selected." + (f" If chosen: {risk}" if risk else ""))
 
     @property
@@ -300,13 +300,13 @@ class Selection:
 
     @property
     def ids(self) -> list[str]:
-        """Image ids, as in `Run.table`."""
+        """Image ids, as in `RunTables.gallery`."""
         return list(self.table["image_id"])
 
     @property
     def table(self) -> pd.DataFrame:
-        """Rows of `Run.table` of the selected images."""
-        return self._run.table(self.node).iloc[self.indices]
+        """Rows of `RunTables.gallery` of the selected images."""
+        return self._run.tables.gallery(self.node).iloc[self.indices]
 
     def _repr_html_(self) -> str:
         return self.table._repr_html_()

@@ -59,7 +59,7 @@ def _state(session: Session) -> str:
 
 
 def _charts(session: Session, layout: Layout) -> Image.Image:
-    node, clusters, curve = session.node, session.node.clusters, session.run.curve()
+    node, clusters, curve = session.node, session.node.clusters, session.run.tables.curve()
     style = () if clusters is None else (clusters.labels, clusters.kept)
     chosen = node.decision.images if node.decision else ()
     points = layout.projection.of(node.gallery_of)

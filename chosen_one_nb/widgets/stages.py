@@ -38,10 +38,11 @@ class StageBar(Panel):
         outcome = self.run.outcome
         name, what, formula = ABOUT.get(coming or "", (f"Finished, {outcome.state}", outcome.reason, ""))
         formula = f" <code>{escape(formula)}</code>" if formula else ""
+        models = self.run.manifest["models"]["name"]
         where = f"iteration {node.iteration}" + (f", branch {node.id}" if node.id != str(node.iteration) else "")
         self.ui.value = (
             f'<header><h2 title="The prompt">{escape(self.run.prompt)}</h2>'
-            f"<span>{escape(' · '.join(part for part in (self.run.model_name, where) if part))}</span></header>"
+            f"<span>{escape(' · '.join(part for part in (models, where) if part))}</span></header>"
             f'<ol aria-label="Stages of an iteration">{items}</ol>'
             f"<p><strong>{escape(name)}.</strong> {escape(what)}{formula}</p>"
         )

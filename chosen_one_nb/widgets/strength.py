@@ -50,7 +50,11 @@ class StrengthPanel(Panel):
         if source is None:
             self.words.value = "There is no Θ yet: it comes with the first refinement."
         key = (source or "", self.slider.value)
-        if source is not None and key not in self._drawn and (kept := self.run.drawn_probe(source, strength=key[1])):
+        if (
+            source is not None
+            and key not in self._drawn
+            and (kept := self.run.samples.drawn_probe(source, strength=key[1]))
+        ):
             self.take(*key, kept)
         drawn = self._drawn.get(key, 0)
         self.draw.disabled = source is None or self.session.busy or bool(drawn)
@@ -75,7 +79,9 @@ class StrengthPanel(Panel):
         source = self.session.theta_node
 
         def work(task: Task) -> None:
-            images = self.run.probe(source, strength=strength, on_progress=task.report, cancelled=task.cancelled)
+            images = self.run.samples.probe(
+                source, strength=strength, on_progress=task.report, cancelled=task.cancelled
+            )
             self.take(source, strength, images)
 
         self.session.tasks.start(work, name=f"strength {strength:g}")

@@ -24,7 +24,7 @@ from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.run import store
 from chosen_one_nb.run.cost_estimate import Plan, gigabytes, plan
-from chosen_one_nb.run.drawing import Album
+from chosen_one_nb.run.images import ImageFolder
 from chosen_one_nb.run.memory_profile import Peak
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
@@ -233,10 +233,10 @@ def _shared_out(models: Models, settings: Settings, costs: Plan, n: int) -> Row:
     with tempfile.TemporaryDirectory() as folder, Crew(n) as crew:
         place = Path(folder)
         for name, asked in (("few", few), ("all", settings)):
-            album = Album(store.make_folder(place / name) / "gallery", place / name)
+            target = ImageFolder(store.make_folder(place / name) / "gallery", place / name, models.fingerprint)
             begun = time.perf_counter()
             drawing = SamplingRequest(PROMPT, image_seeds(asked, 0), asked)
-            crew.draw(drawing, album, lambda: models, models.fingerprint, Callbacks())
+            crew.draw(drawing, target, lambda: models, Callbacks())
             seconds = time.perf_counter() - begun
     return Row(SHARED, f"{settings.n_images} images by {n} workers", seconds, n * seconds, costs.gallery)
 

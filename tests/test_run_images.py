@@ -14,7 +14,7 @@ from test_character import made_for
 from chosen_one_nb import character
 from chosen_one_nb.models.batches import OutOfMemory
 from chosen_one_nb.run import store
-from chosen_one_nb.run.drawing import Album, draw
+from chosen_one_nb.run.images import ImageFolder, draw
 from chosen_one_nb.steps import Callbacks, Cancelled
 from chosen_one_nb.steps import lora as adapters
 from chosen_one_nb.steps.gallery import SamplingRequest
@@ -54,16 +54,16 @@ def counted(models: Any, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def album(folder: Path) -> Album:
-    return Album(store.make_folder(folder) / "gallery", folder, latents=True)
+def place_in(folder: Path, models: Any) -> ImageFolder:
+    return ImageFolder(store.make_folder(folder) / "gallery", folder, models.fingerprint, latents=True)
 
 
-def drawn(drawing: SamplingRequest, place: Album, models: Any, **calls: Any) -> dict[str, bytes]:
-    draw(drawing, place, lambda: models, models.fingerprint, Callbacks(**calls))
+def drawn(drawing: SamplingRequest, place: ImageFolder, models: Any, **calls: Any) -> dict[str, bytes]:
+    draw(drawing, place, lambda: models, Callbacks(**calls))
     return contents(place)
 
 
-def contents(place: Album) -> dict[str, bytes]:
+def contents(place: ImageFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(place.folder.iterdir())}
 
 
@@ -71,18 +71,18 @@ def test_a_gallery_of_several_blocks_is_encoded_once_and_wears_its_character_onc
     drawing: SamplingRequest, models: Any, counted: Counter[str], tmp_path: Path
 ) -> None:
     told: list[dict[str, Any]] = []
-    files = drawn(drawing, album(tmp_path / "a"), models, on_progress=told.append)
+    files = drawn(drawing, place_in(tmp_path / "a", models), models, on_progress=told.append)
     assert len(files) == 2 * N
     assert counted == {"encoded": 1, "worn": 1, "denoised": N * 2 * 2}  # steps, and guidance
     assert [event["done"] for event in told] == [1.5, 3, 4.5, 6, 6.5, 7]
-    drawn(drawing, album(tmp_path / "a"), models)
+    drawn(drawing, place_in(tmp_path / "a", models), models)
     assert counted["denoised"] == N * 2 * 2
 
 
 def test_what_a_cancelled_gallery_has_is_kept_and_the_rest_is_one_call(
     drawing: SamplingRequest, models: Any, counted: Counter[str], tmp_path: Path
 ) -> None:
-    whole, place = drawn(drawing, album(tmp_path / "whole"), models), album(tmp_path / "cut")
+    whole, place = drawn(drawing, place_in(tmp_path / "whole", models), models), place_in(tmp_path / "cut", models)
     counted.clear()
     with pytest.raises(Cancelled):  # in the second block
         drawn(drawing, place, models, cancelled=lambda: counted["denoised"] > 3 * 2 * 2)
@@ -98,7 +98,7 @@ def test_what_a_cancelled_gallery_has_is_kept_and_the_rest_is_one_call(
 def test_holes_in_a_gallery_are_drawn_together_with_the_same_images(
     drawing: SamplingRequest, models: Any, counted: Counter[str], tmp_path: Path
 ) -> None:
-    place = album(tmp_path / "a")
+    place = place_in(tmp_path / "a", models)
     whole = drawn(drawing, place, models)
     (place.folder / "001.png").unlink()
     (place.folder / "006.npy").write_bytes(b"")
@@ -111,7 +111,7 @@ def test_out_of_memory_goes_on_from_the_last_finished_batch(
     drawing: SamplingRequest, models: Any, counted: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Room for three images (with guidance six) at first, then for one, then for none."""
-    place, unet, room = album(tmp_path / "a"), models.pipeline.unet, [6] * 2 + [2] * 6 + [0]
+    place, unet, room = place_in(tmp_path / "a", models), models.pipeline.unet, [6] * 2 + [2] * 6 + [0]
     forward = unet.forward
 
     def tight(sample: torch.Tensor, *args: Any, **more: Any) -> Any:

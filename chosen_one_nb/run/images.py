@@ -13,21 +13,20 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.store import Stamp, StoreError
-from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.run.node import Node
     from chosen_one_nb.steps.gallery import Gallery
-    from chosen_one_nb.sweep.worker_pool import Crew
 
 CONTEXTS = (
     "at the beach",
@@ -47,6 +46,15 @@ BEARING = (
 """The settings that change what a seed draws."""
 
 
+class GalleryWorkers(Protocol):
+    """Workers that draw a gallery, block by block, in other processes or on other machines."""
+
+    def draw(
+        self, request: SamplingRequest, place: ImageFolder, models: Callable[[], Models], callbacks: Callbacks
+    ) -> None:
+        """Draw the blocks that `missing` finds."""
+
+
 def recipe(request: SamplingRequest, fingerprint: str) -> str:
     """Return a checksum of everything that bears on the images besides their seeds."""
     bearing = {name: getattr(request.settings, name) for name in BEARING if hasattr(request.settings, name)}
@@ -58,7 +66,7 @@ def recipe(request: SamplingRequest, fingerprint: str) -> str:
 
 
 @dataclass(frozen=True)
-class Album:
+class ImageFolder:
     """Where images lie.
 
     Parameters
@@ -67,6 +75,8 @@ class Album:
         Of ``000.png``, ``001.png``, ...; made when the first is drawn.
     within : Path
         The run's folder, which is there already.
+    fingerprint : str
+        Of the models; an image of others does not count.
     latents : bool
         Whether each image's latents lie beside it as ``000.npy``.
     keep : bool
@@ -77,6 +87,7 @@ class Album:
 
     folder: Path
     within: Path
+    fingerprint: str
     latents: bool = False
     keep: bool = True
     about: dict[str, str] = field(default_factory=dict)
@@ -84,31 +95,28 @@ class Album:
 
 def draw(
     request: SamplingRequest,
-    album: Album,
+    place: ImageFolder,
     models: Callable[[], Models],
-    fingerprint: str,
-    calls: Callbacks,
+    callbacks: Callbacks = NO_CALLBACKS,
     *,
     stage: str = "generate",
-    crew: Crew | None = None,
+    workers: GalleryWorkers | None = None,
 ) -> tuple[list[Image.Image], dict[str, Stamp]]:
-    """Draw images into an album, taking those that are there already.
+    """Draw images into a folder, taking those that are there already.
 
     Those that are missing are drawn by one call: the prompt is encoded once and Θ put on once.
 
     Parameters
     ----------
     request : SamplingRequest
-    album : Album
+    place : ImageFolder
     models : callable
         Gives the models; called only when something must be drawn.
-    fingerprint : str
-        Of these models.
-    calls : Callbacks
+    callbacks : Callbacks
     stage : str
         What progress is reported as.
-    crew : Crew, optional
-        Workers to draw the images that are missing, see `chosen_one_nb.sweep.worker_pool`.
+    workers : GalleryWorkers, optional
+        Who draws the images that are missing; None: this process.
 
     Returns
     -------
@@ -116,19 +124,19 @@ def draw(
     stamps : dict
         File name in the folder -> stamp; those drawn without keeping them have none.
     """
-    if crew and album.keep:
-        crew.draw(request, album, models, fingerprint, calls)
-    desk = _Desk(request, album, models, fingerprint, calls, stage)
+    if workers and place.keep:
+        workers.draw(request, place, models, callbacks)
+    work = _Draw(request, place, models, callbacks, stage)
     done: Done = {}
     for block in blocks(request):
-        if (found := desk.found(block)) is not None:
+        if (found := work.found(block)) is not None:
             done |= found
-            desk.report(len(done))
-    done |= desk.drawn([index for index in range(len(request.seeds)) if index not in done])
+            work.report(len(done))
+    done |= work.drawn([index for index in range(len(request.seeds)) if index not in done])
     images = [done[index][0] for index in sorted(done)]
     stamps = {name: stamp for index in sorted(done) for name, stamp in done[index][1].items()}
-    if album.keep:
-        store.flush_all(album.folder, stamps)
+    if place.keep:
+        store.flush_all(place.folder, stamps)
     return images, stamps
 
 
@@ -155,19 +163,17 @@ def blocks(request: SamplingRequest) -> list[range]:
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def draw_block(
-    request: SamplingRequest, album: Album, models: Callable[[], Models], fingerprint: str, block: range
-) -> None:
-    """Draw one block into an album, unless it is there already; what `draw` finds later."""
-    desk = _Desk(request, album, models, fingerprint, Callbacks(), "generate")
-    done = desk.found(block) or desk.drawn(list(block))
-    store.flush_all(album.folder, [name for _, files in done.values() for name in files])
+def draw_block(request: SamplingRequest, place: ImageFolder, models: Callable[[], Models], block: range) -> None:
+    """Draw one block into a folder, unless it is there already; what `draw` finds later."""
+    work = _Draw(request, place, models)
+    done = work.found(block) or work.drawn(list(block))
+    store.flush_all(place.folder, [name for _, files in done.values() for name in files])
 
 
-def missing(request: SamplingRequest, album: Album, fingerprint: str) -> list[range]:
+def missing(request: SamplingRequest, place: ImageFolder) -> list[range]:
     """Return the blocks that are not on disk, or not as they should be."""
-    desk = _Desk(request, album, _no_models, fingerprint, Callbacks(), "generate")
-    return [block for block in blocks(request) if desk.found(block) is None]
+    work = _Draw(request, place, _no_models)
+    return [block for block in blocks(request) if work.found(block) is None]
 
 
 def _no_models() -> Models:
@@ -179,15 +185,14 @@ Done = dict[int, tuple[Image.Image, dict[str, Stamp]]]
 
 
 @dataclass(frozen=True)
-class _Desk:
+class _Draw:
     """One call of `draw`."""
 
     request: SamplingRequest
-    album: Album
+    place: ImageFolder
     models: Callable[[], Models]
-    fingerprint: str
-    calls: Callbacks
-    stage: str
+    callbacks: Callbacks = NO_CALLBACKS
+    stage: str = "generate"
 
     def found(self, block: range) -> Done | None:
         """Read a block if all its images are there; None where one is missing, damaged or another."""
@@ -200,23 +205,23 @@ class _Desk:
 
     def show(self, images: list[tuple[int, Image.Image]]) -> None:
         """Pass finished images on."""
-        if self.calls.on_images:
-            self.calls.on_images(images)
+        if self.callbacks.on_images:
+            self.callbacks.on_images(images)
 
     def _read(self, index: int) -> tuple[Image.Image, dict[str, Stamp]]:
-        path = self.album.folder / f"{index:03d}.png"
+        path = self.place.folder / f"{index:03d}.png"
         data = store.read_bytes(path)
         image = store.read_image(path)
-        expected = {"recipe": recipe(self.request, self.fingerprint), "seed": str(self.request.seeds[index])}
+        expected = {"recipe": recipe(self.request, self.place.fingerprint), "seed": str(self.request.seeds[index])}
         if any(image.info.get(key) != value for key, value in expected.items()):
             raise StoreError(f"{path} is another image.", path)
         files = {path.name: store.stamp(data)}
-        if self.album.latents:
+        if self.place.latents:
             files |= self._check_latents(index, image.info.get("latents", ""))
         return image, files
 
     def _check_latents(self, index: int, checksum: str) -> dict[str, Stamp]:
-        path = self.album.folder / f"{index:03d}.npy"
+        path = self.place.folder / f"{index:03d}.npy"
         stamp = store.stamp(store.read_bytes(path))
         if stamp["sha256"] != checksum:
             raise StoreError(f"{path} is damaged.", path)
@@ -245,7 +250,7 @@ class _Desk:
                 Callbacks(
                     lambda event: self.report(before + len(indices) * event["done"] / event["total"]),
                     lambda images: self.show([(indices[place], image) for place, image in images]),
-                    cancelled=self.calls.cancelled,
+                    cancelled=self.callbacks.cancelled,
                 ),
                 on_batch=keep,
             )
@@ -255,37 +260,37 @@ class _Desk:
 
     def _kept(self, indices: list[int], part: Gallery) -> Done:
         """Write a part of the gallery, if it is to be kept."""
-        if not self.album.keep:
+        if not self.place.keep:
             return {index: (image, {}) for index, image in zip(indices, part.images, strict=True)}
-        store.make_folder(self.album.folder, within=self.album.within)
+        store.make_folder(self.place.folder, within=self.place.within)
         return {index: self._write(index, part, i) for i, index in enumerate(indices)}
 
     def _write(self, index: int, gallery: Gallery, i: int) -> tuple[Image.Image, dict[str, Stamp]]:
         """Write one image after its latents, so that an image there is an image whole."""
         files = {}
         about = self._about(index)
-        if self.album.latents:
+        if self.place.latents:
             name = f"{index:03d}.npy"
-            files[name] = store.write_array(self.album.folder / name, gallery.latents[i], flush=False)
+            files[name] = store.write_array(self.place.folder / name, gallery.latents[i], flush=False)
             about["latents"] = files[name]["sha256"]
         name = f"{index:03d}.png"
-        files[name] = store.write_image(self.album.folder / name, gallery.images[i], about, flush=False)
+        files[name] = store.write_image(self.place.folder / name, gallery.images[i], about, flush=False)
         return gallery.images[i], files
 
     def _about(self, index: int) -> dict[str, str]:
         return {
-            **self.album.about,
+            **self.place.about,
             "prompt": self.request.full_prompt,
             "seed": str(self.request.seeds[index]),
             "index": str(index),
             "settings": self.request.settings.model_dump_json(),
             "theta": self.request.character_digest,
             "strength": str(self.request.strength),
-            "models": self.fingerprint,
-            "recipe": recipe(self.request, self.fingerprint),
+            "models": self.place.fingerprint,
+            "recipe": recipe(self.request, self.place.fingerprint),
         }
 
     def report(self, done: float) -> None:
         """Say how many of all images are done."""
         total = len(self.request.seeds)
-        self.calls.report(self.stage, min(done, total), total, "images")
+        self.callbacks.report(self.stage, min(done, total), total, "images")

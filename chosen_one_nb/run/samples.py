@@ -1,0 +1,177 @@
+"""Images drawn to look at a character: the same seeds with every one (probe), and the character in contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from chosen_one_nb.run import opening, store
+from chosen_one_nb.run.images import CONTEXTS, ImageFolder, draw
+from chosen_one_nb.run.node import Node
+from chosen_one_nb.run.state import RunState
+from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps.gallery import SamplingRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from chosen_one_nb.models.load import Models
+
+PROBES = 8
+"""Images drawn with every character on the same seeds."""
+
+
+class RunSamples:
+    """Draw a run's characters; what is drawn is kept on disk and found there the next time.
+
+    Parameters
+    ----------
+    state : RunState
+    """
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+
+    def probe(self, node: Node | str | None = None, *, strength: float = 1.0, **callbacks: Any) -> list[Image.Image]:
+        """Draw the run's eight fixed seeds with the character of a node, to compare characters by eye.
+
+        Parameters
+        ----------
+        node : Node or str, optional
+            Whose character: its own, else the one its gallery was drawn with, else none. None: the current node.
+        strength : float
+            How much of it, in [0, 1].
+        **callbacks
+            ``on_progress``, ``on_images``, ``cancelled`` as in `Run.step`.
+
+        Returns
+        -------
+        list of PIL.Image
+        """
+        source = self._state.tree.node(node).theta_node
+        return self.draw(source, "", PROBES, "probe", Callbacks(**callbacks), strength=strength)
+
+    def drawn_probe(self, node: Node | str | None = None, *, strength: float = 1.0) -> list[Image.Image]:
+        """Return what `probe` has drawn before and kept; empty if it has not, or not with this character."""
+        source = self._state.tree.node(node).theta_node
+        paths = sorted((self._folder("probe", source, strength) / opening.slug("")).glob("*.png"))
+        images = [store.read_image(path) for path in paths]
+        digest = source.theta_digest if source else ""
+        whole = len(images) == PROBES and all(image.info.get("theta") == digest for image in images)
+        return images if whole else []
+
+    def contexts(
+        self,
+        node: Node | str | None = None,
+        contexts: Sequence[str] | None = None,
+        seeds: int = 4,
+        *,
+        base: bool = False,
+        weight: float | None = None,
+        **callbacks: Any,
+    ) -> dict[str, list[Image.Image]]:
+        """Draw the character in contexts on fixed seeds.
+
+        Parameters
+        ----------
+        node : Node or str, optional
+            Whose character, as in `probe`. None: that of `Run.character`.
+        contexts : sequence of str, optional
+            What is added to the caption; None is `CONTEXTS`.
+        seeds : int
+            Images per context; the seeds are the same for all contexts and nodes.
+        base : bool
+            Draw with the base models and the bare prompt instead, for comparison.
+        weight : float, optional
+            How much the context counts; None is ``settings.context_weight``, 1 the prompt as it is written.
+        **callbacks
+            ``on_progress``, ``on_images``, ``cancelled`` as in `Run.step`.
+
+        Returns
+        -------
+        dict of str to list of PIL.Image
+        """
+        source = None if base else self._state.tree.theta_node(node)
+        contexts, every = CONTEXTS if contexts is None else list(contexts), Callbacks(**callbacks)
+        usual = self._state.tree.root.settings.context_weight
+        weight = usual if weight is None else weight
+        kind = "contexts" if weight == usual else f"contexts/weight-{weight:g}"
+        return {
+            text: self.draw(source, text, seeds, kind, every.part(i, len(contexts)), weight=weight)
+            for i, text in enumerate(contexts)
+        }
+
+    def drawn_contexts(self, node: Node | str | None = None) -> dict[str, list[Image.Image]]:
+        """Return the images in contexts that are on disk already, by context; see `contexts`."""
+        source = self._state.tree.theta_node(node)
+        drawn: dict[str, list[Image.Image]] = {context: [] for context in CONTEXTS}
+        for path in sorted(self._folder("contexts", source, 1.0).glob("*/*.png")):
+            image = store.read_image(path)
+            if image.info.get("theta") == (source.theta_digest if source else ""):
+                drawn.setdefault(image.info.get("context", ""), []).append(image)
+        return {context: images for context, images in drawn.items() if images}
+
+    def context_scores(
+        self,
+        node: Node | str | None = None,
+        contexts: Sequence[str] | None = None,
+        seeds: int = 4,
+        *,
+        base: bool = False,
+        **callbacks: Any,
+    ) -> pd.DataFrame:
+        """Score the character over contexts as the paper does (section 4.2); takes what `contexts` takes.
+
+        Returns
+        -------
+        DataFrame
+            As of `RunTables.scores`: prompt similarity of each image with its own prompt, identity over all images.
+        """
+        from chosen_one_nb.run import tables
+
+        images, state = self.contexts(node, contexts, seeds, base=base, **callbacks), self._state
+        with state.working(lambda: (state.tree.root, "scores")):
+            return tables.context_scores(state.checked_models(), state.prompt, images, state.tree.root.settings)
+
+    def draw(
+        self,
+        source: Node | None,
+        context: str,
+        n: int,
+        kind: str,
+        callbacks: Callbacks,
+        *,
+        strength: float = 1.0,
+        weight: float = 1.0,
+    ) -> list[Image.Image]:
+        """Draw n images on seeds that depend on the run alone, with the character of ``source``."""
+        state, root = self._state, self._state.tree.root
+        settings, theta = root.settings.replace(context_weight=weight), source.theta if source else None
+        text = theta.prompt() if theta else state.prompt
+        seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
+        digest = source.theta_digest if source else ""
+        request = SamplingRequest(text, seeds, settings, theta, strength, context, character_digest=digest)
+        folder, stage = self._folder(kind, source, strength) / opening.slug(context), kind.partition("/")[0]
+        about = {"context": context}
+        place = ImageFolder(folder, state.folder, state.fingerprint, keep=not state.read_only, about=about)
+        try:  # what is on disk can be shown while the run is at work; only drawing needs the models to itself
+            return draw(request, place, _not_loaded, callbacks, stage=stage)[0]
+        except _NotDrawn:
+            with state.working(lambda: (source or root, stage)):
+                return draw(request, place, state.checked_models, callbacks, stage=stage)[0]
+
+    def _folder(self, kind: str, source: Node | None, strength: float) -> Path:
+        name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
+        return self._state.folder / kind / name
+
+
+class _NotDrawn(Exception):
+    """Raised where models would be needed."""
+
+
+def _not_loaded() -> Models:
+    raise _NotDrawn

@@ -1,0 +1,343 @@
+"""What a person decides at a node: choose, leave out, merge, undo; recorded as data.
+
+The functions `choose` ... `merge` check what is asked and return a `Change` without writing anything, so a refused
+action leaves no trace; `RunSelection` makes the change the state of the current node, or of a new branch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chosen_one_nb.run import store
+from chosen_one_nb.run.decision import ChoiceError, Decision, Edit, RunError
+from chosen_one_nb.run.node import Node
+from chosen_one_nb.run.state import RunState
+from chosen_one_nb.settings import SettingsError
+
+if TYPE_CHECKING:
+    from chosen_one_nb.steps.cluster import Clusters
+
+
+class RunSelection:
+    """Choose, at the current node of a run, what the next character is learnt from.
+
+    At a node that has its character already, each action begins a sibling branch, which becomes the current node.
+
+    Parameters
+    ----------
+    state : RunState
+    """
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+
+    def choose(
+        self,
+        cluster: int | None = None,
+        images: Sequence[int] | None = None,
+        *,
+        exclude: Sequence[int] = (),
+        note: str = "",
+        by: str | None = None,
+    ) -> Decision:
+        """Choose what to learn the character from: a cluster, some images, or what the rule proposes.
+
+        Parameters
+        ----------
+        cluster : int, optional
+            A cluster of the current node.
+        images : sequence of int, optional
+            Indices of images of the current gallery; at most one of the two is given, neither takes the
+            proposal.
+        exclude : sequence of int
+            Images to leave out, besides those left out before.
+        note : str
+            Why; kept with the decision.
+        by : str, optional
+            Who; None is ``"person"``, or ``"rule"`` where the proposal is taken.
+
+        Returns
+        -------
+        Decision
+            On disk when this returns.
+
+        Raises
+        ------
+        ChoiceError
+            Both are given, there is no such cluster or image, nothing is left, or the rule proposes nothing.
+        RunError
+            There are no clusters yet.
+
+        Warns
+        -----
+        RuntimeWarning
+            When fewer images are chosen than a cluster must hold: learnt from few, a character over-fits.
+        """
+        with self._editing() as node:
+            decision = self._edit(node, choose(node, cluster, images, exclude, note, by)).decision
+        if risk := self.risk(decision.images):
+            warnings.warn(risk, RuntimeWarning, stacklevel=2)
+        return decision
+
+    def risk(self, images: Sequence[int]) -> str:
+        """Say what is risky about learning from these images; empty when nothing is."""
+        least = self._state.tree.current.settings.min_cluster_size
+        if len(images) > least:
+            return ""
+        return (
+            f"{len(images)} images, a cluster must hold more than {least} (d_min-c): learnt from few images, "
+            "a character takes over their background and pose. Allowed; look at the next gallery with care."
+        )
+
+    def exclude(self, images: Sequence[int], *, note: str = "") -> tuple[int, ...]:
+        """Leave images of the current gallery out of what is learnt; returns all that are left out now."""
+        with self._editing() as node:
+            return self._edit(node, exclude(node, images, note)).excluded
+
+    def include(self, images: Sequence[int], *, note: str = "") -> tuple[int, ...]:
+        """Put left-out images back; returns all that are left out now."""
+        with self._editing() as node:
+            return self._edit(node, include(node, images, note)).excluded
+
+    def recluster(self, k: int | None = None) -> Clusters:
+        """Cluster the current gallery again into k clusters (None: N // d_size-c); draws nothing."""
+        with self._editing() as node:
+            return self._edit(node, recluster(node, k)).clusters
+
+    def merge(self, a: int, b: int) -> Clusters:
+        """Make one cluster of two; clusters are numbered anew, most cohesive first."""
+        with self._editing() as node:
+            return self._edit(node, merge(node, a, b)).clusters
+
+    def undo(self) -> Decision | None:
+        """Take back the last choice, exclusion, merge or re-clustering at the current node.
+
+        Returns
+        -------
+        Decision or None
+            The decision that stands now.
+
+        Raises
+        ------
+        RunError
+            There is nothing to take back, or it has been refined (then choose otherwise: that begins a
+            branch).
+        """
+        return self._move(-1, "undo")
+
+    def redo(self) -> Decision | None:
+        """Make again what was taken back last; returns the decision that stands now."""
+        return self._move(1, "redo")
+
+    def _move(self, by: int, name: str) -> Decision | None:
+        with self._editing() as node:
+            if node.refined:
+                raise RunError(
+                    f"Node {node.id} has been refined, so its choice stands. Choose otherwise there: "
+                    "that begins a sibling branch and keeps this one."
+                )
+            if not (node.can_undo if by < 0 else node.can_redo):
+                raise RunError(f"There is nothing to {name} at node {node.id}.")
+            node.move_edit(by)
+            self._state.changed(name, node)
+            return node.decision
+
+    @contextmanager
+    def _editing(self) -> Iterator[Node]:
+        """Change the choice at the current node, unless it is being worked on."""
+        state = self._state
+        state.check_writable()
+        with state.lock:
+            node = state.tree.current
+            state.check_idle(node)
+            if node.clusters is None:
+                go_on = "run.go_on(), then run.step()" if node.stopped else "run.step()"
+                raise RunError(f"Node {node.id} has no clusters yet, so there is nothing to choose from: {go_on}.")
+            yield node
+
+    def _edit(self, node: Node, change: Change) -> Node:
+        """Make a change at a node, or at a new sibling where the node has its character already."""
+        if node.refined:
+            of, node = node, branch(self._state, node, None if change.action == "choose" else node.decision)
+            self._state.log("branch", node, of=of.id)
+        record(self._state, node, change)
+        return node
+
+
+@dataclass(frozen=True)
+class Change:
+    """The state of a node's choice after an action.
+
+    Parameters
+    ----------
+    action : str
+    excluded : tuple of int
+        All images left out.
+    decision : Decision or None
+    clusters : Clusters or None
+        New clusters; None keeps those there are.
+    """
+
+    action: str
+    excluded: tuple[int, ...] = ()
+    decision: Decision | None = None
+    clusters: Clusters | None = None
+
+
+def sibling(state: RunState, node: Node, changes: Mapping[str, Any]) -> Node:
+    """Add a node that shares another's gallery, with some settings changed, and make it the current one."""
+    if not node.done("cluster"):
+        raise RunError(f"Node {node.id} has no clusters yet, so there is nothing to branch from: run.step().")
+    if bad := [name for name in changes if name in ("n_images", "seed")]:
+        raise SettingsError(f"{', '.join(bad)}: cannot differ on a shared gallery. Start a new run for that.")
+    new = state.tree.add(node.parent, node.settings.replace(**changes), node.seeds, like=node)
+    state.set_current(new)
+    return new
+
+
+def branch(state: RunState, node: Node, decision: Decision | None = None) -> Node:
+    """Add a sibling that stands where ``node`` stands, with another decision or none."""
+    new = sibling(state, node, {})
+    checked = store.read_json(node.folder / "check.json")
+    new.commit("check", {"check.json": store.write_json(new.folder / "check.json", checked)}, 0)
+    apply(new, Change("branch", node.excluded, decision, node.clusters))
+    return new
+
+
+def record(state: RunState, node: Node, change: Change) -> None:
+    """Make a change the state of a node, and tell of it."""
+    apply(node, change)
+    state.changed(
+        change.action,
+        node,
+        clusters=node.edit.clusters,
+        excluded=node.excluded,
+        decision=store.plain(node.decision),
+    )
+
+
+def choose(
+    node: Node,
+    cluster: int | None = None,
+    images: Sequence[int] | None = None,
+    exclude: Sequence[int] = (),
+    note: str = "",
+    by: str | None = None,
+) -> Change:
+    """Choose a cluster, images, or (neither given) what the rule proposes; see `RunSelection.choose`."""
+    if cluster is not None and images is not None:
+        raise ChoiceError("Expected a cluster or images, got both. Give the one you mean.")
+    clusters, by_rule = node.clusters, cluster is None and images is None
+    if by_rule:
+        cluster = _proposed(clusters)
+    base = _members(clusters, cluster) if cluster is not None else _indices(node, images)
+    excluded = _merged(node.excluded, _indices(node, exclude))
+    by = by or ("rule" if by_rule else "person")
+    return Change("choose", excluded, _decision(base, excluded, cluster, clusters.proposed, by, note))
+
+
+def exclude(node: Node, images: Sequence[int], note: str = "") -> Change:
+    """Leave images out; a choice made before loses them."""
+    excluded = _merged(node.excluded, _indices(node, images))
+    return Change("exclude", excluded, _chosen_again(node.decision, excluded, note))
+
+
+def include(node: Node, images: Sequence[int], note: str = "") -> Change:
+    """Put images back; a choice made before gets back those that were its own."""
+    back = set(_indices(node, images))
+    excluded = tuple(index for index in node.excluded if index not in back)
+    return Change("include", excluded, _chosen_again(node.decision, excluded, note))
+
+
+def recluster(node: Node, k: int | None) -> Change:
+    """Cluster the same features again into k clusters; a choice made before is open again."""
+    from chosen_one_nb.steps.cluster import cluster
+
+    if k is not None and not 1 <= k <= len(node.features):
+        raise ChoiceError(f"Expected k from 1 to N = {len(node.features)} clusters, got {k}.")
+    return Change("recluster", node.excluded, None, cluster(node.clustered_on, node.settings, k=k))
+
+
+def merge(node: Node, a: int, b: int) -> Change:
+    """Make one cluster of two; a choice made before is open again."""
+    from chosen_one_nb.steps.cluster import clusters_from_labels
+
+    for cluster in (a, b):
+        _members(node.clusters, cluster)
+    if a == b:
+        raise ChoiceError(f"Expected two clusters to merge, got {a} twice.")
+    labels = np.where(node.clusters.labels == b, a, node.clusters.labels)
+    labels = np.unique(labels, return_inverse=True)[1]
+    return Change("merge", node.excluded, None, clusters_from_labels(node.clustered_on, labels, node.settings))
+
+
+def apply(node: Node, change: Change) -> None:
+    """Make a change the state of a node, on disk."""
+    if change.clusters is not None:
+        stem, stamps = node.write_clusters(change.clusters)
+    else:
+        stem, stamps = node.edit.clusters, node.edit.stamps
+    node.add_edit(Edit(change.action, stem, stamps, change.excluded, change.decision, store.now()))
+
+
+def _proposed(clusters: Clusters) -> int:
+    if clusters.proposed is None:
+        raise ChoiceError(
+            f"The rule proposes nothing: {clusters.reason} Choose a cluster or images yourself, merge "
+            "clusters, cluster again with a smaller k, or begin with more images."
+        )
+    return int(clusters.proposed)
+
+
+def _members(clusters: Clusters, cluster: int) -> tuple[int, ...]:
+    if isinstance(cluster, bool) or not 0 <= int(cluster) < len(clusters.sizes):
+        raise ChoiceError(f"Expected a cluster from 0 to {len(clusters.sizes) - 1}, got {cluster!r}.")
+    return tuple(int(index) for index in np.flatnonzero(clusters.labels == int(cluster)))
+
+
+def _indices(node: Node, images: Sequence[int]) -> tuple[int, ...]:
+    """Check image indices and return them ascending, each once."""
+    n = len(node.seeds)
+    try:
+        indices = sorted({int(index) for index in images})
+    except (TypeError, ValueError):
+        raise ChoiceError(f"Expected image indices, got {images!r}.") from None
+    if bad := [index for index in indices if not 0 <= index < n]:
+        raise ChoiceError(f"Expected image indices from 0 to {n - 1}, got {bad}.")
+    return tuple(indices)
+
+
+def _merged(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted({*a, *b}))
+
+
+def _decision(
+    base: Sequence[int],
+    excluded: Sequence[int],
+    cluster: int | None,
+    proposed: int | None,
+    by: str,
+    note: str,
+) -> Decision:
+    images = tuple(index for index in base if index not in set(excluded))
+    left_out = tuple(index for index in base if index in set(excluded))
+    if not images:
+        why = "every image of it is left out" if base else "no image was given"
+        raise ChoiceError(f"Nothing is chosen: {why}. Put images back (run.selection.include) or choose others.")
+    cluster = None if cluster is None else int(cluster)
+    proposed = None if proposed is None else int(proposed)
+    return Decision(images, cluster, proposed, by, note, left_out, store.now())
+
+
+def _chosen_again(old: Decision | None, excluded: tuple[int, ...], note: str) -> Decision | None:
+    """Return a decision on the same base with other images left out; itself where that changes nothing."""
+    if old is None:
+        return None
+    new = _decision(_merged(old.images, old.excluded), excluded, old.cluster, old.proposed, "person", note or old.note)
+    return old if new.images == old.images else new
