@@ -157,11 +157,11 @@ def test_persistence_draws_once_and_keeps_the_images(run, monkeypatch):
     assert "a red hat" in made.skipped
     monkeypatch.setattr("chosen_one_nb.steps.generate.generate", lambda *_, **__: pytest.fail("drawn again"))
     again = run.attributes.counterfactual(attributes, seeds=2)
-    assert again.tables.gallery.equals(made.table)
+    assert again.table.equals(made.table)
     monkeypatch.setattr(Run, "models", property(lambda self: pytest.fail("models are not needed")))
     with Run.open(run.folder, read_only=True) as reopened:
         again = reopened.counterfactual(attributes, seeds=2)
-    assert again.tables.gallery.equals(made.table)
+    assert again.table.equals(made.table)
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
