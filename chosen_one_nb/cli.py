@@ -283,13 +283,13 @@ def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
         yield
         return
     from chosen_one_nb.run.cost_estimate import gigabytes
-    from chosen_one_nb.run.memory_profile import Peak
+    from chosen_one_nb.run.memory_profile import MeasuredMemory
 
     print(run.plan(run.root), file=sys.stderr)
-    with Peak(run.models.device) as peak:
+    with MeasuredMemory(run.models.device) as memory:
         yield
-    if peak.bytes:
-        print(f"peak measured: {gigabytes(peak.bytes)}", file=sys.stderr)
+    if memory.peak:
+        print(f"peak measured: {gigabytes(memory.peak)}", file=sys.stderr)
 
 
 def _choose(run: Run, given: argparse.Namespace, **choice: Any) -> None:

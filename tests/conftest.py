@@ -17,7 +17,19 @@ from helpers.tiny_models import SIZE, build_sd, build_sdxl, save_clip, save_dino
 from PIL import Image
 
 # Files that take longest: with several processes they begin first, so that none is still at one of them in the end.
-SLOW = ("notebooks", "browser", "run", "browser_care", "explorer", "sweep", "workload", "looking", "attribute_panel")
+SLOW = (
+    "notebooks",
+    "browser",
+    "run",
+    "browser_care",
+    "explorer",
+    "sweep",
+    "bench",
+    "offload",
+    "cost_estimate",
+    "looking",
+    "attribute_panel",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

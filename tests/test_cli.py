@@ -41,7 +41,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     fakes.install(monkeypatch)
     monkeypatch.setattr(
-        chosen_one_nb.run.cost_estimate, "plan", lambda models, settings: f"plan of {settings.n_images}"
+        chosen_one_nb.run.cost_estimate, "estimate_cost", lambda models, settings: f"plan of {settings.n_images}"
     )
     found = fakes.fake_models()
     monkeypatch.setattr(chosen_one_nb.models.load, "load_models", lambda name, **machine: found)

@@ -648,9 +648,8 @@ def test_settings_show_symbols_and_sources(explorer):
 
 def test_what_an_iteration_takes_is_counted_when_asked(explorer, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "chosen_one_nb.run.cost_estimate.plan", lambda models, settings: asked.append(settings) or "9 GB <peak>"
-    )
+    count = "chosen_one_nb.run.cost_estimate.estimate_cost"
+    monkeypatch.setattr(count, lambda models, settings: asked.append(settings) or "9 GB <peak>")
     assert explorer.settings.plan.value == ""
     explorer.settings.count.click()
     explorer.session.background.settle()
@@ -663,7 +662,7 @@ def test_why_it_cannot_be_counted_is_said(explorer, monkeypatch):
     def fail(models, settings):
         raise OSError("no room")
 
-    monkeypatch.setattr("chosen_one_nb.run.cost_estimate.plan", fail)
+    monkeypatch.setattr("chosen_one_nb.run.cost_estimate.estimate_cost", fail)
     explorer.settings.count.click()
     explorer.session.background.settle()
     explorer.session.refresh()

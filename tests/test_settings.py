@@ -156,3 +156,11 @@ def test_package_names_its_parts() -> None:
     assert "Run" in dir(chosen_one_nb)
     with pytest.raises(AttributeError, match="no attribute 'Runn'; it has Character"):
         chosen_one_nb.Runn  # noqa: B018
+
+
+def test_sampling_presets() -> None:
+    assert [Settings().sampled(name).sampling_steps for name in SAMPLING] == [50, 30, 8, 4]
+    assert Settings().sampled("flash").guidance_scale == 0
+    assert all("distribution" in way["note"] or "sampler" in way["note"] for way in SAMPLING.values())
+    with pytest.raises(SettingsError, match="sampling: expected one of full, standard, fast, flash, got 'slow'"):
+        Settings().sampled("slow")

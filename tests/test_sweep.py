@@ -113,7 +113,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(tasks, "models_of", lambda name: models)
     monkeypatch.setattr(chosen_one_nb.run.opening, "check_prompt", lambda models, prompt, settings: prompt)
     monkeypatch.setattr(
-        chosen_one_nb.run.cost_estimate, "plan", lambda models, settings: f"{settings.batch_size} at once"
+        chosen_one_nb.run.cost_estimate, "estimate_cost", lambda models, settings: f"{settings.batch_size} at once"
     )
     with joblib.parallel_config(backend="sequential"):
         yield models

@@ -8,25 +8,26 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Peak"]
+__all__ = ["MeasuredMemory"]
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _RESET_PEAK = "5"  # see proc(5): sets the peak resident size back to what is resident now
 
 
-class Peak:
+class MeasuredMemory:
     """Measures, over a with-block, the most memory held at a time.
 
     Attributes
     ----------
-    bytes : int or None
-        Of tensors on CUDA, of the whole process on the CPU; after the block. None where neither is known.
+    peak : int or None
+        Bytes of tensors on CUDA, of the whole process on the CPU; after the block. None where neither is known.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.bytes = device, None
+        self.device = device
+        self.peak: int | None = None
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> MeasuredMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self.device.type == "cpu" and _CLEAR.exists():
@@ -35,19 +36,21 @@ class Peak:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bytes = self._read()
-
-    def _read(self) -> int | None:
         if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device))
-        if self.device.type == "mps":
-            return int(torch.mps.driver_allocated_memory())
-        if _STATUS.exists():
-            found = [line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")]
-            return int(found[0].split()[1]) * 1024 if found else None
-        try:
-            import resource
-        except ImportError:  # Windows
-            return None
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return used if sys.platform == "darwin" else used * 1024
+            self.peak = torch.cuda.max_memory_allocated(self.device)
+        elif self.device.type == "mps":
+            self.peak = torch.mps.driver_allocated_memory()
+        else:
+            self.peak = _resident_peak()
+
+
+def _resident_peak() -> int | None:
+    if _STATUS.exists():
+        found = [line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(found[0].split()[1]) * 1024 if found else None
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024

@@ -31,7 +31,7 @@ from chosen_one_nb.steps import Callbacks
 if TYPE_CHECKING:
     from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
-    from chosen_one_nb.run.cost_estimate import Plan
+    from chosen_one_nb.run.cost_estimate import CostEstimate
     from chosen_one_nb.run.images import GalleryWorkers
 
 __all__ = [
@@ -277,14 +277,14 @@ class Run:
                 part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written
         return Run.open(place, self._state.given_models)
 
-    def plan(self, node: Node | str | None = None) -> Plan:
+    def plan(self, node: Node | str | None = None) -> CostEstimate:
         """Count what an iteration with a node's settings takes: operations, weights, memory of each stage.
 
         Nothing is drawn; the models are loaded if they are not yet. `print` it before a long run.
         """
-        from chosen_one_nb.run.cost_estimate import plan
+        from chosen_one_nb.run.cost_estimate import estimate_cost
 
-        return plan(self.models, self.node(node).settings)
+        return estimate_cost(self.models, self.node(node).settings)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the run as one HTML page that needs nothing else; None: ``report.html`` in its folder."""

@@ -126,14 +126,14 @@ class Prepare:
 
     def __call__(self) -> tuple[str, str]:
         """Do it."""
-        from chosen_one_nb.run.cost_estimate import plan
+        from chosen_one_nb.run.cost_estimate import estimate_cost
         from chosen_one_nb.run.opening import check_prompt
 
         models = models_of(self.models)
         for prompt, settings in self.asked:
             check_prompt(models, prompt, settings)
         largest = max((settings for _, settings in self.asked), key=_room)
-        return models.fingerprint, str(plan(models, largest))
+        return models.fingerprint, str(estimate_cost(models, largest))
 
 
 def _room(settings: Settings) -> tuple[int, int, int]:

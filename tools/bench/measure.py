@@ -23,9 +23,9 @@ from chosen_one_nb.models.compiling import uncompiled
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.run import store
-from chosen_one_nb.run.cost_estimate import Plan, gigabytes, plan
+from chosen_one_nb.run.cost_estimate import CostEstimate, estimate_cost, gigabytes
 from chosen_one_nb.run.images import ImageFolder
-from chosen_one_nb.run.memory_profile import Peak
+from chosen_one_nb.run.memory_profile import MeasuredMemory
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.embed import embed
@@ -38,7 +38,7 @@ from chosen_one_nb.steps.refine import refine
 from chosen_one_nb.steps.training_set import TrainingSet
 from chosen_one_nb.sweep.worker_pool import Crew
 
-__all__ = ["Bench", "Row", "arithmetic", "bench", "matmul_speed"]
+__all__ = ["Bench", "Row", "arithmetic", "bench", "gallery_flops", "matmul_speed", "total_flops"]
 
 PROMPT = "a sticker of a fox"
 SHARED = "gallery, shared"
@@ -161,7 +161,7 @@ def bench(
     """
     tell = say or (lambda text: None)
     tell("counting operations")
-    costs = plan(models, settings)
+    costs = estimate_cost(models, settings)
     tell("matrix product")
     yardstick = matmul_speed(models.device, models.pipeline.unet.dtype)
     seeds = image_seeds(settings, 0)
@@ -182,7 +182,9 @@ def bench(
         return found
 
     work = f"{settings.n_images} images"
-    gallery = row("gallery", work, costs.gallery, lambda: generate(models, SamplingRequest(PROMPT, seeds, settings)))
+    gallery = row(
+        "gallery", work, gallery_flops(costs), lambda: generate(models, SamplingRequest(PROMPT, seeds, settings))
+    )
     latents = torch.as_tensor(gallery.latents, device=models.device)
     chunk = 1 if models.low_memory else CHUNK
     row("  decode", work, costs["decode"].flops, lambda: decode(
@@ -210,24 +212,34 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, *, n: int | None = No
     return 2 * n**3 / min(times)
 
 
-def arithmetic(costs: Plan, speeds: dict[str, float]) -> str:
+def gallery_flops(costs: CostEstimate) -> float:
+    """Operations of a gallery: encode, denoise, decode."""
+    return sum(costs[name].flops for name in ("encode", "denoise", "decode"))
+
+
+def total_flops(costs: CostEstimate) -> float:
+    """Operations of a gallery, its embedding, and a refinement."""
+    return gallery_flops(costs) + costs["embed"].flops + costs["refine"].flops
+
+
+def arithmetic(costs: CostEstimate, speeds: dict[str, float]) -> str:
     """Tell what the gallery, the refinement and the embedding would take at given speeds.
 
     Parameters
     ----------
-    costs : Plan
+    costs : CostEstimate
     speeds : dict of str to float
         Operations per second, by what to call them.
     """
     lines = []
     for name, speed in speeds.items():
-        work = {"gallery": costs.gallery, "embed": costs["embed"].flops, "refine": costs["refine"].flops}
+        work = {"gallery": gallery_flops(costs), "embed": costs["embed"].flops, "refine": costs["refine"].flops}
         parts = [f"{what} {flops / speed:,.1f} s" for what, flops in work.items()]
         lines.append(f"at {speed / 1e12:g} TFLOP/s ({name}): {', '.join(parts)}")
     return "\n".join(lines)
 
 
-def _shared_out(models: Models, settings: Settings, costs: Plan, n: int) -> Row:
+def _shared_out(models: Models, settings: Settings, costs: CostEstimate, n: int) -> Row:
     """The gallery by n workers, to the last image's file; from when their models are loaded."""
     few = settings.replace(n_images=max(2, n), batch_size=1, min_cluster_size=0, target_cluster_size=1)
     with tempfile.TemporaryDirectory() as folder, Crew(n) as crew:
@@ -238,18 +250,18 @@ def _shared_out(models: Models, settings: Settings, costs: Plan, n: int) -> Row:
             drawing = SamplingRequest(PROMPT, image_seeds(asked, 0), asked)
             crew.draw(drawing, target, lambda: models, Callbacks())
             seconds = time.perf_counter() - begun
-    return Row(SHARED, f"{settings.n_images} images by {n} workers", seconds, n * seconds, costs.gallery)
+    return Row(SHARED, f"{settings.n_images} images by {n} workers", seconds, n * seconds, gallery_flops(costs))
 
 
 def _timed(device: torch.device, do: Callable[[], Any]) -> tuple[Any, float, float, int | None]:
     """Do something: (result, seconds by the clock, busy seconds, peak bytes)."""
     _wait(device)
-    with Peak(device) as peak:
+    with MeasuredMemory(device) as memory:
         clock, busy = time.perf_counter(), time.process_time()
         found = do()
         _wait(device)
         clock, busy = time.perf_counter() - clock, time.process_time() - busy
-    return found, clock, busy if device.type == "cpu" else clock, peak.bytes
+    return found, clock, busy if device.type == "cpu" else clock, memory.peak
 
 
 def _wait(device: torch.device) -> None:
@@ -263,7 +275,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _straight(
-    models: Models, settings: Settings, costs: Plan, gallery: Gallery, n: int, tell: Callable[[str], None]
+    models: Models, settings: Settings, costs: CostEstimate, gallery: Gallery, n: int, tell: Callable[[str], None]
 ) -> list[Row]:
     """The same work as most people would write it, measured on a part and scaled."""
     s, images, steps = settings, min(n, settings.n_images), min(n, settings.refine_steps)
@@ -280,7 +292,7 @@ def _straight(
         _, *learnt = _timed(home, lambda: _plain_training(models, gallery.images, s, steps))
     scale, again = s.n_images / images, s.refine_steps / steps
     return [
-        Row("straight gallery", f"from {images} images", drawn[0] * scale, drawn[1] * scale, costs.gallery,
+        Row("straight gallery", f"from {images} images", drawn[0] * scale, drawn[1] * scale, gallery_flops(costs),
             drawn[2]),
         Row("straight refine", f"from {steps} steps", learnt[0] * again, learnt[1] * again, costs["refine"].flops,
             learnt[2]),

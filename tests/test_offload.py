@@ -1,4 +1,4 @@
-"""What is counted, planned and measured; memory that runs short; models that are lent to the device."""
+"""Memory that runs short, and models that are on the device only while they work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import gc
 import importlib.machinery
-import re
 import sys
 import types
 from typing import Any
@@ -15,15 +14,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from chosen_one_nb.models.batches import OutOfMemory, batches
 from chosen_one_nb.models.load import settle
 from chosen_one_nb.models.offload import on_device
-from chosen_one_nb.run.cost_estimate import plan
-from chosen_one_nb.run.flops import Meter
-from chosen_one_nb.settings import SAMPLING, Settings, SettingsError
 from chosen_one_nb.steps import generate as generating
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.gallery import SamplingRequest
@@ -31,106 +25,6 @@ from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.latents import decode
 from chosen_one_nb.steps.refine import _optimizer, refine
 from chosen_one_nb.steps.training_set import TrainingSet
-from tools.bench.measure import arithmetic, bench
-from tools.bench.random_models import random_models
-
-# --- counting
-
-
-def test_a_product_by_hand() -> None:
-    a, b = torch.empty(2, 3, device="meta"), torch.empty(3, 4, device="meta")
-    with Meter() as meter:
-        c = a @ b
-        d = c + 1
-        del d
-        kept = c.view(8)  # no new memory
-    assert meter.flops == 2 * 2 * 3 * 4
-    assert meter.peak == 2 * 4 * 2 * 4
-    assert kept.shape == (8,)
-
-
-def test_counts_are_those_of_the_real_thing(models: Any, quick: Any) -> None:
-    s = quick.replace(n_images=2, batch_size=2, sampling_steps=2, target_cluster_size=1)
-    with FlopCounterMode(display=False) as real, sdpa_kernel(SDPBackend.MATH):
-        gallery = generate(models, SamplingRequest("a fox", [1, 2], s))
-    costs = plan(models, s)
-    ours = costs["denoise"].flops + costs["decode"].flops
-    assert 0 <= real.get_total_flops() - ours < 0.2 * ours  # the prompt is longer or shorter
-    with FlopCounterMode(display=False) as real, sdpa_kernel(SDPBackend.MATH):
-        embed(models, gallery.images, s)
-    assert real.get_total_flops() == costs["embed"].flops
-
-
-@pytest.fixture(scope="module")
-def full_size() -> Any:
-    """SDXL without weights, and what the paper's gallery takes."""
-    models = random_models("sdxl", device="meta", dtype=torch.bfloat16)
-    return models, plan(models, Settings.preset("paper").sampled("full"))
-
-
-def test_full_size_counts(full_size: Any) -> None:
-    """SDXL at 1024 x 1024, as published or counted elsewhere."""
-    _, costs = full_size
-    assert costs["denoise"].flops / (128 * 50 * 2) == pytest.approx(6.76e12, rel=0.005)
-    assert costs["decode"].flops / 128 == pytest.approx(10.47e12, rel=0.01)
-    assert costs["refine"].flops / 500 == pytest.approx(14.34e12, rel=0.03)
-    assert costs["embed"].flops / 128 == pytest.approx(0.162e12, rel=0.01)
-    assert costs["denoise"].weights == pytest.approx(8.4e9, rel=0.05)
-
-
-def test_low_memory_needs_less(full_size: Any) -> None:
-    models, costs = full_size
-    low = plan(dataclasses.replace(models, low_memory=True), Settings.preset("paper", batch_size=1).sampled("full"))
-    assert low["embed"].weights < 0.1 * costs["embed"].weights
-    assert low["decode"].peak < 12e9
-    assert low["denoise"].peak < 12e9
-    assert low["refine"].peak < 12e9 < costs["refine"].peak
-    assert low["refine"].flops > 1.3 * costs["refine"].flops  # activations are computed twice
-
-
-def test_a_plan_says_what_to_lower(full_size: Any) -> None:
-    _, costs = full_size
-    tight = dataclasses.replace(costs, room=int(16e9))
-    assert "refine needs most. Lower refine_batch_size or image_size, or switch low memory on" in str(tight)
-    assert str(dataclasses.replace(costs, room=int(80e9))).endswith("memory there: 80.00 GB. It fits.")
-    assert "at 250 TFLOP/s (half of it): gallery 3" in arithmetic(costs, {"half of it": 250e12})
-
-
-# --- measuring
-
-
-def test_a_bench_of_tiny_models(models: Any, quick: Any) -> None:
-    before = {key: value.clone() for key, value in models.pipeline.text_encoder.state_dict().items()}
-    found = bench(models, quick.replace(refine_steps=2, sampling_steps=2), straight=1, workers=2)
-    assert [row.stage for row in found.rows] == [
-        "gallery", "  decode", "embed", "refine", "straight gallery", "straight refine", "gallery, shared",
-    ]  # fmt: skip
-    assert re.search(
-        rf"by the clock, .* by 2 workers: [\d.]+x straight use, which had {found.threads} threads", str(found)
-    )
-    assert all(row.busy > 0 and row.flops > 0 for row in found.rows)
-    assert all(row.peak for row in found.rows[:-1])
-    assert found.gain("gallery") > 1
-    assert "times FLOPs / peak" in str(found)
-    after = models.pipeline.text_encoder.state_dict()
-    assert all(torch.equal(after[key], value) for key, value in before.items())
-    assert not any(parameter.requires_grad for parameter in models.pipeline.text_encoder.parameters())
-
-
-def test_straight_use_does_the_same_work(models: Any, quick: Any, monkeypatch: Any) -> None:
-    """Images of the size asked for, drawn and learnt from; and the embedding is not timed at its first call."""
-    from chosen_one_nb import bench as benching
-
-    sides, seen, unet = [], [], models.pipeline.unet
-    inner, look = unet.forward, benching.embed
-    monkeypatch.setattr(unet, "forward", lambda x, *a, **k: sides.append(x.shape[-1]) or inner(x, *a, **k))
-    monkeypatch.setattr(benching, "embed", lambda *a, **k: seen.append(1) or look(*a, **k))
-    bench(models, quick.replace(refine_steps=1, sampling_steps=1, image_size=48), straight=1)
-    assert set(sides) == {12}
-    assert len(seen) == 2
-
-
-# --- memory that runs short
 
 
 def short(limit: int, inner: Any, sizes: list[int]) -> Any:
@@ -192,9 +86,6 @@ def test_drawing_and_learning_say_what_to_lower(models: Any, quick: Any, images:
         generate(models, SamplingRequest("a fox", [1, 2], quick))
     with pytest.raises(OutOfMemory, match=r"Not even one image .* set gradient_checkpointing"):
         refine(models, TrainingSet("a fox", images[:2]), quick)
-
-
-# --- lent to the device
 
 
 class Part:
@@ -301,14 +192,3 @@ def test_an_optimiser_of_8_bits_only_where_it_can_be(
     assert made.param_groups[0]["lr"] == 0.5
     monkeypatch.delitem(sys.modules, "bitsandbytes")
     assert type(_optimizer(groups, where)) is torch.optim.AdamW  # not installed here
-
-
-# --- ways to sample
-
-
-def test_sampling_presets() -> None:
-    assert [Settings().sampled(name).sampling_steps for name in SAMPLING] == [50, 30, 8, 4]
-    assert Settings().sampled("flash").guidance_scale == 0
-    assert all("distribution" in way["note"] or "sampler" in way["note"] for way in SAMPLING.values())
-    with pytest.raises(SettingsError, match="sampling: expected one of full, standard, fast, flash, got 'slow'"):
-        Settings().sampled("slow")
