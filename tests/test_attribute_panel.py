@@ -12,6 +12,7 @@ from PIL import Image
 from chosen_one_nb.analysis.counterfactual import counterfactual
 from chosen_one_nb.analysis.vocabulary import read_vocabulary
 from chosen_one_nb.models.load import Features
+from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.widgets.attribute_rows import Shared, _row, proof_strips, words_of
 from chosen_one_nb.widgets.explorer import Explorer
@@ -108,7 +109,7 @@ def press(explorer, do, **more):
 
 
 def test_nothing_is_asked_before_a_person_asks(explorer, monkeypatch):
-    monkeypatch.setattr(Run, "inquiry", lambda *_, **__: pytest.fail("asked unasked"))
+    monkeypatch.setattr(RunAttributes, "inquiry", lambda *_, **__: pytest.fail("asked unasked"))
     explorer.session.refresh()
     explorer.settle()
     assert "Press Ask" in explorer.attributes.view.words[0][1]
@@ -199,7 +200,7 @@ def test_preferring_the_least_takes_another_cluster_and_says_why(asked):
     assert decision.cluster != before
     assert f'has "{best["name"]}" least' in decision.note
     assert f"cluster {before}:" in decision.note
-    assert Run.open(asked.run.folder).history().action.iloc[-1] == "choose"
+    assert Run.open(asked.run.folder).tables.history().action.iloc[-1] == "choose"
 
 
 def test_a_correction_is_kept_and_changes_what_is_flagged(asked):
@@ -359,7 +360,7 @@ def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked
     later, panel = asked.node, asked.attributes
     real, put = asked.run.attributes.inquiry, []
     panel.session.background.put = lambda key, value: put.append((key, value))
-    asked.run.inquiry = lambda node, **more: (asked.run.select(root), real(node, **more))[1]
+    asked.run.attributes.inquiry = lambda node, **more: (asked.run.select(root), real(node, **more))[1]
     panel.inquire()
     asked.wait(60)
     ((key, found),) = put

@@ -11,6 +11,7 @@ from chosen_one_nb.analysis.zero_shot import AttributeScores
 from chosen_one_nb.run.attributes import Words, wording
 from chosen_one_nb.run.opening import vocabulary_file
 from chosen_one_nb.run.run import Run, RunError
+from chosen_one_nb.run.state import RunState
 
 PROMPT = "a sticker of a fox"
 WORDS = {"groups": {
@@ -119,7 +120,7 @@ def test_what_was_asked_once_needs_no_models_again(run, monkeypatch):
     first = run.attributes.inquiry().findings([0, 1, 2])
     run.close()
     again = Run.open(run.folder, read_only=True)
-    monkeypatch.setattr(Run, "models", property(lambda self: pytest.fail("models are not needed")))
+    monkeypatch.setattr(RunState, "models", property(lambda self: pytest.fail("models are not needed")))
     assert again.attributes.inquiry().findings([0, 1, 2]).equals(first)
 
 
@@ -158,9 +159,9 @@ def test_persistence_draws_once_and_keeps_the_images(run, monkeypatch):
     monkeypatch.setattr("chosen_one_nb.steps.generate.generate", lambda *_, **__: pytest.fail("drawn again"))
     again = run.attributes.counterfactual(attributes, seeds=2)
     assert again.table.equals(made.table)
-    monkeypatch.setattr(Run, "models", property(lambda self: pytest.fail("models are not needed")))
+    monkeypatch.setattr(RunState, "models", property(lambda self: pytest.fail("models are not needed")))
     with Run.open(run.folder, read_only=True) as reopened:
-        again = reopened.counterfactual(attributes, seeds=2)
+        again = reopened.attributes.counterfactual(attributes, seeds=2)
     assert again.table.equals(made.table)
 
 
