@@ -38,7 +38,7 @@ KERNEL_READY = """() => {
   const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
   return kernel?.connectionStatus === "connected" && kernel.status === "idle";
 }"""
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300
 """Seconds that anything may take: a busy machine is no failure. What is awaited mostly comes within one."""
 

@@ -9,7 +9,7 @@ from helpers import lab
 
 N = 32
 CELLS = [
-    "import painted, pytest\n"
+    "import pytest\nfrom helpers import painted\n"
     "painted.paint(pytest.MonkeyPatch())\n"
     "from chosen_one_nb.run.run import Run\n"
     "from chosen_one_nb.widgets.explorer import Explorer",
