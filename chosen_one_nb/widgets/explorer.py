@@ -77,6 +77,7 @@ class Explorer:
 
     def __init__(self, run: Run, *, method: Method = "umap", raise_errors: bool = False) -> None:
         self.session = session = Session(run, raise_errors=raise_errors)
+        session.observe(self._to_gallery, "focused")  # before the gallery hears of it: what is hidden cannot scroll
         findings = AttributeFindings(session)
         self.bar, self.stepper = StageBar(session), Stepper(session)
         self.tree, self.curves = TreePanel(session), CurvePanel(session)
@@ -86,7 +87,6 @@ class Explorer:
         self.strength, self.settings = StrengthPanel(session), SettingsPanel(session)
         self.takeaway = TakeawayPanel(session)
         self._make_screen()
-        session.observe(self._to_gallery, "focused")
         session.observe(self._beat, "version")
         with session.background.held():
             session.refresh()

@@ -34,7 +34,8 @@ export default {
       if (active() >= 0) data[active()].selectedpoints = selected.length ? selected : null;
       const layout = { ...structuredClone(model.get("chart")), selections: outlines, selectionrevision: draws++ };
       const now = { x: model.get(model.get("active"))?.x ?? [], ground: layout.uirevision };
-      const moved = drawn?.ground === now.ground && drawn.x.length === now.x.length && String(drawn.x) !== String(now.x);
+      const same = drawn && drawn.ground === now.ground && drawn.x.length === now.x.length;
+      const moved = same && String(drawn.x) !== String(now.x);
       if (!moved || !layout.transition?.duration) delete layout.transition; // rings do not glide, points to new places do
       drawn = now;
       return Plotly.react(plot, data, layout, CONFIG).then(() => { erasing = false; });
