@@ -230,9 +230,10 @@ def _read_notes(file: Path) -> dict[str, Any]:
             f"{file}: expected a character's notes, could not read them ({error}). "
             "Check that the folder is one a character was saved to."
         ) from error
-    if notes.get("format") != FORMAT:
+    found = notes.get("format") if isinstance(notes, dict) else None
+    if found != FORMAT:
         raise CharacterError(
-            f"{file}: expected format {FORMAT}, got {notes.get('format')}. "
+            f"{file}: expected format {FORMAT}, got {found}. "
             "It was saved by another version of the kit; update the kit."
         )
     return notes

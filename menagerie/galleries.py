@@ -21,7 +21,7 @@ from chosen_one_nb.models.load import Models
 from chosen_one_nb.run import store
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
-from chosen_one_nb.steps.converge import Look, look
+from chosen_one_nb.steps.converge import GalleryMeasures, measure
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.gallery import Gallery, SamplingRequest, image_seeds
 from chosen_one_nb.steps.generate import generate
@@ -128,10 +128,11 @@ class GalleryStore:
         made_by = (recipe.learning, recipe.drawing, recipe.first, recipe.pick)
         return self._kept(recipe.name, made_by, lambda: self._made(recipe))
 
-    def look(self, images: list[Image.Image]) -> Look:
-        """What the health check sees of a gallery."""
+    def measure(self, images: list[Image.Image]) -> GalleryMeasures:
+        """Measure what the health check compares of a gallery."""
         features = embed(self.models, images, self.settings).cls
-        return look(images, features, clip=self.models.clip, prompt=self.prompt)
+        similarity = self.models.clip.images(images) @ self.models.clip.texts([self.prompt])[0]
+        return measure(images, features, similarity)
 
     @staticmethod
     def _first_name(recipe: GalleryRecipe) -> str:

@@ -34,11 +34,11 @@ LEAST = {"statistic_limit": 0.5, "prompt_limit": 0.5, "drift_limit": 1.0, "varie
 
 
 def extremes(found: Health) -> dict[str, float]:
-    """Reduce a gallery's signs to one number per limit, each the larger the worse; variety upside down.
+    """Reduce a gallery's checks to one number per limit, each the larger the worse; variety upside down.
 
     It is called collapsed exactly when one of them is beyond its limit (for variety: beyond 1 / limit).
     """
-    values = found.statistics
+    values = found.values
     variety = [values.pop("variety"), values.pop("image variety")]
     prompt, drift = values.pop("prompt", 0.0), values.pop("drift")
     return {
@@ -111,7 +111,7 @@ def measure(
     for recipe in recipes:
         first, images = shelf.first(recipe), shelf.gallery(recipe)
         judged = judge(images, first, shelf.prompt)
-        found = health(shelf.look(images), shelf.look(first), shelf.settings)
+        found = health(shelf.measure(images), shelf.measure(first), shelf.settings)
         rows.append(gallery_row(number, recipe.name, recipe.meant, judged, found))
         sheets |= {"first": first} if not recipe.first else {}
         sheets[f"{recipe.name}: meant {recipe.meant}, is {judged.state}, called {found.state}"] = images

@@ -17,12 +17,11 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import (
     check,
     health,
-    image_statistics,
-    look,
     mean_pairwise_distance,
-    thumbnails,
+    measure,
     verdict,
 )
+from chosen_one_nb.steps.image_statistics import image_statistics, thumbnails
 
 RAW = Settings(feature_space="raw")
 HEALTH_LIMITS = ("statistic_limit", "prompt_limit", "drift_limit", "variety_floor")
@@ -48,7 +47,7 @@ def features(images: list[Image.Image]) -> np.ndarray:
 
 
 def at_health(images: list[Image.Image], first: list[Image.Image], **changes: Any) -> Any:
-    return health(look(images, features(images)), look(first, features(first)), RAW.replace(**changes))
+    return health(measure(images, features(images)), measure(first, features(first)), RAW.replace(**changes))
 
 
 def test_mean_pairwise_distance_by_hand() -> None:
@@ -112,8 +111,8 @@ def test_first_gallery_is_sound_against_itself() -> None:
     first = scenes(24, 0)
     found = at_health(first, first)
     assert found.state == "sound"
-    assert found.statistics["drift"] == pytest.approx(1)
-    assert found.statistics["variety"] == pytest.approx(1)
+    assert found.values["drift"] == pytest.approx(1)
+    assert found.values["variety"] == pytest.approx(1)
 
 
 def test_another_gallery_of_the_same_kind_is_sound() -> None:
@@ -140,7 +139,7 @@ def test_collapses_are_recognised_with_a_reason(spoil: Any, word: str) -> None:
     first = scenes(24, 0)
     found = at_health([spoil(image) for image in scenes(24, 1)], first)
     assert found.state == "collapsed"
-    assert {sign.name for sign in found.signs if sign.beyond} & {word, "saturation", "contrast", "drift"}
+    assert {check.name for check in found.checks if check.beyond} & {word, "saturation", "contrast", "drift"}
     assert all(reason.endswith(".") for reason in found.reasons)
 
 
@@ -163,26 +162,19 @@ def test_without_limits_values_are_reported_and_end_no_run() -> None:
     found = at_health([first[3]] * 24, first, **none)
     judged = at_health([first[3]] * 24, first)
     assert (found.state, found.reasons) == ("sound", [])
-    assert [sign.value for sign in found.signs] == [sign.value for sign in judged.signs]
-    assert all("(no limit set)" in sign.text for sign in found.signs)
+    assert found.values == judged.values
+    assert all("(no limit set)" in check.text for check in found.checks)
 
 
 def test_fall_of_prompt_similarity() -> None:
     images = scenes(12, 0)
-    first = dataclasses.replace(look(images, features(images)), prompt_similarity=np.linspace(0.25, 0.35, 12))
+    first = measure(images, features(images), np.linspace(0.25, 0.35, 12))
     now = dataclasses.replace(first, prompt_similarity=np.full(12, 0.1))
     found = health(now, first, RAW)
     assert found.reasons == [
         "Likeness to the prompt fell from 0.30 to 0.10, 6.4 standard deviations of the first gallery (limit 2)."
     ]
     assert health(first, now, RAW).state == "sound"
-
-
-def test_look_asks_clip_for_likeness_to_the_prompt(models: Any) -> None:
-    images = scenes(3, 0)
-    seen = look(images, features(images), clip=models.clip, prompt="a fox").prompt_similarity
-    expected = models.clip.images(images) @ models.clip.texts(["a fox"])[0]
-    np.testing.assert_allclose(seen, expected)
 
 
 @pytest.mark.parametrize(

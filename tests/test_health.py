@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps.converge import Health, Sign
+from chosen_one_nb.steps.converge import Health, HealthCheck
 from menagerie import galleries, world
 from menagerie.galleries import RECIPES, GalleryRecipe, GalleryStore, rates, sheet, tiles
 from menagerie.health import calibrate, called, crossed, extremes, limits_of, overview, report, share
@@ -53,8 +53,8 @@ def test_share_with_interval():
 
 def test_extremes_say_what_health_says():
     values = {"contrast": -3.0, "saturation": 1.0, "prompt": 0.5, "drift": 1.2, "variety": 0.5, "image variety": 0.1}
-    signs = [Sign(name, value, 0, False, 0, 0, "") for name, value in values.items()]
-    assert extremes(Health("sound", [], signs)) == pytest.approx(
+    checks = [HealthCheck(name, value, 0, False, 0, 0, "") for name, value in values.items()]
+    assert extremes(Health("sound", [], checks)) == pytest.approx(
         {"statistic_limit": 3, "prompt_limit": 0.5, "drift_limit": 1.2, "variety_floor": 10})  # fmt: skip
     limits = limits_of(Settings(variety_floor=0.125))
     assert limits["variety_floor"] == 8
@@ -96,7 +96,7 @@ def test_a_gallery_is_made_once(models: Any, quick: Any, tmp_path: Path, monkeyp
     real = galleries.generate
 
     def count(*args: Any, **more: Any) -> Any:
-        drawn.append(len(args[2]))
+        drawn.append(len(args[1].seeds))
         return real(*args, **more)
 
     monkeypatch.setattr(galleries, "generate", count)

@@ -122,7 +122,7 @@ def test_the_stages_come_in_order_and_the_run_ends(run: Run):
 def test_a_node_shows_none_of_what_is_not_done_yet(run: Run):
     node = run.current
     assert (len(node.images), node.features, node.clusters, node.decision, node.theta) == (0, None, None, None, None)
-    assert (node.convergence, node.health, node.look, node.clip, node.patches) == (None, None, None, None, None)
+    assert (node.convergence, node.health, node.measures, node.clip, node.patches) == (None, None, None, None, None)
     assert (node.losses, node.excluded, node.stages_done, node.state) == ([], (), (), "new")
     assert run.character is None
     assert len(run.tables.gallery()) == 9
@@ -504,7 +504,7 @@ def test_killed_on_real_models_it_ends_as_if_it_had_not_been(
 
 DAMAGE = {
     "generate": ["gallery/003.png", "gallery/003.npy"],
-    "embed": ["features.npy", "look.npz"],
+    "embed": ["features.npy", "measures.npz"],
     "check": ["check.json"],
     "cluster": ["clusters-0.npz", "clusters-0.json"],
     "refine": ["losses.json", "theta/pytorch_lora_weights.safetensors"],
@@ -517,7 +517,7 @@ def _read(run: Run, name: str) -> Any:
         "gallery/003.png": lambda: list(node.images),
         "gallery/003.npy": lambda: node.latents([3]),
         "features.npy": lambda: node.features,
-        "look.npz": lambda: node.look,
+        "measures.npz": lambda: node.measures,
         "check.json": lambda: node.verdict,
         "clusters-0.npz": lambda: node.clusters,
         "clusters-0.json": lambda: node.clusters,

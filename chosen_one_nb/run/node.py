@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
     from chosen_one_nb.character import Character
     from chosen_one_nb.steps.cluster import Clusters
-    from chosen_one_nb.steps.converge import Convergence, Health, Look, Verdict
+    from chosen_one_nb.steps.converge import Convergence, GalleryMeasures, Health, Verdict
 
 STAGES = ("generate", "embed", "check", "cluster", "choose", "refine")
 """The stages of a node in order: draw its gallery, see it, hold it against d_conv, cluster, choose, learn."""
@@ -249,15 +249,15 @@ class Node:
         return self.settings.cluster_on == "foreground" and bool(self.segmentation)
 
     @property
-    def look(self) -> Look | None:
-        """What the health check needs of the gallery, as arrays."""
+    def measures(self) -> GalleryMeasures | None:
+        """What the health check compares of the gallery."""
         if not self.done("embed"):
             return None
-        from chosen_one_nb.steps.converge import Look
+        from chosen_one_nb.steps.converge import GalleryMeasures
 
-        arrays = self._kept("look", lambda: self._read("embed", store.read_arrays, "look.npz"))
+        arrays = self._kept("measures", lambda: self._read("embed", store.read_arrays, "measures.npz"))
         statistics = {name[2:]: values for name, values in arrays.items() if name.startswith("s_")}
-        return Look(self.features, statistics, arrays["thumbnails"], arrays.get("prompt_similarity"))
+        return GalleryMeasures(self.features, statistics, arrays["thumbnails"], arrays.get("prompt_similarity"))
 
     # what was measured
 
@@ -280,11 +280,11 @@ class Node:
         return self._kept("check", self._read_check) if self.done("check") else (None, None, None)
 
     def _read_check(self) -> tuple[Convergence, Health, Verdict]:
-        from chosen_one_nb.steps.converge import Convergence, Health, Sign, Verdict
+        from chosen_one_nb.steps.converge import Convergence, Health, HealthCheck, Verdict
 
         values = self._read("check", store.read_json, "check.json")
-        signs = [Sign(**sign) for sign in values["health"]["signs"]]
-        health = Health(**{**values["health"], "signs": signs})
+        checks = [HealthCheck(**check) for check in values["health"]["checks"]]
+        health = Health(**{**values["health"], "checks": checks})
         return Convergence(**values["convergence"]), health, Verdict(**values["verdict"])
 
     # what was grouped and chosen

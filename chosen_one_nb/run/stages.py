@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
     from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
-    from chosen_one_nb.steps.converge import Look
+    from chosen_one_nb.steps.converge import GalleryMeasures
     from chosen_one_nb.steps.training_set import TrainingSet
 
 Files = dict[str, Stamp]
@@ -82,25 +82,25 @@ def generate(context: StageContext, node: Node) -> Files:
 
 def embed(context: StageContext, node: Node) -> Files:
     """See the gallery through the extractor (features), CLIP, and plain image statistics."""
-    from chosen_one_nb.steps.converge import look
+    from chosen_one_nb.steps.converge import measure
     from chosen_one_nb.steps.embed import embed as see
 
     models, images, folder = context.state.checked_models(), list(node.images), node.home.folder
     features = see(models, images, node.settings, context.callbacks).cls
     files = {"features.npy": store.write_array(folder / "features.npy", features)}
-    seen = look(images, features)
+    similarity = None
     if models.clip is not None:
         clip = models.clip.images(images)
-        similarity = clip @ models.clip.texts([context.state.prompt])[0]
-        seen = dataclasses.replace(seen, prompt_similarity=similarity.astype(np.float32))
+        similarity = (clip @ models.clip.texts([context.state.prompt])[0]).astype(np.float32)
         files["clip.npy"] = store.write_array(folder / "clip.npy", clip)
-    return files | {"look.npz": store.write_arrays(folder / "look.npz", _look_arrays(seen))}
+    arrays = _arrays(measure(images, features, similarity))
+    return files | {"measures.npz": store.write_arrays(folder / "measures.npz", arrays)}
 
 
-def _look_arrays(look: Look) -> dict[str, np.ndarray]:
-    arrays = {f"s_{name}": values for name, values in look.statistics.items()}
-    arrays["thumbnails"] = look.thumbnails
-    return arrays if look.prompt_similarity is None else {**arrays, "prompt_similarity": look.prompt_similarity}
+def _arrays(measures: GalleryMeasures) -> dict[str, np.ndarray]:
+    arrays = {f"s_{name}": values for name, values in measures.statistics.items()}
+    arrays["thumbnails"] = measures.thumbnails
+    return arrays if measures.prompt_similarity is None else {**arrays, "prompt_similarity": measures.prompt_similarity}
 
 
 def patches(context: StageContext, node: Node) -> Files:
@@ -153,7 +153,7 @@ def check(context: StageContext, node: Node) -> Files:
     from chosen_one_nb.steps import converge
 
     convergence = converge.check(node.features, context.state.tree.root.features, node.settings)
-    health = converge.health(node.look, context.state.tree.root.look, node.settings)
+    health = converge.health(node.measures, context.state.tree.root.measures, node.settings)
     found = {"convergence": convergence, "health": health, "verdict": converge.verdict(convergence, health)}
     return {"check.json": store.write_json(node.folder / "check.json", store.plain(found))}
 

@@ -111,8 +111,8 @@ def scores(node: Node) -> pd.DataFrame:
 def identity(node: Node) -> dict[str, scoring.Interval]:
     """Score a node's gallery with intervals; a score that needs CLIP is left out where there is none."""
     found = {}
-    if node.look is not None and node.look.prompt_similarity is not None:
-        found["prompt similarity (CLIP)"] = scoring.bootstrap(node.look.prompt_similarity)
+    if node.measures is not None and node.measures.prompt_similarity is not None:
+        found["prompt similarity (CLIP)"] = scoring.bootstrap(node.measures.prompt_similarity)
     if node.clip is not None:
         found["identity (CLIP)"] = scoring.identity_consistency(node.clip)
     if node.features is not None:

@@ -14,14 +14,8 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
 
 __all__ = [
-    "Clusters",
-    "Stability",
-    "cluster",
-    "clusters_from_labels",
-    "random_group_cohesion",
-    "silhouettes",
-    "stability",
-]
+    "Clusters", "Stability", "cluster", "clusters_from_labels", "random_group_cohesion", "silhouettes", "stability",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class Clusters:
 
 @dataclass(frozen=True)
 class Stability:
-    """How far the proposal hangs on which images happened to be drawn.
+    """How far the proposal depends on which images happened to be drawn.
 
     Attributes
     ----------
@@ -167,7 +161,7 @@ def stability(
     share: float = 0.8,
     seed: int = 0,
 ) -> Stability:
-    """Ask how often each cluster would be the proposal had only a share of the images been drawn.
+    """Estimate how often each cluster would be the proposal had only a share of the images been drawn.
 
     Parameters
     ----------

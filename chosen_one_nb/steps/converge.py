@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -22,19 +22,9 @@ from chosen_one_nb.steps.embed import in_space
 from chosen_one_nb.steps.image_statistics import image_statistics, thumbnails
 
 __all__ = [
-    "Convergence",
-    "Health",
-    "Look",
-    "Sign",
-    "Verdict",
-    "check",
-    "health",
-    "look",
-    "mean_pairwise_distance",
-    "image_statistics",
-    "thumbnails",
-    "verdict",
-]
+    "Convergence", "GalleryMeasures", "Health", "HealthCheck", "Verdict", "check", "health", "mean_pairwise_distance",
+    "measure", "verdict",
+]  # fmt: skip
 
 SMALLEST_SPREAD = {"image": 0.04, "prompt": 0.02}
 """Of a statistic in [0, 1]: a first gallery alike in it is not a strict judge. A few per cent more of white paper, say,
@@ -67,8 +57,8 @@ class Convergence:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What health needs of one gallery: arrays by image, no images.
+class GalleryMeasures:
+    """What `health` compares of a gallery: arrays by image, no images.
 
     Attributes
     ----------
@@ -79,7 +69,7 @@ class Look:
     thumbnails : ndarray of shape (N, 768)
         From `thumbnails`.
     prompt_similarity : ndarray of shape (N,) or None
-        Cosine of CLIP's image and text vectors; None without CLIP.
+        Cosine of CLIP's vectors of each image and of the run's plain prompt; None without CLIP.
     """
 
     features: np.ndarray
@@ -89,8 +79,8 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Sign:
-    """One thing watched: its value, its limit, whether it is beyond it, and a sentence that says so.
+class HealthCheck:
+    """One comparison with the first gallery: value, limit, whether it is beyond it, and a sentence that says so.
 
     A limit of None: the value is reported and never beyond. `now` and `first` are the two galleries' means that
     the value compares.
@@ -107,16 +97,16 @@ class Sign:
 
 @dataclass(frozen=True)
 class Health:
-    """Whether a gallery still shows the prompt: "sound" or "collapsed", with reasons and all signs."""
+    """Whether a gallery still shows the prompt: "sound" or "collapsed", with reasons and all checks."""
 
     state: Literal["sound", "collapsed"]
     reasons: list[str]
-    signs: list[Sign]
+    checks: list[HealthCheck]
 
     @property
-    def statistics(self) -> dict[str, float]:
-        """The signs' values by name."""
-        return {sign.name: sign.value for sign in self.signs}
+    def values(self) -> dict[str, float]:
+        """The checks' values by name."""
+        return {check.name: check.value for check in self.checks}
 
 
 @dataclass(frozen=True)
@@ -125,16 +115,6 @@ class Verdict:
 
     state: Literal["converged", "not yet", "collapsed"]
     reason: str
-
-
-class PromptEyes(Protocol):
-    """What `look` needs of CLIP."""
-
-    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Images -> (N, D) unit vectors."""
-
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts -> (T, D) unit vectors."""
 
 
 def mean_pairwise_distance(features: np.ndarray) -> float:
@@ -172,38 +152,19 @@ def check(features: np.ndarray, first: np.ndarray, settings: Settings) -> Conver
     return Convergence(now, then, now / then if then > 0 else 0.0, threshold, now <= threshold)
 
 
-def look(
-    images: Sequence[Image.Image],
-    features: np.ndarray,
-    *,
-    clip: PromptEyes | None = None,
-    prompt: str | None = None,
-) -> Look:
-    """Measure what health needs of a gallery.
-
-    Parameters
-    ----------
-    images : sequence of PIL.Image, length N
-    features : ndarray of shape (N, D)
-    clip : Clip, optional
-        For prompt similarity, with a prompt.
-    prompt : str, optional
-        The run's plain prompt, without token.
-
-    Returns
-    -------
-    Look
-    """
-    similarity = None if clip is None or prompt is None else clip.images(images) @ clip.texts([prompt])[0]
-    return Look(features, image_statistics(images), thumbnails(images), similarity)
+def measure(
+    images: Sequence[Image.Image], features: np.ndarray, prompt_similarity: np.ndarray | None = None
+) -> GalleryMeasures:
+    """Measure what `health` compares of N images, given their features (N, D) and likeness to the prompt (N,)."""
+    return GalleryMeasures(features, image_statistics(images), thumbnails(images), prompt_similarity)
 
 
-def health(now: Look, first: Look, settings: Settings) -> Health:
+def health(now: GalleryMeasures, first: GalleryMeasures, settings: Settings) -> Health:
     """Tell a sound gallery from a collapsed one by comparison with the first.
 
     Parameters
     ----------
-    now, first : Look
+    now, first : GalleryMeasures
         Of the gallery and of the run's first gallery.
     settings : Settings
         The limits; None reports a value without judging by it.
@@ -211,7 +172,7 @@ def health(now: Look, first: Look, settings: Settings) -> Health:
     Returns
     -------
     Health
-        Collapsed if any sign is beyond its limit:
+        Collapsed if any check is beyond its limit:
 
         - each image statistic: |mean now - mean first| / standard deviation of the first <=
           statistic_limit. One character may sit anywhere within the first gallery's range, but not outside
@@ -221,94 +182,83 @@ def health(now: Look, first: Look, settings: Settings) -> Health:
           mean distance to the nearest other, <= drift_limit;
         - variety of features and of thumbnails: mean pairwise distance over the first's >= variety_floor.
     """
-    signs = [
-        _statistic_sign(name, now.statistics[name], first.statistics[name], settings.statistic_limit)
+    checks = [
+        _statistic_check(name, now.statistics[name], first.statistics[name], settings.statistic_limit)
         for name in first.statistics
     ]
     if now.prompt_similarity is not None and first.prompt_similarity is not None:
-        signs.append(_prompt_sign(now.prompt_similarity, first.prompt_similarity, settings.prompt_limit))
+        checks.append(_prompt_check(now.prompt_similarity, first.prompt_similarity, settings.prompt_limit))
     features = in_space(now.features, settings), in_space(first.features, settings)
-    signs.append(_drift_sign(*features, settings.drift_limit))
-    signs.append(_variety_sign("variety", *features, settings.variety_floor))
-    signs.append(_variety_sign("image variety", now.thumbnails, first.thumbnails, settings.variety_floor))
-    reasons = [sign.text for sign in signs if sign.beyond]
-    return Health("collapsed" if reasons else "sound", reasons, signs)
+    checks.append(_drift_check(*features, settings.drift_limit))
+    checks.append(_variety_check("variety", *features, settings.variety_floor))
+    checks.append(_variety_check("image variety", now.thumbnails, first.thumbnails, settings.variety_floor))
+    reasons = [check.text for check in checks if check.beyond]
+    return Health("collapsed" if reasons else "sound", reasons, checks)
 
 
 def verdict(convergence: Convergence, health: Health) -> Verdict:
     """Join the stop rule and health to one word for the run; collapse counts before convergence."""
-    told = (
+    distance = (
         f"Mean pairwise distance {convergence.distance:.3g} is {convergence.ratio:.0%} of the first "
         f"gallery's; the threshold is {convergence.threshold:.3g}."
     )
+    # Why before: the images of a collapsed gallery are alike too, often more than those of a converged one.
     if health.state == "collapsed":
-        return Verdict("collapsed", f"{' '.join(health.reasons)} {told}")
-    return Verdict("converged" if convergence.converged else "not yet", told)
+        return Verdict("collapsed", f"{' '.join(health.reasons)} {distance}")
+    return Verdict("converged" if convergence.converged else "not yet", distance)
 
 
-def _statistic_sign(name: str, now: np.ndarray, first: np.ndarray, limit: float | None) -> Sign:
-    shift = float((now.mean() - first.mean()) / max(first.std(), SMALLEST_SPREAD["image"]))
-    way = "rose" if shift > 0 else "fell"
-    return Sign(
-        name,
-        shift,
-        limit,
-        limit is not None and abs(shift) > limit,
-        float(now.mean()),
-        float(first.mean()),
-        f"The images' {name} {way} from {first.mean():.2f} to {now.mean():.2f}, {abs(shift):.1f} standard "
-        f"deviations of the first gallery ({_limit(limit)}).",
+def _statistic_check(name: str, now: np.ndarray, first: np.ndarray, limit: float | None) -> HealthCheck:
+    shift = _shift(now, first, SMALLEST_SPREAD["image"])
+    text = f"The images' {name} {_moved(shift, now, first, limit)}"
+    return HealthCheck(
+        name, shift, limit, limit is not None and abs(shift) > limit, float(now.mean()), float(first.mean()), text
     )
 
 
-def _prompt_sign(now: np.ndarray, first: np.ndarray, limit: float | None) -> Sign:
-    fall = float((first.mean() - now.mean()) / max(first.std(), SMALLEST_SPREAD["prompt"]))
-    return Sign(
-        "prompt",
-        fall,
-        limit,
-        limit is not None and fall > limit,
-        float(now.mean()),
-        float(first.mean()),
-        f"Likeness to the prompt {'fell' if fall > 0 else 'rose'} from {first.mean():.2f} to {now.mean():.2f}, "
-        f"{abs(fall):.1f} standard deviations of the first gallery ({_limit(limit)}).",
+def _prompt_check(now: np.ndarray, first: np.ndarray, limit: float | None) -> HealthCheck:
+    fall = -_shift(now, first, SMALLEST_SPREAD["prompt"])
+    text = f"Likeness to the prompt {_moved(-fall, now, first, limit)}"
+    return HealthCheck(
+        "prompt", fall, limit, limit is not None and fall > limit, float(now.mean()), float(first.mean()), text
     )
 
 
-def _drift_sign(now: np.ndarray, first: np.ndarray, limit: float | None) -> Sign:
+def _shift(now: np.ndarray, first: np.ndarray, smallest_spread: float) -> float:
+    return float((now.mean() - first.mean()) / max(first.std(), smallest_spread))
+
+
+def _moved(shift: float, now: np.ndarray, first: np.ndarray, limit: float | None) -> str:
+    return (
+        f"{'rose' if shift > 0 else 'fell'} from {first.mean():.2f} to {now.mean():.2f}, {abs(shift):.1f} standard "
+        f"deviations of the first gallery ({_limit(limit)})."
+    )
+
+
+def _drift_check(now: np.ndarray, first: np.ndarray, limit: float | None) -> HealthCheck:
     """Distance to the nearest image of the first gallery, other than the same one."""
-    own = cdist(first, first)
+    own = cdist(first, first)  # (M, M)
     np.fill_diagonal(own, np.inf)
     own_nearest = float(own.min(1).mean()) if len(first) > 1 else 0.0
     same = now.shape == first.shape and np.array_equal(now, first)
     nearest = own_nearest if same else float(cdist(now, first).min(1).mean())
     drift = nearest / own_nearest if own_nearest > 0 else 1.0
-    return Sign(
-        "drift",
-        drift,
-        limit,
-        limit is not None and drift > limit,
-        nearest,
-        own_nearest,
+    text = (
         f"The images are {drift:.1f} times as far from any image of the first gallery as those are from "
-        f"each other ({_limit(limit)}): this is nothing the base model draws for the prompt.",
+        f"each other ({_limit(limit)}): this is nothing the base model draws for the prompt."
     )
+    return HealthCheck("drift", drift, limit, limit is not None and drift > limit, nearest, own_nearest, text)
 
 
-def _variety_sign(name: str, now: np.ndarray, first: np.ndarray, floor: float | None) -> Sign:
+def _variety_check(name: str, now: np.ndarray, first: np.ndarray, floor: float | None) -> HealthCheck:
     """Mean pairwise distance over the first's; nothing to lose if the first has none."""
     distance, before = mean_pairwise_distance(now), mean_pairwise_distance(first)
     ratio = distance / before if before > 0 else 1.0
-    return Sign(
-        name,
-        ratio,
-        floor,
-        floor is not None and ratio < floor,
-        distance,
-        before,
+    text = (
         f"The {name} fell to {ratio:.0%} of the first gallery's ({_limit(floor)}): "
-        "the images repeat one image, scene included.",
+        "the images repeat one image, scene included."
     )
+    return HealthCheck(name, ratio, floor, floor is not None and ratio < floor, distance, before, text)
 
 
 def _limit(limit: float | None) -> str:

@@ -37,7 +37,8 @@ def latent_size(pipeline: Any, image_size: int | None) -> tuple[int, int]:
 
 @contextmanager
 def in_float32(vae: Any) -> Iterator[Any]:
-    """Lend a float16 VAE in float32, where it cannot overflow (pitfall 8); exact both ways."""
+    """Temporarily upcast a float16 VAE, which is exact both ways."""
+    # Why (pitfall 8): SDXL's VAE overflows in float16, which gives black images. bfloat16 has float32's range.
     half = vae.dtype == torch.float16
     try:
         yield vae.float() if half else vae
@@ -59,7 +60,7 @@ def _shift_and_scale(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | flo
 def decode(
     pipeline: Any, latents: torch.Tensor, *, chunk: int = CHUNK, device: torch.device | None = None
 ) -> list[Image.Image]:
-    """Turn latents (N, C, h, w) into N images, `chunk` at a time because this needs most memory.
+    """Turn latents (N, C, h, w) into N images, `chunk` at a time.
 
     Where memory runs out fewer are decoded at a time, and at last one in tiles, whose tones may differ a little.
 
@@ -72,35 +73,30 @@ def decode(
         Where the VAE works; None is where it is.
     """
     vae = pipeline.vae
+    # Why (pitfall 17): apart from denoising and a few at a time, because decoding needs most memory of all.
     with on_device(device or vae.device, vae), in_float32(vae):
         try:
-            return _decoded(pipeline, latents, chunk)
+            return _decode(pipeline, latents, chunk)
         except OutOfMemory:
             if getattr(vae, "use_tiling", True):
                 raise
-        with _tiled(vae):
-            return _decoded(pipeline, latents, 1)
+        try:
+            vae.enable_tiling()
+            return _decode(pipeline, latents, 1)
+        finally:
+            vae.disable_tiling()
 
 
-def _decoded(pipeline: Any, latents: torch.Tensor, chunk: int) -> list[Image.Image]:
+def _decode(pipeline: Any, latents: torch.Tensor, chunk: int) -> list[Image.Image]:
     vae = pipeline.vae
     mean, factor = _shift_and_scale(vae)
 
-    def some(indices: range) -> list[Image.Image]:
-        part = latents[indices.start : indices.stop].to(vae.device).float()
-        pixels = vae.decode((part / factor + mean).to(vae.dtype), return_dict=False)[0]
+    def decode_part(indices: range) -> list[Image.Image]:
+        part = latents[indices.start : indices.stop].to(vae.device).float()  # (B, C, h, w)
+        pixels = vae.decode((part / factor + mean).to(vae.dtype), return_dict=False)[0]  # (B, 3, H, W)
         return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
 
-    return [image for _, images in batches(len(latents), chunk, some, SMALLER) for image in images]
-
-
-@contextmanager
-def _tiled(vae: Any) -> Iterator[None]:
-    vae.enable_tiling()
-    try:
-        yield
-    finally:
-        vae.disable_tiling()
+    return [image for _, images in batches(len(latents), chunk, decode_part, SMALLER) for image in images]
 
 
 @torch.no_grad()
@@ -109,22 +105,20 @@ def encode(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn images into mean and spread of their latents, each (N, C, h, w), scaled for the UNet.
 
-    The pair, not one sample of it, is what may be kept: each training step draws anew (pitfall 9). A VAE
-    without a distribution (AutoencoderTiny) has a spread of zero. A float16 VAE works in float32 (pitfall 8); a
-    bfloat16 one, which has float32's range, as it is. Mean and spread are float32. `chunk` and `device` as in
-    `decode`.
+    A VAE without a distribution (AutoencoderTiny) has a spread of zero. Mean and spread are float32. `chunk` and
+    `device` as in `decode`.
     """
     vae = pipeline.vae
     with on_device(device or vae.device, vae), in_float32(vae):
         shift, factor = _shift_and_scale(vae)
 
-        def some(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
+        def encode_part(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
             part = list(images[indices.start : indices.stop])
-            pixels = pipeline.image_processor.preprocess(part, height=size, width=size)
+            pixels = pipeline.image_processor.preprocess(part, height=size, width=size)  # (B, 3, H, W)
             code = vae.encode(pixels.to(vae.device, vae.dtype))
             if not hasattr(code, "latent_dist"):
                 return (code.latents.float() - shift) * factor, torch.zeros_like(code.latents).float()
             return (code.latent_dist.mean.float() - shift) * factor, code.latent_dist.std.float() * factor
 
-        means, spreads = zip(*(pair for _, pair in batches(len(images), chunk, some, SMALLER)), strict=True)
+        means, spreads = zip(*(pair for _, pair in batches(len(images), chunk, encode_part, SMALLER)), strict=True)
     return torch.cat(means), torch.cat(spreads)

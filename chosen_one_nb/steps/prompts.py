@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
@@ -27,8 +28,22 @@ class Condition:
 
     def expand(self, n: int) -> Condition:
         """Repeat a condition of one text for n images, without copying."""
-        pooled = None if self.pooled is None else self.pooled.expand(n, -1)
-        return Condition(self.embeds.expand(n, -1, -1), pooled)
+        return self._map(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
+
+    def rows(self, numbers: list[int]) -> Condition:
+        """Take texts by their numbers, repeats allowed."""
+        return self._map(lambda tensor: tensor[numbers])
+
+    def beyond(self, other: Condition, weight: float) -> Condition:
+        """Emphasise what this text adds to another one: other + weight * (this - other), both of B texts.
+
+        0 gives the other text, 1 this one, and more goes past this one.
+        """
+        return self._map(lambda ours, theirs: torch.lerp(theirs, ours, weight), other)
+
+    def where(self, choose: torch.Tensor, other: Condition) -> Condition:
+        """Take this condition for the rows where `choose` (B,) is True, and the other one elsewhere."""
+        return self._map(lambda ours, theirs: torch.where(choose.view(-1, *[1] * (ours.ndim - 1)), ours, theirs), other)
 
     def arguments(self, n: int, prefix: str = "") -> dict[str, torch.Tensor]:
         """Return the condition, expanded to n images, as the arguments of a stock pipeline."""
@@ -36,26 +51,9 @@ class Condition:
         named = {f"{prefix}prompt_embeds": expanded.embeds, f"{prefix}pooled_prompt_embeds": expanded.pooled}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
-    def rows(self, numbers: list[int]) -> Condition:
-        """Take texts by their numbers, repeats allowed."""
-        return Condition(self.embeds[numbers], None if self.pooled is None else self.pooled[numbers])
-
-    def beyond(self, other: Condition, weight: float) -> Condition:
-        """Emphasise what this text adds to another one: other + weight * (this - other), both of B texts.
-
-        0 gives the other text, 1 this one, and more goes past this one.
-        """
-        embeds = torch.lerp(other.embeds, self.embeds, weight)
-        if self.pooled is None or other.pooled is None:
-            return Condition(embeds, None)
-        return Condition(embeds, torch.lerp(other.pooled, self.pooled, weight))
-
-    def where(self, choose: torch.Tensor, other: Condition) -> Condition:
-        """Take this condition for the rows where `choose` (B,) is True, and the other one elsewhere."""
-        embeds = torch.where(choose[:, None, None], self.embeds, other.embeds)
-        if self.pooled is None or other.pooled is None:
-            return Condition(embeds, None)
-        return Condition(embeds, torch.where(choose[:, None], self.pooled, other.pooled))
+    def _map(self, function: Callable[..., torch.Tensor], *others: Condition) -> Condition:
+        pooled = None if self.pooled is None else function(self.pooled, *(other.pooled for other in others))
+        return Condition(function(self.embeds, *(other.embeds for other in others)), pooled)
 
 
 def encoders(pipeline: Any) -> list[tuple[str, str, str]]:
@@ -94,7 +92,7 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
         )
     for _, _, name in encoders(pipeline):
         tokenizer = getattr(pipeline, name)
-        tokenizer.deprecation_warnings[TOO_LONG] = True  # said below, in words that help
+        tokenizer.deprecation_warnings[TOO_LONG] = True  # the error below says it in words that help
         length = len(tokenizer(pipeline.maybe_convert_prompt(prompt, tokenizer)).input_ids)
         if length > tokenizer.model_max_length:
             raise PromptError(

@@ -105,6 +105,7 @@ def refine(
         with add_tokens(pipeline, start.token, rows):  # so that the token counts as one in a caption's length
             texts = [captions(pipeline, *each) for each in zip((start.caption, data.prompt), sets, strict=False)]
         pools = [encode_images(models, *each, settings) for each in zip(sets, texts, strict=True)]
+        # Why (pitfall 6): moved before the LoRA is on, and never cast: `.to(dtype)` would cast the LoRA along.
         stack.enter_context(on_device(models.device, pipeline.unet, *text_encoders))
         stack.enter_context(add_tokens(pipeline, start.token, rows))
         # Why (pitfalls 5, 7): over a base of any precision float32 is trained. In half precision small steps are lost,

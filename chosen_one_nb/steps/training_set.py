@@ -153,6 +153,7 @@ def place_weights(masks: np.ndarray, outside: float, size: Sequence[int]) -> tor
     Tensor of shape (n, 1, h, w), float32
         Mean 1 over each image, so that a small foreground counts no less than a large one.
     """
+    # Why (pitfall 19): images of a cluster may share a scene as well, which would be learned as part of the character.
     maps = torch.from_numpy(np.where(masks, 1.0, outside)).float()[:, None]  # (n, 1, H, W)
     fitted = torch.nn.functional.interpolate(maps, size=tuple(size), mode="area")  # (n, 1, h, w)
     return fitted / fitted.mean(dim=(2, 3), keepdim=True).clamp(min=1e-6)

@@ -244,7 +244,7 @@ class WholeRun:
                 )
             outcome = run.until_converged()
             curve = run.tables.curve(outcome.node).iloc[-1]
-            similarity = run.node(outcome.node).look.prompt_similarity
+            similarity = run.node(outcome.node).measures.prompt_similarity
             return store.plain({
                 "outcome": outcome.state,
                 "iterations": int(curve["iteration"]),
