@@ -13,10 +13,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from chosen_one_nb.sweep import command as sweeping
 
 if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
@@ -294,7 +293,7 @@ def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
 
 def _choose(run: Run, given: argparse.Namespace, **choice: Any) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # what it would warn of is printed below
         decision = run.selection.choose(**choice)
     if not given.quiet:
         about = f"{len(decision.images)} images chosen by {decision.by}. {run.selection.risk(decision.images)}"
@@ -302,20 +301,17 @@ def _choose(run: Run, given: argparse.Namespace, **choice: Any) -> None:
 
 
 def _until_end(run: Run, given: argparse.Namespace) -> Outcome:
-    from chosen_one_nb.progress import Bars
-    from chosen_one_nb.sweep.worker_pool import Crew
+    from chosen_one_nb.progress import RunProgress
+    from chosen_one_nb.sweep.workers import WorkerPool
 
-    bars = Bars(run, quiet=given.quiet)
-    try:
+    with RunProgress(run, quiet=given.quiet) as progress:
         while True:
-            with Crew(given.workers) if given.workers is not None else nullcontext() as crew:
-                outcome = run.until_converged(ask=given.ask, on_progress=bars, workers=crew)
+            with WorkerPool(given.workers) if given.workers is not None else nullcontext() as workers:
+                outcome = run.until_converged(ask=given.ask, on_progress=progress, workers=workers)
             if outcome.state == "limit" and given.iterations and run.current.iteration < given.iterations:
                 run.go_on()
             elif outcome.finished or not (given.ask and sys.stdin.isatty() and _ask(run, given)):
                 return outcome
-    finally:
-        bars.close()
 
 
 def _ask(run: Run, given: argparse.Namespace) -> bool:
@@ -352,16 +348,13 @@ def add_show(command: argparse.ArgumentParser) -> None:
 
 def show_command(given: argparse.Namespace) -> int:
     """Write contact sheets, curve, contexts and the HTML page."""
-    from chosen_one_nb.progress import Bars
+    from chosen_one_nb.progress import RunProgress
     from chosen_one_nb.report import write_all
 
     with _open_to_show(given) as run:
         if not given.no_contexts and run.character is not None:
-            bars = Bars(run, quiet=given.quiet)
-            try:
-                run.samples.contexts(contexts=given.contexts, seeds=given.seeds, on_progress=bars)
-            finally:
-                bars.close()
+            with RunProgress(run, quiet=given.quiet) as progress:
+                run.samples.contexts(contexts=given.contexts, seeds=given.seeds, on_progress=progress)
         paths = write_all(run, given.out or run.folder / "show", tile=given.tile)
     if not given.quiet:
         print("\n".join(str(path) for path in paths[:-1]))
@@ -379,6 +372,53 @@ def _open_to_show(given: argparse.Namespace) -> Run:
     except RunInUse as error:
         print(f"note: {error}", file=sys.stderr)
         return Run.open(given.folder, given.models, read_only=True)
+
+
+# --- sweep
+
+
+def add_sweep(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``sweep``."""
+    add = command.add_argument
+    add("plan", type=Path, help="JSON: prompts, seeds, vary, settings, preset, sampling, do, models, load")
+    add("--folder", type=Path, help="where everything lies (default: runs/sweep-<plan>)")
+    add("--workers", type=int, metavar="N", help="processes (default: one per GPU, or one per core)")
+    add("--threads", type=int, default=1, metavar="N", help="of PyTorch in each worker (default: 1)")
+    add("--backend", choices=("dask", "ray"), help="who provides the workers (default: processes of this machine)")
+    add("--address", help="of a running Dask scheduler or Ray cluster (default: a local one is started)")
+    add("--check", action="store_true", help="only check the plan and say what it would do")
+    add("--quiet", action="store_true", help="say nothing but the table")
+
+
+def sweep_command(given: argparse.Namespace) -> int:
+    """Carry a plan out, or go on with it; 1 where a job failed."""
+    from chosen_one_nb.progress import ProgressBar
+    from chosen_one_nb.sweep.plan import SweepPlan
+    from chosen_one_nb.sweep.sweep import sweep
+    from chosen_one_nb.sweep.workers import joblib_backend
+
+    plan = SweepPlan.read(given.plan)
+    plan = SweepPlan(**plan.model_dump() | {"models": given.models or plan.models})
+    folder = given.folder or Path("runs") / f"sweep-{given.plan.stem}"
+    say = (lambda *text: None) if given.quiet else partial(print, flush=True)
+    say(f"{plan}, in {folder}")
+    if plan.sampling:
+        say(note_on(plan.sampling))
+    if given.check:
+        return DONE
+    backend = joblib_backend(given.backend, given.workers, given.address) if given.backend else nullcontext()
+    with backend, ProgressBar(quiet=given.quiet) as bar:
+
+        def on_progress(event: dict[str, Any]) -> None:
+            bar(event)
+            if event["done"] == event["total"]:
+                bar.end_bar()
+                say(f"{event['stage']}: {event['total']} {event['unit']}")
+
+        table = sweep(plan, folder, workers=given.workers, threads=given.threads, on_progress=on_progress, say=say)
+    print(table.drop(columns="folder").to_string(index=False, float_format="{:.3f}".format, na_rep=""))
+    print(folder / "table.csv")
+    return FAILED if (table["error"] != "").any() else DONE
 
 
 # --- export
@@ -422,8 +462,7 @@ COMMANDS: dict[
 ] = {
     "run": ("begin a run, or go on with the one in the folder", add_run, run_command),
     "show": ("write a run as images and one HTML page", add_show, show_command),
-    "sweep": ("carry out a plan: prompts x settings x seeds, on several workers", sweeping.add_arguments,
-              sweeping.sweep_command),
+    "sweep": ("carry out a plan: prompts x settings x seeds, on several workers", add_sweep, sweep_command),
     "export": ("write a character for other programs", add_export, export_command),
 }  # fmt: skip
 """What each command is, its arguments, and what does it."""

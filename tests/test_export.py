@@ -73,6 +73,11 @@ def exports(models: Any, sd_models: Any, how: Any, tmp_path_factory: pytest.Temp
     return found
 
 
+def underscored(character: Character) -> dict[str, torch.Tensor]:
+    """The LoRA of any character as kohya names those of SD 1.x: after diffusers."""
+    return kohya_tensors(dataclasses.replace(character, tokens={"clip_l": character.tokens["clip_l"]}))
+
+
 def python_of(folder: Path) -> str:
     """The Python lines of an export's README."""
     return re.search(r"```python\n(.*?)\n```", (folder / "README.md").read_text(), re.DOTALL)[1]
@@ -106,7 +111,7 @@ def drawn_by_stock(exports: Any) -> None:
         latents = code.replace("\n).images[0]", "\n    output_type='latent',\n).images")
         latents = latents.replace('image.save("image.png")', "")
         assert latents.count("latent'") == 1
-        save_file(kohya_tensors(character, sgm=False), folder / "underscored.safetensors")
+        save_file(underscored(character), folder / "underscored.safetensors")
         own = '"diffusers", weight_name="pytorch_lora_weights.safetensors"'
         assert own in code
         rows = f"embeddings/{NAME}.safetensors"
@@ -217,7 +222,7 @@ def test_every_kohya_name_follows_the_sdxl_rules(full_size: Character) -> None:
 
 def test_every_underscored_name_is_the_modules(sdxl_unet: Any, full_size: Character) -> None:
     modules = [name for name, _ in sdxl_unet.named_modules() if re.fullmatch(TARGETS, name)]
-    got = {key.split(".")[0] for key in kohya_tensors(full_size, sgm=False)}
+    got = {key.split(".")[0] for key in underscored(full_size)}
     assert got == {"lora_unet_" + name.replace(".", "_") for name in modules}
     assert len(got) == 560
 
@@ -234,8 +239,8 @@ def by_a1111_rule(key: str) -> str:
 
 
 def test_both_namings_mean_the_same_layers(full_size: Character) -> None:
-    sgm, underscored = kohya_tensors(full_size), kohya_tensors(full_size, sgm=False)
-    assert all(torch.equal(sgm[by_a1111_rule(key)], tensor) for key, tensor in underscored.items())
+    sgm, plain = kohya_tensors(full_size), underscored(full_size)
+    assert all(torch.equal(sgm[by_a1111_rule(key)], tensor) for key, tensor in plain.items())
 
 
 def test_diffusers_puts_every_sgm_name_on_its_layer(sdxl_unet: Any, full_size: Character) -> None:

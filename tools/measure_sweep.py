@@ -1,7 +1,7 @@
 """How well workers share a gallery: ``python tools/measure_sweep.py``. To be read on an otherwise idle machine.
 
 Prints the seconds and the processor seconds of one worker and of several, and, as what the cores allow, of plain
-processes that draw the same images with no crew, no shards and no files.
+processes that draw the same images with no worker pool, no shards and no files.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from chosen_one_nb.run.images import ImageFolder, blocks
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
-from chosen_one_nb.sweep.tasks import Prepare, Shard
-from chosen_one_nb.sweep.worker_pool import Crew
+from chosen_one_nb.sweep.sweep import Prepare
+from chosen_one_nb.sweep.workers import Shard, WorkerPool
 
 PROMPT = "a sticker of a fox"
 
@@ -52,20 +52,20 @@ def plain_processes(n: int, settings: Settings) -> tuple[float, float]:
     return float(found[:, 0].max()), float(found[:, 1].sum())
 
 
-def crew_of(n: int, settings: Settings) -> tuple[float, float]:
-    """The same by n workers and their shards, from the first to the last one, models loaded."""
-    with tempfile.TemporaryDirectory() as folder, Crew(n) as crew:
+def pool_of(n: int, settings: Settings) -> tuple[float, float]:
+    """Draw the same by n workers and their shards: seconds from the first to the last one, models loaded."""
+    load = {"name": "menagerie"}
+    with tempfile.TemporaryDirectory() as folder, WorkerPool(n) as pool:
         warm = settings.replace(n_images=max(2, n), batch_size=1, min_cluster_size=0, target_cluster_size=1)
-        [(_, prepared), *_] = crew.do([Prepare("menagerie", ((PROMPT, settings),))])
-        place = Path(folder)
+        [(_, prepared), *_] = pool.do([Prepare(load, ((PROMPT, settings),))])
         for name, chosen in (("warm", warm), ("measured", settings)):
-            target = ImageFolder(store.make_folder(place / name) / "gallery", place / name, prepared.value[0])
-            drawing = SamplingRequest(PROMPT, np.arange(chosen.n_images), chosen)
+            within = store.make_folder(Path(folder) / name)
+            place = ImageFolder(within / "gallery", within, prepared.value[0])
+            request = SamplingRequest(PROMPT, np.arange(chosen.n_images), chosen)
             begun = time.perf_counter()
-            shards = [Shard(drawing, target, "menagerie", block) for block in blocks(drawing)]
-            done = [answer for _, answer in crew.do(shards)]
+            results = [result for _, result in pool.do([Shard(request, place, load, part) for part in blocks(request)])]
             seconds = time.perf_counter() - begun
-    return seconds, sum(answer.cpu for answer in done)
+    return seconds, sum(result.cpu for result in results)
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     settings = Settings(n_images=given.n, batch_size=given.batch, sampling_steps=given.steps)
     n = given.workers
     found = {}
-    for name, measured, k in (("1 worker", crew_of, 1), (f"{n} workers", crew_of, n),
+    for name, measured, k in (("1 worker", pool_of, 1), (f"{n} workers", pool_of, n),
                               (f"{n} plain processes", plain_processes, n)):  # fmt: skip
         found[name] = seconds, cpu = measured(k, settings)
         print(f"{name:<20} {seconds:7.1f} s  {cpu:7.1f} s of processor", flush=True)

@@ -31,21 +31,14 @@ NOTES = "chosen_one_nb"  # metadata key of this kit's notes (JSON)
 THUMBNAIL = 256  # pixels of a preview's longer side, as ModelSpec suggests
 
 
-def kohya_tensors(character: Character, *, sgm: bool | None = None) -> dict[str, torch.Tensor]:
-    """Return a character's LoRA as a kohya file's tensors.
-
-    Parameters
-    ----------
-    character : Character
-    sgm : bool, optional
-        Whether names follow the SGM code; None is as sd-scripts does: for SDXL.
-    """
+def kohya_tensors(character: Character) -> dict[str, torch.Tensor]:
+    """Return a character's LoRA as a kohya file's tensors, named as sd-scripts does: for SDXL after the SGM code."""
     from diffusers.utils import convert_state_dict_to_kohya
 
     tensors = convert_state_dict_to_kohya({f"unet.{key}": weight for key, weight in character.lora.items()})
     # diffusers writes the rank as alpha, which would be wrong for every other alpha
     tensors |= {key: torch.tensor(float(character.alpha)) for key in tensors if key.endswith(".alpha")}
-    if len(character.tokens) > 1 if sgm is None else sgm:
+    if len(character.tokens) > 1:
         layers = _layers_per_block(character)
         tensors = {_sgm_name(key, layers): tensor for key, tensor in tensors.items()}
     return tensors

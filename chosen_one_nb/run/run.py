@@ -432,7 +432,7 @@ class Run:
         Parameters
         ----------
         workers : GalleryWorkers, optional
-            Who draws the images that are missing, such as a `chosen_one_nb.sweep.worker_pool.Crew`; None: this process.
+            Who draws the images that are missing, such as `chosen_one_nb.sweep.workers.WorkerPool`; None: this process.
         **callbacks
             ``on_progress``, ``on_images``, ``on_step``, ``cancelled``: see `chosen_one_nb.steps.Callbacks`.
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from chosen_one_nb.run import store
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
 from chosen_one_nb.run.opening import slug
-from chosen_one_nb.settings import Settings, SettingsError
+from chosen_one_nb.settings import Settings
 
-__all__ = ["Job", "Plan", "PlanError"]
-
-KINDS = ("gallery", "run")
-LOADING = ("device", "dtype", "extractor", "clip", "distilled", "config", "low_memory", "compile", "offline")
-"""What `load_models` may be told beside the name."""
-
-SEED = 'seed belongs into seeds, such as "seeds": [0, 1, 2]'
+__all__ = ["PlanError", "SweepJob", "SweepPlan"]
 
 
 class PlanError(ValueError):
@@ -28,7 +21,7 @@ class PlanError(ValueError):
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """One prompt under one choice of settings and one seed.
 
     Attributes
@@ -47,36 +40,34 @@ class Job:
     settings: Settings
     folder: Path
 
-    @property
-    def row(self) -> dict[str, Any]:
-        """How the table names it."""
-        return {"prompt": self.prompt, **self.varied, "seed": self.settings.seed}
+
+def _check_distinct(values: list[Any]) -> list[Any]:
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"expected each value once, got {twice[0]!r} twice. Leave one out.")
+    return values
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+def _check_prompt(text: str) -> str:
+    if not text.strip():
+        raise ValueError(f"expected a description, got {text!r}.")
+    return text
+
+
+def _check_plain(value: Any) -> Any:
+    if not isinstance(value, str | bool | None):
+        raise ValueError(f"expected a text, true, false or null, got {value!r}.")
+    return value
+
+
+Prompt = Annotated[str, AfterValidator(_check_prompt)]
+Distinct = [Field(min_length=1), AfterValidator(_check_distinct)]
+LoadOption = Literal[
+    "device", "dtype", "extractor", "clip", "distilled", "config", "low_memory", "compile", "offline"
+]  # fmt: skip
+
+
+class SweepPlan(BaseModel):
     """Prompts x settings x seeds, and what to make of each.
-
-    Parameters
-    ----------
-    prompts : sequence of str
-    seeds : sequence of int
-        `Settings.seed` of each.
-    vary : dict of str to sequence
-        Settings and the values each is to take; all combinations are done.
-    settings : dict
-        Settings that are the same in all jobs.
-    preset : str, optional
-        What the settings start from; None is the preset that the models go with.
-    do : {"gallery", "run"}
-        Draw the first gallery of each, or carry the whole method through.
-    models : str
-        Name, folder or Hub id.
-    load : dict
-        More for `load_models`, as plain values: device, dtype, extractor, clip, distilled, config, low_memory,
-        compile, offline. Images that are on disk already are not drawn again for another device or dtype.
-    sampling : str, optional
-        A sampling preset on top of `preset`, as of `Settings.sampled`.
 
     Raises
     ------
@@ -85,70 +76,66 @@ class Plan:
 
     Examples
     --------
-    >>> plan = Plan(prompts=["a fox", "a cat"], seeds=[0, 1], vary={"guidance_scale": [2, 4, 6]})
+    >>> plan = SweepPlan(prompts=["a fox", "a cat"], seeds=[0, 1], vary={"guidance_scale": [2, 4, 6]})
     >>> len(plan.jobs())
     12
     """
 
-    prompts: Sequence[str]
-    seeds: Sequence[int] = (0,)
-    vary: dict[str, Sequence[Any]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    prompts: Annotated[list[Prompt], *Distinct]
+    """Descriptions of characters, such as "a sticker of a fox"."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], *Distinct] = [0]
+    """`Settings.seed` of each job."""
+    vary: dict[str, Annotated[list[Any], *Distinct]] = {}
+    """Settings and the values each is to take; all combinations are done."""
+    settings: dict[str, Any] = {}
+    """Settings that are the same in all jobs."""
     preset: str | None = None
-    do: str = "gallery"
-    models: str = "menagerie"
-    load: dict[str, Any] = field(default_factory=dict)
+    """What the settings start from; None is the preset that the models go with."""
     sampling: str | None = None
+    """A sampling preset on top of `preset`, as of `Settings.sampled`."""
+    do: Literal["gallery", "run"] = "gallery"
+    """Draw the first gallery of each job, or carry the whole method through."""
+    models: str = "menagerie"
+    """Name, folder or Hub id."""
+    load: dict[LoadOption, Annotated[Any, AfterValidator(_check_plain)]] = {}
+    """More for `load_models`. Images that are on disk already are not drawn again for another device or dtype."""
 
-    def __post_init__(self) -> None:
-        _check_prompts(self.prompts)
-        _check_distinct("seeds", self.seeds, "a list of whole numbers from 0", lambda seed: _whole(seed) and seed >= 0)
-        for name, kind in (("vary", dict), ("settings", dict), ("load", dict), ("models", str)):
-            if not isinstance(getattr(self, name), kind):
-                expected = "an object" if kind is dict else "a text"
-                raise PlanError(f"{name}: expected {expected}, got {getattr(self, name)!r}.")
-        if not isinstance(self.preset, str | None):
-            raise PlanError(f"preset: expected a text, got {self.preset!r}.")
-        if self.do not in KINDS:
-            raise PlanError(f"do: expected one of {', '.join(map(repr, KINDS))}, got {self.do!r}.")
-        _check_load(self.load)
-        self._check_settings()
-
-    @property
-    def loads(self) -> dict[str, Any]:
-        """The arguments of `load_models`."""
-        return {"name": self.models, **self.load}
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise PlanError(_sentence(error)) from error
 
     @classmethod
-    def read(cls, path: str | Path) -> Plan:
+    def read(cls, path: str | Path) -> SweepPlan:
         """Read a plan from a JSON file; `PlanError` says what is wrong with it."""
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError(f"a {type(values).__name__}")
         except OSError as error:
             raise PlanError(f"{path} cannot be read ({error.strerror or error}). Give the plan's file.") from error
         except ValueError as error:
-            raise PlanError(f"{path}: expected a plan in JSON, got something else ({error}).") from error
-        if not isinstance(values, dict):
-            raise PlanError(f"{path}: expected a JSON object, got {type(values).__name__}.")
-        known = [part.name for part in dataclasses.fields(cls)]
-        if unknown := [name for name in values if name not in known]:
-            raise PlanError(f"{path}: no such entry: {', '.join(unknown)}. A plan holds {', '.join(known)}.")
-        if "prompts" not in values:
-            raise PlanError(f'{path}: expected prompts, such as "prompts": ["a sticker of a fox"].')
+            raise PlanError(f"{path}: expected a plan, an object in JSON, got something else ({error}).") from error
         return cls(**values)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain values."""
-        return store.plain(self)
+    def __str__(self) -> str:
+        counts = f"{len(self.prompts)} prompts x {len(self.combinations())} settings x {len(self.seeds)} seeds"
+        jobs = self.jobs()
+        images = sum(job.settings.n_images for job in jobs)
+        what = "whole runs" if self.do == "run" else f"galleries, {images} images"
+        return f"{counts}: {len(jobs)} {what}"
 
     def combinations(self) -> list[dict[str, Any]]:
         """Return every combination of the varied settings; one empty one where nothing varies."""
         return [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[SweepJob]:
         """Return all jobs: prompts x settings x seeds, in this order."""
         return [
-            Job(prompt, varied, self._settings(varied, seed=seed), _place(prompt, varied, seed))
+            SweepJob(prompt, varied, self._settings(varied, seed=seed), _folder(prompt, varied, seed))
             for prompt, varied, seed in itertools.product(self.prompts, self.combinations(), self.seeds)
         ]
 
@@ -157,62 +144,41 @@ class Plan:
         start = start if self.sampling is None else start.sampled(self.sampling)
         return start.replace(**self.settings, **varied, **more)
 
-    def _check_settings(self) -> None:
-        for name, values in self.vary.items():
-            if name in self.settings:
-                raise PlanError(f"{name}: stands in settings and in vary. Leave one of them out.")
-            _check_distinct(f"vary: {name}", values, "a list of values", lambda value: True)
+    @model_validator(mode="after")
+    def _check_settings(self) -> SweepPlan:
+        if both := [name for name in self.vary if name in self.settings]:
+            raise ValueError(f"{both[0]}: expected in settings or in vary, got it in both. Leave one of them out.")
         if "seed" in {*self.vary, *self.settings}:
-            raise PlanError(f"seed: {SEED}.")
+            raise ValueError('seed: expected among seeds, such as "seeds": [0, 1, 2], got it among the settings.')
         for varied in self.combinations():
             try:
                 settings = self._settings(varied)
-            except SettingsError as error:
-                raise PlanError(f"{_where(varied)}{error}") from error
-            for prompt in self.prompts:
-                if settings.token in prompt:
-                    raise PlanError(
-                        f"prompts: {prompt!r} holds {settings.token!r}, the word that is to stand for the "
-                        "character. Leave it out, or set another token."
-                    )
+            except ValueError as error:
+                choice = ", ".join(f"{name}={value!r}" for name, value in varied.items())
+                raise ValueError(f"with {choice}: {error}" if choice else str(error)) from error
+            if taken := [prompt for prompt in self.prompts if settings.token in prompt]:
+                raise ValueError(
+                    f"prompts: {taken[0]!r} holds {settings.token!r}, the word that is to stand for the "
+                    "character. Leave it out, or set another token."
+                )
+        return self
 
 
-def _check_load(load: dict[str, Any]) -> None:
-    """Refuse what `load_models` does not take, and what cannot be sent to a worker as it stands."""
-    if unknown := [name for name in load if name not in LOADING]:
-        raise PlanError(f"load: expected some of {', '.join(LOADING)}, got {unknown[0]!r}.")
-    for name, value in load.items():
-        if not isinstance(value, str | bool | None):
-            raise PlanError(f"load: {name}: expected a text, true, false or null, got {value!r}.")
-
-
-def _check_prompts(prompts: Any) -> None:
-    _check_distinct("prompts", prompts, "a list of texts", lambda text: isinstance(text, str))
-    if blank := [text for text in prompts if not text.strip()]:
-        raise PlanError(f"prompts: expected a description in each, got {blank[0]!r}.")
-
-
-def _check_distinct(name: str, values: Any, expected: str, fits: Any) -> None:
-    """Refuse what is no list, holds nothing, holds what does not fit, or holds a value twice."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise PlanError(f"{name}: expected {expected}, got {values!r}.")
-    if not values:
-        raise PlanError(f"{name}: expected at least one, got an empty list: there would be nothing to do.")
-    if bad := [value for value in values if not fits(value)]:
-        raise PlanError(f"{name}: expected {expected}, got {bad[0]!r} among them.")
-    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
-        raise PlanError(f"{name}: {twice[0]!r} stands there twice; it would be done once only. Leave one out.")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _where(varied: dict[str, Any]) -> str:
-    return f"with {', '.join(f'{name}={value!r}' for name, value in varied.items())}: " if varied else ""
-
-
-def _place(prompt: str, varied: dict[str, Any], seed: int) -> Path:
-    """A readable folder of a job's own."""
+def _folder(prompt: str, varied: dict[str, Any], seed: int) -> Path:
+    """Return a readable folder of a job's own."""
     choice = slug(",".join(f"{name}={value}" for name, value in varied.items())) if varied else "all"
     return Path(slug(prompt)) / choice / f"seed-{seed}"
+
+
+def _sentence(error: ValidationError) -> str:
+    """Return the first thing wrong: entry, expected, got."""
+    first = error.errors()[0]
+    place = ": ".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        return f"{place}: no such entry. A plan holds {', '.join(SweepPlan.model_fields)}."
+    if first["type"] == "missing":
+        return f'{place}: expected at least one, such as "{place}": ["a sticker of a fox"], got none.'
+    if first["type"] == "value_error":  # a sentence of this module
+        return ": ".join([*([place] if place else []), first["msg"].removeprefix("Value error, ")])
+    expected = "at least one" if first["type"] == "too_short" else first["msg"].removeprefix("Input should be ")
+    return f"{place}: expected {expected}, got {first['input']!r}."

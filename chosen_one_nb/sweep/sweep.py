@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.images import ImageFolder, missing
+from chosen_one_nb.run.images import ImageFolder, draw, missing, recipe
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds
-from chosen_one_nb.sweep.plan import Job, Plan
-from chosen_one_nb.sweep.tasks import Done, Prepare, Score, Shard, WholeRun
-from chosen_one_nb.sweep.worker_pool import Crew, SweepError
+from chosen_one_nb.sweep.plan import SweepJob, SweepPlan
+from chosen_one_nb.sweep.workers import Shard, SweepError, TaskResult, WorkerPool, load_same_models
+
+if TYPE_CHECKING:
+    from chosen_one_nb.models.load import Models
+    from chosen_one_nb.settings import Settings
 
 __all__ = ["sweep"]
 
 
 def sweep(
-    plan: Plan,
+    plan: SweepPlan,
     folder: str | Path,
     *,
     workers: int | None = None,
@@ -32,7 +37,7 @@ def sweep(
 
     Parameters
     ----------
-    plan : Plan
+    plan : SweepPlan
     folder : str or Path
         Where everything lies; the same folder goes on where it stopped, and takes a longer plan too.
     workers : int, optional
@@ -41,9 +46,9 @@ def sweep(
     threads : int
         Of PyTorch in each worker.
     on_progress : callable, optional
-        Told after each shard: `stage`, `done`, `total`, `unit`.
+        Called after each shard with a dict: `stage`, `done`, `total`, `unit`.
     say : callable, optional
-        Told the memory plan of the job that needs most, and when a worker died.
+        Called with the memory plan of the job that needs most, and with a sentence when a worker died.
 
     Returns
     -------
@@ -53,99 +58,208 @@ def sweep(
 
     Raises
     ------
-    PromptError, ModelError
-        For a prompt that the models cannot take, or models that cannot be loaded; nothing is drawn then.
     SweepError
-        The workers cannot go on.
+        A prompt that the models cannot take, or models that cannot be loaded (nothing is drawn then); the workers
+        cannot go on.
     RunInUse
         Another process is at work in the folder.
     """
     place = store.make_folder(Path(folder).expanduser().resolve())
-    keeper = store.Lock(place)
-    keeper.acquire()
+    lock = store.Lock(place)
+    lock.acquire()
     try:
-        with Crew(workers, threads=threads, say=say) as crew:
-            work = _Work(plan, place, crew, Callbacks(on_progress))
+        with WorkerPool(workers, threads=threads, say=say) as pool:
+            work = _Sweep(plan, place, pool, Callbacks(on_progress))
             if say is not None:
                 say(f"Each worker: {work.memory}")
             table = work.runs() if plan.do == "run" else work.galleries()
         store.write_bytes(place / "table.csv", table.to_csv(index=False).encode())
-        store.write_json(place / "plan.json", plan.to_dict())
+        store.write_json(place / "plan.json", plan.model_dump())
     finally:
-        keeper.release()
+        lock.release()
     return table
 
 
-class _Work:
+class _Sweep:
     """One call of `sweep`."""
 
-    def __init__(self, plan: Plan, place: Path, crew: Crew, callbacks: Callbacks) -> None:
-        self.plan, self.place, self.crew, self.callbacks = plan, place, crew, callbacks
-        self.jobs = plan.jobs()
-        self.took = {job.folder: [0.0, 0.0] for job in self.jobs}
-        self.errors: dict[Path, str] = {}
-        self.fingerprint, self.memory = self._prepared()
+    def __init__(self, plan: SweepPlan, place: Path, pool: WorkerPool, callbacks: Callbacks) -> None:
+        self.plan, self.place, self.pool, self.callbacks = plan, place, pool, callbacks
+        self.jobs, self.load = plan.jobs(), {"name": plan.models, **plan.load}
+        self.results: dict[Path, list[TaskResult]] = {job.folder: [] for job in self.jobs}
+        # one worker loads the models and checks the prompts before anything is drawn
+        asked = tuple((job.prompt, job.settings) for job in self.jobs if job.settings.seed == plan.seeds[0])
+        [(_, prepared)] = pool.do([Prepare(self.load, asked)])
+        if prepared.error:
+            raise SweepError(prepared.error)
+        self.fingerprint, self.memory = prepared.value
         for job in self.jobs:
             store.make_folder(place / job.folder)
 
-    def _prepared(self) -> tuple[str, str]:
-        """Let one worker load the models and check the prompts, before anything is drawn."""
-        asked = tuple((job.prompt, job.settings) for job in self.jobs if job.settings.seed == self.plan.seeds[0])
-        [(_, done)] = self.crew.do([Prepare(self.plan.loads, asked)])
-        if done.error:
-            raise SweepError(done.error)
-        return done.value
-
     def galleries(self) -> pd.DataFrame:
-        """Draw what is missing of all galleries, then see and measure each."""
-        shards = [(job, shard) for job in self.jobs for shard in self._shards(job)]
-        every = sum(job.settings.n_images for job in self.jobs)
-        there = every - sum(len(shard.block) for _, shard in shards)
-        self._do(shards, "draw", "images", every, there)
-        scores = [(job, self._score(job)) for job in self.jobs if job.folder not in self.errors]
-        return self._table(self._do(scores, "score", "galleries", len(scores), 0))
+        """Draw what is missing of all galleries, then measure each."""
+        galleries = {job.folder: self._gallery(job) for job in self.jobs}
+        shards = [
+            (job, Shard(*galleries[job.folder], self.load, block))
+            for job in self.jobs
+            for block in missing(*galleries[job.folder])
+        ]
+        total = sum(job.settings.n_images for job in self.jobs)
+        self._do("draw", shards, total, total - sum(len(shard.block) for _, shard in shards))
+        drawn = [job for job in self.jobs if not self._error(job)]
+        return self._table(
+            self._do("score", [(job, Score(*galleries[job.folder], self.load)) for job in drawn], len(drawn))
+        )
 
     def runs(self) -> pd.DataFrame:
         """Carry every run to its end."""
-        runs = [(job, WholeRun(job.prompt, job.settings, self.place / job.folder / "run", self.plan.loads,
-                               self.fingerprint)) for job in self.jobs]  # fmt: skip
-        return self._table(self._do(runs, "run", "runs", len(runs), 0))
+        tasks = [
+            (job, WholeRun(job.prompt, job.settings, self.place / job.folder / "run", self.load, self.fingerprint))
+            for job in self.jobs
+        ]
+        return self._table(self._do("run", tasks, len(tasks)))
 
-    def _gallery(self, job: Job) -> tuple[SamplingRequest, ImageFolder]:
+    def _gallery(self, job: SweepJob) -> tuple[SamplingRequest, ImageFolder]:
         folder = self.place / job.folder
         request = SamplingRequest(job.prompt, image_seeds(job.settings, 0), job.settings)
         return request, ImageFolder(folder / "gallery", folder, self.fingerprint, about={"sweep": self.place.name})
 
-    def _shards(self, job: Job) -> list[Shard]:
-        request, place = self._gallery(job)
-        return [Shard(request, place, self.plan.loads, block) for block in missing(request, place)]
-
-    def _score(self, job: Job) -> Score:
-        return Score(*self._gallery(job), self.plan.loads, job.prompt)
-
-    def _do(self, tasks: Sequence[tuple[Job, Any]], stage: str, unit: str, total: int, done: int) -> dict[Path, Any]:
-        """Do tasks with progress; return what came of each job, and note the errors."""
-        found: dict[Path, Any] = {}
+    def _do(self, stage: str, tasks: Sequence[tuple[SweepJob, Any]], total: int, done: int = 0) -> dict[Path, Any]:
+        """Do tasks with progress; note their results and return the last value of each job."""
+        unit = {"draw": "images", "score": "galleries", "run": "runs"}[stage]
+        values: dict[Path, Any] = {}
         self.callbacks.report(stage, done, total, unit)
-        for number, answer in self.crew.do([task for _, task in tasks]):
-            job = tasks[number][0]
-            self._note(job, answer)
-            found[job.folder] = answer.value
-            done += answer.value if stage == "draw" and not answer.error else stage != "draw"
+        for number, result in self.pool.do([task for _, task in tasks]):
+            folder = tasks[number][0].folder
+            self.results[folder].append(result)
+            values[folder] = result.value
+            done += 1 if stage != "draw" else result.value or 0
             self.callbacks.report(stage, done, total, unit)
-        return found
+        return values
 
-    def _note(self, job: Job, answer: Done) -> None:
-        self.took[job.folder][0] += answer.seconds
-        self.took[job.folder][1] += answer.cpu
-        if answer.error:
-            self.errors.setdefault(job.folder, answer.error)
+    def _error(self, job: SweepJob) -> str:
+        return next((result.error for result in self.results[job.folder] if result.error), "")
 
-    def _table(self, found: dict[Path, Any]) -> pd.DataFrame:
+    def _table(self, figures: Mapping[Path, Any]) -> pd.DataFrame:
         rows = []
         for job in self.jobs:
-            seconds, cpu = self.took[job.folder]
-            figures = found.get(job.folder) or {}
-            rows.append({**job.row, **figures, "seconds": round(seconds, 2), "cpu": round(cpu, 2),
-                         "error": self.errors.get(job.folder, ""), "folder": str(job.folder)})  # fmt: skip
+            took = {
+                name: round(sum(getattr(result, name) for result in self.results[job.folder]), 2)
+                for name in ("seconds", "cpu")
+            }
+            about = {"error": self._error(job), "folder": str(job.folder)}
+            which = {"prompt": job.prompt, **job.varied, "seed": job.settings.seed}
+            rows.append({**which, **(figures.get(job.folder) or {}), **took, **about})
         return pd.DataFrame(rows)
+
+
+# --- what the workers do
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Load the models and check every prompt with its caption; returns their fingerprint, and the memory needed."""
+
+    load: Mapping[str, Any]
+    asked: tuple[tuple[str, Settings], ...]
+
+    def __call__(self) -> tuple[str, str]:
+        """Do it."""
+        from chosen_one_nb.run.cost_estimate import estimate_cost
+        from chosen_one_nb.run.opening import check_prompt
+
+        models = load_same_models(self.load)
+        for prompt, settings in self.asked:
+            check_prompt(models, prompt, settings)
+        # what decides how much memory a job needs, as far as settings do
+        largest = max((s for _, s in self.asked), key=lambda s: (s.image_size or 0, s.batch_size, s.refine_batch_size))
+        return models.fingerprint, str(estimate_cost(models, largest))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Measure a finished gallery, unless that is done; returns the table's figures, kept beside it."""
+
+    request: SamplingRequest
+    place: ImageFolder
+    load: Mapping[str, Any]
+
+    def __call__(self) -> dict[str, Any]:
+        """Do it."""
+        request, path = self.request, self.place.within / "scores.json"
+        settings = store.plain(request.settings)
+        gallery = store.digest(f"{recipe(request, self.place.fingerprint)} {request.seeds.tolist()} {settings}")
+        try:
+            kept = store.read_json(path)
+        except store.StoreError:
+            kept = {}
+        if kept.get("gallery") == gallery:
+            return kept["figures"]
+        models = load_same_models(self.load, self.place.fingerprint)
+        images, _ = draw(request, self.place, lambda: models)
+        features, figures = gallery_figures(models, images, request)
+        store.write_array(self.place.within / "features.npy", features)
+        store.write_json(path, {"gallery": gallery, "figures": figures})
+        return figures
+
+
+def gallery_figures(
+    models: Models, images: Sequence[Any], request: SamplingRequest
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a gallery's features (N, D) and its figures.
+
+    `distance` is the mean pairwise distance that d_conv is set against, `similarity` the mean cosine with the
+    prompt; `cluster` and `cohesion` are size and cohesion of the cluster that the rule proposes.
+    """
+    from chosen_one_nb.steps.cluster import cluster
+    from chosen_one_nb.steps.converge import mean_pairwise_distance
+    from chosen_one_nb.steps.embed import embed, in_space
+
+    settings, clip = request.settings, models.clip
+    features = embed(models, images, settings).cls
+    clusters = cluster(features, settings)
+    proposed = clusters.proposed
+    similarity = None if clip is None else (clip.images(images) @ clip.texts([request.prompt])[0]).mean()
+    figures = {
+        "images": len(images),
+        "distance": mean_pairwise_distance(in_space(features, settings)),
+        "similarity": similarity,
+        "cluster": 0 if proposed is None else clusters.sizes[proposed],
+        "cohesion": None if proposed is None else clusters.cohesion[proposed],
+    }
+    return features, store.plain(figures)
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """Begin a run or go on with it, to its end; returns the table's figures."""
+
+    prompt: str
+    settings: Settings
+    folder: Path
+    load: Mapping[str, Any]
+    fingerprint: str
+
+    def __call__(self) -> dict[str, Any]:
+        """Do it."""
+        from chosen_one_nb.run.run import Run
+
+        models = load_same_models(self.load, self.fingerprint)
+        there = (self.folder / "run.json").exists()
+        run = Run.open(self.folder, models) if there else Run.start(self.prompt, models, self.settings, self.folder)
+        with run:
+            if run.root.settings != self.settings:
+                message = f"{self.folder} holds a run with other settings. Give another --folder."
+                raise store.StoreError(message, self.folder)
+            outcome = run.until_converged()
+            curve = run.tables.curve(outcome.node).iloc[-1]
+            similarity = run.node(outcome.node).measures.prompt_similarity
+            figures = {
+                "outcome": outcome.state,
+                "iterations": int(curve["iteration"]),
+                "ratio": float(curve["ratio"]),
+                "distance": float(curve["distance"]),
+                "similarity": None if similarity is None else float(similarity.mean()),
+                "sound": outcome.sound_node or "",
+            }
+            return store.plain(figures)

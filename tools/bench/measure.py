@@ -36,7 +36,7 @@ from chosen_one_nb.steps.lora import apply_lora, initial_lora
 from chosen_one_nb.steps.prompts import encoders
 from chosen_one_nb.steps.refine import refine
 from chosen_one_nb.steps.training_set import TrainingSet
-from chosen_one_nb.sweep.worker_pool import Crew
+from chosen_one_nb.sweep.workers import WorkerPool
 
 __all__ = ["Bench", "Row", "arithmetic", "bench", "gallery_flops", "matmul_speed", "total_flops"]
 
@@ -242,13 +242,13 @@ def arithmetic(costs: CostEstimate, speeds: dict[str, float]) -> str:
 def _shared_out(models: Models, settings: Settings, costs: CostEstimate, n: int) -> Row:
     """The gallery by n workers, to the last image's file; from when their models are loaded."""
     few = settings.replace(n_images=max(2, n), batch_size=1, min_cluster_size=0, target_cluster_size=1)
-    with tempfile.TemporaryDirectory() as folder, Crew(n) as crew:
+    with tempfile.TemporaryDirectory() as folder, WorkerPool(n) as pool:
         place = Path(folder)
         for name, asked in (("few", few), ("all", settings)):
             target = ImageFolder(store.make_folder(place / name) / "gallery", place / name, models.fingerprint)
             begun = time.perf_counter()
             drawing = SamplingRequest(PROMPT, image_seeds(asked, 0), asked)
-            crew.draw(drawing, target, lambda: models, Callbacks())
+            pool.draw(drawing, target, lambda: models, Callbacks())
             seconds = time.perf_counter() - begun
     return Row(SHARED, f"{settings.n_images} images by {n} workers", seconds, n * seconds, gallery_flops(costs))
 
