@@ -80,7 +80,7 @@ class Judge:
         """Judge a gallery of a prompt against its first one."""
         asked = world.named_in(prompt)
         now, then = (self.reader.probabilities(gallery) for gallery in (images, first))
-        lost = 0.0 if not asked else 1 - present(now, asked) / max(present(then, asked), 1e-6)
+        lost = 0.0 if not asked.keys() & now.keys() else 1 - present(now, asked) / max(present(then, asked), 1e-6)
         far, usual = self._distances(images), self._distances(first)
         return Verdict(float((far.mean() - usual.mean()) / usual.std()), lost, frozen(now, asked))
 
@@ -94,7 +94,11 @@ def present(probabilities: dict[str, np.ndarray], asked: dict[str, str]) -> floa
     >>> present({"style": np.array([[1.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0]])}, {"style": "sticker"})
     0.5
     """
-    found = [probabilities[name][:, world.ATTRIBUTES[name].index(value)].mean() for name, value in asked.items()]
+    found = [
+        probabilities[name][:, world.ATTRIBUTES[name].index(value)].mean()
+        for name, value in asked.items()
+        if name in probabilities
+    ]
     return float(np.mean(found))
 
 
@@ -102,7 +106,7 @@ def frozen(probabilities: dict[str, np.ndarray], asked: dict[str, str]) -> float
     """Mean over the scene's open attributes of the chance that two different images agree."""
     shares = []
     for name in world.SCENE:
-        if name not in asked:
+        if name not in asked and name in probabilities:
             values = probabilities[name].argmax(1)
             n, counts = len(values), np.bincount(values)
             shares.append((counts * (counts - 1)).sum() / (n * (n - 1)))

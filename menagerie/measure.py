@@ -66,7 +66,7 @@ def reader_rows(folder: Path, n: int, size: int) -> list[Row]:
     """Share of held-out renders that the reader reads right, per attribute, with their mean and the worst."""
     truths, images, _ = held_out(n, size)
     read = Reader(folder / "reader")(as_images(images))
-    wanted = pd.DataFrame(truths)[list(world.ATTRIBUTES)]
+    wanted = pd.DataFrame(truths)[list(read)]
     right = (read == wanted).mean()
     rows = [("reader", f"  {name}", float(share)) for name, share in right.items()]
     return [("reader", "worst attribute", float(right.min())), ("reader", "mean", float(right.mean())), *rows]
@@ -80,8 +80,8 @@ def asked_rows(models: Models, folder: Path, n: int, settings: Settings) -> list
     read = Reader(folder / "reader")(images)
     hits: dict[str, list[bool]] = {}
     for i, caption in enumerate(asked):
-        for name, value in caption.named.items():
-            hits.setdefault(name, []).append(read[name][i] == value)
+        for name in caption.named.keys() & read.columns:
+            hits.setdefault(name, []).append(read[name][i] == caption.named[name])
     shares = {name: float(np.mean(found)) for name, found in hits.items()}
     rows = [("asked", f"  {name} (n={len(hits[name])})", share) for name, share in shares.items()]
     return [("asked", "asked attribute present, mean over kinds", float(np.mean(list(shares.values())))), *rows]
@@ -102,7 +102,7 @@ def open_rows(
     read = Reader(folder / "reader")(gallery.images)
     rng = Random(HELD_OUT)
     there = pd.DataFrame([world.sample(rng, **asked) for _ in range(n)])
-    open_names = [name for name in world.ATTRIBUTES if name not in asked]
+    open_names = [name for name in read if name not in asked]
     ratios = {name: entropy(read[name]) / entropy(there[name]) for name in open_names}
     rows = [("open", f"  {name}", ratio) for name, ratio in ratios.items()]
     return [("open", f"entropy left open by {prompt!r}, relative", float(np.mean(list(ratios.values())))), *rows]

@@ -15,8 +15,18 @@ from PIL import Image
 from torch import Tensor
 from transformers import BitImageProcessorPil, ResNetForImageClassification
 
-from menagerie import world
-from menagerie.labels import SIZES
+
+def values_of(labels: dict[int, str]) -> dict[str, list[str]]:
+    """Attributes with their values, of labels that say "attribute=value".
+
+    >>> values_of({0: "place=snow", 1: "place=city", 2: "style=photo"})
+    {'place': ['snow', 'city'], 'style': ['photo']}
+    """
+    values: dict[str, list[str]] = {}
+    for _, label in sorted(labels.items()):
+        name, _, value = label.partition("=")
+        values.setdefault(name, []).append(value)
+    return values
 
 
 class Reader:
@@ -26,12 +36,18 @@ class Reader:
     ----------
     folder : path
         Where the trained reader lies (``data/menagerie/reader``).
+
+    Attributes
+    ----------
+    values : dict of str to list of str
+        The attributes that it learnt to name, with their values; the world may hold more by now.
     """
 
     def __init__(self, folder: Path) -> None:
         self.model = ResNetForImageClassification.from_pretrained(folder, torch_dtype=torch.float32).eval()
         self.model.to(memory_format=torch.channels_last)
         self.processor = BitImageProcessorPil.from_pretrained(folder)
+        self.values = values_of(self.model.config.id2label)
 
     @torch.inference_mode()
     def probabilities(self, images: list[Image.Image], *, batch: int = 64) -> dict[str, np.ndarray]:
@@ -40,10 +56,10 @@ class Reader:
         for start in range(0, len(images), batch):
             pixels = self.processor(images[start : start + batch], return_tensors="pt").pixel_values
             parts.append(self.model(pixels.contiguous(memory_format=torch.channels_last)).logits)
-        split = torch.cat(parts).split(SIZES, dim=1)
-        return {name: part.softmax(1).numpy() for name, part in zip(world.ATTRIBUTES, split, strict=True)}
+        split = torch.cat(parts).split([len(values) for values in self.values.values()], dim=1)
+        return {name: part.softmax(1).numpy() for name, part in zip(self.values, split, strict=True)}
 
     def __call__(self, images: list[Image.Image]) -> pd.DataFrame:
         """The most probable value of every attribute: one row per image, one column per attribute."""
         found = self.probabilities(images)
-        return pd.DataFrame({name: np.array(world.ATTRIBUTES[name])[p.argmax(1)] for name, p in found.items()})
+        return pd.DataFrame({name: np.array(self.values[name])[p.argmax(1)] for name, p in found.items()})

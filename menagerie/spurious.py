@@ -103,7 +103,8 @@ def first_findings(pool: RenderPool, trials: int) -> pd.DataFrame:
 
     Columns `share`, `name` (the attribute), `said`, `right`.
     """
-    rng, names, seen = np.random.default_rng(0), list(world.ATTRIBUTES), []
+    rng, known, seen = np.random.default_rng(0), {name for name, _ in pool.meanings}, []
+    names = [name for name in world.ATTRIBUTES if name in known]
     for share in SHARES:
         for trial in range(trials):
             name = names[trial % len(names)]

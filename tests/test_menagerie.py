@@ -13,7 +13,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors import safe_open
-from transformers import CLIPModel, Dinov2Model, ResNetForImageClassification
+from safetensors.torch import load_file
+from transformers import CLIPModel, CLIPTokenizer, Dinov2Model, ResNetForImageClassification
 
 from menagerie import train as command
 from menagerie import world
@@ -28,6 +29,7 @@ from menagerie.training.data import captions, draw, renders
 from menagerie.training.dino import crops, crowding, other_medium, other_surroundings
 from menagerie.training.loop import fit, learning_rate, seed_at, with_progress
 from menagerie.training.recipe import Recipe
+from menagerie.training.saving import load_weights
 from menagerie.training.text import said
 from menagerie.training.tokenizer import word_tokenizer
 from menagerie.training.unet import figure_shares
@@ -61,6 +63,42 @@ def test_tokenizer_knows_its_words_and_survives_others():
 def test_tokenizer_gives_every_word_of_the_world_one_token():
     tokenizer = word_tokenizer(world.vocabulary(), 32)
     assert all(len(tokenizer.tokenize(word)) == 1 for word in world.vocabulary())
+
+
+def test_later_words_leave_the_numbers_of_the_others_alone():
+    words, later = ["fox", "a", "arm", ","], ["arms", "sitting"]
+    first, grown = word_tokenizer(words, 12), word_tokenizer(words, 12, later=later)
+    assert first.get_vocab().items() <= grown.get_vocab().items()
+    assert [grown.tokenize(word) for word in (*words, *later)] == [[f"{word}</w>"] for word in (*words, *later)]
+    assert first("a fox, arm").input_ids == grown("a fox, arm").input_ids
+    assert min(grown("arms").input_ids[1:-1]) >= len(first)
+
+
+def test_the_shipped_text_towers_know_the_words_of_the_world_by_the_same_numbers():
+    shipped, now = CLIPTokenizer.from_pretrained(SHIPPED / "clip"), text.world_tokenizer(Recipe())
+    assert shipped.get_vocab().items() <= now.get_vocab().items()
+
+
+def test_new_words_are_learnt_and_nothing_else_of_the_text_towers_changes(tmp_path, monkeypatch):
+    recipe = Recipe().with_words(TINY).replace(minutes={"text": 0.02})
+    late = world.late_words()
+    for work in ("before", "after"):
+        (tmp_path / work).mkdir()
+    known = word_tokenizer(world.vocabulary()[: -len(late)], recipe.text_length)
+    with monkeypatch.context() as early:
+        early.setattr(text, "world_tokenizer", lambda recipe: known)
+        text.train(recipe, tmp_path / "before", tmp_path / "out", "cpu")
+    folders = [tmp_path / "out" / part for part in ("clip", "pipeline/text_encoder", "pipeline/text_encoder_2")]
+    before = [load_file(folder / "model.safetensors") for folder in folders]
+    text.train(recipe, tmp_path / "after", tmp_path / "out", "cpu", from_saved=True)
+    for folder, old in zip(folders, before, strict=True):
+        new = load_file(folder / "model.safetensors")
+        for name, weights in old.items():
+            same = new[name][: len(weights)] if name.endswith("token_embedding.weight") else new[name]
+            assert torch.equal(same, weights), name
+    rows = load_file(folders[0] / "model.safetensors")["text_model.embeddings.token_embedding.weight"]
+    assert len(rows) == len(text.world_tokenizer(recipe)) > len(known)
+    assert CLIPTokenizer.from_pretrained(folders[0]).tokenize("sitting") == ["sitting</w>"]
 
 
 def test_recipe_is_changed_by_words_and_saved(tmp_path):
@@ -210,6 +248,22 @@ def test_all_models_of_a_preset_together_are_small(preset):
 
 def test_the_gpu_preset_trains_for_less_than_half_an_hour():
     assert sum(Recipe.preset("gpu").minutes.values()) <= 24
+
+
+def test_a_saved_model_of_other_sizes_is_refused(tmp_path):
+    build(Recipe(vae_channels=(4, 8))).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a model of other sizes cannot go on"):
+        load_weights(build(Recipe(vae_channels=(8, 16))), tmp_path)
+
+
+def test_a_reader_that_learnt_fewer_labels_gives_what_it_knows(tmp_path):
+    recipe = Recipe().with_words(TINY)
+    small, grown = reader.build(recipe), reader.build(recipe)
+    small.classifier[1] = torch.nn.Linear(small.classifier[1].in_features, 91)
+    small.config.id2label = {i: label for i, label in small.config.id2label.items() if i < 91}
+    small.save_pretrained(tmp_path)
+    assert load_weights(grown, tmp_path) == {"classifier.1.weight": 91, "classifier.1.bias": 91}
+    assert torch.equal(grown.classifier[1].weight[:91], small.classifier[1].weight)
 
 
 def test_renders_are_drawn_once(tmp_path):

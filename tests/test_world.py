@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import product
 from random import Random
 
 import numpy as np
@@ -51,12 +52,17 @@ def test_values_are_nearly_uniform_beside_the_usual_ones():
     truths = [world.sample(rng) for _ in range(6000)]
     for name, values in world.ATTRIBUTES.items():
         usual, share = world.USUAL.get(name, (None, 0.0))
-        counts = Counter(truth[name] for truth in truths)
-        shares = np.array([counts[value] for value in values if value not in ("none", usual)]) / 6000
+        free = [truth for truth in truths if can_be_posed(truth)] if name in world.NEUTRAL else truths
+        counts = Counter(truth[name] for truth in free)
+        shares = np.array([counts[value] for value in values if value not in ("none", usual)]) / len(free)
         assert shares.min() > 0.75 * shares.mean(), name
         assert shares.max() < 1.25 * shares.mean(), name
         if usual:
-            assert abs(counts[usual] / 6000 - share) < 0.03, name
+            assert abs(counts[usual] / len(free) - share) < 0.04, name
+
+
+def can_be_posed(truth):
+    return truth["framing"] != "close" and truth["action"] == "standing"
 
 
 def test_attributes_are_drawn_independently():
@@ -79,6 +85,11 @@ def test_attributes_are_drawn_independently():
         ({"tilt": 90}, "degrees"),
         ({"colour": "red", "garment_colour": "red", "garment": "scarf"}, "must differ"),
         ({"garment": "none", "garment_colour": "red"}, "exactly when"),
+        (
+            {"arms": "up", "action": "book"},
+            "'arms' is 'up' only where 'action' is one of",
+        ),
+        ({"legs": "sitting", "framing": "close"}, "'legs' is 'sitting' only where 'framing' is one of"),
     ],
 )
 def test_impossible_wishes_are_refused(wish, words):
@@ -146,6 +157,7 @@ def variants(name, style):
         "action": "book",
         "extra": "none",
     } | (BARE if name in ("colour", "second") else DRESSED)
+    base |= world.NEUTRAL | ({"action": "standing"} if name == "arms" else {})
     truth = world.sample(Random(8), **base)
     for value in world.ATTRIBUTES[name]:
         if value == "none" and f"{name}_colour" in truth:
@@ -170,6 +182,87 @@ def test_every_proportion_shows(name):
     assert (difference > 60).sum() >= 12
 
 
+# --- poses ------------------------------------------------------------------------------------------------
+
+POSES = [dict(zip(world.NEUTRAL, values, strict=True))
+         for values in product(*(world.ATTRIBUTES[name] for name in world.NEUTRAL))]  # fmt: skip
+AT = {name: row for row, name in enumerate(world.JOINTS)}
+
+
+def posed(seed=0, **pose):
+    """The joints of one character that stands upright with empty hands, in another pose."""
+    truth = world.sample(Random(seed), framing="medium", action="standing", garment="none", **world.NEUTRAL)
+    return world.render(truth | {"tilt": 0.0} | pose, 128).joints
+
+
+def test_joints_are_where_the_pose_says():
+    neutral, up, out, raised = (posed(arms=arms) for arms in world.ATTRIBUTES["arms"])
+    for side in ("left", "right"):
+        assert up[AT[f"{side} hand"], 1] < neutral[AT["neck"], 1] < neutral[AT[f"{side} hand"], 1]
+        assert abs(out[AT[f"{side} hand"], 1] - out[AT[f"{side} shoulder"], 1]) < 0.06
+    assert raised[AT["left hand"], 1] < up[AT["left hand"], 1]
+    assert raised[AT["right hand"]] == pytest.approx(neutral[AT["right hand"]])
+    assert np.ptp(out[:, 0]) > np.ptp(up[:, 0]) > np.ptp(neutral[:, 0])
+
+
+def test_legs_apart_and_sitting_by_their_joints():
+    together, apart, sitting = (posed(legs=legs) for legs in world.ATTRIBUTES["legs"])
+    width = [joints[AT["right foot"], 0] - joints[AT["left foot"], 0] for joints in (together, apart, sitting)]
+    assert width[0] * 1.8 < min(width[1:])
+    height = [joints[AT["left foot"], 1] - joints[AT["left hip"], 1] for joints in (apart, sitting)]
+    assert height[0] > 2 * height[1]
+    assert apart[AT["head"], 1] < together[AT["head"], 1] < sitting[AT["head"], 1]
+
+
+def test_leaning_moves_the_head_beside_the_feet():
+    for lean, sign in (("left", -1), ("right", 1)):
+        joints = posed(lean=lean)
+        feet = (joints[AT["left foot"], 0] + joints[AT["right foot"], 0]) / 2
+        assert sign * (joints[AT["head"], 0] - feet) > 0.1
+
+
+@pytest.mark.parametrize("tilt", [-12.0, 12.0])
+@pytest.mark.parametrize("pose", POSES, ids=lambda pose: " ".join(pose.values()))
+def test_every_pose_lies_inside_the_image_and_its_hands_are_seen(pose, tilt):
+    for seed, width in enumerate((-1.0, 1.0)):
+        truth = world.sample(Random(seed), framing="medium", action="standing", body_width=width, tilt=tilt, **pose)
+        joints = world.render(truth).joints
+        assert joints.shape == (14, 3)
+        assert joints[:, :2].min() > 0.03
+        assert joints[:, :2].max() < 0.97
+        assert joints[[AT["left hand"], AT["right hand"]], 2].all()
+
+
+@given(SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_joints_that_are_seen_lie_on_the_figure(seed):
+    render = world.render(world.sample(Random(seed)))
+    for x, y, seen in render.joints:
+        if seen:
+            row, column = int(y * 64), int(x * 64)
+            assert render.mask[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].any()
+
+
+def test_what_covers_a_joint_hides_it():
+    book = world.sample(Random(3), action="book", framing="medium", **world.NEUTRAL)
+    empty = book | {"action": "standing"}
+    torso = [AT["left hip"], AT["right hip"]]
+    assert world.render(empty).joints[torso, 2].all()
+    assert not world.render(book).joints[torso, 2].any()
+    close = world.render(book | {"framing": "close"}).joints[[AT["left foot"], AT["right foot"]]]
+    assert close[:, 1].max() > 1, "below the image"
+    assert not close[:, 2].any()
+
+
+@pytest.mark.parametrize("kind", world.ATTRIBUTES["kind"])
+def test_every_kind_shows_every_pose(kind):
+    base = world.sample(Random(4), kind=kind, action="standing", framing="medium", **world.NEUTRAL)
+    images = [pixels(base | {name: value}) for name in world.NEUTRAL for value in world.ATTRIBUTES[name][1:]]
+    for i, a in enumerate([*images, pixels(base)]):
+        for b in images[:i]:
+            assert (np.abs(a - b).max(axis=-1) > 40).sum() >= 30
+
+
 # --- captions ---------------------------------------------------------------------------------------------
 
 
@@ -192,6 +285,8 @@ def test_captions_name_a_random_part():
     named = [world.caption(truth, rng).named for truth in truths]
     for name, values in world.ATTRIBUTES.items():
         for value in values:
+            if value in world.NEUTRAL.values():
+                continue
             asked = [name in n for n, truth in zip(named, truths, strict=True) if truth[name] == value]
             quiet = value in ("none", "plain", "medium") and name != "place"
             if not (value == "none" and name.endswith("_colour")):
@@ -204,7 +299,14 @@ def test_captions_vary_and_the_vocabulary_is_small():
     texts = {world.caption(truth, rng).text for _ in range(200)}
     assert len(texts) > 150
     assert len(world.vocabulary()) <= 220
+    assert world.vocabulary()[-len(world.late_words()) :] == world.late_words()
     assert all(word == "," or (word.isalpha() and word.islower()) for word in world.vocabulary())
+
+
+def test_no_caption_says_that_one_who_sits_is_standing():
+    rng = Random(12)
+    truths = [world.sample(rng, legs="sitting") for _ in range(300)]
+    assert not any("standing" in world.caption(truth, rng).text for truth in truths)
 
 
 def test_contexts_are_read_back_and_known():
@@ -221,6 +323,11 @@ def test_contexts_are_read_back_and_known():
         ("A photo of a gray owl!", {"style": "photo", "colour": "grey", "kind": "owl"}),
         ("a cat, wearing a shiny orange hat", {"kind": "cat", "accessory": "hat"}),
         ("a red green eyed dog", {"eyes": "green", "kind": "dog"}),
+        ("a cat sitting with both arms raised", {"kind": "cat", "legs": "sitting", "arms": "up"}),
+        (
+            "a bear raising one arm, leaning to the left, up close",
+            {"kind": "bear", "arms": "raised", "lean": "left", "framing": "close"},
+        ),
         ("something else entirely", {}),
         ("", {}),
     ],

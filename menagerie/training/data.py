@@ -15,12 +15,19 @@ from menagerie import world
 from menagerie.training.loop import with_progress
 
 DETAILS = 2.0  # captions to learn from name a figure's details this many times as often as other captions do
+POSED = 0.2  # of the renders to learn from have their arms posed, beside those that have it anyway
 HELD_OUT = 2_000_000_000  # seeds from here on are never trained on
 
 
 def draw(seed: int, size: int) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Draw the character of one seed: its truth, its image (size, size, 3) uint8 and its mask (size, size) bool."""
-    render = world.render(world.sample(Random(seed)), size)
+    """Draw the character of one seed: its truth, its image (size, size, 3) uint8 and its mask (size, size) bool.
+
+    To learn from, posed arms are drawn more often than the world has them.
+    """
+    rng = Random(seed)
+    posed = seed < HELD_OUT and rng.random() < POSED
+    fixed = {"arms": rng.choice(world.ATTRIBUTES["arms"][1:])} if posed else {}
+    render = world.render(world.sample(rng, **fixed), size)
     return render.truth, np.asarray(render.image), render.mask
 
 

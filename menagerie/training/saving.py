@@ -25,7 +25,34 @@ def save_half(model: PreTrainedModel | ModelMixin, folder: Path) -> None:
         path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Give ``model`` the weights that ``save_pretrained`` left in ``folder``, in the model's own precision."""
+def load_weights(model: nn.Module, folder: Path) -> dict[str, int]:
+    """Give ``model`` the weights that ``save_pretrained`` left in ``folder``, in the model's own precision.
+
+    A model that has grown (by words or labels, which stand last) takes the rows that are there and keeps its own
+    beyond.
+
+    Returns
+    -------
+    dict of str to int
+        The tensors that were shorter, and how many rows they had.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a model of other sizes.
+    """
     saved = type(model).from_pretrained(folder, torch_dtype=torch.float32)  # knows the names of the file's version
-    model.load_state_dict(saved.state_dict())
+    grown = {}
+    with torch.no_grad():
+        for (name, mine), theirs in zip(model.state_dict().items(), saved.state_dict().values(), strict=True):
+            if mine.shape[1:] != theirs.shape[1:] or len(mine.reshape(-1)) < theirs.numel():
+                raise ValueError(
+                    f"{folder}: expected {name} of shape {tuple(mine.shape)}, got {tuple(theirs.shape)}; "
+                    "a model of other sizes cannot go on: leave --from-saved away, or change the recipe with --set."
+                )
+            if mine.shape == theirs.shape:
+                mine.copy_(theirs)
+            else:
+                mine[: len(theirs)] = theirs
+                grown[name] = len(theirs)
+    return grown

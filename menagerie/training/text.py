@@ -58,6 +58,18 @@ def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> TextTowers:
     return TextTowers(clip, CLIPTextModelWithProjection(second))
 
 
+def world_tokenizer(recipe: Recipe) -> CLIPTokenizer:
+    """The tokenizer of the world's words, later ones behind all others."""
+    late = world.late_words()
+    return word_tokenizer(world.vocabulary()[: -len(late)], recipe.text_length, later=late)
+
+
+def _load(towers: TextTowers, out: Path) -> int:
+    """Load both towers; how many tokens they know, or 0 where they know all."""
+    grown = load_weights(towers.clip, out / "clip") | load_weights(towers.second, out / "pipeline" / "text_encoder_2")
+    return next(iter(grown.values()), 0)
+
+
 def said(named: dict[str, str]) -> list[int]:
     """Class of each attribute, in the world's order: ``OPEN``, or 1 + the index of the value that was named."""
     return [1 + values.index(named[name]) if name in named else OPEN for name, values in world.ATTRIBUTES.items()]
@@ -73,6 +85,17 @@ class TextTowers(nn.Module):
             nn.Linear(width, sum(SIZES)) for width in (clip.config.projection_dim, second.config.projection_dim)
         )
 
+    def learn_only_new_words(self, known: int) -> list[nn.Parameter]:
+        """Freeze all but the read-outs and the embeddings of tokens from number ``known`` on; what learns."""
+        self.clip.requires_grad_(False)
+        self.second.requires_grad_(False)
+        weights = [tower.embeddings.token_embedding.weight for tower in (self.clip.text_model, self.second.text_model)]
+        for weight in weights:
+            weight.requires_grad_(True)
+            new = (torch.arange(len(weight), device=weight.device) >= known)[:, None]
+            weight.register_hook(lambda gradient, new=new: gradient * new)  # with Adam, no gradient is no change
+        return [*weights, *self.heads.parameters()]
+
     def loss(self, tokens: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of both read-outs for token ids (B, length) and classes (B, attributes); share read right."""
         pooled = self.clip.text_model(input_ids=tokens).pooler_output
@@ -84,24 +107,29 @@ class TextTowers(nn.Module):
 
 
 def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
-    """Train both towers on endless captions; save them and their tokenizers in ``out/pipeline`` and ``out/clip``."""
+    """Train both towers on endless captions; save them and their tokenizers in ``out/pipeline`` and ``out/clip``.
+
+    From saved ones that know fewer words than the world, only the embeddings of the new words are learnt: what was
+    trained on the towers stays valid, bit for bit.
+    """
     seed = seed_at(recipe.seed, "text", work)
     torch.manual_seed(seed)
     rng = Random(seed)
-    tokenizer = word_tokenizer(world.vocabulary(), recipe.text_length)
-    readers = build(recipe, tokenizer).to(device)
-    if from_saved:
-        load_weights(readers.clip, out / "clip")
-        load_weights(readers.second, out / "pipeline" / "text_encoder_2")
+    tokenizer = world_tokenizer(recipe)
+    towers = build(recipe, tokenizer).to(device)
+    parameters, decay = list(towers.parameters()), 0.01
+    if from_saved and (grown := _load(towers, out)):
+        parameters, decay = towers.learn_only_new_words(grown), 0.0
 
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         captions = [world.caption(world.sample(rng), rng) for _ in range(recipe.text_batch)]
         texts = [caption.text for caption in captions]
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         wanted = torch.tensor([said(caption.named) for caption in captions])
-        return readers.loss(tokens.to(device), wanted.to(device))
+        return towers.loss(tokens.to(device), wanted.to(device))
 
-    best = fit("text", readers, loss, minutes=recipe.minutes["text"], work=work, rate=1e-3, decay=0.995)
+    best = fit("text", towers, loss, minutes=recipe.minutes["text"], work=work, rate=1e-3 if decay else 4e-3,
+               parameters=parameters, decay=0.995, weight_decay=decay)  # fmt: skip
     save_clip(best.clip, tokenizer, recipe, out / "clip")
     pipeline = out / "pipeline"
     save_half(CLIPTextModel.from_pretrained(out / "clip"), pipeline / "text_encoder")

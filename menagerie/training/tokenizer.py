@@ -36,8 +36,8 @@ def _merges(words: Iterable[str]) -> list[tuple[str, str]]:
     return list(ranks)
 
 
-def word_tokenizer(words: Iterable[str], length: int) -> CLIPTokenizer:
-    """Return a CLIPTokenizer that knows ``words`` whole and spells every other text byte by byte.
+def word_tokenizer(words: Iterable[str], length: int, *, later: Iterable[str] = ()) -> CLIPTokenizer:
+    """Return a CLIPTokenizer that knows some words whole and spells every other text byte by byte.
 
     Parameters
     ----------
@@ -45,10 +45,16 @@ def word_tokenizer(words: Iterable[str], length: int) -> CLIPTokenizer:
         Lowercase words or punctuation marks, each of which becomes one token.
     length : int
         ``model_max_length``: tokens per text, start and end marks included.
+    later : iterable of str
+        More words. Their tokens stand behind all others, the marks included, so that a model that learnt ``words``
+        alone needs only more rows of its embedding.
     """
+    words = list(words)
     alphabet = sorted(ByteLevel.alphabet())
-    merges = _merges(words)
-    tokens = [*alphabet, *(char + "</w>" for char in alphabet), *("".join(pair) for pair in merges)]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    merges = _merges([*words, *later])
+    n = len(_merges(words))
+    first, more = (["".join(pair) for pair in part] for part in (merges[:n], merges[n:]))
+    marks = ["<|startoftext|>", "<|endoftext|>"]
+    tokens = [*alphabet, *(char + "</w>" for char in alphabet), *first, *marks, *more]
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)

@@ -6,16 +6,19 @@
 (64, 64)
 """
 
-from menagerie.world.captions import CONTEXTS, Caption, caption, caption_of, named_in, vocabulary
+from menagerie.world.captions import CONTEXTS, Caption, caption, caption_of, late_words, named_in, vocabulary
+from menagerie.world.pose import JOINTS
 from menagerie.world.rendering import Render, render
 from menagerie.world.truth import COLOUR_OF, USUAL, Truth, WorldError, check, new_scene, sample
-from menagerie.world.values import ATTRIBUTES, IDENTITY, PROPORTIONS, SCENE
+from menagerie.world.values import ATTRIBUTES, IDENTITY, NEUTRAL, PROPORTIONS, SCENE
 
 __all__ = [
     "ATTRIBUTES",
     "COLOUR_OF",
     "CONTEXTS",
     "IDENTITY",
+    "JOINTS",
+    "NEUTRAL",
     "PROPORTIONS",
     "SCENE",
     "USUAL",
@@ -26,6 +29,7 @@ __all__ = [
     "caption",
     "caption_of",
     "check",
+    "late_words",
     "named_in",
     "new_scene",
     "render",

@@ -6,6 +6,7 @@ from typing import Any
 
 from menagerie.world.values import BODY, IRIS, PART, RGB, SECOND, dark
 
+HEAD_Y = -0.10  # middle of every head
 EYE_HEIGHT = {"frog": -0.265, "owl": -0.12, "astronaut": -0.11, "wizard": -0.105}  # of the others: -0.12
 
 

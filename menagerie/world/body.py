@@ -5,12 +5,14 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from menagerie.world import clothes, heads
+from menagerie.world import clothes, heads, pose
 from menagerie.world.appearance import Appearance
 from menagerie.world.pen import Pen
-from menagerie.world.values import INK, RGB, WHITE, dark, mix
+from menagerie.world.pose import PARTS, Arm
+from menagerie.world.values import INK, RGB, WHITE, mix
 
 SCALE = {"close": 1.14, "medium": 0.96, "far": 0.81}
 DROP = {"close": 0.055, "medium": 0.02, "far": 0.06}  # how far the middle lies below the image's middle
@@ -18,7 +20,7 @@ LINE = {"sticker": 0.0, "drawing": 0.012, "cartoon": 0.022, "watercolour": 0.0, 
 TO_THE_SIDE = ("avocado", "ball", "ice cream", "balloon", "gift")
 
 
-def draw_character(truth: dict[str, Any], canvas: int) -> Image.Image:
+def draw_character(truth: dict[str, Any], canvas: int) -> tuple[Image.Image, np.ndarray]:
     """Draw the character alone.
 
     Parameters
@@ -30,74 +32,85 @@ def draw_character(truth: dict[str, Any], canvas: int) -> Image.Image:
 
     Returns
     -------
-    PIL.Image.Image
+    image : PIL.Image.Image
         RGBA, transparent around the figure.
+    joints : ndarray of shape (J, 3)
+        As of `Render.joints`.
     """
     image = Image.new("RGBA", (canvas, canvas), (128, 128, 128, 0))
-    pen, look = _pen(truth, image), Appearance(truth)
+    seen = Image.new("L", image.size)
+    ground, look = _pen(truth, image, seen), Appearance(truth)
+    pen = pose.body_pen(ground, truth)
+    pen.part = ground.part = PARTS["other"]
     clothes.draw_behind(pen, look)
     heads.draw_tail(pen, look)
-    _body(pen, look)
-    clothes.draw_garment(pen, look)
-    _left_arm(pen, look)
+    _body(ground, pen, look)
+    arms = pose.arms(look)
+    if truth["arms"] == "down" and truth["action"] != "book":
+        _arm(pen, look, "left", arms.pop("left"))  # behind the head, all others before it
+    pen.part = PARTS["head"]
     heads.draw_head(pen, look)
+    pen.part = PARTS["torso"]
     clothes.draw_scarf(pen, look)
-    _right_arm_and_object(pen, look)
+    if truth["action"] == "book":
+        pen.part = PARTS["other"]
+        clothes.draw_book(pen)
+    for side, arm in arms.items():
+        _arm(pen, look, side, arm)
+    pen.part = PARTS["head"]
     if truth["accessory"] != "glasses":
         clothes.draw_accessory(pen, look)
     _eyes(pen, look)
     if truth["accessory"] == "glasses":
         clothes.draw_accessory(pen, look)
-    return image
+    return image, pose.joints(ground, pen, look, seen)
 
 
-def _pen(truth: dict[str, Any], image: Image.Image) -> Pen:
+def _pen(truth: dict[str, Any], image: Image.Image, seen: Image.Image) -> Pen:
     canvas, style, rng = image.width, truth["style"], Random(truth["seed"])
     aside = -0.055 if truth["action"] in TO_THE_SIDE else 0.0
+    aside += {"upright": 0.0, "left": 0.08, "right": -0.08}[truth["lean"]]
     x = 0.5 + aside + rng.uniform(-0.02, 0.02)
     y = 0.5 + DROP[truth["framing"]] + rng.uniform(-0.01, 0.01)
     return Pen(
         ImageDraw.Draw(image),
         canvas * SCALE[truth["framing"]],
         (x * canvas, y * canvas),
-        tilt=truth["tilt"],
+        tilt=truth["tilt"] * (1.0 if truth["lean"] == "upright" else 0.25),  # no lean is undone by the tilt
         line=LINE[style],
         soft=style == "photo",
+        parts=ImageDraw.Draw(seen),
     )
 
 
-def _body(pen: Pen, look: Appearance) -> None:
-    box = look.truth["kind"] == "robot"
-    pen.pair(0.095, 0.405, 0.085, 0.045, dark(look.main, 0.2), box=box)  # feet
+def _body(ground: Pen, pen: Pen, look: Appearance) -> None:
+    box, sits = look.truth["kind"] == "robot", look.truth["legs"] == "sitting"
+    if not sits:
+        pose.draw_legs(ground, look)
+    pen.part = PARTS["torso"]
     pen.oval(0, 0.25, look.body, 0.175, look.main, box=box)
     pen.oval(0, 0.265, look.body * 0.62, 0.13, look.second, line=False, box=box)
     clothes.draw_body_pattern(pen, look)
+    clothes.draw_garment(pen, look)
+    if sits:
+        pose.draw_legs(ground, look)
 
 
 def _sleeve(look: Appearance) -> RGB:
     return look.garment if look.truth["garment"] == "jumper" else look.main
 
 
-def _left_arm(pen: Pen, look: Appearance) -> None:
-    x = look.body
-    if look.truth["action"] != "book":
-        pen.limb((-x + 0.01, 0.17), (-x - 0.05, 0.28), 0.085, _sleeve(look))
-        pen.oval(-x - 0.055, 0.295, 0.043, 0.043, look.main)
-
-
-def _right_arm_and_object(pen: Pen, look: Appearance) -> None:
-    x, action = look.body, look.truth["action"]
-    if action == "book":
-        return clothes.draw_book(pen, look, _sleeve(look))
-    if action == "standing":
-        pen.limb((x - 0.01, 0.17), (x + 0.05, 0.28), 0.085, _sleeve(look))
-        return pen.oval(x + 0.055, 0.295, 0.043, 0.043, look.main)
+def _arm(pen: Pen, look: Appearance, side: str, arm: Arm) -> None:
+    """An arm, what it holds and its hand."""
+    action = look.truth["action"] if side == "right" else "standing"
+    pen.part = PARTS[f"{side} arm"]
+    pose.draw_arm(pen, arm, _sleeve(look))
     if action == "waving":
-        pen.limb((x - 0.02, 0.18), (x + 0.15, 0.09), 0.085, _sleeve(look))
-        return clothes.draw_waving_hand(pen, look, x + 0.18)
-    pen.limb((x - 0.01, 0.18), (x + 0.09, 0.21), 0.085, _sleeve(look))
-    clothes.draw_object(pen, action, x + 0.135)
-    return pen.oval(x + 0.095, 0.225, 0.042, 0.042, look.main)
+        return clothes.draw_waving_hand(pen, look, arm.hand[0])
+    pen.part = PARTS["other"]
+    clothes.draw_object(pen, action, look.body + 0.135)
+    pen.part = PARTS[f"{side} arm"]
+    return pen.oval(*arm.hand, arm.size, arm.size, look.main)
 
 
 def _eyes(pen: Pen, look: Appearance) -> None:

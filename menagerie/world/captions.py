@@ -12,7 +12,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from menagerie.world.values import ATTRIBUTES
+from menagerie.world.values import ATTRIBUTES, NEUTRAL
 
 # Attribute -> value -> phrases that say it, without any colour.
 PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -85,11 +85,29 @@ PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
         "stars": ("surrounded by stars", "with stars around"),
         "hearts": ("surrounded by hearts", "with hearts around"),
     },
+    "arms": {
+        "down": ("with arms down",),
+        "up": ("with arms up", "with both arms raised"),
+        "out": ("with arms out", "with arms spread"),
+        "raised": ("with one arm raised", "raising one arm"),
+    },
+    "legs": {
+        "together": ("with feet together",),
+        "apart": ("with legs apart", "with feet apart"),
+        "sitting": ("sitting", "sitting down"),
+    },
+    "lean": {
+        "upright": ("upright",),
+        "left": ("leaning left", "leaning to the left"),
+        "right": ("leaning right", "leaning to the right"),
+    },
 }
+POSE = ("arms", "legs", "lean")  # came later than the others: their words stand last in the vocabulary
 # Colour attribute -> the nouns that a colour word right before them speaks of.
 BELLY = ("belly", "tummy")
 SOMEBODY = ("character", "creature")
 PLURAL = ("glasses", "spectacles", "overalls", "dungarees")
+GLUE = frozenset(("a", "an", "of", "with", "wearing", "and", ",", *SOMEBODY, "the", "in", "on", "at"))
 SPELLINGS = {"grey": ("grey", "gray")}
 
 # How often each attribute is named in a caption of middling length.
@@ -106,11 +124,21 @@ SHARE = {
     "place": 0.5,
     "extra": 0.4,
     "framing": 0.2,
+    "arms": 0.5,
+    "legs": 0.5,
+    "lean": 0.4,
 }
 DETAILS = ("expression", "pattern", "second", "eyes", "garment", "accessory")  # a few pixels of the figure each
 PART_COLOUR_SHARE = 0.75  # of the named garments and accessories that are named with their colour
-NEGATION_SHARE = {"garment": 0.16, "accessory": 0.16, "extra": 0.06, "pattern": 0.15, "framing": 0.15}
-QUIET = {"none", "plain", "medium"}  # values that are mostly left unsaid
+NEGATION_SHARE = {
+    "garment": 0.16,
+    "accessory": 0.16,
+    "extra": 0.06,
+    "pattern": 0.15,
+    "framing": 0.15,
+    **dict.fromkeys(POSE, 0.06),
+}
+QUIET = {"none", "plain", "medium", *NEUTRAL.values()}  # values that are mostly left unsaid
 MAX_TOKENS = 30
 
 CONTEXTS: list[tuple[str, dict[str, str]]] = [
@@ -216,16 +244,22 @@ def _match(words: list[str], at: int) -> tuple[dict[str, str], int]:
     return {}, 1
 
 
+def late_words() -> list[str]:
+    """Return the words that only poses need, sorted: they came into the world when models of the others were there."""
+    early = {word for phrase, meaning in _table().items() if not meaning.keys() & set(POSE) for word in phrase}
+    return sorted({word for phrase in _table() for word in phrase} - early - GLUE)
+
+
 def vocabulary() -> list[str]:
-    """Return every word, and the comma, that captions may hold, sorted.
+    """Return every word, and the comma, that captions may hold: sorted, but `late_words` last.
 
     Returns
     -------
     list of str
-        Some 150 tokens.
+        Some 160 tokens.
     """
-    words = {word for phrase in _table() for word in phrase}
-    return sorted(words | {"a", "an", "of", "with", "wearing", "and", ",", *SOMEBODY, "the", "in", "on", "at"})
+    late = late_words()
+    return sorted(GLUE.union(*_table()) - set(late)) + late
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -306,7 +340,7 @@ class _Writer:
         start = f"{_article(self.say('style'))} of " if "style" in self.wanted else ""
         figure = f"{start}{self.subject()} {self.traits()}".strip()
         clauses = self.clothes()
-        scene = [self.say(name) for name in ("action", "place", "extra", "framing") if name in self.wanted]
+        scene = [self.say(name) for name in ("action", *POSE, "place", "extra", "framing") if name in self.wanted]
         if len(scene) > 1 and self.rng.random() < 0.3:
             self.rng.shuffle(scene)
         for part in clauses + scene:
@@ -328,6 +362,8 @@ def _wanted(truth: dict[str, Any], rng: Random, details: float) -> set[str]:
         often = details if name in DETAILS else 1.0
         if rng.random() < share * busy * quiet * often:
             wanted.add(name)
+    if truth["legs"] == "sitting" and truth["action"] == "standing":
+        wanted.discard("action")  # free hands, which "standing" would say wrongly
     for part in ("garment", "accessory"):
         if part in wanted and truth[part] != "none" and rng.random() < PART_COLOUR_SHARE:
             wanted.add(f"{part}_colour")

@@ -134,16 +134,13 @@ def _glasses(pen: Pen, look: Appearance, colour: RGB) -> None:
 _ACCESSORY = {"hat": _hat, "crown": _crown, "bow": _bow, "flower": _flower, "glasses": _glasses}
 
 
-def draw_book(pen: Pen, look: Appearance, sleeve: RGB) -> None:
-    """An open book before the belly, held by both hands."""
+def draw_book(pen: Pen) -> None:
+    """An open book before the belly."""
     pen.polys([(0, 0.22), (0.19, 0.185), (0.19, 0.355), (0, 0.39)], (150, 70, 40))
     pen.polys([(0.006, 0.232), (0.17, 0.202), (0.17, 0.335), (0.006, 0.365)], (255, 252, 240), line=False)
     for y in (0.26, 0.305):
         for side in (-1, 1):
             pen.stroke([(side * 0.035, y + 0.005), (side * 0.145, y - 0.017)], 0.012, (150, 140, 140))
-    for side in (-1, 1):
-        pen.limb((side * look.body, 0.19), (side * 0.195, 0.26), 0.075, sleeve)
-        pen.oval(side * 0.195, 0.285, 0.042, 0.042, look.main)
 
 
 def draw_waving_hand(pen: Pen, look: Appearance, x: float) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from menagerie.world.appearance import Appearance
+from menagerie.world.appearance import HEAD_Y, Appearance
 from menagerie.world.pen import Pen
 from menagerie.world.values import INK, RGB, WHITE, dark, mix
 
-HEAD_Y = -0.10  # middle of every head
 SKIN: RGB = (236, 188, 150)
 BEAK: RGB = (255, 160, 30)
 

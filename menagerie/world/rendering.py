@@ -25,11 +25,16 @@ class Render:
         What was drawn.
     mask : ndarray of bool, shape (size, size)
         The figure's pixels with all that it wears and holds; no extras, no background, no sticker edge.
+    joints : ndarray of float32, shape (14, 3)
+        A row for each name in `JOINTS`: x and y, from the upper left corner in widths of the image, and 1 where the
+        joint is to be seen, 0 where something else is in front of it or it lies outside of the image (then x or y
+        is below 0 or above 1). Clothes are no obstacle. Left and right are those of the image.
     """
 
     image: Image.Image
     truth: Truth
     mask: np.ndarray
+    joints: np.ndarray
 
 
 def render(truth: Truth, size: int = 64) -> Render:
@@ -45,7 +50,7 @@ def render(truth: Truth, size: int = 64) -> Render:
     Returns
     -------
     Render
-        Image, truth and mask; the same pixels for the same truth and size.
+        Image, truth, mask and joints; the same pixels for the same truth and size.
 
     Raises
     ------
@@ -56,6 +61,6 @@ def render(truth: Truth, size: int = 64) -> Render:
     if size < 16:
         raise WorldError(f"size is at least 16 pixels, got {size}")
     canvas = size * max(2, -(-256 // size))  # drawn larger, then reduced: antialiasing
-    figure = draw_character(truth, canvas)
+    figure, joints = draw_character(truth, canvas)
     image, alpha = compose(truth, draw_place(truth, canvas), figure, size)
-    return Render(image, dict(truth), np.asarray(alpha) >= 128)
+    return Render(image, dict(truth), np.asarray(alpha) >= 128, joints)

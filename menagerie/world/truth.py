@@ -17,11 +17,19 @@ Truth = dict[str, Any]
 USUAL = {
     "garment": ("none", 0.4), "accessory": ("none", 0.4), "extra": ("none", 0.6),
     "pattern": ("plain", 0.4), "action": ("standing", 0.3),
+    "arms": ("down", 0.3), "legs": ("together", 0.5), "lean": ("upright", 0.7),
 }  # fmt: skip
 # Pairs that must differ, so that every part stays visible against the body.
 DISTINCT = (("colour", "second"), ("colour", "garment_colour"), ("colour", "accessory_colour"))
 # A part's colour is "none" exactly when the part is.
 COLOUR_OF = {"garment_colour": "garment", "accessory_colour": "accessory"}
+# (attribute, value) -> for other attributes the values beside which the first can be: hands that hold something are
+# not free, and a close view ends above the feet and beside the body.
+WHOLE = ("medium", "far")
+NEEDS = {
+    **{("arms", arms): {"action": ("standing",), "framing": WHOLE} for arms in ("up", "out", "raised")},
+    **{("legs", legs): {"framing": WHOLE} for legs in ("apart", "sitting")},
+}
 
 
 class WorldError(ValueError):
@@ -33,10 +41,20 @@ def _partners(name: str) -> list[str]:
     return [b if a == name else a for a, b in DISTINCT if name in (a, b)]
 
 
+def _unmet(known: Truth) -> str:
+    """What of the known values lacks what it needs, as far as that is known too; empty where nothing does."""
+    for (name, value), needs in NEEDS.items():
+        for other, allowed in needs.items():
+            if known.get(name) == value and known.get(other, allowed[0]) not in allowed:
+                return f"{name!r} is {value!r} only where {other!r} is one of {allowed}, got {known[other]!r}"
+    return ""
+
+
 def _options(name: str, known: Truth) -> list[str]:
     """Values of `name` that agree with what is known already."""
     taken = {known[partner] for partner in _partners(name) if partner in known}
     options = [value for value in ATTRIBUTES[name] if value not in taken or value == "none"]
+    options = [value for value in options if not _unmet({**known, name: value})]
     part = COLOUR_OF.get(name)
     if part:
         return [value for value in options if (value == "none") == (known[part] == "none")]
@@ -80,6 +98,12 @@ def check(truth: Truth) -> None:
     for colour, part in COLOUR_OF.items():
         if (truth[colour] == "none") != (truth[part] == "none"):
             raise WorldError(f"{colour!r} is 'none' exactly when {part!r} is; got {truth[colour]!r}, {truth[part]!r}")
+    _check_needs(truth)
+
+
+def _check_needs(known: Truth) -> None:
+    if unmet := _unmet(known):
+        raise WorldError(unmet)
 
 
 def _check_values(values: Truth) -> None:
@@ -121,6 +145,7 @@ def sample(rng: Random, **fixed: Any) -> Truth:
     'none'
     """
     _check_values(fixed)
+    _check_needs(fixed)
     numbers = {name: round(rng.uniform(-1, 1), 3) for name in PROPORTIONS} | _scene_numbers(rng)
     truth = dict(fixed)
     for name in ATTRIBUTES:  # ordered so that a part comes before its colour

@@ -39,7 +39,11 @@ SCENE: dict[str, tuple[str, ...]] = {
     "expression": ("smiling", "surprised", "sad"),
     "framing": ("close", "medium", "far"),
     "extra": ("none", "leaves", "stars", "hearts"),
+    "arms": ("down", "up", "out", "raised"),
+    "legs": ("together", "apart", "sitting"),
+    "lean": ("upright", "left", "right"),
 }
+NEUTRAL = {"arms": "down", "legs": "together", "lean": "upright"}  # the pose that nobody asks for
 ATTRIBUTES: dict[str, tuple[str, ...]] = IDENTITY | SCENE
 PROPORTIONS: tuple[str, ...] = ("head_width", "ear_size", "eye_size", "eye_spacing", "muzzle_size", "body_width")
 MAX_TILT = 12.0  # degrees

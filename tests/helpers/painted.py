@@ -22,7 +22,7 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
 from menagerie.world import render, sample
-from menagerie.world.values import IDENTITY, PROPORTIONS
+from menagerie.world.values import IDENTITY, NEUTRAL, PROPORTIONS
 
 SIZE = 64
 PALETTE = (
@@ -75,6 +75,7 @@ def truth_of(seed: int, character: Character | None) -> dict[str, Any]:
         accessory="none",
         accessory_colour="none",
         place=rng.choice(["plain", "snow", "beach"]),
+        **NEUTRAL,
     )
     if character is not None and rng.random() < 0.85:
         look |= character.provenance["identity"]
