@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.settings import Settings
     from chosen_one_nb.widgets.explorer import Explorer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Character", "Explorer", "Run", "Settings", "__version__", "load_models"]
 
 _HOMES = {

@@ -21,7 +21,8 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from chosen_one_nb.cli import add_changes
-from chosen_one_nb.models.load import MENAGERIE, load_models
+from chosen_one_nb.models.bundled import bundled
+from chosen_one_nb.models.load import load_models
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import Health, health
@@ -196,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the prompts to take, from 0")
     names = [recipe.name for recipe in RECIPES]
     parser.add_argument("--recipes", nargs="+", choices=names, default=names, help="galleries to make of each prompt")
-    parser.add_argument("--models", type=Path, default=MENAGERIE)
+    parser.add_argument("--models", type=Path, default=bundled("menagerie"))
     parser.add_argument("--reader", type=Path, help="default: reader/ beside the models")
     parser.add_argument("--folder", type=Path, default=Path("work/health"), help="where galleries are kept")
     parser.add_argument("--runs", type=Path, help="folder of `evaluate`, whose galleries count too")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from PIL import Image
 
 from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.models.load import MENAGERIE
+from chosen_one_nb.models.bundled import bundled
 from chosen_one_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Base:
     @property
     def pipeline(self) -> str:
         """Where diffusers finds it: a Hub id, a folder or a file."""
-        folder = (MENAGERIE if self.name == "menagerie" else Path(self.name)) / "pipeline"
+        folder = (bundled("menagerie") if self.name == "menagerie" else Path(self.name)) / "pipeline"
         return str(folder) if folder.is_dir() else self.name
 
     @property

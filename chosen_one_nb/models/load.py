@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from chosen_one_nb.models.bundled import bundled
 from chosen_one_nb.models.compiling import compile_blocks
 from chosen_one_nb.models.features import Clip, FeatureExtractor, Features
 from chosen_one_nb.models.files import ModelError
@@ -25,7 +26,6 @@ from chosen_one_nb.settings import SAMPLING, Settings
 
 __all__ = [
     "KNOWN",
-    "MENAGERIE",
     "Clip",
     "FeatureExtractor",
     "Features",
@@ -37,9 +37,6 @@ __all__ = [
     "warn_unless_distilled",
     "weight_bytes",
 ]
-
-MENAGERIE = Path(__file__).parents[2] / "data" / "menagerie"
-"""Folder of the bundled miniature."""
 
 DINOV2 = "facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"
 CLIP_L = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
@@ -218,7 +215,7 @@ def _sources(name: str | Path) -> tuple[str | Path, str | Path | None, str | Pat
     """Where pipeline, extractor and clip of a name are; None for what it does not say."""
     if str(name) in KNOWN:
         return KNOWN[str(name)]
-    folder = MENAGERIE if str(name) == "menagerie" else Path(name)
+    folder = bundled("menagerie") if str(name) == "menagerie" else Path(name)
     if (folder / "pipeline").is_dir():
         eyes = [folder / part if (folder / part).is_dir() else None for part in ("dinov2", "clip")]
         return folder / "pipeline", eyes[0], eyes[1]

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chosen_one_nb.models.bundled import bundled
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
 from chosen_one_nb.run.node import FORMAT
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 RECORDED = ("chosen_one_nb", "torch", "diffusers", "transformers", "peft", "scikit-learn", "numpy", "pillow")
 """Packages whose versions are kept with a run."""
 
-DATA = Path(__file__).parents[2] / "data"
-EXAMPLE = DATA / "runs" / "fox"
+EXAMPLE = bundled("runs", "fox")
 """The bundled finished run, made by ``python tools/bundled_run.py``."""
 
 OWN = (".lock", "keeper.json", "nodes")
@@ -96,7 +96,7 @@ def vocabulary_file(folder: Path, model_name: str) -> Path:
         ``data/attributes_NAME.json`` is taken for models whose name ends with NAME.
     """
     name = re.sub(r"\W+", "-", Path(model_name).name.lower())
-    choices = (folder / "vocabulary.json", DATA / f"attributes_{name}.json", DATA / "attributes.json")
+    choices = (folder / "vocabulary.json", bundled(f"attributes_{name}.json"), bundled("attributes.json"))
     return next((path for path in choices if path.exists()), choices[-1])
 
 
