@@ -13,8 +13,8 @@ from chosen_one_nb.steps.cluster import (
     cluster,
     clusters_from_labels,
     random_group_cohesion,
+    selection_frequency,
     silhouettes,
-    stability,
 )
 from chosen_one_nb.steps.embed import in_space, unit
 
@@ -163,27 +163,23 @@ def blobs(spreads: list[float], n: int = 10) -> np.ndarray:
     return np.concatenate([rng.normal(20 * i, spread, size=(n, 3)) for i, spread in enumerate(spreads)])
 
 
-def test_stability_of_a_clear_and_of_an_open_contest() -> None:
-    clear = stability(blobs([0.1, 2, 2]), RAW, clusters=cluster(blobs([0.1, 2, 2]), RAW, k=3), resamples=20)
-    assert clear.win_rate.tolist() == [1, 0, 0]
-    assert clear.together[0, 1] == 1
-    assert clear.together[0, 29] == 0
-    even = blobs([1, 1, 1])
-    tied = stability(even, RAW, clusters=cluster(even, RAW, k=3), resamples=40)
-    assert tied.win_rate.max() < 1
-    assert tied.win_rate.sum() + tied.none_rate == pytest.approx(1)
+def test_selection_frequency_of_a_clear_and_of_an_open_contest() -> None:
+    clear, even = blobs([0.1, 2, 2]), blobs([1, 1, 1])
+    assert selection_frequency(clear, RAW, clusters=cluster(clear, RAW, k=3), resamples=20).tolist() == [1, 0, 0]
+    tied = selection_frequency(even, RAW, clusters=cluster(even, RAW, k=3), resamples=40)
+    assert tied.max() < 1
+    assert tied.sum() == pytest.approx(1)
 
 
-def test_stability_counts_the_times_nothing_was_large_enough() -> None:
-    found = stability(LINE, RAW.replace(min_cluster_size=6), clusters=cluster(LINE, RAW, k=3), resamples=5)
-    assert found.none_rate == 1
-    assert not found.win_rate.any()
+def test_nothing_is_selected_where_nothing_is_large_enough() -> None:
+    clusters = cluster(LINE, RAW, k=3)
+    assert not selection_frequency(LINE, RAW.replace(min_cluster_size=6), clusters=clusters, resamples=5).any()
 
 
-def test_stability_repeats() -> None:
+def test_selection_frequency_repeats() -> None:
     points = blobs([1, 1, 1])
-    first, second = (stability(points, RAW, resamples=10, seed=3) for _ in range(2))
-    assert first.win_rate.tolist() == second.win_rate.tolist()
+    first, second = (selection_frequency(points, RAW, resamples=10, seed=3) for _ in range(2))
+    assert first.tolist() == second.tolist()
 
 
 def test_a_true_cluster_beats_random_groups() -> None:

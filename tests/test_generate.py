@@ -192,7 +192,7 @@ def test_pitfall_8_a_half_precision_vae_decodes_in_float32(models: Any, monkeypa
     monkeypatch.setattr(vae, "decode", lambda z, **more: seen.append((z.dtype, vae.dtype)) or inner(z, **more))
     try:
         vae.half()
-        decode(models.pipeline, torch.randn(1, 4, 8, 8))
+        decode(models, torch.randn(1, 4, 8, 8))
         assert seen == [(torch.float32, torch.float32)]
         assert vae.dtype == torch.float16
     finally:

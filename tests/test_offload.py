@@ -74,7 +74,7 @@ def test_decoding_ends_in_tiles(models: Any, monkeypatch: pytest.MonkeyPatch) ->
         return inner(z, **more)
 
     monkeypatch.setattr(vae, "decode", small)
-    assert len(decode(models.pipeline, torch.randn(2, 4, 8, 8))) == 2
+    assert len(decode(models, torch.randn(2, 4, 8, 8))) == 2
     assert tiled == [False, False, True, True]
     assert not vae.use_tiling
 

@@ -480,28 +480,28 @@ def test_pitfall_9_mean_and_spread_are_kept_and_drawn_anew(models: Any, images: 
 
 def test_pitfall_8_coding_in_float32(models: Any, images: list[Image.Image]) -> None:
     lent = half(models, torch.float16)
-    mean, _ = encode(lent.pipeline, images[:1], 32)
+    mean, _ = encode(lent, images[:1], 32)
     assert mean.dtype == torch.float32
     assert lent.pipeline.vae.dtype == torch.float16
-    torch.testing.assert_close(mean, encode(models.pipeline, images[:1], 32)[0], atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(mean, encode(models, images[:1], 32)[0], atol=2e-2, rtol=2e-2)
 
 
 def test_latents_from_images_and_from_the_gallery_are_scaled_alike(models: Any) -> None:
     """A VAE with given mean and spread of its code, as some models have: decode undoes encode's scaling."""
     pipeline = models.pipeline
     latents = torch.randn(2, 4, 8, 8)
-    plain = decode(pipeline, latents)
+    plain = decode(models, latents)
     vae = pipeline.vae
     own = dict(vae.config)
     try:
         vae.register_to_config(latents_mean=[0.5] * 4, latents_std=[2.0] * 4)
         shifted = (latents / own["scaling_factor"] - 0.5) * own["scaling_factor"] / 2.0
-        for a, b in zip(decode(pipeline, shifted), plain, strict=True):
+        for a, b in zip(decode(models, shifted), plain, strict=True):
             assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1
-        code = encode(pipeline, plain, 32)[0]
+        code = encode(models, plain, 32)[0]
     finally:
         vae.register_to_config(latents_mean=None, latents_std=None)
-    unscaled = encode(pipeline, plain, 32)[0]
+    unscaled = encode(models, plain, 32)[0]
     torch.testing.assert_close(code, (unscaled / own["scaling_factor"] - 0.5) * own["scaling_factor"] / 2.0)
 
 

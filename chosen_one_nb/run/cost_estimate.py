@@ -20,7 +20,7 @@ from chosen_one_nb.models.load import Models, weight_bytes
 from chosen_one_nb.models.offload import device_memory
 from chosen_one_nb.run.flops import Meter, fused_attention
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps.latents import CHUNK, latent_size
+from chosen_one_nb.steps.latents import chunk_size, latent_size
 from chosen_one_nb.steps.lora import apply_lora, initial_lora
 from chosen_one_nb.steps.loss import Batch, denoising_loss
 from chosen_one_nb.steps.prompts import condition, condition_pair, encoders
@@ -184,7 +184,7 @@ class _Counter:
     @torch.no_grad()
     def decode(self) -> StageCost:
         n, dtype = self.settings.n_images, self.pipeline.vae.dtype
-        chunk = 1 if self.models.low_memory else min(CHUNK, n)
+        chunk = min(chunk_size(self.models), n)
         dtype = torch.float32 if dtype == torch.float16 else dtype  # as `decode` does, against overflow
         vae = self.pipeline.vae.to(dtype)
         code = torch.empty(chunk, vae.config.latent_channels, self.side, self.side, device=META, dtype=dtype)

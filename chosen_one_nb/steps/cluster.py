@@ -13,9 +13,7 @@ import numpy as np
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
 
-__all__ = [
-    "Clusters", "Stability", "cluster", "clusters_from_labels", "random_group_cohesion", "silhouettes", "stability",
-]  # fmt: skip
+__all__ = ["Clusters", "cluster", "clusters_from_labels", "random_group_cohesion", "selection_frequency", "silhouettes"]
 
 
 @dataclass(frozen=True)
@@ -68,28 +66,6 @@ class Clusters:
     def members(self, cluster: int) -> np.ndarray:
         """Return the indices of a cluster's images, ascending."""
         return np.flatnonzero(self.labels == cluster)
-
-
-@dataclass(frozen=True)
-class Stability:
-    """How far the proposal depends on which images happened to be drawn.
-
-    Attributes
-    ----------
-    win_rate : ndarray of shape (K,)
-        Share of resamples whose proposal is mostly this cluster.
-    none_rate : float
-        Share of resamples in which no cluster was large enough; the shares add up to 1.
-    together : ndarray of shape (N, N)
-        Share of the resamples holding both images in which they fell into one cluster; NaN if there was
-        none.
-    resamples : int
-    """
-
-    win_rate: np.ndarray
-    none_rate: float
-    together: np.ndarray
-    resamples: int
 
 
 def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -> Clusters:
@@ -152,7 +128,7 @@ def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Set
     return _describe(points, np.asarray(labels), settings)
 
 
-def stability(
+def selection_frequency(
     features: np.ndarray,
     settings: Settings,
     *,
@@ -160,7 +136,7 @@ def stability(
     resamples: int = 50,
     share: float = 0.8,
     seed: int = 0,
-) -> Stability:
+) -> np.ndarray:
     """Estimate how often each cluster would be the proposal had only a share of the images been drawn.
 
     Parameters
@@ -177,21 +153,24 @@ def stability(
 
     Returns
     -------
-    Stability
+    ndarray of shape (K,)
+        Share of resamples whose proposal is mostly this cluster. What is missing to 1 are those in which no cluster
+        was large enough.
     """
     points, rng = in_space(features, settings), np.random.default_rng(seed)
     clusters = clusters or cluster(features, settings)
     n, size = len(points), max(clusters.k, round(share * len(points)))
-    wins, both, same = np.zeros(clusters.k + 1), np.zeros((n, n)), np.zeros((n, n))
+    wins = np.zeros(clusters.k)
     for _ in range(resamples):
         chosen = np.sort(rng.choice(n, size, replace=False))
+        # Two restarts are enough: over many resamples a poor one averages out.
         labels = _kmeans(points[chosen], clusters.k, 2, int(rng.integers(2**31)))
-        winner = _describe(points[chosen], labels, settings, minimum=settings.min_cluster_size * size / n)
-        wins[_overlap(winner, chosen, clusters)] += 1
-        both[np.ix_(chosen, chosen)] += 1
-        same[np.ix_(chosen, chosen)] += winner.labels[:, None] == winner.labels[None, :]
-    together = np.divide(same, both, out=np.full((n, n), np.nan), where=both > 0)
-    return Stability(wins[:-1] / resamples, float(wins[-1] / resamples), together, resamples)
+        found = _describe(points[chosen], labels, settings, minimum=settings.min_cluster_size * size / n)
+        if found.proposed is not None:
+            # Matched by members, because the numbers of a resample's clusters mean nothing outside of it.
+            matched = clusters.labels[chosen[found.members(found.proposed)]]
+            wins[np.argmax(np.bincount(matched))] += 1
+    return wins / resamples
 
 
 def random_group_cohesion(
@@ -236,7 +215,9 @@ def _kmeans(points: np.ndarray, k: int, restarts: int, seed: int) -> np.ndarray:
     """K-means++ in a canonical order of the points: (N, D) -> labels (N,)."""
     from sklearn.cluster import KMeans  # late, as in silhouettes
 
+    # Why sorted: k-means++ draws its first centroids by number, so a shuffled gallery would give other groups.
     order = np.lexsort(points.T[::-1])
+    # Why fewer: equal points cannot be parted, and scikit-learn would warn of empty clusters.
     k = min(k, len(np.unique(points, axis=0)))
     labels = np.empty(len(points), dtype=int)
     labels[order] = KMeans(k, init="k-means++", n_init=restarts, random_state=seed % 2**32).fit_predict(points[order])
@@ -253,6 +234,7 @@ def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, min
     members = [np.flatnonzero(labels == c) for c in range(len(sizes))]
     cohesion = np.array([_cohesion(distances[m], settings) for m in members])
     kept = sizes > minimum
+    # The last key counts first: kept clusters before others, then by cohesion, by size, and by first image.
     order = np.lexsort((np.arange(len(sizes)), -sizes, cohesion, ~kept))
     proposed = int(order[0]) if kept[order[0]] else None
     return Clusters(
@@ -297,11 +279,3 @@ def _reason(proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept:
         f"Cluster {proposed} is the most cohesive ({cohesion[proposed]:.3g}) of {kept.sum()} with "
         f"more than {minimum:g} images; it holds {sizes[proposed]}."
     )
-
-
-def _overlap(winner: Clusters, chosen: np.ndarray, clusters: Clusters) -> int:
-    """Which cluster most of a resample's proposal belongs to; the last slot if there is no proposal."""
-    if winner.proposed is None:
-        return clusters.k
-    members = chosen[winner.members(winner.proposed)]
-    return int(np.argmax(np.bincount(clusters.labels[members], minlength=clusters.k)))

@@ -147,6 +147,7 @@ def check(features: np.ndarray, first: np.ndarray, settings: Settings) -> Conver
     -------
     Convergence
     """
+    # Relative by default: how far features lie apart depends on the extractor and on the prompt.
     now, then = (mean_pairwise_distance(in_space(array, settings)) for array in (features, first))
     threshold = settings.convergence * (then if settings.convergence_mode == "relative" else 1)
     return Convergence(now, then, now / then if then > 0 else 0.0, threshold, now <= threshold)
@@ -237,6 +238,7 @@ def _moved(shift: float, now: np.ndarray, first: np.ndarray, limit: float | None
 
 def _drift_check(now: np.ndarray, first: np.ndarray, limit: float | None) -> HealthCheck:
     """Distance to the nearest image of the first gallery, other than the same one."""
+    # Nearest, not mean: a character is a small part of what the base model draws, and may lie anywhere in it.
     own = cdist(first, first)  # (M, M)
     np.fill_diagonal(own, np.inf)
     own_nearest = float(own.min(1).mean()) if len(first) > 1 else 0.0

@@ -72,6 +72,7 @@ def in_space(features: np.ndarray, settings: Settings) -> np.ndarray:
     ValueError
         If they are not a finite matrix with at least one row.
     """
+    # Why float64: cohesion is a small difference of near features, and ties would depend on rounding.
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2 or not len(features) or not np.isfinite(features).all():
         raise ValueError(

@@ -98,6 +98,7 @@ def image_seeds(settings: Settings, iteration: int, *, n: int | None = None) -> 
     ndarray of shape (n,), int64, in [0, 2**32)
     """
     n = settings.n_images if n is None else n
+    # Hashed, so that runs with neighbouring seeds share no images; some more than n, because two may be equal.
     words = np.random.SeedSequence([settings.seed, iteration]).generate_state(n + 16, np.uint32)
     _, first = np.unique(words, return_index=True)
     return words[np.sort(first)][:n].astype(np.int64)

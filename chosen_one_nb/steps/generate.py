@@ -16,10 +16,9 @@ from PIL import Image
 from chosen_one_nb.models.batches import advised, batches
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.offload import on_device
-from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
-from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
+from chosen_one_nb.steps.latents import decode, latent_size
 from chosen_one_nb.steps.prompts import Condition, check_prompt, condition, condition_pair, encoders
 
 __all__ = ["generate", "noise", "sampler"]
@@ -80,13 +79,13 @@ def generate(
     -----
     A batch that does not fit in memory is tried again at half its size, down to single images.
     """
-    pipeline, seeds = models.pipeline, request.seeds
-    with torch.no_grad(), request.character.on(pipeline, request.strength) if request.character else nullcontext():
+    character, seeds = request.character, request.seeds
+    with torch.no_grad(), character.on(models.pipeline, request.strength) if character else nullcontext():
         sampling = _Sampling(models, request, callbacks)
         images: list[Image.Image] = []
         latents: list[np.ndarray] = []
         for indices, batch in batches(len(seeds), request.settings.batch_size, sampling.batch, SMALLER):
-            decoded = decode(pipeline, batch, device=models.device, chunk=1 if models.low_memory else CHUNK)
+            decoded = decode(models, batch)
             images += decoded
             latents.append(batch.float().cpu().numpy())
             if callbacks.on_images is not None:
@@ -114,10 +113,7 @@ class _Sampling:
         forbidden = None if request.character else request.settings.token
         prompt = check_prompt(self.pipeline, request.prompt, forbidden=forbidden)
         self.prompt = check_prompt(self.pipeline, f"{prompt} {request.context}", forbidden=forbidden)
-        try:
-            self.pixels, side = latent_size(self.pipeline, self.settings.image_size)
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
+        self.pixels, side = latent_size(self.pipeline, self.settings.image_size)
         self.shape = (self.pipeline.unet.config.in_channels, side, side)
         text_encoders = [getattr(self.pipeline, name) for _, name, _ in encoders(self.pipeline)]
         with advised(SMALLER), on_device(self.device, *text_encoders):
@@ -129,6 +125,7 @@ class _Sampling:
             text, opposite = condition_pair(self.pipeline, self.prompt, negative)
         else:
             text, opposite = condition(self.pipeline, self.prompt), None
+        # Prompt and context are encoded together and apart: their difference is what the context adds.
         if self.prompt != prompt and self.settings.context_weight != 1:
             text = text.beyond(condition(self.pipeline, prompt), self.settings.context_weight)
         return text, opposite
@@ -137,6 +134,7 @@ class _Sampling:
         """Denoise one batch by the stock pipeline: indices -> latents (B, C, h, w)."""
         self.callbacks.raise_if_cancelled()
         n = len(indices)
+        # By the stock pipeline, so that an exported character draws the same elsewhere.
         with on_device(self.device, self.pipeline.unet), _scheduler(self.pipeline, self.settings.sampler):
             start = noise(self.seeds[indices.start : indices.stop], self.shape)  # (B, C, h, w)
             return self.pipeline(

@@ -10,12 +10,11 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.models.batches import OutOfMemory, batches
+from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.offload import on_device
+from chosen_one_nb.settings import SettingsError
 
-__all__ = ["CHUNK", "decode", "encode", "in_float32", "latent_size"]
-
-CHUNK = 4
-"""Images decoded or encoded at once."""
+__all__ = ["chunk_size", "decode", "encode", "in_float32", "latent_size"]
 
 SMALLER = "Not even one image can be decoded or encoded: lower image_size, or load_models(..., low_memory=True)."
 
@@ -25,14 +24,22 @@ def latent_size(pipeline: Any, image_size: int | None) -> tuple[int, int]:
 
     Raises
     ------
-    ValueError
+    SettingsError
         If the side is no multiple of 8 and of the VAE's factor, which the pipelines ask for.
     """
     factor = pipeline.vae_scale_factor
     pixels = image_size or pipeline.unet.config.sample_size * factor
     if pixels % 8 or pixels % factor:
-        raise ValueError(f"image_size: expected a multiple of 8 and of {factor} pixels for this model, got {pixels}.")
+        raise SettingsError(
+            f"image_size: expected a multiple of 8 and of {factor} pixels for this model, got {pixels}."
+        )
     return pixels, pixels // factor
+
+
+def chunk_size(models: Models) -> int:
+    """Return how many images are decoded or encoded at once."""
+    # Why (pitfall 17): few, because decoding needs most memory of all.
+    return 1 if models.low_memory else 4
 
 
 @contextmanager
@@ -57,32 +64,21 @@ def _shift_and_scale(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | flo
 
 
 @torch.no_grad()
-def decode(
-    pipeline: Any, latents: torch.Tensor, *, chunk: int = CHUNK, device: torch.device | None = None
-) -> list[Image.Image]:
-    """Turn latents (N, C, h, w) into N images, `chunk` at a time.
+def decode(models: Models, latents: torch.Tensor) -> list[Image.Image]:
+    """Turn latents (N, C, h, w) into N images, a few at a time.
 
     Where memory runs out fewer are decoded at a time, and at last one in tiles, whose tones may differ a little.
-
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-    latents : Tensor of shape (N, C, h, w)
-    chunk : int
-    device : torch.device, optional
-        Where the VAE works; None is where it is.
     """
-    vae = pipeline.vae
-    # Why (pitfall 17): apart from denoising and a few at a time, because decoding needs most memory of all.
-    with on_device(device or vae.device, vae), in_float32(vae):
+    vae = models.pipeline.vae
+    with on_device(models.device, vae), in_float32(vae):
         try:
-            return _decode(pipeline, latents, chunk)
+            return _decode(models.pipeline, latents, chunk_size(models))
         except OutOfMemory:
             if getattr(vae, "use_tiling", True):
                 raise
         try:
             vae.enable_tiling()
-            return _decode(pipeline, latents, 1)
+            return _decode(models.pipeline, latents, 1)
         finally:
             vae.disable_tiling()
 
@@ -100,25 +96,32 @@ def _decode(pipeline: Any, latents: torch.Tensor, chunk: int) -> list[Image.Imag
 
 
 @torch.no_grad()
-def encode(
-    pipeline: Any, images: Sequence[Image.Image], size: int, *, chunk: int = CHUNK, device: torch.device | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn images into mean and spread of their latents, each (N, C, h, w), scaled for the UNet.
+def encode(models: Models, images: Sequence[Image.Image], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn N images into mean and spread of their latents, each (N, C, h, w) in float32, scaled for the UNet.
 
-    A VAE without a distribution (AutoencoderTiny) has a spread of zero. Mean and spread are float32. `chunk` and
-    `device` as in `decode`.
+    Parameters
+    ----------
+    models : Models
+    images : sequence of PIL.Image, length N
+    size : int
+        Side that they are resized to, in pixels.
+
+    Notes
+    -----
+    A VAE without a distribution (AutoencoderTiny) has a spread of zero.
     """
-    vae = pipeline.vae
-    with on_device(device or vae.device, vae), in_float32(vae):
+    processor, vae = models.pipeline.image_processor, models.pipeline.vae
+    with on_device(models.device, vae), in_float32(vae):
         shift, factor = _shift_and_scale(vae)
 
         def encode_part(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
             part = list(images[indices.start : indices.stop])
-            pixels = pipeline.image_processor.preprocess(part, height=size, width=size)  # (B, 3, H, W)
+            pixels = processor.preprocess(part, height=size, width=size)  # (B, 3, H, W)
             code = vae.encode(pixels.to(vae.device, vae.dtype))
             if not hasattr(code, "latent_dist"):
                 return (code.latents.float() - shift) * factor, torch.zeros_like(code.latents).float()
             return (code.latent_dist.mean.float() - shift) * factor, code.latent_dist.std.float() * factor
 
-        means, spreads = zip(*(pair for _, pair in batches(len(images), chunk, encode_part, SMALLER)), strict=True)
+        pairs = [pair for _, pair in batches(len(images), chunk_size(models), encode_part, SMALLER)]
+    means, spreads = zip(*pairs, strict=True)
     return torch.cat(means), torch.cat(spreads)

@@ -122,6 +122,7 @@ def _remove(unet: Any) -> None:
 def _shapes(unet: Any, rank: int) -> Shapes:
     """Shapes of all tensors of a LoRA of this UNet, in the order of its modules."""
     shapes: Shapes = {}
+    # In this order the norm of all gradients is summed, whatever the order in a file: training repeats bit by bit.
     for name, layer in unet.named_modules():
         if re.fullmatch(TARGETS, name):
             shapes[f"{name}.lora_A.weight"] = (rank, layer.in_features)
@@ -131,6 +132,7 @@ def _shapes(unet: Any, rank: int) -> Shapes:
 
 def _with_all_layers(weights: Mapping[str, torch.Tensor], shapes: Shapes) -> dict[str, torch.Tensor]:
     """Add zeros for layers of which neither A nor B is there, to a LoRA that has some of this UNet's."""
+    # One that has none of them is of another kind of model, which `_check_fits` tells.
     layers, expected = ({key.rsplit(".lora_", 1)[0] for key in keys} for keys in (weights, shapes))
     missing = expected - layers if layers & expected else set()
     return {**weights, **{key: torch.zeros(s) for key, s in shapes.items() if key.rsplit(".lora_", 1)[0] in missing}}

@@ -76,7 +76,7 @@ def denoising_loss(
     predicted = unet(noisy, batch.times, encoder_hidden_states=text.embeds, added_cond_kwargs=added, return_dict=False)[
         0
     ]
-    # Why float32: a mean of squares over a latent underflows and overflows in half precision.
+    # In float32: small errors squared underflow in half precision.
     squared = (predicted.float() - target(scheduler, batch)).square()
     error = (squared * batch.weights).mean(dim=(1, 2, 3))  # (B,)
     return (error * snr_weights(scheduler, batch.times, gamma)).mean()

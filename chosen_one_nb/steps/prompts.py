@@ -104,7 +104,7 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
 
 
 def condition(pipeline: Any, prompts: str | list[str]) -> Condition:
-    """Encode a prompt, or B of them, each different one once. Gradients flow unless the caller forbids them.
+    """Encode a prompt, or B of them. Gradients flow unless the caller forbids them.
 
     Parameters
     ----------
@@ -117,6 +117,7 @@ def condition(pipeline: Any, prompts: str | list[str]) -> Condition:
         Of as many texts as prompts (B = 1 for a single one).
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
+    # Each different one once: the images of a batch mostly share their caption.
     different = list(dict.fromkeys(prompts))
     embeds, _, pooled, _ = _encode(pipeline, different)
     encoded = Condition(embeds, pooled)

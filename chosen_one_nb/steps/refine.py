@@ -30,7 +30,7 @@ from chosen_one_nb.steps.lora import apply_lora, frozen, initial_lora
 from chosen_one_nb.steps.loss import Batch, denoising_loss
 from chosen_one_nb.steps.prompts import check_prompt, condition, condition_pair, encoders
 from chosen_one_nb.steps.tokens import EmbeddingScale, add_tokens, initial_rows
-from chosen_one_nb.steps.training_set import Batches, TrainingSet, captions, encode_images
+from chosen_one_nb.steps.training_set import Batches, EncodedImages, TrainingSet, captions, encode_images
 
 __all__ = ["RefineError", "refine"]
 
@@ -98,13 +98,9 @@ def refine(
     _check_asked(settings, data)
     start = _start(pipeline, settings, data.prompt, seed, character if settings.carry_over == "warm" else None)
     rows = {key: nn.Parameter(row.clone().to(models.device)) for key, row in start.tokens.items()}
-    sets = [data, data.prior] if settings.prior_share and data.prior else [data]
     text_encoders = [getattr(pipeline, name) for _, name, _ in encoders(pipeline)]
-    with advised(SMALLER), uncompiled(), ExitStack() as stack:
-        stack.enter_context(frozen(pipeline.unet, *text_encoders))
-        with add_tokens(pipeline, start.token, rows):  # so that the token counts as one in a caption's length
-            texts = [captions(pipeline, *each) for each in zip((start.caption, data.prompt), sets, strict=False)]
-        pools = [encode_images(models, *each, settings) for each in zip(sets, texts, strict=True)]
+    with advised(SMALLER), uncompiled(), frozen(pipeline.unet, *text_encoders), ExitStack() as stack:
+        pools = _encode(models, data, settings, start, rows)
         # Why (pitfall 6): moved before the LoRA is on, and never cast: `.to(dtype)` would cast the LoRA along.
         stack.enter_context(on_device(models.device, pipeline.unet, *text_encoders))
         stack.enter_context(add_tokens(pipeline, start.token, rows))
@@ -115,20 +111,11 @@ def refine(
         )
         if settings.gradient_checkpointing or models.low_memory:
             stack.enter_context(_checkpointed(pipeline.unet))
+        # Another seed than that of the LoRA's first weights, which would repeat as noise.
         batches = Batches(pools, settings, pipeline.scheduler.config.num_train_timesteps, seed + 1)
         _Trainer(models, lora, rows, settings).run(batches, callbacks)
-    about = {
-        "prompt": data.prompt,
-        "model": models.name,
-        "load": models.recipe,
-        "fingerprint": models.fingerprint,
-        "n_images": len(data.images),
-        "seed": seed,
-        "settings": settings.model_dump(),
-        "captions": texts[0],
-    }
-    about |= {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
-    return dataclasses.replace(start, lora=_copied(lora), tokens=_copied(rows), provenance=about)
+    provenance = _provenance(models, data, settings) | {"seed": seed, "captions": pools[0].captions}
+    return dataclasses.replace(start, lora=_copied(lora), tokens=_copied(rows), provenance=provenance)
 
 
 def _check_asked(settings: Settings, data: TrainingSet) -> None:
@@ -161,6 +148,28 @@ def _start(pipeline: Any, settings: Settings, prompt: str, seed: int, character:
             "with the same ones; set carry_over to 'reinit' to change them."
         )
     return dataclasses.replace(character, caption=caption)
+
+
+def _encode(
+    models: Models, data: TrainingSet, settings: Settings, start: Character, rows: dict[str, nn.Parameter]
+) -> list[EncodedImages]:
+    """Encode the chosen images, with the token in their captions, and the first gallery's, without."""
+    sets = [data, data.prior] if settings.prior_share and data.prior else [data]
+    with add_tokens(models.pipeline, start.token, rows):  # so that the token counts as one in a caption's length
+        texts = [captions(models.pipeline, *each) for each in zip((start.caption, data.prompt), sets, strict=False)]
+    return [encode_images(models, *each, settings) for each in zip(sets, texts, strict=True)]
+
+
+def _provenance(models: Models, data: TrainingSet, settings: Settings) -> dict[str, Any]:
+    distilled = {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
+    return distilled | {
+        "prompt": data.prompt,
+        "model": models.name,
+        "load": models.recipe,
+        "fingerprint": models.fingerprint,
+        "n_images": len(data.images),
+        "settings": settings.model_dump(),
+    }
 
 
 def _copied(parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
@@ -218,7 +227,7 @@ class _Trainer:
                     f"refine: the loss became {loss} at step {step} of {steps}. Lower "
                     "lora_learning_rate or token_learning_rate; the last good character is unchanged."
                 )
-            # 3. Move theta and tau together.
+            # 3. One optimiser moves theta and tau together, as in the paper.
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
             self.scaler.step(self.optimizer)
@@ -227,14 +236,12 @@ class _Trainer:
             # 4. Why (pitfall 4): the rows' norm drifts, and a long row overpowers the rest of the prompt.
             #    `embedding_rule` pulls them back; the norms are reported with or without it.
             self.scale.pull(self.rows, self.settings)
-            # 5. Report.
+            # 5. Report, with an average over about twenty steps, for a loss at random noise levels is noisy itself.
             ema = loss if ema is None else 0.95 * ema + 0.05 * loss
             if callbacks.on_step is not None:
-                norms, seconds = self.scale.norms(self.rows), time.monotonic() - began
-                callbacks.on_step(
-                    {"step": step, "steps": steps, "loss": loss, "ema_loss": ema, "embedding_norms": norms,
-                     "seconds": seconds}
-                )  # fmt: skip
+                event: dict[str, Any] = {"step": step, "steps": steps, "loss": loss, "ema_loss": ema}
+                event["embedding_norms"] = self.scale.norms(self.rows)
+                callbacks.on_step({**event, "seconds": time.monotonic() - began})
 
     def _backward(self, batch: Batch) -> float:
         """Add up the gradients of a batch; whenever memory runs out begin it again with half as many at once."""

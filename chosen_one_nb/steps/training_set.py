@@ -12,7 +12,7 @@ from PIL import Image
 
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps.latents import CHUNK, encode, latent_size
+from chosen_one_nb.steps.latents import encode, latent_size
 from chosen_one_nb.steps.loss import Batch
 from chosen_one_nb.steps.prompts import PromptError, check_prompt
 
@@ -97,6 +97,7 @@ def encode_images(models: Models, data: TrainingSet, captions: list[str], settin
     remembering where they were cut from.
     """
     pipeline, device = models.pipeline, models.device
+    # Decoding and encoding again would lose detail: the latents that images were decoded from are exact.
     if data.latents is None:
         size, _ = latent_size(pipeline, settings.image_size)
     else:
@@ -104,8 +105,7 @@ def encode_images(models: Models, data: TrainingSet, captions: list[str], settin
     cut = [square(image, size) for image in data.images]
     ids = torch.tensor([(*original, *corner, size, size) for _, original, corner in cut], device=device)  # (n, 6)
     if data.latents is None:
-        chunk = 1 if models.low_memory else CHUNK
-        mean, spread = encode(pipeline, [image for image, _, _ in cut], size, device=device, chunk=chunk)
+        mean, spread = encode(models, [image for image, _, _ in cut], size)
     else:
         mean = torch.as_tensor(np.asarray(data.latents), dtype=torch.float32, device=device)
         spread = torch.zeros_like(mean)
@@ -194,12 +194,13 @@ class Batches:
     def next(self) -> Batch:
         """Draw images, whether they go without caption, noise levels, and noise."""
         settings, g = self.settings, self.generator
+        # Everything is drawn on the CPU and in this order, so that the same seed trains the same way on any device.
         chance = torch.rand(2, settings.refine_batch_size, generator=g)
         from_prior = chance[0] < (settings.prior_share if len(self.pools) > 1 else 0)  # (B,)
         numbers = [(pool, next(self.orders[pool])) for pool in from_prior.int().tolist()]
         *tensors, captions = zip(*(self.pools[pool].draw(i, g) for pool, i in numbers), strict=True)
         latents, ids, weights = (torch.cat(parts) for parts in tensors)
-        # The quietest levels are left out: a share `noise_floor` of the schedule.
+        # A share `noise_floor` of the schedule, the quietest levels, is left out: they would teach the gallery's blur.
         times = torch.randint(int(settings.noise_floor * self.levels), self.levels, (len(latents),), generator=g)
         noise = torch.randn(latents.shape, generator=g)
         device, uncaptioned = latents.device, chance[1] < settings.caption_dropout

@@ -55,9 +55,9 @@ def evidence(features: NDArray[np.floating], clusters: Clusters, settings: Setti
     """
     from chosen_one_nb.steps import cluster as steps
 
-    stable = steps.stability(features, settings, clusters=clusters, resamples=RESAMPLES)
+    frequency = steps.selection_frequency(features, settings, clusters=clusters, resamples=RESAMPLES)
     return Evidence(
-        np.asarray(stable.win_rate),
+        frequency,
         _silhouettes(features, clusters, settings),
         _luck(features, clusters, settings),
     )

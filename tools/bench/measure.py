@@ -31,7 +31,7 @@ from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.gallery import Gallery, SamplingRequest, image_seeds
 from chosen_one_nb.steps.generate import generate
-from chosen_one_nb.steps.latents import CHUNK, decode, latent_size
+from chosen_one_nb.steps.latents import decode, latent_size
 from chosen_one_nb.steps.lora import apply_lora, initial_lora
 from chosen_one_nb.steps.prompts import encoders
 from chosen_one_nb.steps.refine import refine
@@ -186,9 +186,7 @@ def bench(
         "gallery", work, gallery_flops(costs), lambda: generate(models, SamplingRequest(PROMPT, seeds, settings))
     )
     latents = torch.as_tensor(gallery.latents, device=models.device)
-    chunk = 1 if models.low_memory else CHUNK
-    row("  decode", work, costs["decode"].flops, lambda: decode(
-        models.pipeline, latents, device=models.device, chunk=chunk))  # fmt: skip
+    row("  decode", work, costs["decode"].flops, lambda: decode(models, latents))
     row("embed", work, costs["embed"].flops, lambda: embed(models, gallery.images, settings))
     few = gallery.images[: max(1, settings.target_cluster_size)]
     row("refine", costs["refine"].work, costs["refine"].flops, lambda: refine(
