@@ -14,7 +14,8 @@ from chosen_one_nb.analysis.vocabulary import read_vocabulary
 from chosen_one_nb.models.load import Features
 from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.run import Run
-from chosen_one_nb.widgets.attribute_rows import Shared, _row, proof_strips, words_of
+from chosen_one_nb.widgets.attribute_findings import Shared
+from chosen_one_nb.widgets.attribute_rows import _row, counterfactual_strips, sentences
 from chosen_one_nb.widgets.explorer import Explorer
 
 COLOURS = ["orange", "blue", "grey", "green"]
@@ -64,7 +65,7 @@ def quick_steps(monkeypatch):
     monkeypatch.setattr("chosen_one_nb.steps.embed.embed", look)
     monkeypatch.setattr(painted, "pause", 0.0)
     monkeypatch.setattr(painted.MODELS, "clip", SeeingClip())
-    monkeypatch.setattr("chosen_one_nb.widgets.judge.RESAMPLES", 5)
+    monkeypatch.setattr("chosen_one_nb.widgets.cluster_evidence.RESAMPLES", 5)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_leaving_out_is_a_decision_with_its_reason(asked):
     assert decision.by == "person"
     assert decision.cluster == panel.cluster.value
     assert asked.status.text.startswith("Chosen: cluster")
-    asked.decide.undo.click()
+    asked.choice.undo.click()
     assert asked.node.decision is None
 
 
@@ -252,7 +253,7 @@ def test_a_cluster_of_one_and_one_of_all(asked):
     asked.settle()
     assert asked.attributes.view.words
     inquiry = asked.attributes.findings.inquiry()
-    assert words_of(inquiry, Shared(None, inquiry.held_by([0])))[1][0] == "quiet"
+    assert sentences(inquiry, Shared(None, inquiry.held_by([0])))[1][0] == "quiet"
 
 
 def test_a_broken_vocabulary_is_told_in_the_status_line(explorer):
@@ -361,7 +362,7 @@ def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked
     real, put = asked.run.attributes.inquiry, []
     panel.session.background.put = lambda key, value: put.append((key, value))
     asked.run.attributes.inquiry = lambda node, **more: (asked.run.select(root), real(node, **more))[1]
-    panel.inquire()
+    panel.ask.click()
     asked.wait(60)
     ((key, found),) = put
     assert key == panel.findings.key(later)
@@ -452,10 +453,10 @@ def test_the_drift_of_the_lit_attribute_is_drawn_too(asked):
     inquiry = asked.attributes.findings.inquiry()
     steady = next(c for c in range(4) if c not in inquiry.risen())
     name = inquiry.attributes[steady].name
-    assert f"<title>{name}, base" not in asked.attributes.drift.value
+    assert f" {name}: " not in asked.attributes.drift.value
     press(asked, "light", column=steady)
-    assert f"<title>{name}, base" in asked.attributes.drift.value
-    assert f"<title>{name}, iteration 1" in asked.attributes.drift.value
+    shares = [found.has_it[:, steady].mean() for found in inquiry.galleries.values()]
+    assert f" {name}: {shares[0]:.0%}, {shares[1]:.0%}" in asked.attributes.drift.value
 
 
 def test_what_was_left_out_of_the_vocabulary_is_said_as_text(explorer):
@@ -500,7 +501,7 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
     assert "Asked “beach”" in asked.status.text
     assert "&lt;b&gt;snow" in asked.status.value  # shown, not obeyed
     lit = asked.attributes.findings.inquiry().attributes[4]
-    assert strips[:2] == proof_strips(asked.run.attributes.counterfactual([lit], asked.node.parent))
+    assert strips[:2] == counterfactual_strips(asked.run.attributes.counterfactual([lit], asked.node.parent))
     press(asked, "light", column=0)
     asked.settle()
     assert "though asked" not in asked.attributes.view.strips[0]["title"]
@@ -511,11 +512,11 @@ def test_a_proof_says_what_theta_baked_in():
     coloured = {who: [Image.new("RGB", (200, 200), who)] * 8 for who in ("red", "blue")}
     likeness = lambda images, texts: np.array([[float(image.getpixel((0, 0))[2] > 0), 0.5] for image in images])  # noqa: E731
     proof = counterfactual([snow], lambda _: coloured["red"], lambda _: coloured["blue"], likeness)
-    base, character = proof_strips(proof)
+    base, character = counterfactual_strips(proof)
     assert base["note"] == "0% show it all the same."
     assert character["note"] == "100% do, on the same seeds, +100% (+100% to +100%): baked in."
     thumbnail = Image.open(io.BytesIO(character["images"][0]["data"]))
     assert thumbnail.size == (128, 128)
     assert thumbnail.convert("RGB").getpixel((64, 64))[2] > 200
-    (_, other) = proof_strips(counterfactual([snow], *[lambda _: coloured["blue"]] * 2, likeness))
+    (_, other) = counterfactual_strips(counterfactual([snow], *[lambda _: coloured["blue"]] * 2, likeness))
     assert other["note"].endswith("+0% (+0% to +0%): not proved to be baked in.")

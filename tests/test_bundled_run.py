@@ -19,7 +19,7 @@ FILES = sorted(path for path in EXAMPLE.rglob("*") if path.is_file())
 
 @pytest.fixture
 def explorer(tmp_path, monkeypatch):
-    monkeypatch.setattr("chosen_one_nb.widgets.judge.RESAMPLES", 5)
+    monkeypatch.setattr("chosen_one_nb.widgets.cluster_evidence.RESAMPLES", 5)
     explorer = Explorer(Run.example(tmp_path / "fox"), method="pca", raise_errors=True)
     yield explorer
     explorer.settle()
@@ -76,8 +76,8 @@ def test_looking_leaves_no_trace(tmp_path, monkeypatch):
     before = prints()
     explorer = Explorer(Run.example(), method="pca", raise_errors=True)
     explorer.session.show_node("1")
-    explorer.takeaway.table.click()
-    explorer.takeaway.report.click()
+    explorer.export.table.click()
+    explorer.export.report.click()
     explorer.settle()
     explorer.close()
     assert prints() == before
@@ -111,10 +111,10 @@ def test_a_copy_of_what_cannot_be_written_can_be(tmp_path):
 
 
 def test_the_character_is_exported_for_other_programs(explorer, tmp_path):
-    form = explorer.takeaway.export
+    form = explorer.export
     assert form.folder.value == str(explorer.run.folder / "exports" / "a-sticker-of-a-fox-0b")
     form.folder.value, form.name.value = str(tmp_path / "taken"), "my_fox"
-    form.go.click()
+    form.export.click()
     explorer.wait()
     assert "Exported Θ of node 0b" in explorer.status.text
     written = {path.relative_to(tmp_path / "taken").as_posix() for path in (tmp_path / "taken").rglob("*.*")}
@@ -125,12 +125,12 @@ def test_the_character_is_exported_for_other_programs(explorer, tmp_path):
 
 
 def test_an_export_that_cannot_be_says_why(explorer, tmp_path):
-    form, explorer.session.raise_errors = explorer.takeaway.export, False
+    form, explorer.session.raise_errors = explorer.export, False
     form.name.value = "My Fox!"
-    form.go.click()
+    form.export.click()
     explorer.wait()
     assert "expected small letters" in explorer.status.text
     for box in form.formats:
         box.value = False
-    form.go.click()
+    form.export.click()
     assert explorer.status.text == "Nothing is exported: name at least one program first."

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from helpers import painted
 from helpers.figures import click, hover, lasso
+from ipywidgets.widgets.widget import _instances
 
 from chosen_one_nb.run.run import ChoiceError, Run, RunError
 from chosen_one_nb.run.store import StoreError
@@ -25,7 +26,7 @@ from chosen_one_nb.widgets.tasks import Busy
 def quick_steps(monkeypatch):
     painted.paint(monkeypatch)
     monkeypatch.setattr(painted, "pause", 0.0)
-    monkeypatch.setattr("chosen_one_nb.widgets.judge.RESAMPLES", 5)
+    monkeypatch.setattr("chosen_one_nb.widgets.cluster_evidence.RESAMPLES", 5)
 
 
 @pytest.fixture(scope="session")
@@ -292,8 +293,8 @@ def test_a_lasso_gives_ids_and_a_table(explorer):
     assert list(explorer.selection.table["index"]) == [1, 3, 8]
     assert isinstance(explorer.selection.table, pd.DataFrame)
     assert explorer.gallery.view.selected == [1, 3, 8]
-    assert explorer.decide.use.description == "Choose selection (3)"
-    explorer.decide.clear.click()
+    assert explorer.choice.use.description == "Choose selection (3)"
+    explorer.choice.clear.click()
     assert len(explorer.selection) == 0
 
 
@@ -432,7 +433,7 @@ def test_images_of_a_card_belong_to_its_cluster(explorer):
 
 def test_choosing_what_was_not_proposed_is_recorded_and_on_disk(explorer):
     other = next(c for c in explorer.node.clusters.order if c != explorer.node.clusters.proposed)
-    explorer.decide.note.value = "the blue one"
+    explorer.choice.note.value = "the blue one"
     explorer.clusters.act({"do": "choose", "cluster": int(other)})
     decision = explorer.node.decision
     assert (decision.cluster, decision.proposed, decision.by) == (
@@ -442,7 +443,7 @@ def test_choosing_what_was_not_proposed_is_recorded_and_on_disk(explorer):
     )
     assert decision.note == "the blue one"
     assert (explorer.run.folder / "nodes" / "0" / "edits.json").read_text().count("the blue one")
-    assert f"Taken: cluster {other}" in explorer.decide.words.value
+    assert f"Taken: cluster {other}" in explorer.choice.words.value
     assert [card["chosen"] for card in explorer.clusters.view.cards].count(True) == 1
 
 
@@ -451,12 +452,12 @@ def test_leave_one_out_put_it_back_undo_redo(explorer):
     chosen = explorer.node.decision.images
     explorer.gallery.view.excluded = [chosen[0]]
     assert explorer.node.decision.excluded == (chosen[0],)
-    assert explorer.decide.strip.excluded == [chosen[0]]
-    explorer.decide.undo.click()
+    assert explorer.choice.strip.excluded == [chosen[0]]
+    explorer.choice.undo.click()
     assert explorer.node.decision.images == chosen
-    explorer.decide.redo.click()
+    explorer.choice.redo.click()
     assert explorer.node.decision.images == chosen[1:]
-    explorer.decide.back.click()
+    explorer.choice.back.click()
     assert explorer.node.decision.images == chosen
 
 
@@ -474,10 +475,10 @@ def test_a_lasso_of_too_few_is_allowed_with_a_warning(explorer):
         warnings.simplefilter("error")
         explorer.session.select([1, 2])
         assert "d_min-c" in explorer.status.text
-        explorer.decide.use.click()
+        explorer.choice.use.click()
     assert explorer.node.decision.images == (1, 2)
     assert explorer.node.decision.cluster is None
-    assert "⚠" in explorer.decide.words.value
+    assert "⚠" in explorer.choice.words.value
 
 
 def test_leaving_every_image_out_is_refused_and_nothing_changes(explorer):
@@ -493,7 +494,7 @@ def test_leaving_every_image_out_is_refused_and_nothing_changes(explorer):
 def test_choosing_nothing_is_refused(explorer):
     with pytest.raises(ChoiceError):
         actions.choose(explorer.session, images=explorer.session.selected)
-    assert explorer.decide.use.disabled
+    assert explorer.choice.use.disabled
 
 
 def test_merge_ticked_clusters(explorer):
@@ -503,28 +504,28 @@ def test_merge_ticked_clusters(explorer):
     for cluster, on in ((3, True), (0, True), (1, True), (2, True), (3, False)):
         explorer.clusters.act({"do": "tick", "cluster": cluster, "on": on})
     assert explorer.clusters.view.ticked == [0, 1, 2]
-    explorer.decide.merge.click()
+    explorer.choice.merge.click()
     assert sorted(explorer.node.clusters.sizes)[-1] == before[:3].sum()
     assert len(explorer.clusters.view.cards) == len(before) - 2
     for _ in "ab":  # three clusters are two merges
-        explorer.decide.undo.click()
+        explorer.choice.undo.click()
     assert sorted(explorer.node.clusters.sizes) == sorted(before)
     explorer.gallery.view.press("redo")
     assert len(explorer.clusters.view.cards) == len(before) - 1
 
 
 def test_recluster_keeps_the_images(explorer):
-    explorer.decide.k.value = 3
-    explorer.decide.again.click()
+    explorer.choice.k.value = 3
+    explorer.choice.recluster.click()
     assert len(explorer.node.clusters.sizes) == 3
     assert explorer.run.current.stages_done[0] == "generate"
-    explorer.decide.undo.click()
+    explorer.choice.undo.click()
     assert len(explorer.node.clusters.sizes) == 4
 
 
 def test_a_note_is_kept_with_the_decision_that_stands(explorer):
     actions.choose(explorer.session, 1)
-    explorer.decide.note.value = "rounder ears"
+    explorer.choice.note.value = "rounder ears"
     assert explorer.node.decision.note == "rounder ears"
     assert explorer.node.decision.cluster == 1
 
@@ -539,7 +540,7 @@ def test_hovering_a_card_rings_its_points(explorer):
 def test_no_cluster_large_enough_is_a_clear_outcome(tmp_path):
     explorer = Explorer(at_choose(tmp_path, min_cluster_size=15), method="pca", raise_errors=False)
     assert step(explorer).startswith("The rule proposes nothing")
-    assert explorer.decide.proposal.disabled
+    assert explorer.choice.proposal.disabled
     actions.choose(explorer.session, 0)
     assert explorer.node.decision.cluster == 0
 
@@ -699,7 +700,7 @@ def test_plotly_is_sent_with_the_screen(explorer, monkeypatch):
 def test_two_explorers_on_one_run_agree(explorer):
     other = Explorer(explorer.run, method="pca", raise_errors=True)
     actions.choose(explorer.session, 1)
-    assert other.decide.words.value == explorer.decide.words.value
+    assert other.choice.words.value == explorer.choice.words.value
     step(other)
     assert explorer.stepper.next.description == other.stepper.next.description
     assert explorer.status.text == other.status.text
@@ -707,8 +708,8 @@ def test_two_explorers_on_one_run_agree(explorer):
 
 def test_a_script_and_the_screen_leave_the_same_record(explorer):
     explorer.run.selection.choose(2, note="from a cell")
-    assert explorer.decide.note.value == "from a cell"
-    assert "Taken: cluster 2" in explorer.decide.words.value
+    assert explorer.choice.note.value == "from a cell"
+    assert "Taken: cluster 2" in explorer.choice.words.value
     explorer.run.step()
     assert explorer.stepper.next.description == "Next: Generate"
 
@@ -719,14 +720,14 @@ def test_the_same_state_after_a_restart(explorer):
     explorer.settle()
     before = dict(vars(explorer).items())
     words, cards, sections = (
-        before["decide"].words.value,
+        before["choice"].words.value,
         explorer.clusters.view.cards,
         explorer.gallery.view.sections,
     )
     explorer.run.close()
     again = Explorer(Run.open(explorer.run.folder, painted.MODELS), method="pca", raise_errors=True)
     again.settle()
-    assert again.decide.words.value == words
+    assert again.choice.words.value == words
     assert again.clusters.view.cards == cards
     assert again.gallery.view.sections == sections
     assert again.gallery.view.excluded == explorer.gallery.view.excluded
@@ -741,7 +742,7 @@ def test_markup_in_the_prompt_is_text(tmp_path):
     assert "&lt;img src=x onerror" in explorer.bar.ui.value
     actions.choose(explorer.session, 0)
     actions.write_note(explorer.session, "<script>alert(2)</script>")
-    assert "<script>" not in "".join(html.value for html in (explorer.decide.words, *explorer.compare.heads))
+    assert "<script>" not in "".join(html.value for html in (explorer.choice.words, *explorer.compare.heads))
 
 
 def test_a_vanished_folder_is_said_in_a_sentence(explorer):
@@ -783,7 +784,7 @@ def test_a_run_opened_for_looking_only_cannot_be_changed(explorer):
     explorer.run.close()
     only = Explorer(Run.open(explorer.run.folder, painted.MODELS, read_only=True), method="pca", raise_errors=True)
     assert only.stepper.next.disabled
-    assert only.decide.proposal.disabled
+    assert only.choice.proposal.disabled
     assert not only.clusters.view.can_choose
     with pytest.raises(RunError, match="looking only"):
         actions.choose(only.session, 0)
@@ -797,10 +798,21 @@ def test_without_the_flag_errors_go_to_the_status_line(tmp_path):
 
 
 def test_closing_stops_listening(explorer):
-    words = explorer.decide.words.value
+    words = explorer.choice.words.value
     explorer.close()
     explorer.run.selection.choose(1)
-    assert explorer.decide.words.value == words
+    assert explorer.choice.words.value == words
+
+
+def test_closing_leaves_no_widget_no_thread_and_no_listener(explorer):
+    widgets, threads = set(_instances), set(threading.enumerate())
+    other = Explorer(explorer.run, method="pca", raise_errors=True)
+    other.settle()
+    assert len(_instances) > len(widgets) + 100
+    other.close()
+    assert set(_instances) == widgets
+    assert set(threading.enumerate()) <= threads
+    assert len(explorer.run.listeners) == len(explorer.session.tasks.watchers) == 1
 
 
 def test_every_control_has_a_tooltip(explorer):

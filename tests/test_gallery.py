@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from chosen_one_nb.widgets import gallery as gallery_module
-from chosen_one_nb.widgets.cards import Cards
+from chosen_one_nb.widgets.cards import CardsView
 from chosen_one_nb.widgets.gallery import GalleryView
 from chosen_one_nb.widgets.hints import Hints, described
 from chosen_one_nb.widgets.images import HERE, ThumbnailBatch, Thumbnails, webp
@@ -17,7 +17,7 @@ from chosen_one_nb.widgets.preview import Preview
 from chosen_one_nb.widgets.switch import Switch
 from chosen_one_nb.widgets.tree import TreeView
 
-VIEWS = [GalleryView, Cards, Preview, TreeView, ThumbnailBatch, lambda: Hints(ipywidgets.VBox(), {}), Switch]
+VIEWS = [GalleryView, CardsView, Preview, TreeView, ThumbnailBatch, lambda: Hints(ipywidgets.VBox(), {}), Switch]
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def test_the_traits_are_shared_with_the_browser(trait):
 
 
 def test_keys_are_heard_as_actions():
-    gallery, heard = GalleryView(), []
-    gallery.on_action(lambda action, index: heard.append((action, index)))
+    heard = []
+    gallery = GalleryView(lambda action, index: heard.append((action, index)))
     gallery._handle_custom_msg({"do": "choose", "index": 3}, [])
     gallery._handle_custom_msg({"do": "undo"}, [])
     gallery._handle_custom_msg({"do": "format the disk"}, [])

@@ -49,8 +49,11 @@ def go_on(session: Session) -> None:
 @guarded
 def cancel(session: Session) -> None:
     """Ask the work to stop at its next sampler or training step."""
-    stopping = session.tasks.cancel()
-    session.status.say("Stopping at the next sampler or training step…" if stopping else "Nothing is running.")
+    if session.tasks.busy:
+        session.tasks.task.stop.set()
+        session.status.say("Stopping at the next sampler or training step…")
+    else:
+        session.status.say("Nothing is running.")
 
 
 def _work(session: Session, name: str, method: Callable[..., Any], **options: Any) -> None:
@@ -60,8 +63,7 @@ def _work(session: Session, name: str, method: Callable[..., Any], **options: An
     def work(task: Task) -> Any:
         return method(
             **options,
-            on_progress=task.report,
-            cancelled=task.cancelled,
+            **task.callbacks,
             on_images=lambda pairs: tasks.tell("images", pairs),
             on_step=lambda event: tasks.tell("step", event),
         )
@@ -153,7 +155,7 @@ def write_note(session: Session, text: str) -> None:
         run.selection.choose(**base, note=text, by=decision.by)
 
 
-def press_key(session: Session, action: str, index: int) -> None:
+def press_key(session: Session, action: str, index: int = -1) -> None:
     """Do what a key of a gallery asks for."""
     if action == "undo":
         undo(session)

@@ -8,19 +8,58 @@ from typing import TYPE_CHECKING, Any
 
 from chosen_one_nb.analysis.vocabulary import Vocabulary, VocabularyError, load_vocabulary
 
-from .attribute_rows import Shared, shared
 from .session import Session
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from chosen_one_nb.analysis.inquiry import Inquiry
+    from chosen_one_nb.analysis.localization import HeldBy
+    from chosen_one_nb.analysis.segmentation import NotAvailable
     from chosen_one_nb.analysis.vocabulary import Attribute
-    from chosen_one_nb.run.run import Node
+    from chosen_one_nb.run.node import Node
+    from chosen_one_nb.steps.cluster import Clusters
 
 Tint = tuple[str, list[float]]
 NOT_ASKED = (
     "Press Ask to look for what the images of a cluster share although the prompt does not say it. "
     "It takes seconds, and is kept with the run."
 )
+NOT_SEGMENTED = "Press Ask in the tab “What it shares” to tell foregrounds and scenes of this gallery apart."
+ON_CARD = 4  # attributes named
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What one cluster shares.
+
+    Attributes
+    ----------
+    table : DataFrame or None
+        Of `attributes.contrast`; None where there is nothing to compare with.
+    held : HeldBy or NotAvailable
+    """
+
+    table: pd.DataFrame | None
+    held: HeldBy | NotAvailable
+
+    def flagged(self, inquiry: Inquiry) -> list[str]:
+        """Names of what it shares although nobody asked for it, each said once."""
+        if self.table is None:
+            return []
+        free = inquiry.answers.answer[self.table.index] != "asked"
+        return self.table[free & self.table.finding & (self.table.same_as < 0)].attribute.tolist()
+
+
+def find_shared(inquiry: Inquiry, clusters: Clusters) -> dict[int, Shared]:
+    """Ask what each cluster shares, and what holds it together."""
+    from chosen_one_nb.analysis.attributes import contrast
+
+    members = {cluster: clusters.members(cluster) for cluster in range(len(clusters.sizes))}
+    return {
+        c: Shared(contrast(inquiry.found, m) if 0 < len(m) < len(clusters.labels) else None, inquiry.held_by(m))
+        for c, m in members.items()
+    }
 
 
 class AttributeFindings:
@@ -80,28 +119,46 @@ class AttributeFindings:
         if inquiry is None or clusters is None:
             return {}
         key = self.key_of_clusters("shared", inquiry)
-        return self.session.background.get(key, lambda: shared(inquiry, clusters), {})
+        return self.session.background.get(key, lambda: find_shared(inquiry, clusters), {})
 
     def on_card(self, cluster: int, warning: str) -> dict[str, str]:
-        """Say on a cluster's card what it shares, and whether its scene holds it together."""
-        node, inquiry, found = self.session.node, self.inquiry(), self.shared().get(cluster)
-        if found is not None:
-            return found.on_card(inquiry, warning)
-        if inquiry is not None or node.clip is None or self.session.background.asked(self.key(node)):
-            return {}
-        return {"shares": "What it shares: not asked yet.", "shares_tip": f"In the tab “What it shares”: {NOT_ASKED}"}
+        """Say on a cluster's card what it shares, and whether its scene holds it together.
 
-    def lit(self, inquiry: Inquiry | None) -> Attribute | None:
-        """Give the attribute that map and gallery follow, if it is one of an inquiry's."""
-        known = inquiry is not None and 0 <= self.session.lit < len(inquiry.attributes)
-        return inquiry.attributes[self.session.lit] if known else None
+        Parameters
+        ----------
+        cluster : int
+        warning : str
+            What the card warns of already.
+        """
+        from chosen_one_nb.run.attributes import NOT_LOOKED
+
+        node, inquiry, found = self.session.node, self.inquiry(), self.shared().get(cluster)
+        if found is None:
+            if inquiry is not None or node.clip is None or self.session.background.asked(self.key(node)):
+                return {}
+            tip = f"In the tab “What it shares”: {NOT_ASKED}"
+            return {"shares": "What it shares: not asked yet.", "shares_tip": tip}
+        names = found.flagged(inquiry)
+        more = f" and {len(names) - ON_CARD} more" if len(names) > ON_CARD else ""
+        said = f"Shares, though not asked for: {', '.join(names[:ON_CARD])}{more}." if names else ""
+        if found.held == NOT_LOOKED:
+            said = f"{said} Whether its scene holds it together: not asked yet.".strip()
+            return {"shares": said, "shares_tip": NOT_SEGMENTED}
+        if not found.held:
+            return {"shares": said}
+        if found.held.answer == "scene":
+            return {"shares": said, "warning": f"{warning} {found.held.sentence}".strip()}
+        return {"shares": said, "shares_tip": found.held.sentence}
+
+    def lit(self) -> Attribute | None:
+        """Give the attribute that map and gallery follow, if it is one of those asked about."""
+        inquiry, column = self.inquiry(), self.session.lit
+        return inquiry.attributes[column] if inquiry and 0 <= column < len(inquiry.attributes) else None
 
     def tint(self) -> Tint | None:
         """Give the attribute that map and gallery follow: its name, and how surely each image has it."""
-        inquiry = self.inquiry()
-        if (lit := self.lit(inquiry)) is None:
-            return None
-        return lit.name, inquiry.found.values[:, self.session.lit].tolist()
+        lit = self.lit()
+        return (lit.name, self.inquiry().found.values[:, self.session.lit].tolist()) if lit else None
 
     def take(self, node: Node, words: Vocabulary, found: Inquiry) -> None:
         """Go on with an inquiry just made; columns of another vocabulary mean nothing in it."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -30,87 +30,66 @@ class BackgroundCache:
         self._on_ready = on_ready or (lambda: None)
         self._values: dict[Hashable, Any] = {}
         self._errors: dict[Hashable, Exception] = {}
-        self._asked: set[Hashable] = set()
-        self._open: set[Hashable] = set()
-        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+        self._futures: dict[Hashable, Future[None]] = {}
+        self._executor = ThreadPoolExecutor(1, "explorer background")
         self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
-        self._held = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Begin with what is asked for inside only afterwards, so that it does not hold up what shows at once."""
-        with self._lock:
-            self._held = True
+        gate = threading.Event()
+        self._executor.submit(gate.wait)
         try:
             yield
         finally:
-            with self._lock:
-                self._held = False
-                self._begin()
+            gate.set()
 
     def get(self, key: Hashable, compute: Callable[[], Any], default: Any = None) -> Any:
         """Give the value of `key`, or `default` while it is still being computed or when that failed."""
         with self._lock:
-            if key in self._asked:
-                return self._values.get(key, default)
-            self._asked.add(key)
-            self._open.add(key)
-            self._queue.put((key, compute))
-            self._begin()
-        return default
+            if not self.asked(key):
+                self._futures[key] = self._executor.submit(self._compute, key, compute)
+                return default
+        return self._values.get(key, default)
 
-    def _begin(self) -> None:
-        """Start the thread when there is something to do (with the lock held)."""
-        if self._thread is None and self._open and not self._held:
-            self._thread = threading.Thread(target=self._run, name="explorer background", daemon=True)
-            self._thread.start()
+    def put(self, key: Hashable, value: Any) -> None:
+        """Store a value that is known already."""
+        self._values[key] = value
 
     def asked(self, key: Hashable) -> bool:
         """Whether `key` has been asked for, or is known."""
-        return key in self._asked
+        return key in self._futures or key in self._values
+
+    def waiting(self, key: Hashable) -> bool:
+        """Whether `key` has been asked for and is still being computed."""
+        return self.asked(key) and key not in self._values and key not in self._errors
 
     def error(self, key: Hashable) -> Exception | None:
         """Say why `key` could not be computed, None when it could or is not done yet."""
         return self._errors.get(key)
 
-    def waiting(self, key: Hashable) -> bool:
-        """Whether `key` has been asked for and is still being computed."""
-        return key in self._asked and key not in self._values and key not in self._errors
-
-    def put(self, key: Hashable, value: Any) -> None:
-        """Store a value that is known already."""
-        with self._lock:
-            self._asked.add(key)
-            self._values[key] = value
-
     def settle(self, timeout: float | None = 600.0) -> None:
-        """Wait until everything asked for is there (for scripts and tests).
+        """Wait until everything asked for is there and has been announced (for scripts and tests).
 
         Raises
         ------
         TimeoutError
             When it is not after `timeout` seconds.
         """
-        with self._idle:
-            if not self._idle.wait_for(lambda: not self._open, timeout):
-                raise TimeoutError(f"Still computing {sorted(map(str, self._open))} after {timeout} s.")
+        while not all(future.done() for future in list(self._futures.values())):  # showing one may ask for another
+            if wait(list(self._futures.values()), timeout).not_done:
+                late = sorted(str(key) for key in self._futures if self.waiting(key))
+                raise TimeoutError(f"Still computing {late} after {timeout} s.")
 
-    def _run(self) -> None:
-        while True:
-            key, compute = self._queue.get()
-            try:
-                value, error = compute(), None
-            except Exception as caught:
-                value, error = None, caught
-            with self._lock:
-                if error is None:
-                    self._values[key] = value
-                else:
-                    self._errors[key] = error
-            with suppress(Exception):  # whoever listens shows its own troubles; the next value must still come
-                self._on_ready()
-            with self._idle:
-                self._open.discard(key)
-                self._idle.notify_all()
+    def close(self) -> None:
+        """Drop what has not begun, wait for what has, and end the thread."""
+        self._on_ready = lambda: None
+        self._executor.shutdown(cancel_futures=True)
+
+    def _compute(self, key: Hashable, compute: Callable[[], Any]) -> None:
+        try:
+            self._values[key] = compute()
+        except Exception as error:
+            self._errors[key] = error
+        with suppress(Exception):  # whoever listens shows its own troubles; the next value must still come
+            self._on_ready()

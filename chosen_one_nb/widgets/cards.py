@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
 
+from chosen_one_nb.plots import or_dash
+
 from . import actions
 from .attribute_findings import AttributeFindings
+from .cluster_evidence import (
+    RESAMPLES,
+    ClusterEvidence,
+    compute_evidence,
+    doubt,
+    half_width,
+    ranked_clusters,
+    ranked_members,
+)
+from .cluster_style import marker_of
 from .images import HERE, script
-from .judge import Evidence, cards, evidence
-from .panel import Panel
+from .panel import Panel, on_change, update
 from .session import Session
 from .status import guarded
 
+if TYPE_CHECKING:
+    from chosen_one_nb.settings import Settings
+    from chosen_one_nb.steps.cluster import Clusters
 
-class Cards(anywidget.AnyWidget):
+
+class CardsView(anywidget.AnyWidget):
     """Cards in the browser.
 
     Parameters
@@ -24,7 +39,7 @@ class Cards(anywidget.AnyWidget):
     thumbnails : str
         Where the images are.
     cards : list of dict
-        What `chosen_one_nb.widgets.judge.cards` gives.
+        As `describe_clusters` gives them.
     labels : list of str
         Alt text of each image.
     excluded : list of int
@@ -52,45 +67,109 @@ class Cards(anywidget.AnyWidget):
     empty = traitlets.Unicode("No clusters yet.").tag(sync=True)
 
 
+FACTS = {
+    "cohesion": "Mean {squared}distance of the members to their centroid, smaller is tighter; ± half of the 95 % "
+    "bootstrap interval over members",
+    "corrected": "Cohesion times n/(n−1): the centroid is fitted to its own members, which flatters small clusters",
+    "picked": "Selection frequency: how often the rule picks this cluster when {resamples} random subsets of the "
+    "gallery are clustered anew",
+    "silhouette": "How much nearer the members are to their own cluster than to the next, −1 to 1",
+    "chance": "Share of random groups of the same size that are at least as tight (p of the null)",
+}
+"""Of each figure on a card: its name, and what it means."""
+
+
+def describe_clusters(
+    clusters: Clusters, settings: Settings, found: ClusterEvidence | None = None, chosen: int | None = None
+) -> list[dict[str, Any]]:
+    """Describe the clusters for the cards: those kept first, most cohesive first, then the dropped ones.
+
+    Parameters
+    ----------
+    clusters : Clusters
+    settings : Settings
+        Of the iteration.
+    found : ClusterEvidence, optional
+        None while it is being computed: the figures then read "…".
+    chosen : int, optional
+        The cluster that was chosen.
+    """
+    return [_card(clusters, settings, found, c) | {"chosen": chosen == c} for c in ranked_clusters(clusters)]
+
+
+def _card(clusters: Clusters, settings: Settings, found: ClusterEvidence | None, c: int) -> dict[str, Any]:
+    marker, members, proposed = marker_of(clusters, c), ranked_members(clusters, c), clusters.proposed == c
+    medoid = int(clusters.medoids[c])
+    others = [i for i in members if i != medoid]
+    odd = others[-2:][::-1] if len(others) > 3 else []
+    return {
+        "cluster": c,
+        "title": f"Cluster {c}",
+        "sign": marker.glyph,
+        "colour": marker.colour,
+        "size": len(members),
+        "kept": bool(clusters.kept[c]),
+        "proposed": proposed,
+        "medoid": medoid,
+        "typical": [i for i in others if i not in odd][:4],
+        "odd": odd,
+        "facts": _facts(clusters, settings, found, c),
+        "reason": clusters.reason if proposed else "",
+        "warning": doubt(clusters, found, settings, c) if proposed else "",
+        "dropped_tip": f"Not more than d_min-c = {settings.min_cluster_size} images: not for the rule, but for you",
+    }
+
+
+def _facts(clusters: Clusters, settings: Settings, found: ClusterEvidence | None, c: int) -> list[tuple[str, str, str]]:
+    values = {
+        "cohesion": f"{clusters.cohesion[c]:.3f} ± {half_width(clusters, c, settings):.3f}",
+        "corrected": or_dash(clusters.cohesion_corrected[c], ".3f"),
+        "picked": f"{found.selected[c]:.0%}" if found else "…",
+        "silhouette": or_dash(found.silhouette[c], ".2f") if found else "…",
+        "chance": f"{found.chance[c]:.0%}" if found else "…",
+    }
+    squared = "squared " if settings.cohesion == "squared" else ""
+    tips = {name: tip.format(squared=squared, resamples=RESAMPLES) for name, tip in FACTS.items()}
+    return [(name, values[name], tips[name]) for name in FACTS]
+
+
 class ClusterPanel(Panel):
     """The cards of the iteration shown, and what is done on them."""
 
     def __init__(self, session: Session, findings: AttributeFindings) -> None:
         super().__init__(session)
         self.findings = findings
-        self.ui = self.view = Cards()
-        self.view.observe(self._hover, "hovered")
-        self.view.observe(self._point, "pointed")
-        traitlets.link((self.view, "ticked"), (session, "ticked"))
+        self.ui = self.view = CardsView()
+        traitlets.link((session, "ticked"), (self.view, "ticked"))
+        traitlets.dlink((self.view, "hovered"), (session, "pointed_cluster"))
+        on_change(self.view, "pointed", session.hover)
         self.view.on_msg(lambda _view, content, _buffers: self.act(content))
 
-    def evidence(self) -> Evidence | None:
+    def evidence(self) -> ClusterEvidence | None:
         """What speaks for the clusters shown; None until it is computed in the background."""
         node, features, clusters = self.node, self.node.clustered_on, self.node.clusters
         key = ("evidence", node.id, node.edit.clusters)
-        return self.session.background.get(key, lambda: evidence(features, clusters, node.settings))
+        return self.session.background.get(key, lambda: compute_evidence(features, clusters, node.settings))
 
     def show(self) -> None:
         """Show the clusters as they are now."""
-        node = self.node
+        session, node, decision = self.session, self.node, self.node.decision
         if node.clusters is None:
-            with self.view.hold_sync():
-                self.view.cards, self.view.ticked = [], []
-                self.view.empty = (
-                    "This gallery was not clustered: the method stopped here. “Go on all the same” clusters it."
-                    if node.stopped
-                    else "Clusters appear here once the features have been clustered."
-                )
+            stopped = "This gallery was not clustered: the method stopped here. “Go on all the same” clusters it."
+            waiting = "Clusters appear here once the features have been clustered."
+            update(self.view, cards=[], ticked=[], empty=stopped if node.stopped else waiting)
             return
-        decision = node.decision
-        shown = cards(node.clusters, node.settings, self.evidence(), chosen=decision.cluster if decision else None)
-        shown = [card | self.findings.on_card(card["cluster"], card["warning"]) for card in shown]
-        with self.view.hold_sync():
-            self.view.thumbnails = self.session.gallery_key
-            self.view.labels, self.view.excluded = self.session.labels(), list(node.excluded)
-            self.view.can_choose = self.session.can_edit
-            self.view.ticked = [c for c in self.view.ticked if c < len(shown)]
-            self.view.cards = shown
+        chosen = decision.cluster if decision else None
+        shown = describe_clusters(node.clusters, node.settings, self.evidence(), chosen)
+        update(
+            self.view,
+            thumbnails=session.gallery_key,
+            labels=session.labels(),
+            excluded=list(node.excluded),
+            can_choose=session.can_edit,
+            ticked=[c for c in session.ticked if c < len(shown)],
+            cards=[card | self.findings.on_card(card["cluster"], card["warning"]) for card in shown],
+        )
 
     @guarded
     def act(self, content: dict[str, Any]) -> None:
@@ -99,20 +178,11 @@ class ClusterPanel(Panel):
         ``{"do": "choose", "cluster": 3}``, ``{"do": "look", "index": 7}`` or
         ``{"do": "tick", "cluster": 3, "on": true}``.
         """
-        match content.get("do"):
-            case "choose":
-                actions.choose(self.session, int(content["cluster"]))
-            case "look":
-                self.session.look(int(content["index"]))
-            case "tick":
-                others = set(self.view.ticked) - {cluster := int(content["cluster"])}
-                self.view.ticked = sorted(others | {cluster} if content["on"] else others)
-
-    @guarded
-    def _hover(self, change: dict[str, Any]) -> None:
-        self.session.pointed_cluster = change["new"]
-
-    @guarded
-    def _point(self, change: dict[str, Any]) -> None:
-        if change["new"] >= 0:
-            self.session.hover(change["new"])
+        match content:
+            case {"do": "choose", "cluster": cluster}:
+                actions.choose(self.session, int(cluster))
+            case {"do": "look", "index": index}:
+                self.session.look(int(index))
+            case {"do": "tick", "cluster": cluster, "on": on}:
+                others = set(self.session.ticked) - {int(cluster)}
+                self.session.ticked = sorted(others | {int(cluster)} if on else others)

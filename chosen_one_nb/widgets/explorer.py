@@ -17,15 +17,15 @@ from .attribute_panel import AttributePanel
 from .cards import ClusterPanel
 from .compare import ComparePanel
 from .curves import CurvePanel
-from .export_panel import TakeawayPanel
+from .export_panel import ExportPanel
 from .gallery_panel import GalleryPanel
 from .hints import Hints
 from .images import HERE
 from .layouts import Method
 from .map_panel import MapPanel
-from .panel import framed
+from .panel import framed, walk
 from .plotly_figure import send_plotly
-from .selection_panel import DecidePanel
+from .selection_panel import SelectionPanel
 from .session import Selection, Session
 from .settings_panel import SettingsPanel
 from .snapshot import snapshot
@@ -82,17 +82,17 @@ class Explorer:
         self.bar, self.stepper = StageBar(session), Stepper(session)
         self.tree, self.curves = TreePanel(session), CurvePanel(session)
         self.map, self.clusters = MapPanel(session, findings, method), ClusterPanel(session, findings)
-        self.decide, self.gallery = DecidePanel(session), GalleryPanel(session, findings)
+        self.choice, self.gallery = SelectionPanel(session), GalleryPanel(session, findings)
         self.attributes, self.compare = AttributePanel(session, findings), ComparePanel(session)
         self.strength, self.settings = StrengthPanel(session), SettingsPanel(session)
-        self.takeaway = TakeawayPanel(session)
+        self.export = ExportPanel(session)
         self._make_screen()
         session.observe(self._beat, "version")
         with session.background.held():
             session.refresh()
 
     def _make_screen(self) -> None:
-        tabs = (self.gallery, self.attributes, self.compare, self.strength, self.settings, self.takeaway)
+        tabs = (self.gallery, self.attributes, self.compare, self.strength, self.settings, self.export)
         self.tabs = ipywidgets.Tab([panel.ui for panel in tabs], titles=tuple(TABS))
         maps = framed("Map of the features", self.map.ui)
         cards = framed("Clusters, most cohesive first", self.clusters.ui)
@@ -104,7 +104,7 @@ class Explorer:
                 self.status,
                 _side_by_side(framed("Iterations and branches", self.tree.ui), self.curves.ui, kind="top"),
                 _side_by_side(maps, cards, kind="main"),
-                framed("The choice", self.decide.ui),
+                framed("The choice", self.choice.ui),
                 self.tabs,
             ]
         )
@@ -122,7 +122,11 @@ class Explorer:
     def close(self) -> None:
         """Take the screen away and stop listening; the run is untouched."""
         self.session.close()
-        self.ui.close()
+        self.gallery.link.close()
+        for widget in list(walk(self.ui)):
+            for part in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
+                if isinstance(part, ipywidgets.Widget):
+                    part.close()
 
     @property
     def run(self) -> Run:

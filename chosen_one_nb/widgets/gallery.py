@@ -19,16 +19,19 @@ Action = Literal["choose", "undo", "redo"]
 
 
 class GalleryView(anywidget.AnyWidget):
-    """A grid of images (sent by `chosen_one_nb.widgets.images.Thumbnails`).
+    """A grid of thumbnails (see `chosen_one_nb.widgets.images.Thumbnails`).
 
     Parameters
     ----------
+    press : callable
+        Called with an action and the index of an image (-1 where it has no meaning) when Enter, z or y is pressed.
     name : str
         What the gallery is called by screen readers.
     thumbnails : str
-        Key of the images that are shown.
+        Whose thumbnails are shown.
     sections : list of dict
-        Groups in order: ``title``, ``sign``, ``colour``, ``note``, ``ids`` (list of int), ``dropped`` (bool).
+        Groups in order: ``ids`` (list of int) and, where there is more to say, ``title``, ``sign``, ``colour``,
+        ``note``, ``dropped`` (bool).
     labels : list of str
         Alt text of each image, by index.
     hovered, focused, zoomed : int
@@ -66,19 +69,10 @@ class GalleryView(anywidget.AnyWidget):
     large = traitlets.Dict().tag(sync=True)
     empty = traitlets.Unicode("No images yet.").tag(sync=True)
 
-    def __init__(self, **traits: Any) -> None:
-        self._handlers: list[Callable[[Action, int], None]] = []
+    def __init__(self, press: Callable[[Action, int], Any] = lambda action, index: None, **traits: Any) -> None:
         super().__init__(**traits)
+        self.press = press
         self.on_msg(self._hear)
-
-    def on_action(self, handler: Callable[[Action, int], None]) -> None:
-        """Call `handler(action, index)` when Enter, z or y is pressed; `index` is -1 where it has no meaning."""
-        self._handlers.append(handler)
-
-    def press(self, action: Action, index: int = -1) -> None:
-        """Do what the key does: for scripts and tests."""
-        for handler in self._handlers:
-            handler(action, index)
 
     def _hear(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         index = int(content.get("index", -1))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import anywidget
 import traitlets
 from ipywidgets import Widget
 from ipywidgets.widgets.widget_description import DescriptionWidget
 
 from .images import script
+from .panel import walk
 
 
 class Hints(anywidget.AnyWidget):
@@ -36,11 +35,11 @@ class Hints(anywidget.AnyWidget):
 
     def _hear(self, _widget: Widget, content: dict, _buffers: object) -> None:
         if content.get("want") == "fresh" and content.get("beat") != self.beat:
-            for widget in _all(self._screen):
+            for widget in walk(self._screen):
                 widget.send_state()
 
 
-def described(widget: Widget) -> dict[str, str]:
+def described(screen: Widget) -> dict[str, str]:
     """Collect the tooltips of all controls in a widget by their descriptions.
 
     Raises
@@ -49,16 +48,11 @@ def described(widget: Widget) -> dict[str, str]:
         Two controls have one description and different tooltips.
     """
     found: dict[str, str] = {}
-    for each in _all(widget):
-        if not (isinstance(each, DescriptionWidget) and each.description and each.tooltip):
-            continue
-        name, tip = each.description, each.tooltip
-        if found.setdefault(name, tip) != tip:
-            raise ValueError(f"Expected one tooltip for “{name}”, got {found[name]!r} and {tip!r}. Rename one.")
+    for each in walk(screen):
+        if isinstance(each, DescriptionWidget) and each.description and each.tooltip:
+            known = found.setdefault(each.description, each.tooltip)
+            if known != each.tooltip:
+                raise ValueError(
+                    f"Expected one tooltip for “{each.description}”, got {known!r} and {each.tooltip!r}. Rename one."
+                )
     return found
-
-
-def _all(widget: Widget) -> Iterator[Widget]:
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from _all(child)

@@ -117,6 +117,7 @@ class Thumbnails:
     def close(self) -> None:
         """Take all images off the page."""
         for batch in self.batches:
+            batch.layout.close()
             batch.close()
         self.batches.clear()
         self._sent.clear()

@@ -17,7 +17,7 @@ from .attribute_findings import AttributeFindings
 from .cluster_style import PointStyle, point_style
 from .layouts import Layout, Layouts, Method
 from .map_figure import MapFigure
-from .panel import Panel, button, row
+from .panel import Panel, row
 from .preview import Preview
 from .session import Session
 from .status import guarded
@@ -95,17 +95,15 @@ class MapPanel(Panel):
             style={"description_width": "auto"},
             layout=ipywidgets.Layout(width="230px"),
         )
-        self.vary = button(
-            "other maps", "Lay the images out with other seeds and neighbourhoods: what changes is not real"
-        )
+        tip = "Lay the images out with other seeds and neighbourhoods: what changes is not real"
+        self.vary = self.button("variants", "other maps", tip, lambda _session: self._toggle_variants())
 
     def _connect(self) -> None:
         session, figure = self.session, self.figure
         for control in (self.method, self.colour, self.thumbs):
-            control.observe(self._changed, "value")
+            control.observe(self.redraw, "value")
         self.glide.observe(lambda change: figure.set_glide(GLIDE if change["new"] else 0), "value")
         self.steps.observe(self._step, "value")
-        self.vary.on_click(lambda _button: self._toggle_variants())
         figure.observe(lambda change: session.hover(change["new"]), "hovered")
         figure.on_click(session.look)
         figure.on_select(session.select)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets
 
@@ -14,7 +14,9 @@ from .session import Session
 from .status import guarded
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run.run import Node, Run
+    from chosen_one_nb.run.node import Node
+
+Control = TypeVar("Control", bound=ipywidgets.DOMWidget)
 
 
 class Panel:
@@ -34,78 +36,103 @@ class Panel:
     ui: ipywidgets.Widget
 
     def __init__(self, session: Session) -> None:
-        self.session = session
-        self._here = threading.local()
-        session.observe(self._changed, "version")
-
-    @property
-    def run(self) -> Run:
-        """The run that is explored."""
-        return self.session.run
+        self.session, self.run = session, session.run
+        self._thread = threading.local()
+        session.observe(self.redraw, "version")
 
     @property
     def node(self) -> Node:
         """The iteration that is shown."""
         return self.session.node
 
-    @contextmanager
-    def filling(self) -> Iterator[None]:
-        """Set widgets without taking it for something the person did (on this thread only)."""
-        self._here.filling = True
-        try:
-            yield
-        finally:
-            self._here.filling = False
-
-    @property
-    def is_filling(self) -> bool:
-        """Whether this thread is inside `filling`."""
-        return getattr(self._here, "filling", False)
-
     def show(self) -> None:
         """Bring the panel up to the run's present state; called after every change."""
         raise NotImplementedError
 
     @guarded
-    def _changed(self, _change: Any) -> None:
-        self.show()
+    def redraw(self, _change: Any = None) -> None:
+        """Show the panel anew: what its controls' values and the session's traits call."""
+        if not self.is_filling:
+            self.show()
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Set widgets without taking it for something the person did (on this thread only)."""
+        self._thread.filling = True
+        try:
+            yield
+        finally:
+            self._thread.filling = False
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether this thread is inside `filling`."""
+        return getattr(self._thread, "filling", False)
+
+    def button(
+        self, kind: str, label: str, tip: str, act: Callable[[Session], Any], *, style: str = "", icon: str = ""
+    ) -> ipywidgets.Button:
+        """Make a button as wide as its label, with a tooltip.
+
+        Parameters
+        ----------
+        kind : str
+            A class for the style sheet and for tests, for example ``"next"`` gives ``chosen-next``.
+        label, tip : str
+            What it says, and what it does in a sentence.
+        act : callable
+            What it does, called with the session.
+        style : {"", "primary", "success", "warning", "danger"}
+            ipywidgets' button style.
+        icon : str
+            A Font Awesome name.
+        """
+        layout = ipywidgets.Layout(width="auto")
+        made = ipywidgets.Button(description=label, tooltip=tip, button_style=style, icon=icon, layout=layout)
+        made.add_class("chosen-button").add_class(f"chosen-{kind}")
+        made.on_click(lambda _button: act(self.session))
+        return made
 
 
-def button(label: str, tip: str, *, style: str = "", icon: str = "", kind: str = "") -> ipywidgets.Button:
-    """Make a button as wide as its label, with a tooltip.
+def control(kind: type[Control], label: str, tip: str, width: str, **traits: Any) -> Control:
+    """Make a control with a tooltip whose label is as wide as its words."""
+    layout = ipywidgets.Layout(width=width, max_width="100%")
+    return kind(description=label, tooltip=tip, style={"description_width": "auto"}, layout=layout, **traits)
 
-    Parameters
-    ----------
-    label, tip : str
-        What it says, and what it does in a sentence.
-    style : {"", "primary", "success", "warning", "danger"}
-        ipywidgets' button style.
-    icon : str
-        A Font Awesome name.
-    kind : str
-        A class for the style sheet and for tests, for example ``"next"`` gives ``chosen-next``.
-    """
-    made = ipywidgets.Button(
-        description=label, tooltip=tip, button_style=style, icon=icon, layout=ipywidgets.Layout(width="auto")
-    )
-    made.add_class("chosen-button")
-    if kind:
-        made.add_class(f"chosen-{kind}")
+
+def text(kind: str = "", value: str = "") -> ipywidgets.HTML:
+    """Make a place for HTML, with classes ``chosen-…`` for the style sheet."""
+    made = ipywidgets.HTML(value)
+    for name in kind.split():
+        made.add_class(f"chosen-{name}")
     return made
 
 
-def row(*children: ipywidgets.Widget, kind: str = "", **layout: Any) -> ipywidgets.HBox:
+def row(*children: ipywidgets.Widget, kind: str = "row") -> ipywidgets.HBox:
     """Put widgets side by side, wrapping where the screen is narrow."""
-    box = ipywidgets.HBox(children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center", **layout))
-    box.add_class("chosen-row")
-    if kind:
-        box.add_class(f"chosen-{kind}")
-    return box
+    box = ipywidgets.HBox(children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center"))
+    return box.add_class("chosen-row").add_class(f"chosen-{kind}")
 
 
 def framed(title: str, content: ipywidgets.Widget) -> ipywidgets.VBox:
     """Put a panel in a frame with a heading; markup in the heading is shown as text."""
-    head = ipywidgets.HTML(f"<h3>{escape(title)}</h3>")
-    box = ipywidgets.VBox([head, content])
-    box.add_class("chosen-frame")
-    return box
+    return ipywidgets.VBox([ipywidgets.HTML(f"<h3>{escape(title)}</h3>"), content]).add_class("chosen-frame")
+
+
+def update(widget: ipywidgets.Widget, **traits: Any) -> None:
+    """Set several traits of a widget and send them together."""
+    with widget.hold_sync():
+        for name, value in traits.items():
+            setattr(widget, name, value)
+
+
+def on_change(widget: ipywidgets.Widget, trait: str, act: Callable[[Any], Any]) -> None:
+    """Call `act` with the new value whenever a trait of a widget changes."""
+    widget.observe(lambda change: act(change["new"]), trait)
+
+
+def walk(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
+    """Give a widget and all those in it."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from walk(child)

@@ -102,6 +102,7 @@ class Session(traitlets.HasTraits):
     def close(self) -> None:
         """Stop listening to the run and its work, and forget who observes."""
         self.unobserve_all()
+        self.background.close()
         self.run.listeners[:] = [heard for heard in self.run.listeners if heard != self._heard]
         self.tasks.watchers[:] = [watch for watch in self.tasks.watchers if watch != self._watch]
         self.thumbnails.close()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
 import ipywidgets
 import traitlets
 
 from . import actions
-from .panel import Panel, button, row
+from .panel import Panel, on_change, row, text
 from .session import Session
 from .status import guarded
 from .switch import Switch
-from .wording import ABOUT
+from .tasks import Progress
+from .wording import FORMULAS, SENTENCES
 
 
 class StageBar(Panel):
@@ -21,39 +21,31 @@ class StageBar(Panel):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.ui = ipywidgets.HTML()
-        self.ui.add_class("chosen-stagebar")
-
-    @property
-    def stage(self) -> str | None:
-        """The stage being done, or the one that comes next; None when the run is finished."""
-        working = self.run.busy
-        name = working.split()[0] if working else self.run.next_stage
-        return name if name in ABOUT else self.run.next_stage
+        self.ui = text("stagebar")
 
     def show(self) -> None:
         """Light the stage that comes next, or that is being done."""
-        node, coming = self.node, self.stage
-        items = "".join(_item(stage, node.done(stage), stage == coming) for stage in ABOUT)
-        outcome = self.run.outcome
-        name, what, formula = ABOUT.get(coming or "", (f"Finished, {outcome.state}", outcome.reason, ""))
-        formula = f" <code>{escape(formula)}</code>" if formula else ""
-        models = self.run.manifest["models"]["name"]
-        where = f"iteration {node.iteration}" + (f", branch {node.id}" if node.id != str(node.iteration) else "")
+        node, run = self.node, self.run
+        working = (run.busy or "").split(" ")[0]
+        coming = working if working in SENTENCES else run.next_stage
+        items = "".join(_item(stage, node.done(stage), stage == coming) for stage in SENTENCES)
+        name = coming.capitalize() if coming else f"Finished, {run.outcome.state}"
+        what = SENTENCES[coming] if coming else run.outcome.reason
+        formula = f" <code>{escape(FORMULAS[coming])}</code>" if coming else ""
+        branch = f", branch {node.id}" if node.id != str(node.iteration) else ""
+        where = " · ".join(filter(None, (run.manifest["models"]["name"], f"iteration {node.iteration}{branch}")))
         self.ui.value = (
-            f'<header><h2 title="The prompt">{escape(self.run.prompt)}</h2>'
-            f"<span>{escape(' · '.join(part for part in (models, where) if part))}</span></header>"
+            f'<header><h2 title="The prompt">{escape(run.prompt)}</h2><span>{escape(where)}</span></header>'
             f'<ol aria-label="Stages of an iteration">{items}</ol>'
             f"<p><strong>{escape(name)}.</strong> {escape(what)}{formula}</p>"
         )
 
 
 def _item(stage: str, done: bool, lit: bool) -> str:
-    name, what, _ = ABOUT[stage]
-    state, word = ("lit", "now") if lit else ("done", "done") if done else ("todo", "to come")
-    mark = "▸ " if lit else "✓ " if done else ""
+    state, word, mark = ("lit", "now", "▸ ") if lit else ("done", "done", "✓ ") if done else ("todo", "to come", "")
     current = ' aria-current="step"' if lit else ""
-    return f'<li class="is-{state}"{current} title="{escape(what)} ({word})">{mark}{escape(name)}</li>'
+    title = f"{escape(SENTENCES[stage])} ({word})"
+    return f'<li class="is-{state}"{current} title="{title}">{mark}{stage.capitalize()}</li>'
 
 
 class Stepper(Panel):
@@ -61,76 +53,42 @@ class Stepper(Panel):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.next = button("Next", "Do the next stage only", style="primary", icon="step-forward", kind="next")
-        self.iteration = button(
-            "Next iteration", "Go on until this iteration has its Θ", icon="forward", kind="iteration"
-        )
-        self.convergence = button(
-            "To convergence",
-            "Go on until the run converges, collapses or reaches d_iter",
-            icon="fast-forward",
-            kind="convergence",
-        )
-        self.cancel = button(
-            "Cancel",
-            "Stop at the next sampler or training step; finished stages stay",
-            style="warning",
-            icon="stop",
-            kind="cancel",
-        )
-        self.go_on = button("Go on all the same", "Refine once more although the run is finished", kind="goon")
+        button = self.button
+        tip = "Do the next stage only"
+        self.next = button("next", "Next", tip, actions.next_stage, style="primary", icon="step-forward")
+        tip = "Go on until this iteration has its Θ"
+        self.iteration = button("iteration", "Next iteration", tip, actions.next_iteration, icon="forward")
+        tip = "Go on until the run converges, collapses or reaches d_iter"
+        self.convergence = button("convergence", "To convergence", tip, actions.to_convergence, icon="fast-forward")
+        tip = "Stop at the next sampler or training step; finished stages stay"
+        self.cancel = button("cancel", "Cancel", tip, actions.cancel, style="warning", icon="stop")
+        tip = "Refine once more although the run is finished"
+        self.go_on = button("goon", "Go on all the same", tip, actions.go_on)
         self.ask = Switch(description="ask me each time", tooltip="Stop before every choice, so that you can make it")
         self.bar = ipywidgets.FloatProgress(0, min=0, max=1, layout=ipywidgets.Layout(width="200px", height="14px"))
-        self.words = ipywidgets.HTML()
-        self.words.add_class("chosen-words-now")
-        self.ui = row(
-            self.next,
-            self.iteration,
-            self.convergence,
-            self.ask,
-            self.go_on,
-            self.cancel,
-            self.bar,
-            self.words,
-            kind="stepper",
-        )
-        for control, act in (
-            (self.next, actions.next_stage),
-            (self.iteration, actions.next_iteration),
-            (self.convergence, actions.to_convergence),
-            (self.cancel, actions.cancel),
-            (self.go_on, actions.go_on),
-        ):
-            control.on_click(lambda _button, act=act: act(session))
+        self.words = text("words-now")
+        parts = (self.next, self.iteration, self.convergence, self.ask, self.go_on, self.cancel, self.bar, self.words)
+        self.ui = row(*parts, kind="stepper")
         traitlets.link((self.ask, "value"), (session, "asks"))
-        session.observe(self._progressed, "progress")
+        on_change(session, "progress", self._show_progress)
 
     def show(self) -> None:
         """Enable what can be done now."""
-        busy, stage = self.session.busy, self.run.next_stage
-        idle = not busy and not self.run.read_only
-        for control in (self.next, self.iteration, self.convergence):
-            control.disabled = not (idle and stage is not None)
-        name = ABOUT[stage][0] if stage in ABOUT else ""
-        self.next.description = f"{'Retry' if self.session.failed else 'Next'}: {name}" if name else "Finished"
-        self.cancel.disabled = not busy
-        _visible(self.cancel, busy)
-        _visible(self.bar, busy)
-        _visible(self.go_on, idle and stage is None)
-        if not busy:
+        session, stage = self.session, self.run.next_stage
+        self.next.disabled = self.iteration.disabled = self.convergence.disabled = not (session.can_edit and stage)
+        verb = "Retry" if session.failed else "Next"
+        self.next.description = f"{verb}: {stage.capitalize()}" if stage else "Finished"
+        self.cancel.disabled = not session.busy
+        shown = {self.cancel: session.busy, self.bar: session.busy, self.go_on: session.can_edit and stage is None}
+        for part, visible in shown.items():
+            part.layout.display = None if visible else "none"
+        if not session.busy:
             self.words.value = ""
 
     @guarded
-    def _progressed(self, change: dict[str, Any]) -> None:
-        """Show how far the work has come."""
-        progress = change["new"]
-        if progress is None:
-            return
-        self.bar.value = progress.fraction
-        name = ABOUT.get(progress.stage, (progress.stage.capitalize(),))[0]
-        stopping = " · stopping…" if self.session.tasks.task.cancelled() else ""
-        self.words.value = f"<span>{escape(name)}: {escape(progress.text)}{stopping}</span>"
-
-
-def _visible(widget: ipywidgets.Widget, yes: bool) -> None:
-    widget.layout.display = None if yes else "none"
+    def _show_progress(self, progress: Progress | None) -> None:
+        if progress is not None:
+            self.bar.value = progress.fraction
+            stopping = " · stopping…" if self.session.tasks.task.stop.is_set() else ""
+            said = f"{progress.stage.capitalize()}: {progress.text}{stopping}"
+            self.words.value = f"<span>{escape(said)}</span>"

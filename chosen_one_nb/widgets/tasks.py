@@ -1,7 +1,7 @@
 """Long work off the notebook's threads: one `Task` at a time, with progress, time left and cancel.
 
 Widget callbacks must return at once (they share one comm channel, so a callback that works for a minute also
-holds up *Cancel*). A `Task` runs a function on its own thread, asks it to stop through `Task.cancelled`, which every
+holds up *Cancel*). A `Task` runs a function on its own thread, asks it to stop through `Task.stop`, which every
 step polls at each sampler or training step, and reports through one callback.
 """
 
@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from chosen_one_nb.steps import Cancelled
 
 State = Literal["ready", "running", "done", "cancelled", "failed"]
 
@@ -58,9 +60,7 @@ class Progress:
     def seconds_left(self) -> float | None:
         """Seconds to the end at the speed so far, or None while that cannot be told."""
         moved = self.done - self.first
-        if moved <= 0 or self.total <= 0:
-            return None
-        return max(0.0, (self.total - self.done) * self.seconds / moved)
+        return max(0.0, (self.total - self.done) * self.seconds / moved) if moved > 0 and self.total > 0 else None
 
     @property
     def text(self) -> str:
@@ -74,8 +74,7 @@ class Progress:
         '0/128 images'
         """
         counted = f"{self.done}/{self.total} {self.unit}".strip() if self.total > 0 else ""
-        left = self.seconds_left
-        if left is None or self.done >= self.total:
+        if (left := self.seconds_left) is None or self.done >= self.total:
             return counted
         return f"{counted} · {int(left) // 60}:{int(left) % 60:02d} left"
 
@@ -86,7 +85,7 @@ class Task:
     Parameters
     ----------
     work : callable
-        Called with the task; hands `report` and `cancelled` on to the steps. What it returns becomes `result`.
+        Called with the task; hands `callbacks` on to the steps. What it returns becomes `result`.
     name : str
         What the work is called on the screen.
     on_change : callable, optional
@@ -94,31 +93,28 @@ class Task:
 
     Attributes
     ----------
+    stop : threading.Event
+        Set to ask the work to stop at its next sampler or training step.
     message : str
         What the work wants to be said when it is done; empty where the run's own state says it.
 
     Notes
     -----
-    The thread is a daemon: it never keeps a kernel alive. What a stage has finished is on disk already.
+    The thread is a daemon (one of an executor is not): it never keeps a kernel alive that is to be restarted in the
+    middle of a training stage. What a stage has finished is on disk already.
     """
 
     def __init__(
-        self,
-        work: Callable[[Task], Any],
-        *,
-        name: str = "work",
-        on_change: Callable[[Task], None] | None = None,
+        self, work: Callable[[Task], Any], *, name: str = "work", on_change: Callable[[Task], None] | None = None
     ) -> None:
-        self.name = name
+        self.name, self.message = name, ""
         self.state: State = "ready"
         self.progress: Progress | None = None
         self.result: Any = None
         self.error: BaseException | None = None
-        self.message = ""
-        self._work = work
-        self._on_change = on_change or (lambda task: None)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.stop = threading.Event()
+        self._work, self._on_change = work, on_change or (lambda task: None)
+        self._thread = threading.Thread(target=self._run, name=f"task {name}", daemon=True)
         self._started = self._reported = 0.0
 
     @property
@@ -126,20 +122,16 @@ class Task:
         """Whether the work has begun and not ended."""
         return self.state == "running"
 
+    @property
+    def callbacks(self) -> dict[str, Callable[..., Any]]:
+        """``on_progress`` and ``cancelled``, as every method of `Run` that works long takes them."""
+        return {"on_progress": self.report, "cancelled": self.stop.is_set}
+
     def start(self) -> Task:
         """Begin; returns the task itself, at once."""
         self.state = "running"
-        self._thread = threading.Thread(target=self._run, name=f"task {self.name}", daemon=True)
         self._thread.start()
         return self
-
-    def cancel(self) -> None:
-        """Ask the work to stop at its next sampler or training step."""
-        self._stop.set()
-
-    def cancelled(self) -> bool:
-        """Whether a stop was asked for; the steps poll this."""
-        return self._stop.is_set()
 
     def wait(self, timeout: float | None = None) -> Task:
         """Wait until the work has ended.
@@ -149,7 +141,7 @@ class Task:
         TimeoutError
             When it is still running after `timeout` seconds.
         """
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread():
             self._thread.join(timeout)
             if self._thread.is_alive():
                 raise TimeoutError(f"{self.name} is still running after {timeout} s.")
@@ -157,21 +149,18 @@ class Task:
 
     def report(self, event: Mapping[str, Any]) -> None:
         """Take one progress event ``{"stage", "done", "total", "unit"}`` from a step."""
-        now, stage = time.monotonic(), str(event["stage"])
-        last, done = self.progress, int(event["done"])
+        now, last = time.monotonic(), self.progress
+        stage, done, total = str(event["stage"]), int(event["done"]), int(event.get("total") or 0)
         if last is None or last.stage != stage or done < last.done:
             self._started, self._reported, first = now, 0.0, done
         else:
             first = last.first
-        total = int(event.get("total") or 0)
         self.progress = Progress(stage, done, total, str(event.get("unit", "")), now - self._started, first)
         if now - self._reported >= REPORT_EVERY or done >= total:
             self._reported = now
             self._on_change(self)
 
     def _run(self) -> None:
-        from ..steps import Cancelled
-
         try:
             self._on_change(self)
             self.result = self._work(self)
@@ -224,13 +213,6 @@ class TaskRunner:
                 raise Busy(f"Still at work ({self.task.name}). Wait until it is done, or press Cancel.")
             self.task = Task(work, name=name, on_change=lambda task: self.tell("task", task))
             return self.task.start()
-
-    def cancel(self) -> bool:
-        """Ask the running task to stop; False when nothing runs."""
-        if not self.busy:
-            return False
-        self.task.cancel()
-        return True
 
     def tell(self, kind: str, what: Any) -> None:
         """Tell the watchers."""

@@ -15,8 +15,7 @@ from .status import guarded
 from .wording import chosen_words
 
 if TYPE_CHECKING:
-    from chosen_one_nb.run.run import Node
-
+    from chosen_one_nb.run.node import Node
 
 WORDS = {
     "converged": "★ converged",
@@ -61,8 +60,7 @@ def places(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
     """
     found: dict[str, tuple[int, int]] = {}
     for node in nodes:
-        parent = node.parent
-        on_row = found[parent.id][1] if parent else 0
+        on_row = found[node.parent.id][1] if node.parent else 0
         if (node.iteration, on_row) in found.values():
             on_row = 1 + max(row for _, row in found.values())
         found[node.id] = (node.iteration, on_row)
@@ -80,26 +78,20 @@ class TreePanel(Panel):
     def show(self) -> None:
         """Draw the tree as it is now."""
         nodes = list(self.run.nodes.values())
-        spots = places(nodes)
-        self.view.nodes = [self._entry(node, *spots[node.id]) for node in nodes]
+        self.view.nodes = [self._entry(node, *place) for node, place in zip(nodes, places(nodes).values(), strict=True)]
 
     def _entry(self, node: Node, column: int, row: int) -> dict[str, Any]:
-        word, face = WORDS.get(node.state, node.state), _face(node)
-        shown = node.id == self.node.id
-        if face >= 0:
-            self.session.thumbnails.send(node.gallery_of, node.images, [face])
-        origin = node.gallery_of if node.gallery_of != node.id else (node.parent.id if node.parent else "")
+        word, face, shown = WORDS.get(node.state, node.state), _face(node), node.id == self.node.id
+        branch = node.gallery_of != node.id
+        origin = node.gallery_of if branch else node.parent.id if node.parent else ""
+        decision, said = node.decision, f"Iteration {node.id}: {word}"
+        said += f", {chosen_words(decision)} chosen by {decision.by}" if decision else ""
+        said += f", a branch of {node.gallery_of}" if branch else ""
+        key = self.session.thumbnails.send(node.gallery_of, node.images, [face] if face >= 0 else [])
         return {
-            "id": node.id,
-            "from": origin,
-            "column": column,
-            "row": row,
-            "face": face,
-            "sign": word,
-            "thumbnails": self.session.thumbnails.key(node.gallery_of),
-            "title": _title(node, word, shown),
-            "shown": shown,
-        }
+            "id": node.id, "from": origin, "column": column, "row": row, "face": face, "thumbnails": key,
+            "sign": word, "title": f"{said}{' (shown)' if shown else ''}", "shown": shown,
+        }  # fmt: skip
 
     @guarded
     def act(self, content: dict[str, Any]) -> None:
@@ -117,12 +109,3 @@ def _face(node: Node) -> int:
         return decision.images[0]
     cluster = decision.cluster if decision else clusters.proposed if clusters else None
     return 0 if cluster is None else int(clusters.medoids[cluster])
-
-
-def _title(node: Node, word: str, shown: bool) -> str:
-    decision = node.decision
-    chose = ""
-    if decision is not None:
-        chose = f", {chosen_words(decision)} chosen by {decision.by}"
-    branch = f", a branch of {node.gallery_of}" if node.gallery_of != node.id else ""
-    return f"Iteration {node.id}: {word}{chose}{branch}{' (shown)' if shown else ''}"

@@ -8,39 +8,24 @@ if TYPE_CHECKING:
     from chosen_one_nb.run.decision import Decision
     from chosen_one_nb.run.run import Run
 
-ABOUT: dict[str, tuple[str, str, str]] = {
-    "generate": (
-        "Generate",
-        "Draw N images of the prompt, each from its own seed, with the Θ learnt so far.",
-        "Sᵢ = { M_Θᵢ(p; seedₙ) : n = 1…N }",
-    ),
-    "embed": (
-        "Embed",
-        "Turn each image into a feature vector, with an extractor that was never told what is in it.",
-        "eₙ = F(xₙ)",
-    ),
-    "check": (
-        "Check",
-        "Stop when the gallery's mean pairwise distance falls to d_conv; watch that it has not collapsed.",
-        "1/|S|² · Σ ‖eₐ − e_b‖ ≤ d_conv",
-    ),
-    "cluster": (
-        "Cluster",
-        "Group the features by K-means++ with k = ⌊N / d_size-c⌋; drop clusters of d_min-c or fewer.",
-        "cohesion(c) = 1/|c| · Σ ‖e − c_cen‖²",
-    ),
-    "choose": (
-        "Choose",
-        "The rule takes the most cohesive cluster; you can take another, or images of your own.",
-        "c* = argmin cohesion(c)",
-    ),
-    "refine": (
-        "Refine",
-        "Learn Θ from the chosen images: LoRA weights and a new word, by the denoising loss.",
-        "min over Θ of E ‖ε − ε_Θ(z_t, t, text)‖²",
-    ),
+SENTENCES = {
+    "generate": "Draw N images of the prompt, each from its own seed, with the Θ learnt so far.",
+    "embed": "Turn each image into a feature vector, with an extractor that was never told what is in it.",
+    "check": "Stop when the gallery's mean pairwise distance falls to d_conv; watch that it has not collapsed.",
+    "cluster": "Group the features by K-means++ with k = ⌊N / d_size-c⌋; drop clusters of d_min-c or fewer.",
+    "choose": "The rule takes the most cohesive cluster; you can take another, or images of your own.",
+    "refine": "Learn Θ from the chosen images: LoRA weights and a new word, by the denoising loss.",
 }
-"""Of each stage: its name, what it does in a sentence, and the formula it follows."""
+"""What each stage does."""
+FORMULAS = {
+    "generate": "Sᵢ = { M_Θᵢ(p; seedₙ) : n = 1…N }",
+    "embed": "eₙ = F(xₙ)",
+    "check": "1/|S|² · Σ ‖eₐ − e_b‖ ≤ d_conv",
+    "cluster": "cohesion(c) = 1/|c| · Σ ‖e − c_cen‖²",
+    "choose": "c* = argmin cohesion(c)",
+    "refine": "min over Θ of E ‖ε − ε_Θ(z_t, t, text)‖²",
+}
+"""The formula that each stage follows."""
 
 
 def what_comes_next(run: Run) -> str:
@@ -55,7 +40,7 @@ def what_comes_next(run: Run) -> str:
         )
     if stage == "choose":
         return "Your turn: choose a cluster or images, or press Next to take the proposal."
-    return f"Done. Next comes {ABOUT[stage][0]}."
+    return f"Done. Next comes {stage.capitalize()}."
 
 
 def chosen_words(decision: Decision, by_hand: str = "images picked by hand") -> str:
