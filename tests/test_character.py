@@ -43,8 +43,8 @@ def draw(pipeline: Any, prompt: str = "a red fox") -> np.ndarray:
 
 def test_a_stock_call_draws_the_character_and_afterwards_the_base(models: Any, character: Character) -> None:
     base, before = draw(models.pipeline), trace(models.pipeline)
-    with character.on(models.pipeline) as worn:
-        assert worn is models.pipeline
+    with character.on(models.pipeline) as adapted:
+        assert adapted is models.pipeline
         other = draw(models.pipeline, character.prompt("on the beach"))
         assert np.abs(other - base).max() > 0.05
     assert trace(models.pipeline) == before
@@ -76,13 +76,13 @@ def test_pitfall_12_and_13_swapping_leaves_nothing_behind(models: Any, character
     assert trace(models.pipeline) == before
 
 
-def test_pitfall_14_the_base_weights_are_not_touched_while_worn(models: Any, character: Character) -> None:
+def test_pitfall_14_the_base_weights_are_not_touched_while_it_is_on(models: Any, character: Character) -> None:
     weight = models.pipeline.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q.weight
     copy, place = weight.clone(), weight.data_ptr()
     with character.on(models.pipeline):
-        worn = models.pipeline.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q
-        assert worn.get_base_layer().weight.data_ptr() == place
-        assert not worn.merged
+        layer = models.pipeline.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q
+        assert layer.get_base_layer().weight.data_ptr() == place
+        assert not layer.merged
     assert torch.equal(weight, copy)
 
 
@@ -249,7 +249,7 @@ def test_the_saved_rows_load_as_textual_inversion(models: Any, model_folder: Pat
         torch.testing.assert_close(models.pipeline.text_encoder(ids).last_hidden_state, theirs)
 
 
-def test_a_full_disk_is_told_and_leaves_what_was_there(
+def test_a_full_disk_is_reported_and_leaves_what_was_there(
     character: Character, models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     character.save(tmp_path)
@@ -263,14 +263,14 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(
 
     monkeypatch.setattr(os, "fsync", flush)
     other = made_for(models.pipeline, alpha=7.0, token="<w>")
-    with pytest.raises(CharacterError, match="got: No space left on device") as told:
+    with pytest.raises(CharacterError, match="got: No space left on device") as caught:
         other.save(tmp_path)
-    assert "Free space there or choose another folder" in str(told.value)
-    assert told.value.errno == errno.ENOSPC, "for a run, which tells it in its own words"
+    assert "Free space there or choose another folder" in str(caught.value)
+    assert caught.value.errno == errno.ENOSPC, "for a run, which has words of its own"
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_place_that_is_no_folder_is_told(character: Character, tmp_path: Path) -> None:
+def test_a_place_that_is_no_folder_is_reported(character: Character, tmp_path: Path) -> None:
     (tmp_path / "fox").write_text("a file")
     with pytest.raises(CharacterError, match="fox: expected a folder that a character can be saved to, got: "):
         character.save(tmp_path / "fox")
@@ -307,7 +307,7 @@ def damage_weights(folder: Path) -> None:
         (damage_weights, "pytorch_lora_weights.safetensors: expected a safetensors file"),
     ],
 )
-def test_damaged_folders_are_told(character: Character, tmp_path: Path, damage: Any, message: str) -> None:
+def test_damaged_folders_are_reported(character: Character, tmp_path: Path, damage: Any, message: str) -> None:
     damage(character.save(tmp_path))
     with pytest.raises(CharacterError, match=message):
         Character.load(tmp_path)

@@ -90,7 +90,7 @@ def test_first_gallery_of_one_point_has_ratio_zero() -> None:
     assert check(np.ones((3, 2)), np.ones((3, 2)), RAW).ratio == 0.0
 
 
-def test_features_with_nan_are_told() -> None:
+def test_features_with_nan_are_reported() -> None:
     with pytest.raises(ValueError, match=r"expected a finite array .* 1 NaN"):
         check(np.array([[np.nan, 1.0]]), np.ones((2, 2)), RAW)
 

@@ -31,9 +31,9 @@ def test_any_batch_size_gives_the_same_features(models: Any, quick: Any, images:
 
 
 def test_progress_per_batch_and_cancelled_between(models: Any, quick: Any, images: list[Image.Image]) -> None:
-    told: list[dict[str, Any]] = []
-    embed(models, images, quick.replace(batch_size=3), Callbacks(on_progress=told.append))
-    assert [(event["stage"], event["done"], event["total"]) for event in told] == [
+    events: list[dict[str, Any]] = []
+    embed(models, images, quick.replace(batch_size=3), Callbacks(on_progress=events.append))
+    assert [(event["stage"], event["done"], event["total"]) for event in events] == [
         ("embed", 3, 8),
         ("embed", 6, 8),
         ("embed", 8, 8),

@@ -6,10 +6,7 @@ import torch
 
 from chosen_one_nb.run.node import compared
 from chosen_one_nb.run.run import Run, RunError
-from chosen_one_nb.settings import Settings, SettingsError, settings_help
-from chosen_one_nb.steps.loss import Batch, denoising_loss
-from chosen_one_nb.steps.refine import refine
-from chosen_one_nb.steps.training_set import TrainingSet, place_weights
+from chosen_one_nb.settings import Settings, settings_help
 from chosen_one_nb.widgets.background import BackgroundCache
 from chosen_one_nb.widgets.layouts import Layouts
 
@@ -23,54 +20,6 @@ def test_the_papers_preset_has_neither_and_both_are_explained():
     assert told["cluster_on"]["allowed"] == ("image", "foreground")
     assert told["scene_weight"]["symbol"] == "M"
     assert all(told[name]["source"] for name in ("cluster_on", "scene_weight"))
-
-
-def test_weights_of_places_have_mean_one_and_follow_the_mask():
-    left = np.zeros((1, 4, 4), bool)
-    left[:, :, :2] = True
-    assert place_weights(left, 0.0, (2, 2)).tolist() == [[[[2, 0], [2, 0]]]]
-    assert place_weights(left, 1.0, (2, 2)).tolist() == [[[[1, 1], [1, 1]]]]
-    assert place_weights(left, 0.5, (4, 4))[0, 0, 0].tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])
-    assert torch.isfinite(place_weights(np.zeros((1, 4, 4), bool), 0.0, (2, 2))).all()
-
-
-def test_what_is_masked_out_does_not_count(models):
-    from diffusers import DDPMScheduler
-
-    from chosen_one_nb.steps.prompts import condition
-
-    scheduler = DDPMScheduler.from_config(models.pipeline.scheduler.config)
-    text = condition(models.pipeline, PROMPT)
-    latents, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    inside = torch.zeros(1, 1, 8, 8)
-    inside[..., :4] = 2.0
-
-    def loss(weights):
-        ids, times = torch.tensor([[32, 32, 0, 0, 32, 32]]), torch.tensor([500])
-        batch = Batch(latents, noise, times, ids, weights, [PROMPT], torch.tensor([False]))
-        return denoising_loss(models.pipeline.unet, scheduler, batch, text)
-
-    with torch.no_grad():
-        whole, foreground, scene = loss(torch.ones_like(inside)), loss(inside), loss(2.0 - inside)
-    assert whole.item() == pytest.approx((foreground.item() + scene.item()) / 2)
-    assert foreground.item() != pytest.approx(scene.item(), rel=1e-3)
-
-
-def test_a_masked_character_is_another_one_and_a_mask_of_everything_the_same(models, images, quick):
-    left = np.zeros((2, 32, 32), bool)
-    left[:, :, :16] = True
-    masked = quick.replace(scene_weight=0.0)
-    plain = refine(models, TrainingSet(PROMPT, images[:2]), quick)
-    every = refine(models, TrainingSet(PROMPT, images[:2], masks=np.ones_like(left)), masked)
-    half = refine(models, TrainingSet(PROMPT, images[:2], masks=left), masked)
-    name = next(name for name in plain.lora if "lora_B" in name)
-    assert torch.equal(plain.lora[name], every.lora[name])
-    assert not torch.allclose(plain.lora[name], half.lora[name])
-
-
-def test_a_masked_loss_needs_masks(models, images, quick):
-    with pytest.raises(SettingsError, match=r"in each of 2 images, but the training set has no masks"):
-        refine(models, TrainingSet(PROMPT, images[:2]), quick.replace(scene_weight=0.5))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps import Callbacks, Cancelled
 from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds, probe_seeds
 from chosen_one_nb.steps.generate import generate, noise, sampler
-from chosen_one_nb.steps.prompts import Condition, PromptError, check_prompt, condition_pair
+from chosen_one_nb.steps.prompts import PromptError
 
 SEEDS = [11, 22, 33, 44]
 
@@ -127,13 +127,13 @@ def test_gallery_says_what_it_is(models: Any, quick: Any) -> None:
 
 
 def test_progress_per_sampler_step_and_images_per_batch(models: Any, quick: Any) -> None:
-    told, given, shown = [], [], []
+    events, given, shown = [], [], []
     request = SamplingRequest("a fox", SEEDS, quick.replace(batch_size=2))
-    callbacks = Callbacks(on_progress=told.append, on_images=shown.extend)
+    callbacks = Callbacks(on_progress=events.append, on_images=shown.extend)
     whole = generate(models, request, callbacks, on_batch=lambda *part: given.append(part))
     assert shown == list(enumerate(whole.images))
-    assert [event["done"] for event in told] == [2, 4, 6, 8, 10, 12]
-    assert {(event["stage"], event["total"], event["unit"]) for event in told} == {("generate", 12, "image steps")}
+    assert [event["done"] for event in events] == [2, 4, 6, 8, 10, 12]
+    assert {(event["stage"], event["total"], event["unit"]) for event in events} == {("generate", 12, "image steps")}
     assert [list(indices) for indices, _ in given] == [[0, 1], [2, 3]]
     for indices, part in given:
         assert part.seeds.tolist() == [SEEDS[i] for i in indices]
@@ -174,57 +174,18 @@ def test_other_errors_are_not_swallowed(models: Any, quick: Any, monkeypatch: py
         generate(models, SamplingRequest("a fox", SEEDS, quick))
 
 
-def test_pitfall_17_images_are_decoded_in_small_chunks(
-    models: Any, quick: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes, decode = [], models.pipeline.vae.decode
-    monkeypatch.setattr(models.pipeline.vae, "decode", lambda z, **more: sizes.append(len(z)) or decode(z, **more))
-    generate(models, SamplingRequest("a fox", [1, 2, 3, 4, 5, 6], quick.replace(batch_size=6)))
-    assert sizes == [4, 2]
-
-
-def test_pitfall_8_a_half_precision_vae_decodes_in_float32(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chosen_one_nb.steps.latents import decode
-
-    vae, seen = models.pipeline.vae, []
-    before = {key: value.clone() for key, value in vae.state_dict().items()}
-    inner = vae.decode
-    monkeypatch.setattr(vae, "decode", lambda z, **more: seen.append((z.dtype, vae.dtype)) or inner(z, **more))
-    try:
-        vae.half()
-        decode(models, torch.randn(1, 4, 8, 8))
-        assert seen == [(torch.float32, torch.float32)]
-        assert vae.dtype == torch.float16
-    finally:
-        vae.float().load_state_dict(before)
-
-
 def test_image_size(models: Any, quick: Any) -> None:
     assert generate(models, SamplingRequest("a fox", [1], quick.replace(image_size=48))).images[0].size == (48, 48)
     with pytest.raises(SettingsError, match=r"image_size: expected a multiple of 8 .* got 50"):
         generate(models, SamplingRequest("a fox", [1], quick.replace(image_size=50)))
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n"])
-def test_empty_prompt(models: Any, quick: Any, prompt: str) -> None:
-    with pytest.raises(PromptError, match="expected a description"):
+@pytest.mark.parametrize(
+    ("prompt", "message"), [(" \n", "expected a description"), ("a fox " * 20, "at most 32 tokens")]
+)
+def test_prompts_are_checked(models: Any, quick: Any, prompt: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
         generate(models, SamplingRequest(prompt, SEEDS, quick))
-
-
-def test_over_long_prompt_tells_tokens_and_limit(models: Any, quick: Any) -> None:
-    with pytest.raises(PromptError, match=r"at most 32 tokens .* got 42"):
-        generate(models, SamplingRequest("a fox " * 20, SEEDS, quick))
-    assert check_prompt(models.pipeline, "a fox " * 15)
-
-
-def test_over_long_prompt_is_told_of_once_and_in_short(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.pipeline.tokenizer, "deprecation_warnings", {})
-    warned = []
-    monkeypatch.setattr("transformers.tokenization_utils_base.logger.warning", warned.append)
-    with pytest.raises(PromptError) as refused:
-        check_prompt(models.pipeline, "a fox " * 200)
-    assert warned == []
-    assert len(str(refused.value)) < 250
 
 
 def test_prompt_with_the_placeholder(models: Any, quick: Any) -> None:
@@ -253,20 +214,3 @@ def test_a_context_counts_as_much_as_settings_say(models: Any, quick: Any) -> No
     twice = generate(models, SamplingRequest(plain, SEEDS, quick.replace(context_weight=2.0), context="at the beach"))
     assert not np.allclose(twice.latents, written, atol=1e-3)
     assert twice.prompt == whole
-
-
-def test_beyond_a_text_by_hand() -> None:
-    this, other = (Condition(torch.full((1, 2, 3), x), torch.full((1, 3), 10 * x)) for x in (3.0, 1.0))
-    for weight, value in [(0.0, 1.0), (1.0, 3.0), (1.5, 4.0)]:
-        found = this.beyond(other, weight)
-        assert found.embeds.unique().tolist() == [value]
-        assert found.pooled.unique().tolist() == [10 * value]
-    assert Condition(this.embeds, None).beyond(Condition(other.embeds, None), 1.5).pooled is None
-
-
-def test_unconditional_is_zero_as_in_sdxl(models: Any, sd_models: Any) -> None:
-    _, empty = condition_pair(models.pipeline, "a fox")
-    assert not empty.embeds.any()
-    assert not empty.pooled.any()
-    _, empty = condition_pair(sd_models.pipeline, "a fox")
-    assert empty.embeds.any()

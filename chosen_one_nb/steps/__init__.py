@@ -38,7 +38,7 @@ class Callbacks:
     on_step : callable
         Called with a dict after each training step; see `chosen_one_nb.steps.refine.refine`.
     cancelled : callable
-        Asked at each sampler or training step and between batches; the step raises `Cancelled` when it returns True.
+        Called at each sampler or training step and between batches; the step raises `Cancelled` when it returns True.
     """
 
     on_progress: Callable[[dict[str, Any]], None] | None = None

@@ -2,7 +2,7 @@
 
     stop when  mean over pairs of || s1 - s2 ||  <=  d_conv
 
-Distance alone cannot tell one identity from one blot, so a gallery's health is watched too: by its
+Distance alone cannot distinguish one identity from one blot, so a gallery's health is checked too: by its
 images' plain statistics, its likeness to the prompt, its distance from what the base model draws, and the
 variety left in it, each against the first gallery. Nothing here knows what the images show.
 """
@@ -161,7 +161,7 @@ def measure(
 
 
 def health(now: GalleryMeasures, first: GalleryMeasures, settings: Settings) -> Health:
-    """Tell a sound gallery from a collapsed one by comparison with the first.
+    """Distinguish a sound gallery from a collapsed one by comparison with the first.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from PIL import Image
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 
-if TYPE_CHECKING:  # a run that is only looked at must not load torch
+if TYPE_CHECKING:  # a run that is only read must not load torch
     from chosen_one_nb.models.load import Features, Models
 
 __all__ = ["embed", "in_space", "unit"]
@@ -25,7 +25,7 @@ def embed(
     *,
     patches: bool = False,
 ) -> Features:
-    """Look at images through the models' feature extractor (section 3.1, F).
+    """Extract the images' features (section 3.1, F).
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def embed(
         Its `extractor` is used: DINOv2 by default, DINOv1 or CLIP for comparison (the paper's appendix A.4).
     images : sequence of PIL.Image, length N
     settings : Settings
-        `batch_size`, the images looked at at once.
+        `batch_size`: images embedded at once.
     callbacks : Callbacks, optional
         Progress and cancellation, once per batch.
     patches : bool

@@ -32,7 +32,7 @@ class SamplingRequest:
     settings : Settings
         Sampler, steps, guidance, image and batch size.
     character : Character, optional
-        Put on the pipeline meanwhile; None samples from the base model.
+        Applied to the pipeline while sampling; None samples from the base model.
     strength : float in [0, 1]
         Of the character.
     context : str

@@ -73,7 +73,7 @@ def generate(
     PromptError, SettingsError
         For a prompt the model cannot take, or an image size it cannot draw.
     Cancelled
-        When asked to stop.
+        When `cancelled` returns True.
 
     Notes
     -----
@@ -165,7 +165,7 @@ class _Sampling:
 
 @contextmanager
 def _scheduler(pipeline: Any, name: str) -> Iterator[None]:
-    """Sample with a fresh scheduler meanwhile."""
+    """Replace the pipeline's scheduler for the length of a with-block."""
     own = pipeline.scheduler
     try:
         pipeline.scheduler = sampler(pipeline, name)

@@ -35,7 +35,7 @@ from chosen_one_nb.steps.training_set import Batches, EncodedImages, TrainingSet
 __all__ = ["RefineError", "refine"]
 
 SMALLER = (
-    "Not even one image at a time can be learnt from: lower image_size, set gradient_checkpointing, or "
+    "Not even one image at a time fits in training: lower image_size, set gradient_checkpointing, or "
     "load_models(..., low_memory=True)."
 )
 
@@ -67,7 +67,7 @@ def refine(
         The last iteration's, from which `carry_over="warm"` goes on; "reinit" does not look at it.
     callbacks : Callbacks, optional
         `on_step` is called after each step with a dict of `step` (from 1), `steps`, `loss`, `ema_loss`,
-        `embedding_norms` (by encoder, relative to the vocabulary's mean norm) and `seconds`; `cancelled` is asked
+        `embedding_norms` (by encoder, relative to the vocabulary's mean norm) and `seconds`; `cancelled` is called
         before each step.
     seed : int
         Of everything random here.
@@ -86,7 +86,7 @@ def refine(
     OutOfMemory
         If not even one image fits. A batch that does not fit goes through the UNet in halves, quarters and so on.
     Cancelled
-        When asked to stop.
+        When `cancelled` returns True.
 
     Notes
     -----
@@ -178,7 +178,7 @@ def _copied(parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _checkpointed(unet: Any) -> Iterator[None]:
-    """Recompute activations meanwhile; diffusers does so in training mode only, which changes nothing else."""
+    """Recompute activations, for a with-block; diffusers does so in training mode only, which changes nothing else."""
     before = unet.training, unet.is_gradient_checkpointing
     try:
         unet.enable_gradient_checkpointing()
@@ -220,7 +220,7 @@ class _Trainer:
             callbacks.raise_if_cancelled()
             # 1. Draw images of the cluster (and of the first gallery), noise levels and noise.
             batch = batches.next()
-            # 2. Compute the loss and its gradients, in as many parts as memory asks for.
+            # 2. Compute the loss and its gradients, in as many parts as memory requires.
             loss = self._backward(batch)
             if not np.isfinite(loss):
                 raise RefineError(
