@@ -65,7 +65,7 @@ def quick_steps(monkeypatch):
     monkeypatch.setattr("chosen_one_nb.steps.embed.embed", look)
     monkeypatch.setattr(painted, "pause", 0.0)
     monkeypatch.setattr(painted.MODELS, "clip", SeeingClip())
-    monkeypatch.setattr("chosen_one_nb.widgets.cluster_evidence.RESAMPLES", 5)
+    monkeypatch.setattr("chosen_one_nb.widgets.cards.RESAMPLES", 5)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def asked(explorer):
 
 def ask(explorer):
     explorer.attributes.ask.click()
-    explorer.wait(60)
+    explorer.session.wait(60)
     explorer.settle()
     return explorer
 
@@ -363,7 +363,7 @@ def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked
     panel.session.background.put = lambda key, value: put.append((key, value))
     asked.run.attributes.inquiry = lambda node, **more: (asked.run.select(root), real(node, **more))[1]
     panel.ask.click()
-    asked.wait(60)
+    asked.session.wait(60)
     ((key, found),) = put
     assert key == panel.findings.key(later)
     assert len(found.galleries) == 2
@@ -493,7 +493,7 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
     asked.settle()
     before = len(asked.attributes.view.strips)
     asked.attributes.prove.click()
-    asked.wait(60)
+    asked.session.wait(60)
     strips = asked.attributes.view.strips
     assert len(strips) == before + 2
     assert [len(strip["images"]) for strip in strips[:2]] == [8, 8]

@@ -155,7 +155,7 @@ def test_a_lasso_gives_the_ids_inside_it(screen):
     mouse.up()
     mouse.move(*spots[inside[0]])
     screen.says("images selected")
-    assert screen.python("print(list(explorer.selection))") == str(inside)
+    assert screen.python("print(explorer.session.selected)") == str(inside)
     screen.keep("lasso")
 
 

@@ -19,7 +19,7 @@ FILES = sorted(path for path in EXAMPLE.rglob("*") if path.is_file())
 
 @pytest.fixture
 def explorer(tmp_path, monkeypatch):
-    monkeypatch.setattr("chosen_one_nb.widgets.cluster_evidence.RESAMPLES", 5)
+    monkeypatch.setattr("chosen_one_nb.widgets.cards.RESAMPLES", 5)
     explorer = Explorer(Run.example(tmp_path / "fox"), method="pca", raise_errors=True)
     yield explorer
     explorer.settle()
@@ -115,7 +115,7 @@ def test_the_character_is_exported_for_other_programs(explorer, tmp_path):
     assert form.folder.value == str(explorer.run.folder / "exports" / "a-sticker-of-a-fox-0b")
     form.folder.value, form.name.value = str(tmp_path / "taken"), "my_fox"
     form.export.click()
-    explorer.wait()
+    explorer.session.wait()
     assert "Exported Θ of node 0b" in explorer.status.text
     written = {path.relative_to(tmp_path / "taken").as_posix() for path in (tmp_path / "taken").rglob("*.*")}
     assert {"README.md", "loras/my_fox.safetensors", "embeddings/my_fox.safetensors", "comfyui_workflow.json"} < written
@@ -128,7 +128,7 @@ def test_an_export_that_cannot_be_says_why(explorer, tmp_path):
     form, explorer.session.raise_errors = explorer.export, False
     form.name.value = "My Fox!"
     form.export.click()
-    explorer.wait()
+    explorer.session.wait()
     assert "expected small letters" in explorer.status.text
     for box in form.formats:
         box.value = False

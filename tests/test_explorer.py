@@ -26,7 +26,7 @@ from chosen_one_nb.widgets.tasks import Busy
 def quick_steps(monkeypatch):
     painted.paint(monkeypatch)
     monkeypatch.setattr(painted, "pause", 0.0)
-    monkeypatch.setattr("chosen_one_nb.widgets.cluster_evidence.RESAMPLES", 5)
+    monkeypatch.setattr("chosen_one_nb.widgets.cards.RESAMPLES", 5)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def second(refined, tmp_path):
 def step(explorer, button="next"):
     """Press a button of the stepper and wait for the work."""
     getattr(explorer.stepper, button).click()
-    explorer.wait(60)
+    explorer.session.wait(60)
     return explorer.status.text
 
 
@@ -117,7 +117,7 @@ def test_a_whole_iteration_and_the_second_gallery(explorer):
 
 def test_to_convergence_ends_with_a_reason(new):
     new.stepper.convergence.click()
-    new.wait()
+    new.session.wait()
     assert new.run.outcome.finished
     assert new.status.text.startswith("Finished, ")
     assert new.stepper.next.disabled
@@ -159,7 +159,7 @@ def test_cancel_stops_at_once_and_the_run_goes_on_from_there(explorer, monkeypat
     time.sleep(0.3)
     begun = time.monotonic()
     explorer.stepper.cancel.click()
-    explorer.wait(5)
+    explorer.session.wait(5)
     assert time.monotonic() - begun < 1.0
     assert explorer.status.text.startswith("Cancelled")
     assert not explorer.run.current.refined
@@ -203,7 +203,7 @@ def test_next_while_a_script_is_at_work_is_refused_in_words(new, monkeypatch):
     assert new.stepper.next.disabled
     new.session.raise_errors = False
     actions.next_stage(new.session)
-    new.wait()
+    new.session.wait()
     assert "at work" in new.status.text
     script.join()
     assert new.run.current.stages_done == ("generate",)
@@ -216,7 +216,7 @@ def test_a_second_click_on_next_is_refused_in_words(new, monkeypatch):
         actions.next_stage(new.session)
     assert "Still at work" in new.status.text
     assert new.stepper.next.disabled
-    new.wait()
+    new.session.wait()
     assert new.run.current.stages_done == ("generate",)
 
 
@@ -288,10 +288,10 @@ def test_pointing_in_the_gallery_rings_the_point(explorer):
 
 def test_a_lasso_gives_ids_and_a_table(explorer):
     lasso(explorer.map.figure, [3, 1, 8])
-    assert list(explorer.selection) == [1, 3, 8]
-    assert explorer.selection.ids == ["0/001", "0/003", "0/008"]
-    assert list(explorer.selection.table["index"]) == [1, 3, 8]
-    assert isinstance(explorer.selection.table, pd.DataFrame)
+    assert list(explorer.selection.index) == [1, 3, 8]
+    assert list(explorer.selection["image_id"]) == ["0/001", "0/003", "0/008"]
+    assert list(explorer.selection["index"]) == [1, 3, 8]
+    assert isinstance(explorer.selection, pd.DataFrame)
     assert explorer.gallery.view.selected == [1, 3, 8]
     assert explorer.choice.use.description == "Choose selection (3)"
     explorer.choice.clear.click()
@@ -300,7 +300,7 @@ def test_a_lasso_gives_ids_and_a_table(explorer):
 
 def test_a_selection_can_be_set_and_is_checked(explorer):
     explorer.selection = [2, 2, 0]
-    assert list(explorer.selection) == [0, 2]
+    assert list(explorer.selection.index) == [0, 2]
     with pytest.raises(ValueError, match="from 0 to 23"):
         explorer.selection = [99]
 
@@ -421,7 +421,7 @@ def test_cards_are_most_cohesive_first_and_mark_the_proposal(explorer):
     assert [card["cluster"] for card in cards] == [int(c) for c in clusters.order]
     assert [card["proposed"] for card in cards].index(True) == 0
     assert cards[0]["reason"] == clusters.reason
-    assert {name: value for name, value, _ in cards[0]["facts"]}["picked"].endswith("%")
+    assert cards[0]["facts"]["picked"].endswith("%")
 
 
 def test_images_of_a_card_belong_to_its_cluster(explorer):
@@ -606,7 +606,7 @@ def test_looking_elsewhere_during_work_does_not_move_the_work(second, monkeypatc
     second.session.show_node("0")
     assert second.node.id == "0"
     assert second.run.current.id == "1"
-    second.wait()
+    second.session.wait()
     assert second.node.id == "0"
     assert second.run.nodes["1"].refined
 
@@ -623,7 +623,7 @@ def test_strength_draws_eight_seeds_once(second):
     explorer = second
     explorer.strength.slider.value = 0.25
     explorer.strength.draw.click()
-    explorer.wait()
+    explorer.session.wait()
     assert len(explorer.strength.view.sections[0]["ids"]) == 8
     assert explorer.strength.view.thumbnails.endswith("/0@0.25")
     assert explorer.strength.draw.disabled
@@ -762,8 +762,8 @@ def test_a_vanished_folder_is_said_in_a_sentence(explorer):
         lambda e: setattr(e.map.thumbs, "value", True),
         lambda e: actions.save_table(e.session),
         lambda e: actions.write_report(e.session),
-        lambda e: (actions.next_stage(e.session), e.wait()),
-        lambda e: (actions.to_convergence(e.session), e.wait()),
+        lambda e: (actions.next_stage(e.session), e.session.wait()),
+        lambda e: (actions.to_convergence(e.session), e.session.wait()),
     ],
     ids=["leave out", "re-cluster", "look closer", "images", "table", "report", "next", "to convergence"],
 )
@@ -859,7 +859,7 @@ def test_figures_say_what_they_show(second):
 def test_a_cluster_of_one_image_reads_well(explorer):
     actions.recluster(explorer.session, len(explorer.node.seeds))  # as many clusters as images
     explorer.settle()
-    facts = dict(fact[:2] for fact in explorer.clusters.view.cards[0]["facts"])
+    facts = explorer.clusters.view.cards[0]["facts"]
     assert facts["corrected"] == "–"
     assert not any("nan" in value for value in facts.values())
     assert explorer.gallery.view.sections[0]["note"].startswith("1 image, ")

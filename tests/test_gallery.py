@@ -72,8 +72,8 @@ def test_the_traits_are_shared_with_the_browser(trait):
 
 
 def test_keys_are_heard_as_actions():
-    heard = []
-    gallery = GalleryView(lambda action, index: heard.append((action, index)))
+    gallery, heard = GalleryView(), []
+    gallery.press = lambda action, index: heard.append((action, index))
     gallery._handle_custom_msg({"do": "choose", "index": 3}, [])
     gallery._handle_custom_msg({"do": "undo"}, [])
     gallery._handle_custom_msg({"do": "format the disk"}, [])

@@ -56,8 +56,8 @@ def test_many_reports_are_thinned_but_the_last_one_comes_through():
 
 
 def test_time_left_is_told_from_the_speed_since_the_stage_began():
-    assert Progress("generate", 30, 120, "images", seconds=10, first=20).seconds_left == pytest.approx(90)
-    assert Progress("generate", 20, 120, "images", seconds=10, first=20).seconds_left is None
+    assert Progress("generate", 30, 120, "images", seconds=10, first=20).text == "30/120 images · 01:30 left"
+    assert Progress("generate", 20, 120, "images", seconds=10, first=20).text == "20/120 images"
     assert Progress("generate", 5, 0).text == ""
 
 

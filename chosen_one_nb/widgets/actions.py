@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chosen_one_nb.run import store
 
@@ -14,9 +14,6 @@ from .session import Session
 from .status import guarded
 from .tasks import Task
 from .wording import counted_words
-
-if TYPE_CHECKING:
-    from chosen_one_nb.run.run import Run
 
 # --- stepping ------------------------------------------------------------------------------------------------------
 
@@ -74,30 +71,50 @@ def _work(session: Session, name: str, method: Callable[..., Any], **options: An
 # --- deciding ------------------------------------------------------------------------------------------------------
 
 
-@guarded
+def deciding(change: Callable[..., None]) -> Callable[..., None]:
+    """Let a function decide about the iteration shown, and say what followed; nothing changes when it is refused."""
+
+    @guarded
+    @functools.wraps(change)
+    def decide(session: Session, *args: Any, **kwargs: Any) -> None:
+        run = session.run
+        session.make_current()
+        before = run.current.id
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # the risk is shown with the decision
+                change(session, *args, **kwargs)
+        finally:
+            session.refresh()
+        node = run.current
+        said = f"{len(node.clusters.sizes)} clusters, nothing chosen yet."
+        if node.decision is not None:
+            said = f"Chosen: {counted_words(node.decision)}. Stored; Next refines on it."
+        session.status.say(said + (f" This began branch {node.id}." if node.id != before else ""), "good")
+
+    return decide
+
+
+@deciding
 def choose(session: Session, cluster: int | None = None, *, note: str | None = None, **choice: Any) -> None:
     """Choose a cluster (None: what the rule proposes), or what `RunSelection.choose` takes; None: the written note."""
-    with _deciding(session) as run:
-        run.selection.choose(cluster, note=_note(session) if note is None else note, **choice)
+    session.run.selection.choose(cluster, note=session.note.strip() if note is None else note, **choice)
 
 
-@guarded
+@deciding
 def leave_out(session: Session, images: Iterable[int]) -> None:
     """Leave images out of what is learnt."""
-    with _deciding(session) as run:
-        run.selection.exclude([int(i) for i in images], note=_note(session))
+    session.run.selection.exclude([int(i) for i in images], note=session.note.strip())
 
 
-@guarded
+@deciding
 def put_back(session: Session, images: Iterable[int] | None = None) -> None:
     """Put images back; None puts all back."""
-    with _deciding(session) as run:
-        run.selection.include(
-            [int(i) for i in (session.node.excluded if images is None else images)], note=_note(session)
-        )
+    images = session.node.excluded if images is None else images
+    session.run.selection.include([int(i) for i in images], note=session.note.strip())
 
 
-def set_excluded(session: Session, images: Sequence[int]) -> None:
+def set_excluded(session: Session, images: Iterable[int]) -> None:
     """Make `images` the ones left out."""
     before, now = set(session.node.excluded), set(images)
     if now - before:
@@ -106,87 +123,61 @@ def set_excluded(session: Session, images: Sequence[int]) -> None:
         put_back(session, sorted(before - now))
 
 
+@deciding
+def merge(session: Session, members: Sequence[int]) -> None:
+    """Make one cluster of those that some images are in."""
+    for member in members[1:]:  # clusters are numbered anew by each merge: follow one image of each
+        labels = session.run.current.clusters.labels
+        session.run.selection.merge(int(labels[members[0]]), int(labels[member]))
+    session.ticked = []
+
+
 @guarded
 def merge_ticked(session: Session) -> None:
     """Make one cluster of those ticked on their cards."""
     if len(session.ticked) < 2:
         session.status.say("Tick two or more clusters on their cards, then press Merge.", "warning")
-        return
-    members = [int(session.node.clusters.members(cluster)[0]) for cluster in session.ticked]
-    with _deciding(session) as run:
-        for member in members[1:]:  # clusters are numbered anew by each merge: follow one image of each
-            labels = run.current.clusters.labels
-            run.selection.merge(int(labels[members[0]]), int(labels[member]))
-    session.ticked = []
+    else:
+        merge(session, [int(session.node.clusters.members(cluster)[0]) for cluster in session.ticked])
 
 
-@guarded
+@deciding
 def recluster(session: Session, k: int) -> None:
     """Cluster the same images again into k clusters."""
-    with _deciding(session) as run:
-        run.selection.recluster(int(k))
+    session.run.selection.recluster(int(k))
 
 
-@guarded
+@deciding
 def undo(session: Session) -> None:
     """Take back the last decision, exclusion, merge or re-clustering."""
-    with _deciding(session) as run:
-        run.selection.undo()
+    session.run.selection.undo()
 
 
-@guarded
+@deciding
 def redo(session: Session) -> None:
     """Make again what was taken back."""
-    with _deciding(session) as run:
-        run.selection.redo()
+    session.run.selection.redo()
 
 
 @guarded
 def write_note(session: Session, text: str) -> None:
     """Keep a note with the decision that stands; without one it waits for the next decision."""
-    decision = session.node.decision
+    session.note, decision = text, session.node.decision
     if decision is None or decision.note == text:
         return
     if session.node.refined:
         session.status.say("This decision has been refined on and stands; the note goes to the next one.")
         return
     base = {"cluster": decision.cluster} if decision.cluster is not None else {"images": decision.images}
-    with _deciding(session) as run:
-        run.selection.choose(**base, note=text, by=decision.by)
+    choose(session, **base, note=text, by=decision.by)
 
 
 def press_key(session: Session, action: str, index: int = -1) -> None:
     """Do what a key of a gallery asks for."""
-    if action == "undo":
-        undo(session)
-    elif action == "redo":
-        redo(session)
+    if action in ("undo", "redo"):
+        {"undo": undo, "redo": redo}[action](session)
     elif action == "choose" and session.node.clusters is not None and index >= 0:
         choose(session, int(session.node.clusters.labels[index]))
-
-
-def _note(session: Session) -> str:
-    return session.note.strip()
-
-
-@contextmanager
-def _deciding(session: Session) -> Iterator[Run]:
-    """Decide about the iteration that is shown, and say what followed; nothing changes when it is refused."""
-    run = session.run
-    session.make_current()
-    before = run.current.id
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the risk is shown with the decision
-            yield run
-    finally:
-        session.refresh()
-    node = run.current
-    if node.decision is None:
-        said = f"{len(node.clusters.sizes)} clusters, nothing chosen yet."
-    else:
-        said = f"Chosen: {counted_words(node.decision)}. Stored; Next refines on it."
-    session.status.say(said + (f" This began branch {node.id}." if node.id != before else ""), "good")
 
 
 # --- writing files -------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from chosen_one_nb.run.decision import RunError
 from . import actions
 from .attribute_findings import NOT_ASKED, AttributeFindings
 from .attribute_rows import cohesion_strips, counterfactual_strips, phrase_strip, rows, sentences, vocabulary_notes
-from .cluster_evidence import ranked_members
+from .cluster_style import ranked_members
 from .images import HERE, script
 from .panel import Panel, control, row, text, update
 from .session import Session
@@ -103,10 +103,8 @@ class AttributePanel(Panel):
             self._show_nothing(inquiry)
             return
         members = ranked_members(node.clusters, self.cluster.value)
-        update(
+        self.fill(
             self.view,
-            thumbnails=session.gallery_key,
-            labels=session.labels(),
             can_choose=session.can_edit,
             can_answer=not self.run.read_only,
             words=sentences(inquiry, found),

@@ -1,4 +1,13 @@
 // The clusters as cards, most cohesive first.
+const FACTS = {
+  cohesion: "Mean distance of the members to their centroid, squared by default; smaller is tighter; ± half of the 95 % " +
+    "bootstrap interval over members",
+  corrected: "Cohesion times n/(n−1): the centroid is fitted to its own members, which flatters small clusters",
+  picked: "Selection frequency: how often the rule picks this cluster when random subsets of the gallery are clustered anew",
+  silhouette: "How much nearer the members are to their own cluster than to the next, −1 to 1",
+  chance: "Share of random groups of the same size that are at least as tight (p of the null)",
+};
+
 function render({ model, el, signal }) {
   const root = make("div", { class: "chosen-cards", role: "list", "aria-label": "Clusters, most cohesive first" });
   el.replaceChildren(root);
@@ -72,8 +81,8 @@ function render({ model, el, signal }) {
   }
 
   function facts(data) {
-    return make("div", { class: "chosen-facts" }, ...data.facts.map(([name, value, tip]) =>
-      make("div", { title: tip }, make("small", {}, name), make("span", {}, value))));
+    return make("div", { class: "chosen-facts" }, ...Object.entries(data.facts).map(([name, value]) =>
+      make("div", { title: FACTS[name] }, make("small", {}, name), make("span", {}, value))));
   }
 
   function point(changes) {

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anywidget
+import numpy as np
 import traitlets
+from numpy.typing import NDArray
 
+from chosen_one_nb.analysis.statistics import bootstrap_means, interval
 from chosen_one_nb.plots import or_dash
 
 from . import actions
 from .attribute_findings import AttributeFindings
-from .cluster_evidence import (
-    RESAMPLES,
-    ClusterEvidence,
-    compute_evidence,
-    doubt,
-    half_width,
-    ranked_clusters,
-    ranked_members,
-)
-from .cluster_style import marker_of
+from .cluster_style import marker_of, ranked_clusters, ranked_members
 from .images import HERE, script
 from .panel import Panel, on_change, update
 from .session import Session
@@ -29,6 +24,13 @@ from .status import guarded
 if TYPE_CHECKING:
     from chosen_one_nb.settings import Settings
     from chosen_one_nb.steps.cluster import Clusters
+
+
+RESAMPLES = 50
+SURE = 0.6
+"""Below this selection frequency the proposal is called uncertain (shared figure of the kit's cards and tests)."""
+CHANCE = 0.05
+"""A cluster is no better than chance when at least this share of random groups of its size is as cohesive."""
 
 
 class CardsView(anywidget.AnyWidget):
@@ -67,16 +69,69 @@ class CardsView(anywidget.AnyWidget):
     empty = traitlets.Unicode("No clusters yet.").tag(sync=True)
 
 
-FACTS = {
-    "cohesion": "Mean {squared}distance of the members to their centroid, smaller is tighter; ± half of the 95 % "
-    "bootstrap interval over members",
-    "corrected": "Cohesion times n/(n−1): the centroid is fitted to its own members, which flatters small clusters",
-    "picked": "Selection frequency: how often the rule picks this cluster when {resamples} random subsets of the "
-    "gallery are clustered anew",
-    "silhouette": "How much nearer the members are to their own cluster than to the next, −1 to 1",
-    "chance": "Share of random groups of the same size that are at least as tight (p of the null)",
-}
-"""Of each figure on a card: its name, and what it means."""
+@dataclass(frozen=True)
+class ClusterEvidence:
+    """What is known of K clusters beyond their cohesion.
+
+    Parameters
+    ----------
+    selected : ndarray of shape (K,)
+        Selection frequency: share of resamples in which the rule proposes the cluster, in [0, 1].
+    silhouette : ndarray of shape (K,)
+        Mean silhouette of the members, in [-1, 1].
+    chance : ndarray of shape (K,)
+        Share of random groups of the same size that are at least as cohesive (p of the null), in [0, 1].
+    """
+
+    selected: NDArray[np.floating]
+    silhouette: NDArray[np.floating]
+    chance: NDArray[np.floating]
+
+
+def compute_evidence(features: NDArray[np.floating], clusters: Clusters, settings: Settings) -> ClusterEvidence:
+    """Resample, compare and draw lots: takes a second or so for 128 images.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+    clusters : Clusters
+        Of those features.
+    settings : Settings
+    """
+    from chosen_one_nb.steps.cluster import random_group_cohesion, selection_frequency, silhouettes
+
+    each = silhouettes(features, clusters.labels, settings)
+    null = {int(size): random_group_cohesion(features, int(size), settings) for size in set(clusters.sizes)}
+    pairs = zip(clusters.sizes, clusters.cohesion, strict=True)
+    return ClusterEvidence(
+        selection_frequency(features, settings, clusters=clusters, resamples=RESAMPLES),
+        np.array([each[clusters.labels == c].mean() for c in range(len(clusters.sizes))]),
+        np.array([float((null[int(size)] <= cohesion).mean()) for size, cohesion in pairs]),
+    )
+
+
+def half_width(clusters: Clusters, cluster: int, settings: Settings) -> float:
+    """Half of the 95 % bootstrap interval of a cluster's cohesion, drawing its members with replacement."""
+    distances = clusters.distances[clusters.labels == cluster]
+    values = distances**2 if settings.cohesion == "squared" else distances
+    low, high = interval(bootstrap_means(values[:, None], 400))
+    return float(high[0] - low[0]) / 2
+
+
+def doubt(clusters: Clusters, found: ClusterEvidence | None, settings: Settings, cluster: int) -> str:
+    """Say why a proposed cluster should not be trusted blindly; empty when nothing speaks against it."""
+    said = []
+    if found is not None and found.chance[cluster] >= CHANCE:
+        said.append(
+            f"it is no tighter than random groups of {clusters.sizes[cluster]} images "
+            f"({found.chance[cluster]:.0%} of them are as tight)"
+        )
+    if found is not None and found.selected[cluster] < SURE:
+        said.append(f"resampling picks it in only {found.selected[cluster]:.0%} of the draws")
+    rest = [c for c in ranked_clusters(clusters) if clusters.kept[c] and c != cluster]
+    if rest and clusters.cohesion[rest[0]] - clusters.cohesion[cluster] < half_width(clusters, cluster, settings):
+        said.append(f"its lead over cluster {rest[0]} is within its uncertainty")
+    return f"Doubtful: {'; '.join(said)}." if said else ""
 
 
 def describe_clusters(
@@ -120,17 +175,14 @@ def _card(clusters: Clusters, settings: Settings, found: ClusterEvidence | None,
     }
 
 
-def _facts(clusters: Clusters, settings: Settings, found: ClusterEvidence | None, c: int) -> list[tuple[str, str, str]]:
-    values = {
+def _facts(clusters: Clusters, settings: Settings, found: ClusterEvidence | None, c: int) -> dict[str, str]:
+    return {
         "cohesion": f"{clusters.cohesion[c]:.3f} ± {half_width(clusters, c, settings):.3f}",
         "corrected": or_dash(clusters.cohesion_corrected[c], ".3f"),
         "picked": f"{found.selected[c]:.0%}" if found else "…",
         "silhouette": or_dash(found.silhouette[c], ".2f") if found else "…",
         "chance": f"{found.chance[c]:.0%}" if found else "…",
     }
-    squared = "squared " if settings.cohesion == "squared" else ""
-    tips = {name: tip.format(squared=squared, resamples=RESAMPLES) for name, tip in FACTS.items()}
-    return [(name, values[name], tips[name]) for name in FACTS]
 
 
 class ClusterPanel(Panel):
@@ -161,10 +213,8 @@ class ClusterPanel(Panel):
             return
         chosen = decision.cluster if decision else None
         shown = describe_clusters(node.clusters, node.settings, self.evidence(), chosen)
-        update(
+        self.fill(
             self.view,
-            thumbnails=session.gallery_key,
-            labels=session.labels(),
             excluded=list(node.excluded),
             can_choose=session.can_edit,
             ticked=[c for c in session.ticked if c < len(shown)],

@@ -28,6 +28,7 @@ class ClustersLike(Protocol):
     labels: NDArray[np.int64]
     distances: NDArray[np.floating]
     kept: NDArray[np.bool_]
+    order: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ def marker_of(clusters: ClustersLike, cluster: int) -> Marker:
     if not clusters.kept[cluster]:
         return Marker(DROPPED, "circle-open", "○")
     return Marker(colour_of(cluster), SYMBOLS[cluster % len(SYMBOLS)], GLYPHS[cluster % len(GLYPHS)])
+
+
+def ranked_clusters(clusters: ClustersLike) -> list[int]:
+    """Clusters that were kept, most cohesive first, then the dropped ones."""
+    return sorted((int(c) for c in clusters.order), key=lambda c: not clusters.kept[c])
+
+
+def ranked_members(clusters: ClustersLike, cluster: int) -> list[int]:
+    """Members of a cluster, nearest to its centroid first."""
+    members = np.flatnonzero(clusters.labels == cluster)
+    return members[np.argsort(clusters.distances[members], kind="stable")].tolist()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .cards import ClusterPanel
 from .compare import ComparePanel
 from .curves import CurvePanel
 from .export_panel import ExportPanel
-from .gallery_panel import GalleryPanel
+from .gallery import GalleryPanel
 from .hints import Hints
 from .images import HERE
 from .layouts import Method
@@ -26,15 +26,15 @@ from .map_panel import MapPanel
 from .panel import framed, walk
 from .plotly_figure import send_plotly
 from .selection_panel import SelectionPanel
-from .session import Selection, Session
+from .session import Session
 from .settings_panel import SettingsPanel
 from .snapshot import snapshot
 from .stages import StageBar, Stepper
-from .status import Status
 from .strength import StrengthPanel
 from .tree import TreePanel
 
 if TYPE_CHECKING:
+    import pandas as pd
     from PIL import Image
 
     from chosen_one_nb.run.run import Node, Run
@@ -64,19 +64,24 @@ class Explorer:
 
     Attributes
     ----------
+    run : Run
+        The run that is explored.
     session : Session
         What is shown, selected and under way.
+    status : Status
+        The status line.
     ui : ipywidgets.VBox
         The screen.
 
     Examples
     --------
-    ``Explorer(Run.example())`` at the end of a cell shows the screen with the bundled run. ``explorer.selection.table``
-    gives what is selected, ``explorer.snapshot()`` an image of the present state.
+    ``Explorer(Run.example())`` at the end of a cell shows the screen with the bundled run. ``explorer.selection``
+    gives what is selected as a table, ``explorer.snapshot()`` an image of the present state.
     """
 
     def __init__(self, run: Run, *, method: Method = "umap", raise_errors: bool = False) -> None:
-        self.session = session = Session(run, raise_errors=raise_errors)
+        self.run, self.session = run, Session(run, raise_errors=raise_errors)
+        session, self.status = self.session, self.session.status
         session.observe(self._to_gallery, "focused")  # before the gallery hears of it: what is hidden cannot scroll
         findings = AttributeFindings(session)
         self.bar, self.stepper = StageBar(session), Stepper(session)
@@ -129,24 +134,14 @@ class Explorer:
                     part.close()
 
     @property
-    def run(self) -> Run:
-        """The run that is explored."""
-        return self.session.run
-
-    @property
     def node(self) -> Node:
         """The iteration that is shown."""
         return self.session.node
 
     @property
-    def status(self) -> Status:
-        """The status line."""
-        return self.session.status
-
-    @property
-    def selection(self) -> Selection:
-        """The selected images: ``.ids``, ``.table`` (a DataFrame), ``list(...)`` of their numbers; can be set."""
-        return self.session.selection
+    def selection(self) -> pd.DataFrame:
+        """Rows of `RunTables.gallery` of the selected images, by their numbers; can be set to other numbers."""
+        return self.run.tables.gallery(self.node).iloc[self.session.selected]
 
     @selection.setter
     def selection(self, indices: Iterable[int]) -> None:
@@ -155,10 +150,6 @@ class Explorer:
     def snapshot(self) -> Image.Image:
         """Draw the present state as one image, for a saved notebook: it needs no widgets to be seen."""
         return snapshot(self.session, self.map.layout_now())
-
-    def wait(self, timeout: float | None = 600.0) -> None:
-        """Wait until the work under way is done and shown."""
-        self.session.wait(timeout)
 
     def settle(self, timeout: float | None = 600.0) -> None:
         """Wait until what is computed in the background (UMAP, resampling) is there and shown."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
 import ipywidgets
 
 from chosen_one_nb.run.opening import export_folder
 
 from . import actions
-from .panel import Panel, control, framed, row, text
+from .panel import Panel, framed, line, row, text
 from .session import Session
 from .switch import Switch
 
@@ -33,9 +32,9 @@ class ExportPanel(Panel):
         self.report = self.button("report", "Write report", tip, actions.write_report, icon="file")
         self.words, self.about = text("trust"), text("trust")
         self.formats = [Switch(value=True, description=label, tooltip=tip) for _, label, tip in FORMATS]
-        self.folder = _line("folder", "Where to put the files; made if need be", "460px")
+        self.folder = line("folder", "Where to put the files; made if need be", "460px")
         tip = "Name of the files, and the word for the character in A1111 and ComfyUI"
-        self.name = _line("name", tip, "300px", placeholder="from the folder's name")
+        self.name = line("name", tip, "300px", placeholder="from the folder's name")
         tip = "Write Θ as files that the ticked programs load"
         self.export = self.button("export", "Export Θ", tip, self._export, icon="download")
         files = ipywidgets.VBox([row(self.table, self.report), self.words])
@@ -74,8 +73,3 @@ class ExportPanel(Panel):
         else:
             missing = "a folder" if ticked else "at least one program"
             session.status.say(f"Nothing is exported: name {missing} first.", "warning")
-
-
-def _line(label: str, tip: str, width: str, **traits: Any) -> ipywidgets.Text:
-    # sent as a whole: letter by letter, the last ones would be overtaken by a click on a button
-    return control(ipywidgets.Text, label, tip, width, continuous_update=False, **traits)

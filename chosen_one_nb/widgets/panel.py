@@ -69,6 +69,10 @@ class Panel:
         """Whether this thread is inside `filling`."""
         return getattr(self._thread, "filling", False)
 
+    def fill(self, view: ipywidgets.Widget, **traits: Any) -> None:
+        """Set traits of a view of the iteration's images, and send them together."""
+        update(view, thumbnails=self.session.gallery_key, labels=self.session.labels(), **traits)
+
     def button(
         self, kind: str, label: str, tip: str, act: Callable[[Session], Any], *, style: str = "", icon: str = ""
     ) -> ipywidgets.Button:
@@ -98,6 +102,14 @@ def control(kind: type[Control], label: str, tip: str, width: str, **traits: Any
     """Make a control with a tooltip whose label is as wide as its words."""
     layout = ipywidgets.Layout(width=width, max_width="100%")
     return kind(description=label, tooltip=tip, style={"description_width": "auto"}, layout=layout, **traits)
+
+
+def line(label: str, tip: str, width: str, **traits: Any) -> ipywidgets.Text:
+    """Make a field for a line of text; it is sent as a whole.
+
+    Letter by letter, the last ones would be overtaken by a click on a button.
+    """
+    return control(ipywidgets.Text, label, tip, width, continuous_update=False, **traits)
 
 
 def text(kind: str = "", value: str = "") -> ipywidgets.HTML:

@@ -9,8 +9,8 @@ from typing import Any
 import ipywidgets
 
 from . import actions
-from .gallery import GalleryView
-from .panel import Panel, control, on_change, row, text, update
+from .gallery import GalleryView, connect
+from .panel import Panel, control, line, on_change, row, text
 from .session import Session
 from .status import guarded
 from .wording import counted_words
@@ -23,37 +23,25 @@ class SelectionPanel(Panel):
         super().__init__(session)
         self.words = text("decision")
         self._make_controls()
-        self.strip = GalleryView(
-            partial(actions.press_key, session),
-            name="The chosen images",
-            click="exclude",
-            size=56,
-            empty="Nothing is chosen yet.",
-        ).add_class("chosen-choice")
+        self.strip = GalleryView(name="The chosen images", click="exclude", size=56, empty="Nothing is chosen yet.")
+        self.strip.add_class("chosen-choice")
+        connect(self.strip, session)
         pick = row(self.proposal, self.use, self.out, self.back, self.clear)
         regroup = row(self.merge, self.k, self.recluster, self.undo, self.redo, self.note)
         self.ui = ipywidgets.VBox([self.words, pick, regroup, self.strip]).add_class("chosen-decide")
-        on_change(self.note, "value", self._write_note)
-        on_change(self.strip, "excluded", partial(actions.set_excluded, session))
-        on_change(self.strip, "hovered", session.hover)
+        on_change(self.note, "value", partial(actions.write_note, session))
         session.observe(self._show_selection, "selected")
 
     def _make_controls(self) -> None:
         button = self.button
         self.proposal = button("proposal", "Take the proposal", "Choose what the paper's rule proposes", actions.choose)
-        self.use = button(
-            "use", "Choose selection", "Refine on the selected images instead of a cluster",
-            lambda session: actions.choose(session, images=session.selected),
-        )  # fmt: skip
-        self.out = button(
-            "out", "Leave out", "Leave the selected images out of the choice",
-            lambda session: actions.leave_out(session, session.selected),
-        )  # fmt: skip
-        self.back = button(
-            "back", "Put back", "Put the selected images back (with none selected: all)",
-            lambda session: actions.put_back(session, session.selected or None),
-        )  # fmt: skip
-        self.clear = button("clear", "Clear", "Clear the selection", lambda session: session.select([]))
+        tip = "Refine on the selected images instead of a cluster"
+        self.use = button("use", "Choose selection", tip, lambda s: actions.choose(s, images=s.selected))
+        tip = "Leave the selected images out of the choice"
+        self.out = button("out", "Leave out", tip, lambda s: actions.leave_out(s, s.selected))
+        tip = "Put the selected images back (with none selected: all)"
+        self.back = button("back", "Put back", tip, lambda s: actions.put_back(s, s.selected or None))
+        self.clear = button("clear", "Clear", "Clear the selection", lambda s: s.select([]))
         tip = "Make one cluster of the clusters ticked on their cards"
         self.merge = button("merge", "Merge ticked", tip, actions.merge_ticked)
         self.k = control(ipywidgets.BoundedIntText, "k", "Number of clusters", "90px", value=2, min=1, max=2)
@@ -63,9 +51,7 @@ class SelectionPanel(Panel):
         self.undo = button("undo", "Undo", tip, actions.undo, icon="undo")
         self.redo = button("redo", "Redo", "Make it again (y)", actions.redo, icon="repeat")
         tip = "A note that is kept with the next decision, or with this one when you press Enter"
-        self.note = control(
-            ipywidgets.Text, "note", tip, "340px", placeholder="Why? Kept with the decision", continuous_update=False
-        )
+        self.note = line("note", tip, "340px", placeholder="Why? Kept with the decision")
         self.note.layout.flex = "1 1 340px"
 
     def show(self) -> None:
@@ -84,14 +70,8 @@ class SelectionPanel(Panel):
             self.k.value = len(node.clusters.sizes)
         self.note.value = decision.note if decision else ""
         chosen = sorted({*decision.images, *decision.excluded}) if decision else []
-        update(
-            self.strip,
-            thumbnails=session.gallery_key,
-            labels=session.labels(),
-            sections=[{"ids": chosen}] if chosen else [],
-            excluded=list(node.excluded),
-            can_exclude=session.can_edit,
-        )
+        sections, excluded = [{"ids": chosen}] if chosen else [], list(node.excluded)
+        self.fill(self.strip, sections=sections, excluded=excluded, can_exclude=session.can_edit)
 
     def _can_decide(self) -> bool:
         return self.node.clusters is not None and self.session.can_edit
@@ -120,8 +100,3 @@ class SelectionPanel(Panel):
             f"<span>{rule} <strong>Taken: {counted_words(decision)}</strong> (by {escape(decision.by)}).{branch}</span>"
             + (f'<span class="chosen-warning">⚠ {escape(risk)}</span>' if risk else "")
         )
-
-    @guarded
-    def _write_note(self, note: str) -> None:
-        self.session.note = note
-        actions.write_note(self.session, note)

@@ -6,7 +6,7 @@ A `Session` is what the panels share. They observe its traits and change it thro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,6 @@ from .tasks import Progress, Task, runner_of
 from .wording import what_comes_next
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from chosen_one_nb.run.run import Node, Run
 
 
@@ -198,11 +196,6 @@ class Session(traitlets.HasTraits):
         risk = self.run.selection.risk(wanted) if wanted else ""
         self.status.say(f"{len(wanted)} images selected." + (f" If chosen: {risk}" if risk else ""))
 
-    @property
-    def selection(self) -> Selection:
-        """The selected images: ``.ids``, ``.table`` (a DataFrame), ``list(...)`` of their numbers."""
-        return Selection(self.run, self.node, self.selected)
-
     @guarded
     def show_node(self, node_id: str) -> None:
         """Look at another iteration; it becomes the run's current one unless the run is at work."""
@@ -268,46 +261,3 @@ class Session(traitlets.HasTraits):
             self.failed = True
             self.status.fail(task.error)
         self.refresh()
-
-
-class Selection:
-    """What is selected on the screen.
-
-    Parameters
-    ----------
-    run : Run
-    node : Node
-        Whose images are selected.
-    indices : list of int
-        Ascending.
-
-    Examples
-    --------
-    ``explorer.selection.ids`` gives image ids, ``explorer.selection.table`` a DataFrame, ``list(explorer.selection)``
-    the indices.
-    """
-
-    def __init__(self, run: Run, node: Node, indices: list[int]) -> None:
-        self._run, self.node, self.indices = run, node, list(indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} images of node {self.node.id}: {self.indices}>"
-
-    @property
-    def ids(self) -> list[str]:
-        """Image ids, as in `RunTables.gallery`."""
-        return list(self.table["image_id"])
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """Rows of `RunTables.gallery` of the selected images."""
-        return self._run.tables.gallery(self.node).iloc[self.indices]
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tqdm import tqdm
+
 from chosen_one_nb.steps import Cancelled
 
 State = Literal["ready", "running", "done", "cancelled", "failed"]
@@ -57,26 +59,23 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total > 0 else 0.0
 
     @property
-    def seconds_left(self) -> float | None:
-        """Seconds to the end at the speed so far, or None while that cannot be told."""
-        moved = self.done - self.first
-        return max(0.0, (self.total - self.done) * self.seconds / moved) if moved > 0 and self.total > 0 else None
-
-    @property
     def text(self) -> str:
-        """The progress in words, for example ``"71/128 images · 0:21 left"``.
+        """The progress in words, for example ``"71/128 images · 00:21 left"``; "" where the total is unknown.
 
         Examples
         --------
         >>> Progress("generate", 71, 128, "images", seconds=26.2, first=0).text
-        '71/128 images · 0:21 left'
+        '71/128 images · 00:21 left'
         >>> Progress("embed", 0, 128, "images").text
         '0/128 images'
         """
-        counted = f"{self.done}/{self.total} {self.unit}".strip() if self.total > 0 else ""
-        if (left := self.seconds_left) is None or self.done >= self.total:
-            return counted
-        return f"{counted} · {int(left) // 60}:{int(left) % 60:02d} left"
+        if self.total <= 0:
+            return ""
+        known = self.first < self.done < self.total
+        form = "{n_fmt}/{total_fmt} {unit} · {remaining} left" if known else "{n_fmt}/{total_fmt} {unit}"
+        return tqdm.format_meter(
+            self.done, self.total, self.seconds, unit=self.unit, initial=self.first, bar_format=form
+        ).strip()
 
 
 class Task:
