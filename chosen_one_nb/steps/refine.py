@@ -99,6 +99,8 @@ def refine(
     start = _start(pipeline, settings, data.prompt, seed, character if settings.carry_over == "warm" else None)
     rows = {key: nn.Parameter(row.clone().to(models.device)) for key, row in start.tokens.items()}
     text_encoders = [getattr(pipeline, name) for _, name, _ in encoders(pipeline)]
+    # Gradients pass through the base models to Theta, but none are kept for their own weights: that would take as much
+    # memory again. Training runs uncompiled: compiled blocks are made for sampling.
     with advised(SMALLER), uncompiled(), frozen(pipeline.unet, *text_encoders), ExitStack() as stack:
         pools = _encode(models, data, settings, start, rows)
         # Why (pitfall 6): moved before the LoRA is on, and never cast: `.to(dtype)` would cast the LoRA along.
@@ -154,21 +156,25 @@ def _encode(
     models: Models, data: TrainingSet, settings: Settings, start: Character, rows: dict[str, nn.Parameter]
 ) -> list[EncodedImages]:
     """Encode the chosen images, with the token in their captions, and the first gallery's, without."""
-    sets = [data, data.prior] if settings.prior_share and data.prior else [data]
-    with add_tokens(models.pipeline, start.token, rows):  # so that the token counts as one in a caption's length
-        texts = [captions(models.pipeline, *each) for each in zip((start.caption, data.prompt), sets, strict=False)]
-    return [encode_images(models, *each, settings) for each in zip(sets, texts, strict=True)]
+    with add_tokens(models.pipeline, start.token, rows):  # whose length in rows counts in a caption's
+        own = captions(models.pipeline, start.caption, data)
+    encoded = [encode_images(models, data, own, settings)]
+    if settings.prior_share and data.prior:
+        # Without the token: it must not learn the first gallery, and the other words keep their meaning.
+        plain = captions(models.pipeline, data.prior.prompt, data.prior)
+        encoded.append(encode_images(models, data.prior, plain, settings))
+    return encoded
 
 
 def _provenance(models: Models, data: TrainingSet, settings: Settings) -> dict[str, Any]:
-    distilled = {key: models.recipe[key] for key in ("distilled",) if key in models.recipe}
-    return distilled | {
+    return {
         "prompt": data.prompt,
         "model": models.name,
         "load": models.recipe,
         "fingerprint": models.fingerprint,
         "n_images": len(data.images),
         "settings": settings.model_dump(),
+        **{key: value for key, value in models.recipe.items() if key == "distilled"},
     }
 
 
