@@ -38,19 +38,6 @@ def test_what_the_base_model_does_too_is_no_fault_of_theta():
     assert not made.table.persists[0]
 
 
-def test_images_in_the_cache_are_not_drawn_again():
-    drawn, cache = [], {}
-
-    def draw(opposite):
-        drawn.append(opposite)
-        return draw_base(opposite)
-
-    for _ in range(2):
-        counterfactual([HAT], draw, draw_character, similarity, cache=cache)
-    assert drawn == ["bare head"]
-    assert set(cache) == {("base", "bare head"), ("character", "bare head")}
-
-
 def test_sentences_are_made_by_the_callers_template():
     seen = []
     counterfactual(
@@ -64,18 +51,16 @@ def test_sentences_are_made_by_the_callers_template():
 
 
 def test_what_is_asked_of_the_generator_has_its_own_wording():
-    asked, cache = [], {}
+    asked = []
     made = counterfactual(
         [HAT],
         lambda text: asked.append(text) or draw_base("bare head"),
         draw_character,
         similarity,
         ask=lambda _, text: f"with a {text}",
-        cache=cache,
     )
     assert asked == ["with a bare head"]
     assert set(made.images) == {"bare head"}  # by what the vocabulary calls it
-    assert set(cache) == {("base", "with a bare head"), ("character", "with a bare head")}
 
 
 def test_nothing_to_ask_gives_an_empty_table():

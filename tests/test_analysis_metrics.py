@@ -4,19 +4,14 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis import metrics as scores
+from chosen_one_nb.analysis.statistics import unit
 
 APART = np.array([[1.0, 0.0], [0.0, 1.0]])
 SAME = np.array([[2.0, 0.0], [5.0, 0.0], [1.0, 0.0]])
 
 
-def test_prompt_similarity_is_a_cosine_whatever_the_lengths():
-    found = scores.prompt_similarity(np.array([[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]), np.array([7.0, 0.0]))
-    assert found.tolist() == [1.0, 0.0, -1.0]
-
-
-def test_prompt_similarity_says_what_shapes_it_wants():
-    with pytest.raises(ValueError, match=r"\(N, D\).*\(2, 2\), \(3,\)"):
-        scores.prompt_similarity(APART, np.ones(3))
+def cosines(vectors):
+    return unit(vectors) @ unit(vectors).T
 
 
 def test_identity_of_one_direction_is_one_and_of_right_angles_zero():
@@ -29,13 +24,9 @@ def test_identity_is_the_mean_over_pairs():
     assert scores.identity_consistency(vectors).value == pytest.approx(1 / 3)
 
 
-def test_agreement_is_the_share_of_attributes_that_agree():
-    labels = np.array([["fox", "red"], ["fox", "blue"], ["cat", "blue"]])
-    assert scores.agreement(labels).tolist() == [[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]]
-
-
-def test_agreement_of_pairs_with_interval():
-    found = scores.bootstrap(scores.agreement(np.array([0, 0, 1, 1])), scores.pair_mean)
+def test_a_share_of_pairs_has_an_interval():
+    labels = np.array([0, 0, 1, 1])
+    found = scores.bootstrap(labels[:, None] == labels, scores.pair_mean)
     assert found.value == pytest.approx(2 / 6)
     assert found.low <= found.value <= found.high
 
@@ -51,7 +42,7 @@ def test_a_resample_of_one_image_has_no_pairs():
 
 def test_pair_mean_equals_the_slow_way():
     rng = np.random.default_rng(0)
-    similarity = scores.cosines(rng.normal(size=(6, 3)))
+    similarity = cosines(rng.normal(size=(6, 3)))
     drawn = [0, 0, 2, 3, 5, 5]
     slow = [similarity[a, b] for i, a in enumerate(drawn) for j, b in enumerate(drawn) if i != j and a != b]
     counts = np.bincount(drawn, minlength=6)[None].astype(float)
@@ -68,9 +59,9 @@ def test_bootstrap_interval_of_a_mean_is_that_of_theory():
 
 def test_interval_over_images_is_wider_than_one_over_pairs():
     """Pairs share images; taking them as independent would promise too much."""
-    vectors = scores.unit(np.random.default_rng(2).normal([3, 0, 0, 0], 1, size=(40, 4)))
+    vectors = unit(np.random.default_rng(2).normal([3, 0, 0, 0], 1, size=(40, 4)))
     found = scores.identity_consistency(vectors)
-    pairs = scores.cosines(vectors)[np.triu_indices(40, 1)]
+    pairs = cosines(vectors)[np.triu_indices(40, 1)]
     over_pairs = scores.bootstrap(pairs)
     assert found.high - found.low > 3 * (over_pairs.high - over_pairs.low)
 
@@ -79,7 +70,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(3)
     hits = 0
     for _ in range(200):
-        found = scores.bootstrap(rng.normal(size=30), n=300)
+        found = scores.bootstrap(rng.normal(size=30), repeats=300)
         hits += found.low <= 0 <= found.high
     assert 0.88 <= hits / 200 <= 0.98
 
@@ -103,10 +94,9 @@ def test_no_images_is_an_error(values: np.ndarray):
         scores.bootstrap(values)
 
 
-@pytest.mark.parametrize("options", [{"n": 0}, {"level": 1.0}, {"level": 0.0}])
-def test_bad_options_are_told(options: dict):
-    with pytest.raises(ValueError, match="Expected n of 1 or more"):
-        scores.bootstrap(np.ones(3), **options)
+def test_no_repeats_is_an_error():
+    with pytest.raises(ValueError, match="Expected repeats of 1 or more, got 0"):
+        scores.bootstrap(np.ones(3), repeats=0)
 
 
 def test_a_zero_vector_scores_zero():

@@ -1,13 +1,14 @@
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import chosen_one_nb.analysis
-from chosen_one_nb.analysis.projection import SMALLEST, Projection, procrustes, project, sensitivity
+from chosen_one_nb.analysis.projection import SMALLEST, Projection, project, quality_table, sensitivity
 
 CENTRES = 4 * np.random.default_rng(0).standard_normal((4, 16))
 
@@ -69,13 +70,23 @@ def test_galleries_share_one_map_and_old_points_stay_about_where_they_were(metho
     assert near < far
 
 
-def test_a_turned_mirrored_and_shifted_map_is_brought_back():
-    points = np.random.default_rng(2).standard_normal((7, 2))
-    turned = points @ np.array([[0.6, 0.8], [0.8, -0.6]]) * 2 + [5, -3]
-    matrix, shift = procrustes(turned, points, scaling=True)
-    assert turned @ matrix + shift == pytest.approx(points)
-    rigid, _ = procrustes(turned, points)
-    assert abs(np.linalg.det(rigid)) == pytest.approx(1)
+@pytest.mark.parametrize("scale", [1, 3])
+def test_a_turned_mirrored_and_shifted_projection_is_brought_back(scale):
+    """PCA of the same features; a previous one that was scaled too stays larger, for distances are not to change."""
+    alone = project({"0": gallery(1)}, method="pca")
+    turned = scale * alone.positions @ np.array([[0.6, 0.8], [0.8, -0.6]]) + [5, -3]
+    again = project({"0": gallery(1)}, method="pca", previous=replace(alone, positions=turned)).positions
+    assert again - again.mean(axis=0) == pytest.approx((turned - turned.mean(axis=0)) / scale)
+    assert again.mean(axis=0) == pytest.approx(turned.mean(axis=0))
+
+
+def test_umap_is_scaled_onto_what_was_there():
+    first = project({"0": gallery(1)})
+    large = replace(first, positions=100 * first.positions)
+    width, before = (
+        np.ptp(made.positions, axis=0).max() for made in (project({"0": gallery(1)}, previous=large), large)
+    )
+    assert width > 0.5 * before
 
 
 @pytest.mark.parametrize("n", range(1, SMALLEST))
@@ -175,3 +186,31 @@ def test_a_filter_of_warnings_set_meanwhile_stays(monkeypatch):
     with warnings.catch_warnings():
         project({"gallery": np.random.default_rng(0).standard_normal((12, 4))}, method="umap")
         assert any(found[1] and found[1].pattern == "set while the map was made" for found in warnings.filters)
+
+
+# --- quality
+
+RNG = np.random.default_rng(0)
+FLAT = RNG.standard_normal((40, 2))  # features that a map can show without loss
+
+
+def test_a_map_without_loss_has_full_trust():
+    table = quality_table(FLAT, 3 * FLAT, FLAT[:, :1] @ np.ones((1, 2)))
+    assert table.k.tolist() == [5, 15]
+    assert table.trustworthiness.tolist() == table.continuity.tolist() == [1, 1]
+    assert (table.pca_trustworthiness < 1).all()
+
+
+def test_a_shuffled_map_has_little():
+    assert (quality_table(FLAT, RNG.permutation(FLAT)).trustworthiness < 0.7).all()
+    assert quality_table(FLAT, FLAT).pca_continuity.isna().all()
+
+
+@pytest.mark.parametrize(("n", "ks"), [(0, []), (1, []), (3, []), (4, [1]), (8, [3]), (12, [5]), (31, [5, 15])])
+def test_neighbourhoods_fit_the_number_of_points(n, ks):
+    points = RNG.standard_normal((n, 2))
+    assert quality_table(points, points).k.tolist() == ks
+
+
+def test_identical_points_have_no_neighbourhoods():
+    assert quality_table(np.ones((9, 3)), np.zeros((9, 2))).empty

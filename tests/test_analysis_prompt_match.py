@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.prompt_match import asked, classify, pieces
+from chosen_one_nb.analysis.prompt_match import asked, classify, descriptions, pieces
 from chosen_one_nb.analysis.vocabulary import read_vocabulary
+from chosen_one_nb.analysis.zero_shot import score_attributes
 
 WORDS = read_vocabulary(
     {
@@ -97,3 +98,35 @@ def test_wrong_corrections_and_evidence_are_refused():
         classify(WORDS, "a fox", corrections={"hat": "spurious"})
     with pytest.raises(ValueError, match="evidence for 7 attributes, got 2"):
         classify(WORDS, "a fox", on_foreground=np.zeros(2))
+
+
+# --- descriptions
+
+FOLLOWING = {"one_of": True, "kind": "incidental", "template": "a {noun} {}"}
+SCENES = read_vocabulary({
+    "place": FOLLOWING | {"phrases": ["at the beach", "in the snow"]},
+    "pose": FOLLOWING | {"phrases": ["standing", "reading a book"]},
+    "style": FOLLOWING | {"template": "{} of a {noun}", "phrases": ["a sticker", "a drawing"]},
+    "garment": FOLLOWING | {"kind": "identity", "phrases": ["wearing a scarf", "without clothes"]},
+    "things": {"kind": "incidental", "template": "a {noun} {}", "phrases": ["with a ball", "with a hat"]},
+})  # fmt: skip
+# One image: snow for sure, standing rather; a sticker, in a scarf, with a ball.
+IMAGE = np.array([[0, 1, 0.6, 0.4, 1, 0, 1, 0, 1, 0]])
+
+
+def described(prompt, image=IMAGE):
+    return descriptions(score_attributes(image, np.eye(10), SCENES, logit_scale=10), SCENES, prompt)
+
+
+def test_scene_words_that_can_follow_a_caption_surest_first():
+    assert described("a fox") == [["in the snow", "standing"]]
+
+
+def test_what_the_prompt_says_is_not_said_again():
+    assert described("a fox at the beach") == [["standing"]]
+
+
+def test_an_image_that_shows_nothing_clearly_gets_no_words():
+    three = read_vocabulary({"place": FOLLOWING | {"phrases": ["at the beach", "in the snow", "in the city"]}})
+    found = score_attributes(np.ones((1, 3)), np.eye(3), three, logit_scale=10)
+    assert descriptions(found, three, "a fox") == [[]]

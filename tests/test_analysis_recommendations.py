@@ -12,9 +12,10 @@ HAT = AttributeScores(
     (Attribute("red hat", "accessory", "identity", False, (0,), ("a red hat",)),),
     np.array([True]),
 )
+ALL = np.ones(3, bool)
 
 
-def test_most_and_least_never_share_a_image():
+def test_most_and_least_never_share_an_image():
     values = np.array([0.1, 0.9, 0.5, 0.7, 0.3, 0.2])
     assert most_and_least(values, range(6)) == ([1, 3, 2], [0, 5, 4])
     assert most_and_least(values, [1, 2, 3, 4]) == ([1, 3], [4, 2])
@@ -48,7 +49,7 @@ def test_what_cannot_be_told_apart_is_no_reason_to_leave_images_out():
 
 
 def test_a_ranking_of_what_cannot_be_told_apart_counts_nothing():
-    made = prefer_least(replace(HAT, separable=np.array([False])), 0, np.array([0, 0, 1, 1, 2, -1]), instead_of=0)
+    made = prefer_least(replace(HAT, separable=np.array([False])), 0, np.array([0, 0, 1, 1, 2, -1]), ALL, instead_of=0)
     assert made.cluster == 1
     assert made.reason.startswith('cluster 1 has "red hat" least surely: a ranking only')
     assert " of " not in made.reason
@@ -61,7 +62,7 @@ def test_nothing_to_leave_out_is_said():
 
 def test_the_cluster_that_has_it_least():
     labels = np.array([0, 0, 1, 1, 2, -1])
-    made = prefer_least(HAT, 0, labels, instead_of=0)
+    made = prefer_least(HAT, 0, labels, ALL, instead_of=0)
     assert (made.cluster, made.images) == (1, (2, 3))
     assert made.reason == 'cluster 1 has "red hat" least: 0 of 2 images; cluster 0: 2 of 2 images'
 

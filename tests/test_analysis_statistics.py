@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from chosen_one_nb.analysis.statistics import (
     auroc,
     balanced,
-    bootstrap_means,
+    group_mask,
     interval,
     random_groups,
+    resampled,
     standardised,
     two_kinds,
     varying,
@@ -105,6 +106,16 @@ def test_balancing_keeps_the_order_within_a_column():
     assert (np.diff(balanced(z, values, 8), axis=0) >= 0).all()
 
 
+def test_groups_are_numbers_or_masks():
+    assert group_mask([0, 2], 3).tolist() == [True, False, True]
+    assert group_mask(np.array([True, False]), 2).tolist() == [True, False]
+    assert group_mask([], 2).tolist() == [False, False]
+    with pytest.raises(ValueError, match="images 0 to 2, got 1 to 3"):
+        group_mask([1, 3], 3)
+    with pytest.raises(ValueError, match="mask of 3 images"):
+        group_mask(np.array([True]), 3)
+
+
 def test_random_groups_have_their_size_and_reach_everybody():
     groups = random_groups(10, 4, 500)
     assert (groups.sum(axis=1) == 4).all()
@@ -113,7 +124,7 @@ def test_random_groups_have_their_size_and_reach_everybody():
 
 def test_bootstrap_interval_holds_the_mean():
     values = np.array([[0.0, 1], [1, 1], [1, 1], [0, 1]])
-    low, high = interval(bootstrap_means(values, 500))
+    low, high = interval(resampled(values, repeats=500))
     assert low[0] < 0.5 < high[0]
     assert (low[1], high[1]) == (1, 1)
 

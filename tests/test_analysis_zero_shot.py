@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.vocabulary import read_vocabulary
-from chosen_one_nb.analysis.zero_shot import group_mask, score_attributes
+from chosen_one_nb.analysis.zero_shot import score_attributes
 
 PLACES = read_vocabulary(
     {"place": {"one_of": True, "phrases": ["beach", "snow", {"text": "ice", "attribute": "snow"}]}}
@@ -51,17 +51,6 @@ def test_length_of_vectors_does_not_matter():
     assert one == pytest.approx(other)
 
 
-def test_columns_are_found_by_name():
-    both = read_vocabulary({"top": ["red"], "sky": ["red", "blue"]})
-    found = score_attributes(np.eye(3), np.eye(3), both)
-    assert found.column("blue") == 2
-    assert found.column("red", "sky") == 1
-    with pytest.raises(KeyError, match=r"got 2 in the groups \['top', 'sky'\]: say which"):
-        found.column("red")
-    with pytest.raises(KeyError, match="see the vocabulary"):
-        found.column("green")
-
-
 def test_rows_are_some_of_the_images():
     found = score_attributes(np.eye(4), TEXTS, PLACES)
     assert (found.rows(slice(1, 3)).values == found.values[1:3]).all()
@@ -79,13 +68,3 @@ def test_rows_are_some_of_the_images():
 def test_vectors_that_do_not_fit_are_refused(images, texts, message):
     with pytest.raises(ValueError, match=message):
         score_attributes(images, texts, THINGS)
-
-
-def test_groups_are_numbers_or_masks():
-    assert group_mask([0, 2], 3).tolist() == [True, False, True]
-    assert group_mask(np.array([True, False]), 2).tolist() == [True, False]
-    assert group_mask([], 2).tolist() == [False, False]
-    with pytest.raises(ValueError, match="images 0 to 2, got 1 to 3"):
-        group_mask([1, 3], 3)
-    with pytest.raises(ValueError, match="mask of 3 images"):
-        group_mask(np.array([True]), 3)

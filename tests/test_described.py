@@ -1,41 +1,10 @@
+"""What the chosen images show beside the character goes into their captions in training."""
+
 import dataclasses
 
-import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.captioning import descriptions
-from chosen_one_nb.analysis.vocabulary import read_vocabulary
-from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.run.run import Run, RunError
-
-FOLLOWING = {"one_of": True, "kind": "incidental", "template": "a {noun} {}"}
-WORDS = read_vocabulary({
-    "place": FOLLOWING | {"phrases": ["at the beach", "in the snow"]},
-    "pose": FOLLOWING | {"phrases": ["standing", "reading a book"]},
-    "style": FOLLOWING | {"template": "{} of a {noun}", "phrases": ["a sticker", "a drawing"]},
-    "garment": FOLLOWING | {"kind": "identity", "phrases": ["wearing a scarf", "without clothes"]},
-    "things": {"kind": "incidental", "template": "a {noun} {}", "phrases": ["with a ball", "with a hat"]},
-})  # fmt: skip
-# One image: snow for sure, standing rather; a sticker, in a scarf, with a ball.
-IMAGE = np.array([[0, 1, 0.6, 0.4, 1, 0, 1, 0, 1, 0]])
-
-
-def described(prompt, image=IMAGE):
-    return descriptions(score_attributes(image, np.eye(10), WORDS, logit_scale=10), WORDS, prompt)
-
-
-def test_scene_words_that_can_follow_a_caption_surest_first():
-    assert described("a fox") == [["in the snow", "standing"]]
-
-
-def test_what_the_prompt_says_is_not_said_again():
-    assert described("a fox at the beach") == [["standing"]]
-
-
-def test_a_image_that_shows_nothing_clearly_gets_no_words():
-    three = read_vocabulary({"place": FOLLOWING | {"phrases": ["at the beach", "in the snow", "in the city"]}})
-    found = score_attributes(np.ones((1, 3)), np.eye(3), three, logit_scale=10)
-    assert descriptions(found, three, "a fox") == [[]]
 
 
 def test_a_run_describes_the_chosen_images(models, quick, tmp_path):

@@ -105,8 +105,8 @@ def test_seconds_are_of_all_that_the_screen_shows(eyes, monkeypatch):
     seen, vocabulary = spurious.embedded(eyes, 16), read_vocabulary(WORDS)
     encode = spurious.remembering(eyes.clip.texts)
     called = []
-    places = [(spurious, name) for name in CALLS] + [(inquiry, name) for name in ("contrast", "classify", "held_by")]
-    places += [(inquiry.drifting, name) for name in ("drift", "rise", "headline")]
+    places = [(spurious, name) for name in CALLS]
+    places += [(inquiry, name) for name in ("contrast", "classify", "held_by", "drift", "rise", "headline")]
     for module, name in places:
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, real=real, name=name, **k: called.append(name) or real(*a, **k))

@@ -1,20 +1,29 @@
-"""What a group of images shares that the rest does not have, corrected for looking at many things at once.
+"""What a group of images shares that the rest does not have, and how often in gallery after gallery.
 
-`contrast` compares a group with the rest, attribute by attribute; `explain` says the difference in a few
-words.
+Both tested against random groups, and corrected for looking at many things at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis.statistics import auroc, balanced, random_groups, standardised, varying
-from chosen_one_nb.analysis.zero_shot import AttributeScores, Members, group_mask, unit_rows
+from chosen_one_nb.analysis.statistics import (
+    Members,
+    auroc,
+    balanced,
+    group_mask,
+    interval,
+    random_groups,
+    resampled,
+    standardised,
+    varying,
+)
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
-__all__ = ["contrast", "explain"]
+__all__ = ["contrast", "drift", "headline", "rise"]
 
 SAME = 0.7  # findings whose columns correlate as much are one finding in two words
 BLOCK = 1000  # columns at once in the permutation test
@@ -23,13 +32,11 @@ BLOCK = 1000  # columns at once in the permutation test
 def contrast(
     found: AttributeScores, members: Members, *, permutations: int = 1000, level: float = 0.05, seed: int = 0
 ) -> pd.DataFrame:
-    """Compare a group of images with the rest, attribute by attribute, as VisDiff (arXiv 2312.02974) ranks
-    them.
+    """Compare a group of images with the rest, attribute by attribute, as VisDiff (arXiv 2312.02974) ranks them.
 
     The p-value counts how many random groups of the same size have *any* attribute that stands out as much
     (maximum statistic, Westfall and Young 1993): where nothing is to be found, something is found in a share
-    `level` of cases, however many attributes there are and however they hang together. For drift, stack the
-    first gallery and a later one, and let the later one's images be the members.
+    `level` of cases, however many attributes there are and however they hang together.
 
     Parameters
     ----------
@@ -57,42 +64,40 @@ def contrast(
     ValueError
         If the group is empty, is everything, or names an image that is not there.
     """
-    mask = _compared(members, len(found.values))
-    values, size = found.values, int(mask.sum())
-    z = balanced(standardised(values, mask[None]), values, size)[0]  # (A,)
-    highest = _highest_by_chance(values, size, permutations, seed)  # (B,)
-    above = (highest[:, None] >= z - 1e-9).sum(axis=0) if len(z) else np.zeros(0)
-    share_in, share_out, lift = _shares(found, mask)
-    spread = values.std(axis=0)
-    difference = values[mask].mean(axis=0) - values[~mask].mean(axis=0)
-    table = pd.DataFrame(
-        {
-            "attribute": [attribute.name for attribute in found.attributes],
-            "group": [attribute.group for attribute in found.attributes],
-            "kind": [attribute.kind for attribute in found.attributes],
-            "auroc": auroc(values, mask),
-            "effect": np.divide(difference, spread, out=np.zeros_like(spread), where=varying(values)),
-            "share_in": share_in,
-            "share_out": share_out,
-            "lift": lift,
-            "z": z,
-            "p": (1 + above) / (1 + permutations),
-        }
-    )
-    table["finding"] = table["p"] <= level
-    table = table.sort_values("z", ascending=False, kind="stable")
-    return table.assign(same_as=_same_as(values, table))
-
-
-def _compared(members: Members, n: int) -> np.ndarray:
-    """Return the group's mask (n,) if there are images inside and outside."""
+    n, values = len(found.values), found.values
     mask = group_mask(members, n)
     if not mask.any() or mask.all():
         raise ValueError(
             f"expected 1 to {n - 1} of {n} images in the group, got {mask.sum()}: there is "
             "nothing to compare. Choose a group with images inside and outside."
         )
-    return mask
+    size = int(mask.sum())
+    z = balanced(standardised(values, mask[None]), values, size)[0]  # (A,)
+    highest = _highest_by_chance(values, size, permutations, seed)  # (B,)
+    above = (highest[:, None] >= z - 1e-9).sum(axis=0)
+    spread = values.std(axis=0)
+    difference = values[mask].mean(axis=0) - values[~mask].mean(axis=0)
+    inside, outside = found.rows(mask), found.rows(~mask)
+    table = _named(
+        found,
+        kind=[attribute.kind for attribute in found.attributes],
+        auroc=auroc(values, mask),
+        effect=np.divide(difference, spread, out=np.zeros_like(spread), where=varying(values)),
+        share_in=inside.shares,
+        share_out=outside.shares,
+        lift=_smoothed(inside) / _smoothed(outside),
+        z=z,
+        p=(1 + above) / (1 + permutations),
+    )
+    table["finding"] = table["p"] <= level
+    table = table.sort_values("z", ascending=False, kind="stable")
+    return table.assign(same_as=_same_as(values, table))
+
+
+def _named(found: AttributeScores, **columns: object) -> pd.DataFrame:
+    """Make a table with a row per attribute, named first."""
+    names = {"attribute": [one.name for one in found.attributes], "group": [one.group for one in found.attributes]}
+    return pd.DataFrame({**names, **columns})
 
 
 def _highest_by_chance(values: np.ndarray, size: int, permutations: int, seed: int) -> np.ndarray:
@@ -105,12 +110,10 @@ def _highest_by_chance(values: np.ndarray, size: int, permutations: int, seed: i
     return highest
 
 
-def _shares(found: AttributeScores, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share of images that have it, inside and outside, and the lift, each (A,)."""
-    inside, outside = found.has_it[mask], found.has_it[~mask]
-    smoothed = [(side.sum(axis=0) + 0.5) / (len(side) + 1) for side in (inside, outside)]
-    shares = inside.mean(axis=0), outside.mean(axis=0), smoothed[0] / smoothed[1]
-    return tuple(np.where(found.separable, share, np.nan) for share in shares)  # type: ignore[return-value]
+def _smoothed(found: AttributeScores) -> np.ndarray:
+    """Share of images that have it, with half an image added, (A,)."""
+    n = len(found.values)
+    return (found.shares * n + 0.5) / (n + 1)
 
 
 def _same_as(values: np.ndarray, table: pd.DataFrame) -> list[int]:
@@ -124,40 +127,91 @@ def _same_as(values: np.ndarray, table: pd.DataFrame) -> list[int]:
     return [same[column] for column in table.index]
 
 
-def explain(
-    images: np.ndarray, texts: np.ndarray, names: Sequence[str], members: Members, *, words: int = 6
-) -> pd.DataFrame:
-    """Say the difference between a group and the rest as a sum of few phrases, after SpLiCE (arXiv
-    2402.10376).
+# --- gallery after gallery
 
-    A non-negative lasso (least angle regression) of the difference of the mean vectors on the phrases'
-    vectors. Unlike `contrast` it does not say twice what two phrases have in common, and unlike it, it proves
-    nothing.
+
+def drift(galleries: Mapping[str, AttributeScores], *, seed: int = 0) -> pd.DataFrame:
+    """Count how often each attribute occurs in each gallery, with bootstrap intervals over images.
 
     Parameters
     ----------
-    images : ndarray of shape (N, D)
-    texts : ndarray of shape (T, D)
-    names : sequence of str, length T
-    members : sequence of int, or ndarray of bool, shape (N,)
-    words : int
-        At most.
+    galleries : mapping of str to AttributeScores
+        In order: base, iteration 1, ... Rows of *one* `AttributeScores` over all of them, so that one and the same
+        measure holds.
+    seed : int
+        Of the bootstrap.
 
     Returns
     -------
     DataFrame
-        `phrase` and `weight` > 0, largest first; empty if the group does not differ.
+        A row per gallery and attribute: `gallery`, `column`, `attribute`, `group`, `share` in [0, 1], `low`,
+        `high` (95 %). NaN where images with and without it were not told apart, or the gallery is empty.
     """
-    from sklearn.linear_model import lars_path
+    parts = []
+    for name, found in galleries.items():
+        low, high = interval(_resampled_shares(found, seed)) if len(found.values) else (np.nan, np.nan)
+        table = _named(found, share=found.shares, low=low, high=high).reset_index(names="column")
+        parts.append(
+            table.assign(gallery=name, low=table.low.where(found.separable), high=table.high.where(found.separable))
+        )
+    columns = ["gallery", "column", "attribute", "group", "share", "low", "high"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
-    images, texts = unit_rows(images, "images"), unit_rows(texts, "texts")
-    mask = _compared(members, len(images))
-    difference = images[mask].mean(axis=0) - images[~mask].mean(axis=0)
-    norm = np.linalg.norm(difference)
-    if norm < 1e-4:  # of unit vectors: the images are the same
-        return pd.DataFrame({"phrase": [], "weight": []})
-    directions = unit_rows(texts - texts.mean(axis=0), "texts")
-    *_, path = lars_path(directions.T, difference / norm, method="lasso", positive=True, max_iter=words)
-    weights = path[:, -1]
-    order = [at for at in np.argsort(-weights, kind="stable") if weights[at] > 0]
-    return pd.DataFrame({"phrase": [names[at] for at in order], "weight": weights[order]})
+
+def _resampled_shares(found: AttributeScores, seed: int) -> np.ndarray:
+    return resampled(found.has_it.astype(float), seed=seed)  # (repeats, A)
+
+
+def rise(first: AttributeScores, last: AttributeScores, *, seed: int = 0) -> pd.DataFrame:
+    """Compare two galleries: by how much the share of images that have each attribute rose.
+
+    Parameters
+    ----------
+    first, last : AttributeScores
+        Rows of one `AttributeScores`.
+    seed : int
+        Of the bootstrap, over the images of each gallery by itself.
+
+    Returns
+    -------
+    DataFrame
+        Largest rise first, indexed by column: `attribute`, `group`, `first`, `last`, `rise`, `low`, `high`
+        (95 %), `p` (of `contrast`, so corrected for the number of attributes; the interval is not), `certain`
+        (p <= 0.05).
+
+    Raises
+    ------
+    ValueError
+        If a gallery is empty.
+    """
+    tested = contrast(*first.followed_by(last), seed=seed)
+    low, high = interval(_resampled_shares(last, seed + 1) - _resampled_shares(first, seed))
+    table = _named(first, first=first.shares, last=last.shares, rise=last.shares - first.shares, low=low, high=high)
+    table.loc[~first.separable, ["low", "high"]] = np.nan
+    table = table.assign(p=tested["p"], certain=tested["finding"] & (table["rise"] > 0))  # aligned by column
+    return table.sort_values("rise", ascending=False, kind="stable")
+
+
+def headline(table: pd.DataFrame, answers: Sequence[str]) -> str:
+    """Say which attribute rose most without being asked for.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `rise`.
+    answers : sequence of str, length A
+        "asked", "identity" or "incidental" by column: the column `answer` of `prompt_match.classify`.
+
+    Returns
+    -------
+    str
+        A sentence; if nothing rose beyond doubt, it says so.
+    """
+    free = [column for column in table.index if answers[column] != "asked" and table.at[column, "certain"]]
+    if not free:
+        return "Nothing that the prompt leaves open has become clearly more frequent."
+    row = table.loc[free[0]]
+    return (
+        f'"{row.attribute}" rose from {row["first"]:.0%} to {row["last"]:.0%} of the images '
+        f"({row.low:+.0%} to {row.high:+.0%}) and nobody asked for it."
+    )

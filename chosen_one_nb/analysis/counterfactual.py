@@ -5,14 +5,14 @@ The only causal test of the kit: everything before it observes galleries, this o
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis.statistics import interval
+from chosen_one_nb.analysis.metrics import bootstrap
 from chosen_one_nb.analysis.vocabulary import Attribute
 
 __all__ = ["Counterfactual", "counterfactual"]
@@ -20,12 +20,12 @@ __all__ = ["Counterfactual", "counterfactual"]
 Draw = Callable[[str], Sequence[Any]]
 Similarity = Callable[[Sequence[Any], list[str]], np.ndarray]
 Say = Callable[[Attribute, str], str]
-Cache = MutableMapping[tuple[str, str], Any]
+COLUMNS = ["attribute", "group", "asked_for", "base", "character", "baked_in", "low", "high", "persists"]
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """What came of asking for opposites.
+    """Result of the counterfactual-prompt test.
 
     Attributes
     ----------
@@ -53,11 +53,8 @@ def counterfactual(
     *,
     say: Say = lambda attribute, phrase: phrase,
     ask: Say = lambda attribute, phrase: phrase,
-    cache: Cache | None = None,
-    repeats: int = 1000,
-    seed: int = 0,
 ) -> Counterfactual:
-    """Ask for the opposite of each attribute and count the drawn that show the attribute none the less.
+    """Ask for the opposite of each attribute and count the images that show the attribute none the less.
 
     An image shows it if it is more similar to the attribute's phrases than to the opposite. What the base
     model already gets wrong is no fault of Θ: the difference of the two shares is what Θ baked in.
@@ -67,7 +64,7 @@ def counterfactual(
     attributes : sequence of Attribute
         The flagged ones.
     draw_base, draw_character : callable
-        What `ask` makes of an opposite ("in the desert") -> drawn, always on the same seeds. The caller builds
+        What `ask` makes of an opposite ("in the desert") -> images, always on the same seeds. The caller builds
         the prompt, draws, and may stop by raising.
     similarity : callable
         Images and texts -> cosines (n, t).
@@ -75,42 +72,22 @@ def counterfactual(
         Attribute and phrase -> sentence for CLIP, where the vocabulary has a template.
     ask : callable
         Attribute and opposite -> what follows the caption in a prompt: a photograph is asked for "as a photograph".
-    cache : mutable mapping, optional
-        Images by ("base" or "character", what is asked for): what is in it is not drawn again. Keep the base
-        model's part for the next Θ.
-    repeats, seed
-        Of the bootstrap.
-
-    Returns
-    -------
-    Counterfactual
 
     Raises
     ------
     ValueError
-        If base and character give different numbers of drawn, or none.
+        If base and character give different numbers of images, or none.
     """
-    cache = {} if cache is None else cache
-    rows, drawn = [], {}
+    rows, images = [], {}
     for attribute in attributes:
         if attribute.opposite:
             wanted = ask(attribute, attribute.opposite)
-            pair = tuple(
-                _drawn(cache, key, wanted, draw) for key, draw in (("base", draw_base), ("character", draw_character))
-            )
-            _check(attribute, *pair)
-            drawn[attribute.opposite] = pair
-            shows = [_shows(attribute, images, similarity, say) for images in pair]
-            rows.append(_row(attribute, *shows, repeats, seed))
+            base, character = draw_base(wanted), draw_character(wanted)
+            _check(attribute, base, character)
+            images[attribute.opposite] = (base, character)
+            rows.append(_row(attribute, *(_shows(attribute, side, similarity, say) for side in (base, character))))
     skipped = tuple(attribute.name for attribute in attributes if not attribute.opposite)
-    columns = ["attribute", "group", "asked_for", "base", "character", "baked_in", "low", "high", "persists"]
-    return Counterfactual(pd.DataFrame(rows, columns=columns), drawn, skipped)
-
-
-def _drawn(cache: Cache, key: str, wanted: str, draw: Draw) -> Sequence[Any]:
-    if (key, wanted) not in cache:
-        cache[key, wanted] = draw(wanted)
-    return cache[key, wanted]
+    return Counterfactual(pd.DataFrame(rows, columns=COLUMNS), images, skipped)
 
 
 def _check(attribute: Attribute, base: Sequence[Any], character: Sequence[Any]) -> None:
@@ -129,18 +106,7 @@ def _shows(attribute: Attribute, images: Sequence[Any], similarity: Similarity, 
     return cosines[:, :-1].max(axis=1) > cosines[:, -1]
 
 
-def _row(attribute: Attribute, base: np.ndarray, character: np.ndarray, repeats: int, seed: int) -> dict[str, Any]:
-    difference = character.astype(float) - base  # (n,), paired by seed
-    picks = np.random.default_rng(seed).integers(len(difference), size=(repeats, len(difference)))
-    low, high = interval(difference[picks].mean(axis=1))
-    return {
-        "attribute": attribute.name,
-        "group": attribute.group,
-        "asked_for": attribute.opposite,
-        "base": base.mean(),
-        "character": character.mean(),
-        "baked_in": difference.mean(),
-        "low": float(low),
-        "high": float(high),
-        "persists": bool(low > 0),
-    }
+def _row(attribute: Attribute, base: np.ndarray, character: np.ndarray) -> tuple[Any, ...]:
+    difference = bootstrap(character.astype(float) - base)  # paired by seed
+    shares = (base.mean(), character.mean(), difference.value, difference.low, difference.high)
+    return (attribute.name, attribute.group, attribute.opposite, *shares, difference.low > 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
-from chosen_one_nb.analysis.zero_shot import Members, group_mask
+from chosen_one_nb.analysis.statistics import Members, group_mask, unit
 
 __all__ = ["Parts", "cohesion_heat", "cosegment", "phrase_heat", "scaled"]
 
@@ -41,16 +41,15 @@ def phrase_heat(
     """
     if patches is None:
         return NO_PATCHES
-    tokens, words = _unit(np.asarray(patches, np.float32)), _unit(np.asarray(texts, np.float32))
+    words = unit(np.asarray(texts, np.float32))
     direction = words[list(columns)].mean(axis=0) - words[list(group)].mean(axis=0)  # (D,)
-    return (tokens @ direction).reshape(-1, *grid)
+    return (unit(np.asarray(patches, np.float32)) @ direction).reshape(-1, *grid)
 
 
 def cohesion_heat(
     patches: np.ndarray | None, members: Members, grid: tuple[int, int], *, seed: int = 0
 ) -> np.ndarray | NotAvailable:
-    """Tell which patches make a group cohesive: those that the other members have as well and outsiders have
-    not.
+    """Tell which patches make a group cohesive: those that the other members have as well and outsiders have not.
 
     For each patch, the best match in each other image (after Amir et al., arXiv 2112.05814): its mean over
     the members less its mean over images outside, of each at most 24.
@@ -75,7 +74,7 @@ def cohesion_heat(
     mask = group_mask(members, len(patches))
     if mask.sum() < 2:
         return NotAvailable(f"A group of {mask.sum()} images shares nothing with itself; take two or more.")
-    tokens = _unit(np.asarray(patches, np.float32))
+    tokens = unit(np.asarray(patches, np.float32))
     rng = np.random.default_rng(seed)
     inside, outside = (_some(np.flatnonzero(side), rng) for side in (mask, ~mask))
     heat = [
@@ -97,21 +96,10 @@ def _best_matches(patches: np.ndarray, others: np.ndarray) -> np.ndarray:
     return cosines.reshape(*others.shape[:2], -1).max(axis=1).mean(axis=0)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
 def scaled(heat: np.ndarray) -> np.ndarray:
-    """Bring heat maps to [0, 1] for showing: the 5 % and 95 % quantiles over all of them become 0 and 1.
+    """Bring heat maps of any shape to [0, 1] for showing: their 5 % and 95 % quantiles become 0 and 1.
 
-    Parameters
-    ----------
-    heat : ndarray of any shape
-
-    Returns
-    -------
-    ndarray of the same shape
-        One scale for all images, so that they can be compared; all 0 where nothing varies.
+    One scale for all images, so that they can be compared; all 0 where nothing varies.
     """
     low, high = np.quantile(heat, [0.05, 0.95]) if heat.size else (0.0, 0.0)
     return np.clip((heat - low) / (high - low), 0, 1) if high > low else np.zeros_like(heat)
@@ -141,8 +129,7 @@ def cosegment(
     parts: int | None = None,
     seed: int = 0,
 ) -> Parts | NotAvailable:
-    """Cut the foregrounds of a group into common parts: k-means on their patches (after Amir et al., arXiv
-    2112.05814).
+    """Cut the foregrounds of a group into common parts: k-means on their patches (after Amir et al., 2112.05814).
 
     Parameters
     ----------
@@ -154,10 +141,6 @@ def cosegment(
     parts : int, optional
         How many; None takes 2 to 6 by the elbow of the k-means error.
     seed : int
-
-    Returns
-    -------
-    Parts or NotAvailable
     """
     if isinstance(found, NotAvailable):
         return found
@@ -167,13 +150,14 @@ def cosegment(
     if not mask.any():
         return NotAvailable("There is no image in this group to cut into parts.")
     masks = found.masks[mask]  # (n, h, w)
-    tokens = _unit(np.asarray(patches, np.float32)[mask])[masks.reshape(len(masks), -1)]  # (F, D)
+    tokens = unit(np.asarray(patches, np.float32)[mask])[masks.reshape(len(masks), -1)]  # (F, D)
     distinct = len(np.unique(tokens, axis=0))
     counts = [min(parts, distinct)] if parts else range(1, min(MOST_PARTS, distinct) + 1)
     fits = [_kmeans(tokens, count, seed) for count in counts]
     chosen = fits[_elbow([error for _, error in fits])][0]
+    largest_first = np.argsort(np.argsort(-np.bincount(chosen), kind="stable"))
     labels = np.full(masks.shape, -1)
-    labels[masks] = _largest_first(chosen)
+    labels[masks] = largest_first[chosen]
     return Parts(labels, _missing(labels))
 
 
@@ -190,12 +174,6 @@ def _elbow(errors: list[float]) -> int:
         return len(errors) - 1
     line = np.linspace(errors[0], errors[-1], len(errors))
     return max(1, int(np.argmax(line - np.asarray(errors))))
-
-
-def _largest_first(labels: np.ndarray) -> np.ndarray:
-    """Renumber labels by how many patches have them."""
-    order = np.argsort(-np.bincount(labels), kind="stable")
-    return np.argsort(order)[labels]
 
 
 def _missing(labels: np.ndarray) -> tuple[tuple[int, ...], ...]:

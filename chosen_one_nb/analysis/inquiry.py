@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis import drift as drifting
-from chosen_one_nb.analysis.attributes import contrast
+from chosen_one_nb.analysis.attributes import contrast, drift, headline, rise
 from chosen_one_nb.analysis.localization import HeldBy, held_by, on_foreground
 from chosen_one_nb.analysis.prompt_match import Answer, classify
 from chosen_one_nb.analysis.recommendations import Recommendation, leave_out, prefer_least
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
+from chosen_one_nb.analysis.statistics import Members, group_mask
 from chosen_one_nb.analysis.vocabulary import Attribute
-from chosen_one_nb.analysis.zero_shot import AttributeScores, Members, group_mask
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
 __all__ = ["Inquiry"]
 
@@ -30,11 +30,11 @@ class Inquiry:
     ----------
     prompt : str
     galleries : dict of str to AttributeScores
-        The first gallery and those after it up to the one in question, which is the last: rows of one presence.
+        The first gallery and those after it up to the one in question, which is the last: rows of one table.
     segmentation : Segmentation or NotAvailable
         Of the last gallery.
     shown : ndarray of shape (A,), optional
-        Whether foreground or scene shows each attribute, as `evidence.shown_by` says it; None asks `on_foreground`.
+        Whether foreground or scene shows each attribute, as `localization.shown_by` says it; None asks `on_foreground`.
     corrections : mapping of str to "asked", "identity" or "incidental"
         A person's word, by "group: name".
     encode : callable, optional
@@ -54,7 +54,7 @@ class Inquiry:
     @property
     def found(self) -> AttributeScores:
         """How surely each image of the gallery has each attribute."""
-        return next(reversed(self.galleries.values()))
+        return list(self.galleries.values())[-1]
 
     @property
     def first(self) -> AttributeScores:
@@ -75,50 +75,38 @@ class Inquiry:
         )
 
     def _group(self, members: Members | None) -> Members:
-        if members is not None:
-            return members
-        if self.chosen is None:
+        group = self.chosen if members is None else members
+        if group is None:
             raise ValueError("Expected a group of images, since none has been chosen yet: give members.")
-        return self.chosen
+        return group
 
     def findings(
         self, members: Members | None = None, *, against: Literal["rest", "first"] = "rest", level: float = 0.05
     ) -> pd.DataFrame:
-        """Compare a group (None: the chosen images) with other images: `attributes.contrast`, with answers.
+        """Compare a group of the last gallery with other images: `attributes.contrast`, with `answer` and `why`.
 
         Parameters
         ----------
         members : sequence of int, or ndarray of bool, shape (N,), optional
-            Of the last gallery.
+            None: the chosen images.
         against : "rest" or "first"
             The rest of its gallery, or the first gallery: what has come in since, of which a later gallery may be full.
         level : float
             As of `contrast`.
-
-        Returns
-        -------
-        DataFrame
-            As of `contrast`, and `answer`, `why`.
 
         Raises
         ------
         ValueError
             If there is no group, nothing to compare it with, or `against` is neither of the two.
         """
+        if against not in ("rest", "first"):
+            raise ValueError(f'Expected against to be "rest" or "first", got {against!r}.')
         found, group = self.found, self._group(members)
         if against == "first":
-            found, group = self._after_the_first(group)
-        elif against != "rest":
-            raise ValueError(f'Expected against to be "rest" or "first", got {against!r}.')
+            if len(self.galleries) < 2:
+                raise ValueError("This is the first gallery: there is none before it to compare a group with.")
+            found, group = self.first.followed_by(found.rows(group_mask(group, len(found.values))))
         return contrast(found, group, level=level).join(self.answers[["answer", "why"]])
-
-    def _after_the_first(self, members: Members) -> tuple[AttributeScores, np.ndarray]:
-        """Put a group of the last gallery behind the first gallery: all rows, and which of them are the group's."""
-        if len(self.galleries) < 2:
-            raise ValueError("This is the first gallery: there is none before it to compare a group with.")
-        first, group = self.first, self.found.rows(group_mask(members, len(self.found.values)))
-        both = AttributeScores(np.concatenate([first.values, group.values]), first.attributes, first.separable)
-        return both, np.arange(len(both.values)) >= len(first.values)
 
     def flagged(self, members: Members | None = None, *, level: float = 0.05) -> pd.DataFrame:
         """What a group shares although nobody asked for it: the findings that are not asked for, each said once."""
@@ -142,11 +130,9 @@ class Inquiry:
             without it (None where the vocabulary knows nothing).
         """
         labels = np.asarray(labels)
-        parts = [
-            self.flagged(labels == c, level=level).reset_index(names="column").assign(cluster=int(c))
-            for c in np.unique(labels[labels >= 0])
-            if 0 < (labels == c).sum() < len(labels)
-        ]
+        groups = {int(c): labels == c for c in np.unique(labels[labels >= 0]) if not (labels == c).all()}
+        parts = [self.flagged(mask, level=level).reset_index(names="column").assign(cluster=c)
+                 for c, mask in groups.items()]  # fmt: skip
         if not parts:
             return self.flagged(np.arange(len(labels)) == 0).iloc[:0].assign(cluster=0, column=0, opposite=None)
         table = pd.concat(parts, ignore_index=True)
@@ -167,19 +153,19 @@ class Inquiry:
 
     @cached_property
     def rises(self) -> pd.DataFrame:
-        """By how much each attribute became more frequent since the first gallery: `drift.rise`, with answers."""
-        return drifting.rise(self.first, self.found).join(self.answers[["answer"]])
+        """By how much each attribute became more frequent since the first gallery: `attributes.rise`, with answers."""
+        return rise(self.first, self.found).join(self.answers[["answer"]])
 
     @property
     def headline(self) -> str:
         """What rose most without being asked for, as a sentence."""
         if len(self.galleries) < 2:
             return "Drift shows from the second gallery on."
-        return drifting.headline(self.rises, list(self.answers.answer))
+        return headline(self.rises, list(self.answers.answer))
 
     def drift(self, columns: list[int] | None = None) -> pd.DataFrame:
         """Count attributes in gallery after gallery; None takes those that rose most without being asked for."""
-        table = drifting.drift(self.galleries)
+        table = drift(self.galleries)
         return table[table.column.isin(self.risen() if columns is None else columns)]
 
     def risen(self, count: int = 5) -> list[int]:

@@ -8,12 +8,14 @@ from typing import Literal
 import numpy as np
 
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
-from chosen_one_nb.analysis.statistics import random_groups, varying
-from chosen_one_nb.analysis.zero_shot import AttributeScores, Members, group_mask
+from chosen_one_nb.analysis.statistics import Members, group_mask, random_groups, varying
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
 __all__ = ["HeldBy", "held_by", "on_foreground", "shown_by"]
 
 LEVEL = 0.05  # share of random groups that may be called held together, by foreground or scene
+FEWEST = 8  # images, to tell what predicts an attribute
+RIDGE = 0.1  # of the components' mean variance
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,6 @@ class HeldBy:
     answer : "foreground", "scene" or "neither"
         "scene" if the scenes lie at least as tightly as the foregrounds, and tighter than chance; for random groups
         "neither" in 95 of 100 cases.
-    sentence : str
     """
 
     foreground_z: float
@@ -37,7 +38,17 @@ class HeldBy:
     foreground_p: float
     scene_p: float
     answer: Literal["foreground", "scene", "neither"]
-    sentence: str
+
+    @property
+    def sentence(self) -> str:
+        """The answer with its numbers."""
+        numbers = f"foreground {self.foreground_z:+.1f}, scene {self.scene_z:+.1f} standard deviations"
+        said = {
+            "scene": "This group is held together by its scene at least as much as by its foreground",
+            "foreground": "This group is held together by its foreground more than by its scene",
+            "neither": "Neither foregrounds nor scenes of this group are more alike than by chance",
+        }[self.answer]
+        return f"{said} (against random groups: {numbers})."
 
 
 def held_by(
@@ -57,24 +68,20 @@ def held_by(
     groups : int
         Random groups of the same size.
     seed : int
-
-    Returns
-    -------
-    HeldBy or NotAvailable
     """
-    if not found:
+    if isinstance(found, NotAvailable):
         return found
     n = len(found.foreground)
     mask = group_mask(members, n)
     if not 1 < mask.sum() < n:
         return NotAvailable(f"A group of {mask.sum()} of {n} images cannot be compared with random groups.")
     chance = random_groups(n, int(mask.sum()), groups, seed)
-    (foreground, foreground_p), (scene, scene_p) = (
-        _tightness(side, mask, chance) for side in (found.foreground, found.scene)
-    )
-    by_chance = 2 * min(foreground_p, scene_p) > LEVEL  # two chances
-    answer = "neither" if by_chance else "scene" if scene >= foreground else "foreground"
-    return HeldBy(foreground, scene, foreground_p, scene_p, answer, _sentence(answer, foreground, scene))
+    foreground, foreground_p = _tightness(found.foreground, mask, chance)
+    scene, scene_p = _tightness(found.scene, mask, chance)
+    answer: Literal["foreground", "scene", "neither"] = "scene" if scene >= foreground else "foreground"
+    if 2 * min(foreground_p, scene_p) > LEVEL:  # two chances
+        answer = "neither"
+    return HeldBy(foreground, scene, foreground_p, scene_p, answer)
 
 
 def _tightness(features: np.ndarray, mask: np.ndarray, chance: np.ndarray) -> tuple[float, float]:
@@ -97,28 +104,19 @@ def _spread(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return weights @ (features**2).sum(axis=1) - ((weights @ features) ** 2).sum(axis=1)
 
 
-def _sentence(answer: str, foreground: float, scene: float) -> str:
-    numbers = f"(against random groups: foreground {foreground:+.1f}, scene {scene:+.1f} standard deviations)"
-    return {
-        "scene": f"This group is held together by its scene at least as much as by its foreground {numbers}.",
-        "foreground": f"This group is held together by its foreground more than by its scene {numbers}.",
-        "neither": f"Neither foregrounds nor scenes of this group are more alike than by chance {numbers}.",
-    }[answer]
-
-
 def shown_by(whole: AttributeScores, foreground: AttributeScores, scene: AttributeScores) -> np.ndarray:
     """Ask, for each attribute, whether CLIP sees it rather in the foreground alone or in the scene alone.
 
     Parameters
     ----------
     whole, foreground, scene : AttributeScores
-        Of N images, and of their foregrounds and scenes from `foreground.cut_out`. Take all 3 N images at once, and
-        `AttributeScores.rows` of the result, so that one measure holds.
+        Of N images, and of their foregrounds and scenes from `segmentation.cut_out`. Score all 3 N images at once,
+        and take `AttributeScores.rows` of the result, so that one measure holds.
 
     Returns
     -------
     ndarray of shape (A,)
-        Over the images that have it: mean presence in the foreground less that in the scene, in [-1, 1]; positive
+        Over the images that have it: mean score in the foreground less that in the scene, in [-1, 1]; positive
         means on the foreground. NaN where no image has it, or images were not told apart.
     """
     difference = np.where(whole.has_it, foreground.values - scene.values, 0.0)
@@ -128,11 +126,10 @@ def shown_by(whole: AttributeScores, foreground: AttributeScores, scene: Attribu
 
 
 def on_foreground(values: np.ndarray, found: Segmentation | NotAvailable, *, components: int = 12) -> np.ndarray:
-    """Ask, for each attribute, whether foregrounds or scenes foretell better which images have it.
+    """Ask, for each attribute, whether foregrounds or scenes predict better which images have it.
 
     Ridge regression on the first principal components of either side's features; how well an image is
-    foretold by all the others (leave-one-out), as a share of variance. Needs no similarity of patches and
-    texts.
+    predicted by all the others (leave-one-out), as a share of variance. Needs no similarity of patches and texts.
 
     Parameters
     ----------
@@ -144,25 +141,26 @@ def on_foreground(values: np.ndarray, found: Segmentation | NotAvailable, *, com
     Returns
     -------
     ndarray of shape (A,)
-        Foretold by the foreground less foretold by the scene, in [-1, 1]: positive means on the foreground. NaN where
-        it cannot be told: no patches, an attribute that all or no images have, less than eight images.
+        Predicted by the foreground less predicted by the scene, in [-1, 1]: positive means on the foreground. NaN
+        where it cannot be told: no patches, an attribute that all or no images have, less than eight images.
     """
-    unknown = np.full(values.shape[1], np.nan)
-    if not found or len(values) < 8:
-        return unknown
+    difference = np.full(values.shape[1], np.nan)
+    if isinstance(found, NotAvailable) or len(values) < FEWEST:
+        return difference
     varies = varying(values)
-    unknown[varies] = _foretold(values[:, varies], found.foreground, components) - _foretold(
-        values[:, varies], found.scene, components
-    )
-    return unknown
+    sides = [_predicted(values[:, varies], side, components) for side in (found.foreground, found.scene)]
+    difference[varies] = sides[0] - sides[1]
+    return difference
 
 
-def _foretold(values: np.ndarray, features: np.ndarray, components: int) -> np.ndarray:
-    """Share of variance foretold by leave-one-out ridge regression, at least 0, (A,)."""
-    left, scale, _ = np.linalg.svd(features.astype(float) - features.mean(axis=0), full_matrices=False)
-    left, scale = left[:, :components], scale[:components]
-    shrunk = left * (scale**2 / (scale**2 + 0.1 * (scale**2).mean() + 1e-12))
-    hat = shrunk @ left.T + 1 / len(values)  # (N, N)
-    rest = (values - hat @ values) / (1 - np.diag(hat))[:, None]
-    centred = values - values.mean(axis=0)
-    return np.maximum(0, 1 - (rest**2).sum(axis=0) / (centred**2).sum(axis=0))
+def _predicted(values: np.ndarray, features: np.ndarray, components: int) -> np.ndarray:
+    """Share of variance predicted by leave-one-out ridge regression, at least 0, (A,)."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import RidgeCV
+
+    if not values.shape[1]:
+        return np.zeros(0)
+    places = PCA(min(components, *features.shape), svd_solver="full").fit_transform(features.astype(float))
+    ridge = RidgeCV([RIDGE * (places**2).sum(axis=0).mean() + 1e-12], store_cv_results=True).fit(places, values)
+    errors = ridge.cv_results_.reshape(values.shape)
+    return np.maximum(0, 1 - errors.sum(axis=0) / ((values - values.mean(axis=0)) ** 2).sum(axis=0))

@@ -1,24 +1,22 @@
-"""Maps of galleries in two dimensions, comparable from iteration to iteration, and how far to trust them.
+"""Galleries in two dimensions, comparable from iteration to iteration, and how far to trust the picture.
 
-A map is for looking only: clusters and cohesion are made of the features themselves, whose distances a map
-does not keep. UMAP by McInnes et al. (arXiv 1802.03426); PCA is the deterministic, instant alternative and
-the yardstick.
+For looking only: clusters and cohesion are made of the features themselves, whose distances a projection does not
+keep. UMAP by McInnes et al. (arXiv 1802.03426); PCA is the deterministic, instant alternative and the yardstick.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis.projection_quality import quality_table
 from chosen_one_nb.analysis.statistics import varying
 
-__all__ = ["Projection", "project", "procrustes", "sensitivity", "warm_up"]
+__all__ = ["Projection", "project", "quality_table", "sensitivity"]
 
 Method = Literal["umap", "pca"]
 
@@ -27,7 +25,8 @@ KNOWN_WARNINGS = (
     "n_neighbors is larger than the dataset size",
     "Tensorflow not installed",
 )
-SMALLEST = 5  # points that UMAP makes a map of; below it is PCA
+SMALLEST = 5  # points that UMAP projects; fewer go to PCA
+QUALITY = ["k", "trustworthiness", "continuity", "pca_trustworthiness", "pca_continuity"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Projection:
     owners : tuple, length n
         (gallery, index) of each point.
     quality : DataFrame
-        See `projection_quality.quality_table`; empty below four points.
+        See `quality_table`; empty below four points.
     seed, n_neighbors : int
         Of UMAP.
     note : str
@@ -72,11 +71,11 @@ def project(
     previous: Projection | None = None,
     quality: bool = True,
 ) -> Projection:
-    """Map several galleries at once, so that positions and distances can be compared between them.
+    """Project several galleries at once, so that positions and distances can be compared between them.
 
-    UMAP starts from the previous map (and then moves gently), or from PCA where there is none. What comes out
-    is turned, mirrored, shifted and, as the scale of UMAP means nothing, scaled (Procrustes) onto the points
-    that both maps have, so that old points stay about where they were.
+    UMAP starts from the previous projection (and then moves gently), or from PCA where there is none. The result is
+    turned, mirrored, shifted and, as the scale of UMAP means nothing, scaled (Procrustes) onto the points that both
+    have, so that old points stay about where they were.
 
     Parameters
     ----------
@@ -86,7 +85,7 @@ def project(
     n_neighbors : int
         At most n - 1 is used.
     seed : int
-        Same features, same seed: same map, on the same machine.
+        Same features, same seed: same positions, on the same machine.
     previous : Projection, optional
         Of some of the same images.
     quality : bool
@@ -94,7 +93,7 @@ def project(
 
     Returns
     -------
-    Map
+    Projection
         With fewer than five images, or identical ones, by PCA, and its note says so.
 
     Raises
@@ -110,10 +109,9 @@ def project(
     positions = pca = _pca(features)
     if made == "umap":
         start = _spread_out(_start(features, owners, pca, previous), seed)
-        count = min(n_neighbors, len(features) - 1)
-        positions = _umap(features, start, count, seed, gently=previous is not None)
+        positions = _umap(features, start, min(n_neighbors, len(features) - 1), seed, gently=previous is not None)
     positions = _onto(positions, owners, previous, scaling=made == "umap")
-    table = quality_table(features, positions, pca) if quality else quality_table(features[:0], positions[:0])
+    table = quality_table(features, positions, pca) if quality else pd.DataFrame(columns=QUALITY)
     return Projection(positions, made, owners, table, seed, n_neighbors, note)
 
 
@@ -142,18 +140,20 @@ def _possible(features: np.ndarray, method: Method) -> tuple[Method, str]:
 
 
 def _pca(features: np.ndarray) -> np.ndarray:
-    """First two principal components (n, 2); each turned so that its largest value is positive."""
-    centred = np.where(varying(features), features - features.mean(axis=0), 0.0)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    """First two principal components (n, 2), 0 for those there are not; each one's largest value is positive."""
+    from sklearn.decomposition import PCA
+
+    varied = np.where(varying(features), features, features[0])  # rounding is no component
+    count = min(2, *features.shape)
     positions = np.zeros((len(features), 2))
-    count = min(2, len(scale))
-    positions[:, :count] = left[:, :count] * scale[:count]
+    if (varied != varied[0]).any():
+        positions[:, :count] = PCA(count, svd_solver="full").fit_transform(varied)
     largest = np.abs(positions).argmax(axis=0)
     return positions * np.where(positions[largest, [0, 1]] < 0, -1.0, 1.0)
 
 
 def _shared(owners: Sequence[Any], previous: Projection | None) -> tuple[list[int], list[int]]:
-    """Rows, here and in the previous map, of the points that both have."""
+    """Rows, here and in the previous projection, of the points that both have."""
     before = {owner: at for at, owner in enumerate(previous.owners)} if previous else {}
     rows = [at for at, owner in enumerate(owners) if owner in before]
     return rows, [before[owners[at]] for at in rows]
@@ -189,48 +189,67 @@ def _umap(features: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int, 
     # At its first use numba tells OpenMP, which torch goes by as well, to take all cores from then on; leaving
     # the block puts back what a person had set. A seeded UMAP works in one thread anyway.
     with threadpool_limits(1, user_api="openmp"):
-        mapped = UMAP(
+        positions = UMAP(
             n_neighbors=max(2, n_neighbors), init=start.astype(np.float32), random_state=seed, n_jobs=1, **pace
         ).fit_transform(features.astype(np.float32))
-    return np.asarray(mapped, dtype=float)
+    return np.asarray(positions, dtype=float)
 
 
 def _onto(positions: np.ndarray, owners: Sequence[Any], previous: Projection | None, scaling: bool) -> np.ndarray:
+    """Turn, mirror, shift and, if asked, scale positions so that shared points lie nearest to where they were."""
     here, before = _shared(owners, previous)
     if len(here) < 2 or previous is None:
         return positions
-    matrix, shift = procrustes(positions[here], previous.positions[before], scaling=scaling)
-    return positions @ matrix + shift
+    from scipy.linalg import orthogonal_procrustes
+
+    points, targets = positions[here], previous.positions[before]
+    middle, goal = points.mean(axis=0), targets.mean(axis=0)
+    turn, strength = orthogonal_procrustes(points - middle, targets - goal)
+    size = ((points - middle) ** 2).sum()
+    scale = strength / size if scaling and size > 0 and strength > 0 else 1.0
+    return scale * (positions - middle) @ turn + goal
 
 
-def procrustes(points: np.ndarray, targets: np.ndarray, *, scaling: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Find the rotation or reflection, and the shift, that bring points nearest to targets (Schönemann).
+def quality_table(
+    features: np.ndarray, positions: np.ndarray, pca: np.ndarray | None = None, *, ks: tuple[int, ...] = (5, 15)
+) -> pd.DataFrame:
+    """Compare neighbourhoods of the projection with those among the features (Venna and Kaski 2001).
 
     Parameters
     ----------
-    points, targets : ndarray of shape (n, 2)
-        Row by row the same points.
-    scaling : bool
-        Whether to scale as well; without it, distances stay what they are.
+    features : ndarray of shape (n, D)
+    positions : ndarray of shape (n, 2)
+    pca : ndarray of shape (n, 2), optional
+        The yardstick.
+    ks : tuple of int
+        Sizes of the neighbourhood; those of n / 2 and more are left out, or cut down to one that fits.
 
     Returns
     -------
-    matrix : ndarray of shape (2, 2)
-    shift : ndarray of shape (2,)
-        `points @ matrix + shift` lies nearest to `targets`.
+    DataFrame
+        A row per k, each number in [0, 1], 1 is best: `trustworthiness` falls if strangers have become
+        neighbours, `continuity` falls if neighbours have been torn apart; `pca_…` are the same for PCA. Empty
+        below four points or where all features are the same.
     """
-    middle, goal = points.mean(axis=0), targets.mean(axis=0)
-    left, strength, right = np.linalg.svd((points - middle).T @ (targets - goal))
-    size = ((points - middle) ** 2).sum()
-    scale = strength.sum() / size if scaling and size > 0 and strength.sum() > 0 else 1.0
-    matrix = scale * left @ right
-    return matrix, goal - middle @ matrix
+    n = len(features)
+    if n < 4 or not varying(features).any():
+        return pd.DataFrame(columns=QUALITY)
+    from sklearn.manifold import trustworthiness
+
+    rows = []
+    for k in sorted({min(k, (n - 1) // 2) for k in ks}):
+        row: list[float] = [k]
+        for places in (positions, pca):
+            both = () if places is None else ((features, places), (places, features))
+            row += [trustworthiness(*pair, n_neighbors=k) for pair in both] or [np.nan] * 2
+        rows.append(row)
+    return pd.DataFrame(rows, columns=QUALITY)
 
 
 def sensitivity(
     features: np.ndarray, *, seeds: Sequence[int] = (0, 1, 2), n_neighbors: Sequence[int] = (5, 15, 50)
 ) -> list[Projection]:
-    """Make the map again with other seeds and neighbourhoods: what stays is in the data, what changes is not.
+    """Project again with other seeds and neighbourhoods: what stays is in the data, what changes is not.
 
     Parameters
     ----------
@@ -239,20 +258,10 @@ def sensitivity(
 
     Returns
     -------
-    list of Map
+    list of Projection
         A row per number of neighbours, a column per seed, row by row; all turned onto the first one.
     """
-    first: Projection | None = None
-    maps: list[Projection] = []
-    for count in n_neighbors:
-        for seed in seeds:
-            made = project({"": features}, n_neighbors=count, seed=seed, quality=False)
-            first = first or made
-            turned = _onto(made.positions, made.owners, first, scaling=True)
-            maps.append(Projection(turned, made.method, made.owners, made.quality, seed, count, made.note))
-    return maps
-
-
-def warm_up() -> None:
-    """Import and compile UMAP on a few points: in a thread, so that the first map comes at once."""
-    project({"": np.random.default_rng(0).standard_normal((20, 4))}, quality=False)
+    made = [
+        project({"": features}, n_neighbors=count, seed=seed, quality=False) for count in n_neighbors for seed in seeds
+    ]
+    return [replace(one, positions=_onto(one.positions, one.owners, made[0], scaling=True)) for one in made]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chosen_one_nb.analysis.zero_shot import AttributeScores, Members
+from chosen_one_nb.analysis.statistics import Members
+from chosen_one_nb.analysis.zero_shot import AttributeScores
 
 __all__ = ["Recommendation", "leave_out", "most_and_least", "prefer_least"]
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A choice that a finding speaks for, ready for `RunSelection.choose`.
+    """A choice that a finding speaks for, ready to be made.
 
     Attributes
     ----------
@@ -38,7 +39,7 @@ def most_and_least(values: np.ndarray, members: Members, count: int = 3) -> tupl
     Parameters
     ----------
     values : ndarray of shape (N,)
-        One column of a presence.
+        One column of `AttributeScores.values`.
     members : sequence of int, or ndarray of bool, shape (N,)
     count : int
         Of each; fewer if the group is smaller than twice that, so that no image is in both.
@@ -48,15 +49,16 @@ def most_and_least(values: np.ndarray, members: Members, count: int = 3) -> tupl
     list of int, list of int
         The most first, and the least first.
     """
-    images = _images(members)
-    order = [int(image) for image in images[np.argsort(-np.asarray(values)[images], kind="stable")]]
+    order = _by_score(-np.asarray(values), members).tolist()
     most = order[: min(count, (len(order) + 1) // 2)]
     return most, order[len(most) :][::-1][:count]
 
 
-def _images(members: Members) -> np.ndarray:
+def _by_score(values: np.ndarray, members: Members) -> np.ndarray:
+    """Image numbers of a group, the lowest value first."""
     members = np.asarray(members)
-    return np.flatnonzero(members) if members.dtype == bool else members.astype(int).ravel()
+    images = np.flatnonzero(members) if members.dtype == bool else members.astype(int).ravel()
+    return images[np.argsort(values[images], kind="stable")]
 
 
 def leave_out(found: AttributeScores, column: int, members: Members, *, keep_at_least: int = 3) -> Recommendation:
@@ -77,9 +79,8 @@ def leave_out(found: AttributeScores, column: int, members: Members, *, keep_at_
         `cluster` is None; `exclude` is empty if no image has it, too few images are there, or images with and
         without it were not told apart.
     """
-    images, name = _images(members), found.attributes[column].name
-    order = images[np.argsort(found.values[images, column], kind="stable")]
-    lack = int((~found.has_it[images, column]).sum())
+    order, name = _by_score(found.values[:, column], members), found.attributes[column].name
+    lack = int((~found.has_it[order, column]).sum())
     keep = max(lack, min(keep_at_least, len(order)))
     if not found.separable[column]:
         keep, reason = len(order), f'images with and without "{name}" cannot be told apart: nothing is left out'
@@ -95,12 +96,7 @@ def leave_out(found: AttributeScores, column: int, members: Members, *, keep_at_
 
 
 def prefer_least(
-    found: AttributeScores,
-    column: int,
-    labels: np.ndarray,
-    *,
-    kept: np.ndarray | None = None,
-    instead_of: int | None = None,
+    found: AttributeScores, column: int, labels: np.ndarray, kept: np.ndarray, instead_of: int | None = None
 ) -> Recommendation:
     """Take the cluster that has an attribute least.
 
@@ -112,7 +108,7 @@ def prefer_least(
         Of the attribute.
     labels : ndarray of int, shape (N,)
         Cluster of each image; negative is none.
-    kept : ndarray of bool, shape (K,), optional
+    kept : ndarray of bool, shape (K,)
         Clusters that may be chosen.
     instead_of : int, optional
         The cluster proposed so far, for the reason.
@@ -129,7 +125,7 @@ def prefer_least(
         If no cluster may be chosen.
     """
     labels = np.asarray(labels)
-    clusters = [int(k) for k in np.unique(labels[labels >= 0]) if kept is None or kept[k]]
+    clusters = [int(k) for k in np.unique(labels[labels >= 0]) if kept[k]]
     if not clusters:
         raise ValueError("expected at least one cluster to choose from, got none. Lower the minimum size.")
     means = [found.values[labels == k, column].mean() for k in clusters]

@@ -2,10 +2,9 @@
 
 Two ways, both by the border prior: an image's rim (above and at the sides) is mostly scene. `border`: a patch is
 foreground as far as it is unlike the rim of its own image, and where that is unclear, as far as that place is
-foreground in the other images. `pca`: the first principal components of all patches of all
-images separate what stands in front from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4);
-the rim tells which side is which. The first also works with features that are far from DINOv2's, where a principal
-component may be the tint of the scenes.
+foreground in the other images. `pca`: the first principal components of all patches separate what stands in front
+from what lies behind (Oquab et al., DINOv2, arXiv 2304.07193, section 7.4); the rim tells which side is which. The
+first also works with features that are far from DINOv2's, where a principal component may be the tint of the scenes.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from chosen_one_nb.analysis.statistics import auroc, varying
+from chosen_one_nb.analysis.statistics import auroc, unit, varying
 
-__all__ = ["NO_PATCHES", "Segmentation", "NotAvailable", "cut_out", "segment", "resize"]
+__all__ = ["NO_PATCHES", "NotAvailable", "Segmentation", "cut_out", "resize", "segment"]
 
 Method = Literal["border", "pca"]
 
@@ -30,13 +29,7 @@ NEAREST = 0.3  # of the rim, what a patch is compared with: a foreground cut off
 
 @dataclass(frozen=True)
 class NotAvailable:
-    """What stands in the place of a result that cannot be had; false, and says why.
-
-    Attributes
-    ----------
-    reason : str
-        A sentence for the reader.
-    """
+    """What stands in the place of a result that cannot be had: false, and `reason` says why in a sentence."""
 
     reason: str
 
@@ -83,19 +76,14 @@ class Segmentation:
 
     def rows(self, images: Sequence[int] | slice | np.ndarray) -> Segmentation:
         """Return the same for some of the images."""
-        return replace(
-            self,
-            masks=self.masks[images],
-            scores=self.scores[images],
-            foreground=self.foreground[images],
-            scene=self.scene[images],
-        )
+        parts = {name: getattr(self, name)[images] for name in ("masks", "scores", "foreground", "scene")}
+        return replace(self, **parts)
 
     def with_features(self, foregrounds: np.ndarray, scenes: np.ndarray) -> Segmentation:
         """Return the same with features from the patch tokens (N, P, D) of the images that `cut_out` gives.
 
-        Their mean under the mask, not the class token: it tells more of what a foreground is like (colour, clothes) and
-        is not concerned with the grey around it.
+        Their mean under the mask, not the class token: it tells more of what a foreground is like (colour, clothes)
+        and is not concerned with the grey around it.
         """
         n, patches = len(self.masks), self.masks[0].size
         for name, tokens in (("foregrounds", foregrounds), ("scenes", scenes)):
@@ -152,14 +140,8 @@ def segment(
     cut, separation = _otsu(scores.ravel())
     cut = cut if threshold == "otsu" else float(threshold)
     masks = _never_all_or_nothing(scores > cut, scores)
-    return Segmentation(
-        masks.reshape(-1, *grid),
-        scores.reshape(-1, *grid),
-        cut,
-        _masked_mean(tokens, masks),
-        _masked_mean(tokens, ~masks),
-        separation,
-    )
+    foreground, scene = _masked_mean(tokens, masks), _masked_mean(tokens, ~masks)
+    return Segmentation(masks.reshape(-1, *grid), scores.reshape(-1, *grid), cut, foreground, scene, separation)
 
 
 def _checked(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -191,7 +173,7 @@ def cut_out(images: Sequence[Any], found: Segmentation) -> tuple[list[np.ndarray
     foregrounds, scenes = [], []
     for at, image in enumerate(images):
         pixels = np.asarray(image)[..., :3]
-        mask = (resize(found.scores[at : at + 1], pixels.shape[:2]) > found.threshold)[0, ..., None]
+        mask = found.rows([at]).at(pixels.shape[:2])[0, ..., None]
         foregrounds.append(np.where(mask, pixels, np.uint8(GREY)))
         scenes.append(np.where(mask, np.uint8(GREY), pixels))
     return foregrounds, scenes
@@ -222,8 +204,8 @@ def _unlike_the_rim(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
 
 def _rim_distance(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
     """1 - mean cosine of each patch to the part of its image's rim that it is most like, (N, P)."""
-    unit = tokens / np.maximum(np.linalg.norm(tokens, axis=-1, keepdims=True), 1e-12)
-    cosines = unit @ unit[:, rim].transpose(0, 2, 1)  # (N, P, R)
+    directions = unit(tokens)
+    cosines = directions @ directions[:, rim].transpose(0, 2, 1)  # (N, P, R)
     own = np.flatnonzero(rim)
     cosines[:, own, np.arange(len(own))] = -np.inf  # a patch of the rim is not compared with itself
     count = min(max(1, round(NEAREST * len(own))), len(own) - 1)
@@ -239,12 +221,11 @@ def _standard(scores: np.ndarray) -> np.ndarray:
 
 def _component(tokens: np.ndarray, rim: np.ndarray, seed: int) -> np.ndarray:
     """Scores of all patches on the principal component in which rim and inside differ most, inside up, (N, P)."""
-    from sklearn.utils.extmath import randomized_svd
+    from sklearn.decomposition import PCA
 
     flat = tokens.reshape(-1, tokens.shape[-1])
-    flat = flat - flat.mean(axis=0)
-    left, scale, _ = randomized_svd(flat, min(COMPONENTS, *flat.shape), random_state=seed)
-    scores = left * scale  # (N * P, c)
+    pca = PCA(min(COMPONENTS, *flat.shape), svd_solver="randomized", random_state=seed)
+    scores = pca.fit_transform(flat)  # (N * P, c)
     chances = auroc(scores, np.tile(~rim, len(tokens)))
     best = int(np.argmax(np.abs(chances - 0.5)))
     return np.sign(chances[best] - 0.5 or 1.0) * scores[:, best].reshape(tokens.shape[:2])
@@ -278,29 +259,13 @@ def _never_all_or_nothing(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _masked_mean(tokens: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Mean token under each mask, of unit length, (N, D)."""
     weights = masks / masks.sum(axis=1, keepdims=True)
-    means = np.einsum("np,npd->nd", weights.astype(np.float32), tokens)
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    return unit(np.einsum("np,npd->nd", weights.astype(np.float32), tokens))
 
 
 def resize(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring masks or heat maps to another size, bilinearly: to latents for a masked loss, to pixels for a
-    image.
+    """Bring masks or heat maps (N, h, w) to another size bilinearly, (N, height, width) float32."""
+    from scipy.ndimage import zoom
 
-    Parameters
-    ----------
-    maps : ndarray of shape (N, h, w)
-    size : (int, int)
-        Height and width.
-
-    Returns
-    -------
-    ndarray of shape (N, height, width), float32
-    """
     maps = np.asarray(maps, dtype=np.float32)
-    for axis, length in ((1, size[0]), (2, size[1])):
-        places = np.clip((np.arange(length) + 0.5) * maps.shape[axis] / length - 0.5, 0, maps.shape[axis] - 1)
-        low = np.floor(places).astype(int)
-        high = np.minimum(low + 1, maps.shape[axis] - 1)
-        share = (places - low).astype(np.float32).reshape([-1 if at == axis else 1 for at in range(3)])
-        maps = maps.take(low, axis) * (1 - share) + maps.take(high, axis) * share
-    return maps
+    factors = (1, size[0] / maps.shape[1], size[1] / maps.shape[2])
+    return zoom(maps, factors, order=1, mode="nearest", grid_mode=True)

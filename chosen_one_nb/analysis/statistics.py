@@ -1,28 +1,71 @@
-"""The few statistics that looking at a gallery needs, for many columns and many random groups at once."""
+"""The few statistics that looking at a gallery needs, for many columns and many groups of images at once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-__all__ = ["auroc", "balanced", "bootstrap_means", "interval", "random_groups", "standardised", "two_kinds", "varying"]
+__all__ = [
+    "Members", "auroc", "balanced", "group_mask", "interval", "mean", "random_groups", "resampled", "standardised",
+    "two_kinds", "unit", "varying",
+]  # fmt: skip
+
+Members = Sequence[int] | np.ndarray
+"""A group of images: their numbers, or a mask over all."""
+
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Takes values (N, ...) and how often each image was drawn (R, N); returns one result per resample, (R, ...)."""
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors (..., D) at unit length; a zero vector stays zero.
+
+    Examples
+    --------
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def group_mask(members: Members, n: int) -> np.ndarray:
+    """Turn image numbers, or a mask, into a mask, bool (n,).
+
+    Raises
+    ------
+    ValueError
+        If an image is named that is not there, or a mask has another length.
+    """
+    chosen = np.asarray(members)
+    if chosen.dtype == bool:
+        if chosen.shape != (n,):
+            raise ValueError(f"expected a mask of {n} images, got shape {chosen.shape}.")
+        return chosen
+    chosen = chosen.astype(int).ravel()
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= n):
+        raise ValueError(f"expected images 0 to {n - 1}, got {chosen.min()} to {chosen.max()}.")
+    return np.isin(np.arange(n), chosen)
 
 
 def random_groups(n: int, size: int, count: int, seed: int = 0) -> np.ndarray:
-    """Draw `count` random groups of `size` out of `n`.
-
-    Parameters
-    ----------
-    n, size, count : int
-        0 <= size <= n.
-    seed : int
-
-    Returns
-    -------
-    ndarray of bool, shape (count, n)
-        `size` True in each row.
-    """
+    """Draw `count` random groups of `size` out of `n`: bool (count, n), `size` True in each row."""
     order = np.random.default_rng(seed).random((count, n)).argsort(axis=1)
     return order < size
+
+
+def varying(values: np.ndarray) -> np.ndarray:
+    """Tell which columns of values (N, A) vary by more than single precision makes of identical images, bool (A,).
+
+    False where all values lie within a ten-thousandth of the largest.
+    """
+    return np.ptp(values, axis=0) > 1e-4 * np.abs(values).max(axis=0)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Columns less their means; a column that does not vary becomes exactly 0."""
+    return np.where(varying(values), values - values.mean(axis=0), 0.0)
 
 
 def standardised(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -49,30 +92,10 @@ def standardised(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.divide(sums, np.sqrt(variance), out=np.zeros_like(sums), where=variance > 0)
 
 
-def varying(values: np.ndarray) -> np.ndarray:
-    """Tell which columns vary by more than what models in single precision make of identical images.
-
-    Parameters
-    ----------
-    values : ndarray of shape (N, A), N >= 1
-
-    Returns
-    -------
-    ndarray of bool, shape (A,)
-        False where all values lie within a ten-thousandth of the largest.
-    """
-    return np.ptp(values, axis=0) > 1e-4 * np.abs(values).max(axis=0)
-
-
-def _centred(values: np.ndarray) -> np.ndarray:
-    """Columns less their means; a column that does not vary becomes exactly 0."""
-    return np.where(varying(values), values - values.mean(axis=0), 0.0)
-
-
 def balanced(z: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     """Bring standardised sums of skewed columns to one scale, so that their maximum is a fair comparison.
 
-    A column that few images have makes large sums by luck more often than an even one. The skewness of the
+    A column that few images have makes large sums by chance more often than an even one. The skewness of the
     sum of a random group is known exactly; the cube-root transform of Wilson and Hilferty (1931) for a
     Pearson III distribution with that skewness makes it normal. It is monotone: within a column nothing
     changes its order.
@@ -122,34 +145,43 @@ def auroc(values: np.ndarray, members: np.ndarray) -> np.ndarray:
     ndarray of shape (A,)
         In [0, 1]; 0.5 is no difference.
     """
-    from scipy.stats import rankdata  # late: maps need no ranks, and this import alone takes most of a second
+    from scipy.stats import mannwhitneyu  # late: maps need no ranks, and this import alone takes most of a second
 
-    inside, outside = int(members.sum()), int((~members).sum())
-    ranks = rankdata(values, axis=0)  # mid-ranks, 1..N
-    return (ranks[members].sum(axis=0) - inside * (inside + 1) / 2) / (inside * outside)
+    inside, outside = values[members], values[~members]
+    pairs = len(inside) * len(outside)
+    return mannwhitneyu(inside, outside, axis=0, method="asymptotic").statistic / pairs
 
 
-def bootstrap_means(values: np.ndarray, repeats: int = 1000, seed: int = 0) -> np.ndarray:
-    """Resample rows (images, not pairs of them) and average.
+def mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean of the values (N, ...) in each resample; a `Statistic`."""
+    return counts @ values / counts.sum(axis=1, keepdims=values.ndim > 1)
+
+
+def resampled(values: np.ndarray, statistic: Statistic = mean, *, repeats: int = 1000, seed: int = 0) -> np.ndarray:
+    """Bootstrap: compute a statistic of images drawn with replacement, again and again.
+
+    As counts of images, not copies of their values: a matrix product instead of `scipy.stats.bootstrap`'s copies,
+    which for 64 images and 830 attributes take four times as long and half a gigabyte, and know no pairs of images.
 
     Parameters
     ----------
-    values : ndarray of shape (N, A)
-    repeats : int
-    seed : int
+    values : ndarray of shape (N, ...)
+        An entry per image.
+    statistic : callable
+    repeats, seed : int
 
     Returns
     -------
-    ndarray of shape (repeats, A)
+    ndarray of shape (repeats, ...)
     """
     n = len(values)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=repeats) / n  # (repeats, N)
-    return weights @ values
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=repeats)
+    return statistic(values, counts.astype(float))
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and upper bound, each (A,), that hold the middle `level` of samples (repeats, A)."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    """Return the bounds, each (...), between which the middle `level` of samples (repeats, ...) lies; NaN left out."""
+    low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
 

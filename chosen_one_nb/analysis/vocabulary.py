@@ -11,12 +11,13 @@ ask for when one wants an image without it).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StrictBool, StringConstraints, ValidationError, field_validator, model_validator
 
 __all__ = [
     "Attribute",
@@ -30,20 +31,19 @@ __all__ = [
 ]
 
 Kind = Literal["identity", "incidental", "seen"]
-"""Whether such attributes make the character ("identity": fur, clothes), or its scene, framing, style and
-moods
+"""Whether such attributes make the character ("identity": fur, clothes), or its scene, framing, style and moods
 ("incidental"), or whether the image has to say ("seen": by whether foreground or scene has it)."""
 
 MAX_PHRASES = 20_000
-MAX_LENGTH = 300  # characters; CLIP reads 77 tokens
+Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=300)]
+"""CLIP reads 77 tokens; 300 characters are about as many."""
 
 
 class VocabularyError(ValueError):
-    """A vocabulary that cannot be used: the message names the place, what was expected, and what to do."""
+    """A vocabulary that cannot be used: the message names the place, what was expected, and what it found."""
 
 
-@dataclass(frozen=True)
-class Phrase:
+class Phrase(BaseModel, frozen=True, extra="forbid"):
     """Something to ask an image about.
 
     Attributes
@@ -56,22 +56,24 @@ class Phrase:
         What to ask a generator for in its stead ("in the desert" for "in the snow").
     """
 
-    text: str
-    attribute: str = ""
-    opposite: str | None = None
+    text: Text
+    attribute: Text = Field(default_factory=lambda given: given.get("text", ""))
+    opposite: Text | None = None
 
-    def __post_init__(self) -> None:
-        """Let an attribute without a name be called by its text."""
-        object.__setattr__(self, "attribute", self.attribute or self.text)
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str | dict):
+            raise ValueError("a phrase is a text, or an object with text and, if wanted, attribute and opposite")
+        return {"text": value} if isinstance(value, str) else value
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(BaseModel, frozen=True, extra="forbid"):
     """Phrases of one kind.
 
     Attributes
     ----------
-    phrases : tuple of Phrase
+    phrases : list of Phrase
     kind : "identity", "incidental" or "seen"
     one_of : bool
         An image has exactly one of them.
@@ -79,10 +81,22 @@ class Group:
         Sentence for CLIP with "{}" where the phrase goes and, if wanted, "{noun}".
     """
 
-    phrases: tuple[Phrase, ...]
+    phrases: list[Phrase] = []
     kind: Kind = "seen"
-    one_of: bool = False
+    one_of: StrictBool = False
     template: str = "{}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else {"phrases": value}
+
+    @field_validator("template")
+    @classmethod
+    def _one_place(cls, template: str) -> str:
+        if template.count("{}") != 1:
+            raise ValueError('expected a text with "{}" in it once')
+        return template
 
 
 @dataclass(frozen=True)
@@ -201,7 +215,7 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     except UnicodeDecodeError as error:
         raise VocabularyError(f"{path}: expected UTF-8, byte {error.start} is none. Save it so.") from error
     except (json.JSONDecodeError, RecursionError) as error:
-        raise VocabularyError(f"{path}: expected JSON, but {error}. Mend the file at that place.") from error
+        raise VocabularyError(f"{path}: expected JSON, but {error}. Fix the file at that place.") from error
     try:
         return read_vocabulary(data)
     except VocabularyError as error:
@@ -216,10 +230,6 @@ def read_vocabulary(data: Any) -> Vocabulary:
     data : dict
         As the module describes.
 
-    Returns
-    -------
-    Vocabulary
-
     Raises
     ------
     VocabularyError
@@ -233,18 +243,17 @@ def read_vocabulary(data: Any) -> Vocabulary:
     groups = data.get("groups", data) if isinstance(data, dict) else data
     if not isinstance(groups, dict):
         raise VocabularyError(f"expected an object of groups, got {type(groups).__name__}.")
+    noun = data.get("noun", "character")
+    if not isinstance(noun, str) or not noun.strip():
+        raise VocabularyError(f"noun is a word for what is in the images, got {noun!r}.")
     notes: list[str] = []
     read = {
         name: _group(name, value, notes)
         for name, value in groups.items()
         if groups is not data or name not in ("about", "noun")
     }
-    kept = {name: group for name, group in read.items() if group.phrases}
-    noun = data.get("noun", "character")
-    if not isinstance(noun, str) or not noun.strip():
-        raise VocabularyError(f"noun is a word for what is in the images, got {noun!r}.")
-    found = Vocabulary(kept, noun, tuple(notes))
-    if not kept:
+    found = Vocabulary({name: group for name, group in read.items() if group.phrases}, noun, tuple(notes))
+    if not found.groups:
         raise VocabularyError("expected at least one phrase, found none. Add a group with phrases.")
     if len(found) > MAX_PHRASES:
         raise VocabularyError(f"expected at most {MAX_PHRASES} phrases, got {len(found)}: keep fewer.")
@@ -252,52 +261,18 @@ def read_vocabulary(data: Any) -> Vocabulary:
 
 
 def _group(name: str, value: Any, notes: list[str]) -> Group:
-    options = value if isinstance(value, dict) else {"phrases": value}
-    _check_options(name, options)
+    try:
+        group = Group.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ", ".join([f'group "{name}"', *map(str, fault["loc"])])
+        raise VocabularyError(f"{place}: {fault['msg']}, got {fault['input']!r:.80}.") from error
     phrases: dict[str, Phrase] = {}
-    for entry in options.get("phrases", []):
-        phrase = _phrase(name, entry)
+    for phrase in group.phrases:
         key = " ".join(phrase.text.lower().split())
         if key in phrases:
             notes.append(f'group "{name}": "{phrase.text}" is there twice; the first counts')
         phrases.setdefault(key, phrase)
     if not phrases:
         notes.append(f'group "{name}" is empty and was left out')
-    return Group(
-        tuple(phrases.values()),
-        options.get("kind", "seen"),
-        options.get("one_of", False),
-        options.get("template", "{}"),
-    )
-
-
-def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    unknown = set(options) - {"phrases", "kind", "one_of", "template"}
-    if unknown:
-        raise VocabularyError(f'group "{name}": expected phrases, kind, one_of, template, got {sorted(unknown)}.')
-    kind = options.get("kind", "seen")
-    if not isinstance(options.get("phrases", []), list):
-        raise VocabularyError(f'group "{name}": expected a list of phrases, got {options["phrases"]!r:.60}.')
-    if kind not in get_args(Kind):
-        raise VocabularyError(f'group "{name}": kind is "identity", "incidental" or "seen", got {kind!r}.')
-    if not isinstance(options.get("one_of", False), bool):
-        raise VocabularyError(f'group "{name}": one_of is true or false, got {options["one_of"]!r}.')
-    template = options.get("template", "{}")
-    if not isinstance(template, str) or template.count("{}") != 1:
-        raise VocabularyError(f'group "{name}": template is a text with "{{}}" in it once, got {template!r}.')
-
-
-def _phrase(name: str, entry: Any) -> Phrase:
-    fields = {"text": entry} if isinstance(entry, str) else entry
-    known = {"text", "attribute", "opposite"}
-    if not isinstance(fields, dict) or "text" not in fields or set(fields) - known:
-        raise VocabularyError(
-            f'group "{name}": a phrase is a text, or an object with text and, if wanted, '
-            f"attribute and opposite; got {entry!r:.80}."
-        )
-    for key, value in fields.items():
-        if not isinstance(value, str) or not value.strip() or len(value) > MAX_LENGTH:
-            raise VocabularyError(
-                f'group "{name}": {key} is a text of 1 to {MAX_LENGTH} characters, got {value!r:.80}.'
-            )
-    return Phrase(**fields)
+    return group.model_copy(update={"phrases": list(phrases.values())})

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from chosen_one_nb.analysis.statistics import two_kinds
+from chosen_one_nb.analysis.statistics import two_kinds, unit
 from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary
 
-__all__ = ["Members", "AttributeScores", "group_mask", "score_attributes", "unit_rows"]
-
-Members = Sequence[int] | np.ndarray
-"""A group of images: their numbers, or a mask over all."""
+__all__ = ["AttributeScores", "score_attributes"]
 
 SMALL_GROUP = 8  # phrases
 APART = 2.5  # standard deviations; noise splits as far in one column of fifty
@@ -44,24 +41,19 @@ class AttributeScores:
         """Whether each image has each attribute, bool (N, A)."""
         return self.values >= HAS_IT
 
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of images that have each attribute, (A,); NaN where they cannot be told apart, or there are none."""
+        return np.where(self.separable, self.has_it.sum(axis=0) / (len(self.values) or np.nan), np.nan)
+
     def rows(self, images: Sequence[int] | slice | np.ndarray) -> AttributeScores:
         """Return the same for some of the images: one gallery out of several, for instance."""
         return AttributeScores(self.values[images], self.attributes, self.separable)
 
-    def column(self, name: str, group: str | None = None) -> int:
-        """Find an attribute by its name; raises `KeyError` if there is none, or there are several."""
-        found = [
-            at
-            for at, attribute in enumerate(self.attributes)
-            if attribute.name == name and group in (None, attribute.group)
-        ]
-        if len(found) != 1:
-            groups = [self.attributes[at].group for at in found]
-            raise KeyError(
-                f"expected one attribute {name!r}, got {len(found)}"
-                + (f" in the groups {groups}: say which." if found else ": see the vocabulary.")
-            )
-        return found[0]
+    def followed_by(self, later: AttributeScores) -> tuple[AttributeScores, np.ndarray]:
+        """Return the images of both, and which of them are the later ones, bool."""
+        both = AttributeScores(np.concatenate([self.values, later.values]), self.attributes, self.separable)
+        return both, np.arange(len(both.values)) >= len(self.values)
 
 
 def score_attributes(
@@ -85,25 +77,22 @@ def score_attributes(
     logit_scale : float
         Factor on cosines before the softmax: the model's own `logit_scale.exp()`, 100 in OpenAI's models.
 
-    Returns
-    -------
-    AttributeScores
-
     Raises
     ------
     ValueError
         If shapes do not agree, or a number is not finite.
     """
-    images, texts = unit_rows(images, "images"), unit_rows(texts, "texts")
+    images, texts = _checked(images, "images"), _checked(texts, "texts")
     if len(texts) != len(vocabulary) or images.shape[1] != texts.shape[1]:
         raise ValueError(
             f"expected texts of shape ({len(vocabulary)}, {images.shape[1]}), one row per "
             f"phrase of the vocabulary and as wide as the images; got {texts.shape}."
         )
-    logits = logit_scale * images @ texts.T  # (N, T)
+    logits = logit_scale * unit(images) @ unit(texts).T  # (N, T)
     attributes = vocabulary.attributes
     values, separable = np.zeros((len(images), len(attributes))), np.ones(len(attributes), bool)
-    for columns in _by_group(attributes):
+    for name in vocabulary.groups:
+        columns = [at for at, attribute in enumerate(attributes) if attribute.group == name]
         members = [attributes[at] for at in columns]
         scores = np.column_stack([logsumexp(logits[:, member.columns], axis=1) for member in members])
         scores = scores - _level(logits, members)  # (N, a)
@@ -115,29 +104,12 @@ def score_attributes(
     return AttributeScores(values, attributes, separable)
 
 
-def unit_rows(vectors: np.ndarray, name: str) -> np.ndarray:
-    """Check vectors (N, D) and bring them to unit length; a zero vector stays zero.
-
-    Raises
-    ------
-    ValueError
-        If the shape is another, or a number is not finite.
-    """
+def _checked(vectors: np.ndarray, name: str) -> np.ndarray:
     vectors = np.asarray(vectors, dtype=float)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise ValueError(
-            f"expected finite {name} of shape (N, D), got shape {vectors.shape}"
-            + ("" if vectors.ndim != 2 else " with NaN or infinity")
-            + "."
-        )
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def _by_group(attributes: Sequence[Attribute]) -> list[list[int]]:
-    groups: dict[str, list[int]] = {}
-    for at, attribute in enumerate(attributes):
-        groups.setdefault(attribute.group, []).append(at)
-    return list(groups.values())
+        fault = "" if vectors.ndim != 2 else " with NaN or infinity"
+        raise ValueError(f"expected finite {name} of shape (N, D), got shape {vectors.shape}{fault}.")
+    return vectors
 
 
 def _level(logits: np.ndarray, members: list[Attribute]) -> np.ndarray:
@@ -148,31 +120,3 @@ def _level(logits: np.ndarray, members: list[Attribute]) -> np.ndarray:
     if len(phrases) < SMALL_GROUP:
         phrases = list(range(logits.shape[1]))
     return logits[:, phrases].mean(axis=1, keepdims=True) if len(phrases) > 1 else np.zeros((len(logits), 1))
-
-
-def group_mask(members: Members, n: int) -> np.ndarray:
-    """Turn image numbers, or a mask, into a mask.
-
-    Parameters
-    ----------
-    members : sequence of int, or ndarray of bool, shape (n,)
-    n : int
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-
-    Raises
-    ------
-    ValueError
-        If an image is named that is not there, or a mask has another length.
-    """
-    chosen = np.asarray(members)
-    if chosen.dtype == bool:
-        if chosen.shape != (n,):
-            raise ValueError(f"expected a mask of {n} images, got shape {chosen.shape}.")
-        return chosen
-    chosen = chosen.astype(int).ravel()
-    if chosen.size and (chosen.min() < 0 or chosen.max() >= n):
-        raise ValueError(f"expected images 0 to {n - 1}, got {chosen.min()} to {chosen.max()}.")
-    return np.isin(np.arange(n), chosen)

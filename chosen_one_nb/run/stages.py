@@ -212,7 +212,7 @@ def _descriptions(context: StageContext, node: Node, images: Sequence[int]) -> l
             "describe_scene: expected models with CLIP. Load them with clip=..., or go on without: "
             f"run.branch({node.id!r}, describe_scene=False)."
         )
-    from chosen_one_nb.analysis.captioning import descriptions
+    from chosen_one_nb.analysis.prompt_match import descriptions
     from chosen_one_nb.analysis.vocabulary import load_vocabulary
     from chosen_one_nb.analysis.zero_shot import score_attributes
 
