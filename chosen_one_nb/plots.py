@@ -39,8 +39,8 @@ GLYPHS = "●■◆▲✚★▼⬢"
 Size = tuple[float, float]
 """Width and height in pixels."""
 GAP, LETTERS = 4, 12  # of contact sheets, in pixels
-POINTS_PER_INCH = 72
-CENTRED = {"ha": "center", "va": "center", "fontsize": 13, "color": INK,
+POINTS_PER_INCH, LINE = 72, 13  # LINE is the height of a line of a figure's letters, in points
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 13, "color": INK,
            "bbox": {"color": "white", "alpha": 0.6, "pad": 0.5}}  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def distance_plot(
     """
     if not len(curve):
         return _empty("Nothing measured yet.", size)
-    rows = {row["node"]: row for row in curve.to_dict("records")}
+    rows: dict[str, Any] = {row["node"]: row for row in curve.to_dict("records")}
     said = "; ".join(f"{name}: {row['distance']:.3g} ({row['state']})" for name, row in rows.items())
     figure, axes = _figure(f"Mean pairwise distance by node: {said}.", size)
     threshold = curve["threshold"].iloc[-1]
@@ -157,7 +157,7 @@ def _beside(axes: Axes, side: str) -> dict[str, Any]:
             "annotation_clip": False}  # fmt: skip
 
 
-def _tree(axes: Axes, rows: Mapping[str, Mapping[str, Any]]) -> None:
+def _tree(axes: Axes, rows: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         at = (row["iteration"], row["distance"])
         if row["parent"] in rows:
@@ -169,24 +169,22 @@ def _tree(axes: Axes, rows: Mapping[str, Mapping[str, Any]]) -> None:
         axes.annotate(name, at, (6, 5), textcoords="offset points", fontsize=10, color=INK)
 
 
-def _branches(
-    axes: Axes, rows: Mapping[str, Mapping[str, Any]], branches: Mapping[str, Sequence[str]], threshold: float
-) -> None:
-    ends = {"d_conv": (threshold, GREY)}
+def _branches(axes: Axes, rows: Mapping[str, Any], branches: Mapping[str, Sequence[str]], threshold: float) -> None:
+    ends = [("d_conv", threshold, GREY)]
     for number, (name, nodes) in enumerate(branches.items()):
         iterations, distances = ([rows[node][key] for node in nodes] for key in ("iteration", "distance"))
-        style = {"color": colour_of(number), "marker": MARKERS[number], "linestyle": ("-", "--", ":", "-.")[number % 4]}
-        axes.plot(iterations, distances, linewidth=2, **style)
-        ends[f"{name} · {nodes[-1]}"] = (distances[-1], style["color"])
+        colour, dashes = colour_of(number), ("-", "--", ":", "-.")[number % 4]
+        axes.plot(iterations, distances, color=colour, linestyle=dashes, linewidth=2, marker=MARKERS[number])
+        ends.append((f"{name} · {nodes[-1]}", distances[-1], colour))
     _label_ends(axes, ends)
 
 
-def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
-    """Write the names of lines at their right ends, one above the other where they would overlap."""
+def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
+    """Write names at the right of a plot, by height and in a colour, one above the other where they would overlap."""
     low, high = axes.get_ylim()
-    line = 13 / (axes.figure.get_figheight() * POINTS_PER_INCH - 40) * (high - low)  # height of a line of letters
-    heights = spread([height for height, _ in ends.values()], line)
-    for (name, (_, colour)), height in zip(ends.items(), heights, strict=True):
+    tall = axes.figure.bbox.height / axes.figure.dpi * POINTS_PER_INCH - 40  # in points; 40 for what is below the plot
+    heights = spread([height for _, height, _ in ends], LINE / tall * (high - low))
+    for (name, _, colour), height in zip(ends, heights, strict=True):
         axes.annotate(name, (1, height), (8, 0), **_beside(axes, "left"), va="center", color=colour)
 
 
@@ -230,13 +228,16 @@ def projection_plot(
     alt = f"Map of {len(positions)} images in {len(clusters)} clusters; {len(chosen)} chosen."
     figure, axes = _figure(alt, size, framed=False)
     axes.margins(0.08)
-    axes.scatter(*positions[list(chosen)].T, s=130, facecolors="none", edgecolors=INK)
+    x, y = positions.T
+    axes.scatter(x[list(chosen)], y[list(chosen)], s=130, facecolors="none", edgecolors=INK)
     for cluster in np.unique(labels):
         members = np.flatnonzero(labels == cluster)
         dropped = cluster >= 0 and kept is not None and not kept[cluster]
-        style = {"facecolors": "none", "edgecolors": DROPPED} if dropped else {"color": colour_of(cluster)}
+        colour = DROPPED if dropped else colour_of(cluster)
         marker = "o" if dropped or cluster < 0 else MARKERS[cluster % len(MARKERS)]
-        points = axes.scatter(*positions[members].T, s=36, marker=marker, **style)
+        points = axes.scatter(
+            x[members], y[members], s=36, marker=marker, edgecolors=colour, facecolors="none" if dropped else colour
+        )
         points.set_urls([f"image {i}, cluster {cluster}" for i in members])
         if cluster >= 0:
             name = f"{cluster} dropped" if dropped else str(cluster)
@@ -254,7 +255,7 @@ def attribute_plot(findings: pd.DataFrame, *, width: float = 640) -> Figure:
     width : float
         In pixels; the height follows from the number of rows.
     """
-    rows = list(findings.itertuples())
+    rows: list[Any] = list(findings.itertuples())
     size = (width, 26 * len(rows) + 24)
     if not rows:
         return _empty("Nothing to draw.", size)
@@ -296,14 +297,15 @@ def drift_plot(drift: pd.DataFrame, *, size: Size = (560, 240)) -> Figure:
     axes.set(ylim=(0, 1), xticks=range(len(galleries)), xticklabels=galleries)
     axes.set_yticks((0, 0.5, 1), ("0%", "50%", "100%"))
     axes.grid(axis="y", color=FAINT)
-    ends = {}
+    ends = []
     for number, part in enumerate(lines):
         aside = 0.02 * (number - (len(lines) - 1) / 2) * len(galleries)  # so that intervals stand beside each other
         places = [galleries.index(gallery) + aside for gallery in part["gallery"]]
         error = np.abs(part[["low", "high"]].to_numpy().T - part["share"].to_numpy())
-        style = {"color": colour_of(number), "marker": MARKERS[number % len(MARKERS)]}
-        axes.errorbar(places, part["share"], error, **style, elinewidth=1, clip_on=False)
-        ends[f"{part['attribute'].iloc[0]} {part['share'].iloc[-1]:.0%}"] = (part["share"].iloc[-1], style["color"])
+        colour, marker = colour_of(number), MARKERS[number % len(MARKERS)]
+        axes.errorbar(places, part["share"], error, color=colour, marker=marker, elinewidth=1, clip_on=False)
+        last = part.iloc[-1]
+        ends.append((f"{last.attribute} {last.share:.0%}", last.share, colour))
     _label_ends(axes, ends)
     return figure
 

@@ -63,7 +63,7 @@ class Projection:
 
 
 def project(
-    galleries: Mapping[Hashable, np.ndarray],
+    galleries: Mapping[Any, np.ndarray],
     *,
     method: Method = "umap",
     n_neighbors: int = 15,
@@ -115,7 +115,7 @@ def project(
     return Projection(positions, made, owners, table, seed, n_neighbors, note)
 
 
-def _joined(galleries: Mapping[Hashable, np.ndarray]) -> np.ndarray:
+def _joined(galleries: Mapping[Any, np.ndarray]) -> np.ndarray:
     """Stack galleries (n, D) and check them."""
     arrays = [np.asarray(gallery, dtype=np.float64) for gallery in galleries.values()]
     shapes = [array.shape for array in arrays]

@@ -10,7 +10,7 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
-from chosen_one_nb.analysis.statistics import bootstrap_means, interval
+from chosen_one_nb.analysis.statistics import interval, resampled
 from chosen_one_nb.plots import or_dash
 
 from . import actions
@@ -114,8 +114,8 @@ def half_width(clusters: Clusters, cluster: int, settings: Settings) -> float:
     """Half of the 95 % bootstrap interval of a cluster's cohesion, drawing its members with replacement."""
     distances = clusters.distances[clusters.labels == cluster]
     values = distances**2 if settings.cohesion == "squared" else distances
-    low, high = interval(bootstrap_means(values[:, None], 400))
-    return float(high[0] - low[0]) / 2
+    low, high = interval(resampled(values, repeats=400))
+    return float(high - low) / 2
 
 
 def doubt(clusters: Clusters, found: ClusterEvidence | None, settings: Settings, cluster: int) -> str:
