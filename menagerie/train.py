@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from chosen_one_nb.models.memory import keep_freed_memory
+from chosen_one_nb.models.offload import keep_freed_memory
 from menagerie.training.data import renders
 from menagerie.training.recipe import Recipe
 

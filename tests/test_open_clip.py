@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from chosen_one_nb.models.features import Clip, FeatureExtractor
-from chosen_one_nb.models.files import ModelError
+from chosen_one_nb.models.hub import ModelError, Source
 
 VISION = {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "mlp_ratio": 2.5, "patch_size": 8}
 TEXT = {"context_length": 32, "width": 24, "heads": 3, "layers": 2}
@@ -138,14 +138,14 @@ def test_preprocessing_is_the_configurations(made: Any, tmp_path: Path) -> None:
     config = json.loads((made[1] / "open_clip_config.json").read_text())["model_cfg"]
     wide = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (32, 1)).astype(np.uint8)).convert("RGB")
     write(tmp_path, config, {"resize_mode": "squash", "interpolation": "bilinear"})
-    squashed = processor(tmp_path)(wide, return_tensors="pt")["pixel_values"]
+    squashed = processor(Source.of(tmp_path), tmp_path)(wide, return_tensors="pt")["pixel_values"]
     write(tmp_path, config, {})
-    cut = processor(tmp_path)(wide, return_tensors="pt")["pixel_values"]
+    cut = processor(Source.of(tmp_path), tmp_path)(wide, return_tensors="pt")["pixel_values"]
     assert squashed.shape == cut.shape == (1, 3, 32, 32)
     assert squashed[0, 0, 0, 31] - squashed[0, 0, 0, 0] > 1.8 * (cut[0, 0, 0, 31] - cut[0, 0, 0, 0])
     write(tmp_path, config, {"resize_mode": "longest"})
     with pytest.raises(ModelError, match="resize_mode: expected shortest or squash, got 'longest'"):
-        processor(tmp_path)
+        processor(Source.of(tmp_path), tmp_path)
 
 
 def another_tower(folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_lora_by_id_is_distilled_in(cache: Path, models: Any, model_folder: Pa
     (place / "snapshots" / COMMIT).mkdir(parents=True)
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(COMMIT)
-    with pytest.raises(ModelError, match=r"found neither.*\n.*\n.*hf download owner/lora .*lora_weights"):
+    with pytest.raises(ModelError, match=r"\(a UNet\), found none.*\n.*hf download owner/lora .*lora_weights"):
         load_models(model_folder, distilled="owner/lora", offline=True)
     lora = initial_lora(models.pipeline.unet, 2, torch.Generator().manual_seed(0))
     save_file({f"unet.{key}": weight + 0.1 for key, weight in lora.items()},

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
-__all__ = ["OutOfMemory", "advised", "batches", "is_out_of_memory"]
+__all__ = ["OutOfMemory", "advised", "batches", "free_memory", "is_out_of_memory"]
 
 T = TypeVar("T")
 
@@ -48,51 +46,43 @@ def batches(n: int, size: int, do: Callable[[range], T], advice: str) -> Iterato
     start = 0
     while start < n:
         indices = range(start, min(start + size, n))
-        short = False
         try:
-            if len(indices) == 1:
-                with advised(advice):
-                    done = do(indices)
-            else:
+            with advised(advice if len(indices) == 1 else None):
                 done = do(indices)
         except (RuntimeError, MemoryError) as error:
-            if len(indices) == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            short = True
-        if short:  # outside of `except`, whose traceback holds the tensors that did not fit
-            _free()
-            size = len(indices) // 2
+        else:
+            yield indices, done
+            start = indices.stop
             continue
-        yield indices, done
-        start = indices.stop
+        free_memory()  # only here: in `except` the error's traceback holds the tensors that did not fit
+        size = len(indices) // 2
 
 
 @contextmanager
-def advised(advice: str) -> Iterator[None]:
-    """Turn an out-of-memory error into an `OutOfMemory` that says what to lower."""
+def advised(advice: str | None) -> Iterator[None]:
+    """Turn an out-of-memory error into an `OutOfMemory` that says what to lower; None leaves it as it is."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if advice is None or not is_out_of_memory(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise OutOfMemory(f"Out of memory. {advice} ({reason})") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Recognise CUDA's and MPS's errors and the CPU allocator's; not one that already says what to lower."""
+    """Recognise the errors of accelerators and of the CPU's allocator; not one that already says what to lower."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
     if isinstance(error, OutOfMemory):
         return False
-    text = str(error).lower()
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text
-    )
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        with contextlib.suppress(RuntimeError):
-            torch.mps.empty_cache()
+def free_memory() -> None:
+    """Give memory that no tensor holds any more back to the device."""
+    from accelerate.utils.memory import clear_device_cache
+
+    clear_device_cache(garbage_collection=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from chosen_one_nb.models.files import ModelError
+from chosen_one_nb.models.hub import ModelError
 
 __all__ = ["compile_blocks", "uncompiled"]
 

@@ -1,7 +1,8 @@
-"""The eyes: a feature extractor that galleries are compared by, and CLIP for prompts."""
+"""What images are compared by: a feature extractor for galleries, and CLIP for prompts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +14,29 @@ from PIL import Image
 
 from chosen_one_nb.models import open_clip
 from chosen_one_nb.models.batches import batches
-from chosen_one_nb.models.files import OPEN_CLIP, ModelError, explained, image_processor, load, model_type
-from chosen_one_nb.models.hub import Source
+from chosen_one_nb.models.hub import ModelError, Source
 from chosen_one_nb.models.offload import on_device
 
 __all__ = ["Clip", "FeatureExtractor", "Features"]
 
-TOKENIZERS = ("tokenizer.json", "vocab.json")
+OPEN_CLIP = "open_clip"
+EXTRACTORS = {
+    "dinov2": "Dinov2Model",
+    "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "vit": "ViTModel",
+    "clip": "CLIPVisionModelWithProjection",
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    OPEN_CLIP: "CLIPVisionModelWithProjection",
+}
+"""Classes of transformers by the `model_type` of a configuration."""
 
+TOKENIZERS = ("tokenizer.json", "vocab.json")
 SMALLER = "Not one image fits: close other programs, take a smaller extractor, or load_models(..., low_memory=True)."
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the eyes saw of N images.
+    """Features of N images.
 
     Attributes
     ----------
@@ -43,10 +53,22 @@ class Features:
     grid: tuple[int, int]
 
 
-class FeatureExtractor:
-    """DINOv2, DINOv1, CLIP's or OpenCLIP's image tower behind one contract: images in, features out.
+class _ImageModel:
+    """A frozen model with the checkpoint's own preprocessing, by Pillow (pitfall 18)."""
 
-    Images are prepared as the checkpoint's own `preprocessor_config.json` says (pitfall 18), by Pillow.
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self.model, self.processor, self.name = model.eval().requires_grad_(False), processor, name
+        self.device: torch.device = model.device
+        """Where it works; it may rest elsewhere."""
+
+    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """B images of any size -> (B, 3, H, W)."""
+        pixels = self.processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+        return pixels.to(self.model.device, self.model.dtype)
+
+
+class FeatureExtractor(_ImageModel):
+    """DINOv2, DINOv1, CLIP's or OpenCLIP's image tower behind one contract: images in, features out.
 
     Parameters
     ----------
@@ -56,45 +78,33 @@ class FeatureExtractor:
         Where it came from.
     """
 
-    patch_tokens = True
-
     def __init__(self, model: Any, processor: Any, name: str) -> None:
-        self.model, self.processor, self.name = model.eval().requires_grad_(False), processor, name
+        super().__init__(model, processor, name)
         self.projected = hasattr(model, "visual_projection")
         self.width: int = model.config.projection_dim if self.projected else model.config.hidden_size
         self._skip = 1 + getattr(model.config, "num_register_tokens", 0)
-        self.device: torch.device = model.device
-        """Where it works; it may rest elsewhere."""
 
     @classmethod
-    def load(
-        cls, source: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None
-    ) -> FeatureExtractor:
+    def load(cls, source: str | Path, *, dtype: torch.dtype | None = None, offline: bool = False) -> FeatureExtractor:
         """Load an extractor from a folder or the Hub.
+
+        Parameters
+        ----------
+        source : str or Path
+        dtype : torch.dtype, optional
+            None is float32.
+        offline : bool
+            Look in folders and the Hub's cache only.
 
         Raises
         ------
         ModelError
             If there is none, it is of another kind, or its weights are not safetensors.
         """
-        import transformers
-
-        classes = {
-            "dinov2": "Dinov2Model",
-            "dinov2_with_registers": "Dinov2WithRegistersModel",
-            "vit": "ViTModel",
-            "clip": "CLIPVisionModelWithProjection",
-            "clip_vision_model": "CLIPVisionModelWithProjection",
-            OPEN_CLIP: "CLIPVisionModelWithProjection",
-        }
-        origin = Source.of(source)
-        folder = origin.fetch()
-        kind = model_type(folder)
-        if kind not in classes:
-            raise ModelError(f"{source}: expected a feature extractor of type {', '.join(classes)}, got {kind!r}.")
-        more = {"add_pooling_layer": False} if kind == "vit" else {}
-        model, processor = _loaded(getattr(transformers, classes[kind]), kind, folder, device, dtype, **more)
-        return cls(model, processor, str(origin.pinned(folder)))
+        origin, folder, kind = _fetched(source, offline)
+        if kind not in EXTRACTORS:
+            raise ModelError(f"{source}: expected a feature extractor of type {', '.join(EXTRACTORS)}, got {kind!r}.")
+        return cls(*_loaded(EXTRACTORS[kind], kind, origin, folder, dtype), str(origin.pinned(folder)))
 
     def __call__(
         self,
@@ -120,32 +130,32 @@ class FeatureExtractor:
         -------
         Features
         """
-        vectors, tokens, grid = [], [], (0, 0)
+        vectors, tokens, grid = [np.zeros((0, self.width), np.float32)], [], (0, 0)
         with on_device(self.device, self.model):
             for indices, (vector, token, grid) in batches(  # noqa: B007 (the last grid is that of all)
-                len(images), batch_size, lambda part: self._look(images[part.start : part.stop], patches), SMALLER
+                len(images), batch_size, lambda part: self._extract(images[part.start : part.stop], patches), SMALLER
             ):
                 vectors.append(vector)
                 tokens.append(token)
                 if on_batch is not None:
                     on_batch(indices.stop)
-        cls = np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
-        return Features(cls, np.concatenate(tokens) if patches and tokens else None, grid)
+        return Features(np.concatenate(vectors), np.concatenate(tokens) if patches and tokens else None, grid)
 
     @torch.no_grad()
-    def _look(
+    def _extract(
         self, images: Sequence[Image.Image], patches: bool
     ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
-        """Images (B) -> CLS (B, D) float32, patch tokens (B, P, D') float16 or None, and their grid."""
-        pixels = _pixels(self.processor, images)
-        out = self.model(pixels.to(self.model.device, self.model.dtype))
+        """B images -> CLS (B, D) float32, patch tokens (B, P, D') float16 or None, and their grid."""
+        pixels = self._pixels(images)
+        out = self.model(pixels)
         sequence = out.last_hidden_state  # (B, 1 + registers + P, D')
-        first = out.image_embeds if self.projected else _pooled(out, sequence)
+        vectors = out.image_embeds if self.projected else out.pooler_output
+        vectors = sequence[:, 0] if vectors is None else vectors  # DINOv1 has no pooler
         tokens = sequence[:, self._skip :].float().cpu().numpy().astype(np.float16) if patches else None
-        return first.float().cpu().numpy(), tokens, _grid(pixels.shape, self.model.config.patch_size)
+        return vectors.float().cpu().numpy(), tokens, _grid(pixels, self.model.config.patch_size)
 
 
-class Clip:
+class Clip(_ImageModel):
     """CLIP's two towers: unit vectors of images and of texts, whose product is the prompt similarity.
 
     Parameters
@@ -157,45 +167,43 @@ class Clip:
     """
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any, name: str) -> None:
-        self.model, self.processor, self.tokenizer = model.eval().requires_grad_(False), processor, tokenizer
-        self.name, self.width = name, int(model.config.projection_dim)
-        self.device: torch.device = model.device
-        """Where it works; it may rest elsewhere."""
+        super().__init__(model, processor, name)
+        self.tokenizer, self.width = tokenizer, int(model.config.projection_dim)
 
     @classmethod
-    def load(cls, source: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Clip:
-        """Load CLIP or OpenCLIP with its tokenizer from a folder or the Hub; raises `ModelError` if that fails."""
-        from transformers import CLIPModel, CLIPTokenizer
+    def load(cls, source: str | Path, *, dtype: torch.dtype | None = None, offline: bool = False) -> Clip:
+        """Load CLIP or OpenCLIP with its tokenizer, as `FeatureExtractor.load` does."""
+        from transformers import CLIPTokenizer
 
-        origin = Source.of(source)
-        folder = origin.fetch()
-        kind = model_type(folder)
+        origin, folder, kind = _fetched(source, offline)
         if kind not in ("clip", OPEN_CLIP):
             raise ModelError(f"{source}: expected a CLIP model (model_type 'clip'), got {kind!r}.")
-        model, processor = _loaded(CLIPModel, kind, folder, device, dtype)
+        model, processor = _loaded("CLIPModel", kind, origin, folder, dtype)
         if not any((folder / name).is_file() for name in TOKENIZERS):
-            raise ModelError(
-                f"{folder}: expected a tokenizer ({' or '.join(TOKENIZERS)}), found none. OpenAI's and OpenCLIP's "
-                "models share that of openai/clip-vit-large-patch14: copy its tokenizer.json here."
-            )
-        with explained(folder, "a tokenizer"):
+            shared = " OpenAI's and OpenCLIP's share that of openai/clip-vit-large-patch14: copy its tokenizer.json."
+            raise origin.lacks(f"a tokenizer ({' or '.join(TOKENIZERS)})", shared)
+        with origin.loading("a tokenizer"):
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(model, processor, tokenizer, str(origin.pinned(folder)))
 
-    @torch.no_grad()
     def images(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> np.ndarray:
         """Return (N, D) float32 unit vectors of images."""
-        return self._batches(
-            images,
-            batch_size,
-            lambda part: self.model.get_image_features(
-                pixel_values=_pixels(self.processor, part).to(self.model.device, self.model.dtype)
-            ),
+        return self._unit_vectors(
+            images, batch_size, lambda part: self.model.get_image_features(self._pixels(part)).pooler_output
         )
 
-    @torch.no_grad()
+    def texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """Return (T, D) float32 unit vectors of texts; what is too long for the model is cut off."""
+        limit = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
+        how = {"padding": "max_length", "max_length": limit, "truncation": True, "return_tensors": "pt"}
+
+        def features(part: Sequence[str]) -> torch.Tensor:
+            return self.model.get_text_features(**self.tokenizer(list(part), **how).to(self.model.device)).pooler_output
+
+        return self._unit_vectors(texts, batch_size, features)
+
     def patches(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> tuple[np.ndarray, tuple[int, int]]:
-        """See what each patch of images says, in the space of the texts.
+        """Return a vector for each patch of images, in the space of the texts.
 
         CLIP was only ever asked about whole images; its patch tokens, taken through the same last norm and
         projection, are a rough but useful witness of where something is.
@@ -207,16 +215,16 @@ class Clip:
         (int, int)
             Patches down and across: h * w = P.
         """
-        pixels = _pixels(self.processor, images[:1] or [Image.new("RGB", (8, 8))])
-        grid = _grid(pixels.shape, self.model.config.vision_config.patch_size)
-        found = self._batches(images, batch_size, self._look_at_patches)
+        blank = Image.new("RGB", (8, 8))
+        grid = _grid(self._pixels(images[:1] or [blank]), self.model.config.vision_config.patch_size)
+        found = self._unit_vectors(images, batch_size, self._patch_features)
         return found.reshape(-1, grid[0] * grid[1], self.width), grid
 
-    def _look_at_patches(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Images -> patch tokens (B, P, D) through the last norm and the projection, which CLIP gives CLS only."""
+    def _patch_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """B images -> (B, P, D) through the last norm and the projection, which CLIP itself gives CLS only."""
         tower = self.model.vision_model
-        pixels = _pixels(self.processor, images).to(self.model.device, self.model.dtype)
-        return self.model.visual_projection(tower.post_layernorm(tower(pixel_values=pixels).last_hidden_state[:, 1:]))
+        tokens = tower(pixel_values=self._pixels(images)).last_hidden_state[:, 1:]
+        return self.model.visual_projection(tower.post_layernorm(tokens))
 
     @property
     def logit_scale(self) -> float:
@@ -224,50 +232,41 @@ class Clip:
         return float(self.model.logit_scale.exp())
 
     @torch.no_grad()
-    def texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """Return (T, D) float32 unit vectors of texts; what is too long for the model is cut off."""
-        limit = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
-        return self._batches(
-            texts,
-            batch_size,
-            lambda part: self.model.get_text_features(
-                **self.tokenizer(
-                    list(part), padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
-                ).to(self.model.device)
-            ),
-        )
-
-    def _batches(self, items: Sequence[Any], size: int, look: Callable[[Sequence[Any]], Any]) -> np.ndarray:
+    def _unit_vectors(self, items: Sequence[Any], size: int, features: Callable[[Sequence[Any]], Any]) -> np.ndarray:
         with on_device(self.device, self.model):
-            parts = batches(len(items), size, lambda part: look(items[part.start : part.stop]), SMALLER)
-            vectors = [torch.nn.functional.normalize(_tensor(part).float(), dim=-1).cpu().numpy() for _, part in parts]
+            parts = batches(len(items), size, lambda part: features(items[part.start : part.stop]), SMALLER)
+            vectors = [torch.nn.functional.normalize(part.float(), dim=-1).cpu().numpy() for _, part in parts]
         return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
 
 
-def _loaded(
-    kind: Any, form: str, folder: Path, device: str | None, dtype: torch.dtype | None, **more: Any
-) -> tuple[Any, Any]:
-    """A model and its preprocessing, from the transformers form or OpenCLIP's own."""
-    if form == OPEN_CLIP:
-        return open_clip.load(kind, folder, device, dtype), open_clip.processor(folder)
-    return load(kind, folder, device, dtype, **more), image_processor(folder)
+def _fetched(source: str | Path, offline: bool) -> tuple[Source, Path, str]:
+    """Where a model comes from, the folder it lies in, and its `model_type`; `OPEN_CLIP` in OpenCLIP's form only."""
+    origin = Source.of(source, offline)
+    folder = origin.fetch()
+    file = folder / "config.json"
+    if not file.is_file():
+        if (folder / open_clip.CONFIG).is_file():
+            return origin, folder, OPEN_CLIP
+        raise origin.lacks("a model folder with a config.json")
+    with origin.loading("a configuration"):
+        return origin, folder, str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
 
 
-def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
-    """Prepare images as the checkpoint asks: (B, 3, H, W) float32."""
-    return processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+def _loaded(name: str, kind: str, origin: Source, folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """A model of a class of transformers and its preprocessing, from the transformers form or OpenCLIP's own."""
+    import transformers
+
+    model_class = getattr(transformers, name)
+    if kind == OPEN_CLIP:
+        return open_clip.load(model_class, origin, folder, dtype), open_clip.processor(origin, folder)
+    more = {"add_pooling_layer": False} if kind == "vit" else {}
+    with origin.loading(f"a {name}"):
+        model = model_class.from_pretrained(
+            folder, dtype=dtype or torch.float32, use_safetensors=True, local_files_only=True, **more
+        )
+    with origin.loading("a preprocessor_config.json"):
+        return model, transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
 
 
-def _grid(shape: Sequence[int], patch: int) -> tuple[int, int]:
-    return shape[-2] // patch, shape[-1] // patch
-
-
-def _pooled(out: Any, sequence: torch.Tensor) -> torch.Tensor:
-    """CLS: `pooler_output` where the model has one (DINOv2), the first token of the last layer otherwise."""
-    pooled = getattr(out, "pooler_output", None)
-    return sequence[:, 0] if pooled is None else pooled
-
-
-def _tensor(out: Any) -> torch.Tensor:
-    """Transformers 5 wraps CLIP features in an output object; the vector is its `pooler_output`."""
-    return out if torch.is_tensor(out) else out.pooler_output
+def _grid(pixels: torch.Tensor, patch: int) -> tuple[int, int]:
+    return pixels.shape[-2] // patch, pixels.shape[-1] // patch

@@ -2,39 +2,33 @@
 
 Spelled `folder`, `file.safetensors`, `owner/name`, `owner/name@revision`, or with a file of the repository,
 `owner/name/file.safetensors@revision`. What comes from the Hub is fetched whole into its cache first, only the
-files that are needed, and loaded from there as any folder is: no code of a repository is ever run.
+files that are needed, and loaded from there as any folder is: safetensors only, no code of a repository is ever run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chosen_one_nb.models.files import PICKLES, ModelError, convert_line
+__all__ = ["LORA_FILE", "PICKLES", "UNET_FILE", "ModelError", "Source", "convert_line", "quietly", "wanted"]
 
-__all__ = ["Source", "offline_mode", "wanted"]
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+"""File endings that mean Python pickles, which can run code when opened."""
 
-LORA = "pytorch_lora_weights.safetensors"  # as diffusers names it
+LORA_FILE, UNET_FILE = "pytorch_lora_weights.safetensors", "diffusion_pytorch_model.safetensors"  # diffusers' names
 
-_OFFLINE: ContextVar[bool] = ContextVar("offline", default=False)
+_ENDINGS = "|".join(re.escape(ending) for ending in (".safetensors", *PICKLES))
+_HUB_ID = re.compile(rf"(?P<place>\w[\w.-]*/[\w.-]+)(/(?P<inside>.+({_ENDINGS})))?(@(?P<revision>.+))?")
+_OTHER_FORMS = (".non_ema.", ".bf16.", "onnx", "openvino")
 
 
-@contextmanager
-def offline_mode(on: bool = True) -> Iterator[None]:
-    """Take models from folders and the Hub's cache only, for a with-block; False leaves it as it is.
-
-    The environment variable HF_HUB_OFFLINE=1 does the same for a whole process.
-    """
-    token = _OFFLINE.set(on or _OFFLINE.get())
-    try:
-        yield
-    finally:
-        _OFFLINE.reset(token)
+class ModelError(Exception):
+    """A model that cannot be used: the message says what was looked for, what was found, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +43,23 @@ class Source:
         Branch, tag or commit on the Hub.
     inside : str or None
         A file of the repository, where one is meant.
+    offline : bool
+        Look in the Hub's cache only, as the environment variable HF_HUB_OFFLINE=1 has a whole process do.
     """
 
     place: str
     revision: str | None = None
     inside: str | None = None
+    offline: bool = False
 
     @classmethod
-    def of(cls, text: str | Path) -> Source:
+    def of(cls, text: str | Path, offline: bool = False) -> Source:
         """Read a place as people write it; raises `ModelError` if it can be none."""
         if Path(text).exists():
-            return cls(str(text))
-        place, sign, revision = str(text).partition("@")
-        parts = place.split("/")
-        if any(not part for part in parts) or len(parts) < 2 or place.startswith((".", "~", os.sep)):
-            raise ModelError(f"{text}: no such folder, and not a Hub id (owner/name or owner/name@revision).")
-        if len(parts) > 2 and Path(place).suffix not in (".safetensors", *PICKLES):
-            raise ModelError(f"{text}: no such folder, and not a Hub id (owner/name or owner/name@revision).")
-        return cls("/".join(parts[:2]), revision if sign else None, "/".join(parts[2:]) or None)
+            return cls(str(text), offline=offline)
+        if found := _HUB_ID.fullmatch(str(text)):
+            return cls(**found.groupdict(), offline=offline)
+        raise ModelError(f"{text}: no such folder, and not a Hub id (owner/name or owner/name@revision).")
 
     @property
     def on_hub(self) -> bool:
@@ -91,52 +84,31 @@ class Source:
         if not self.on_hub:
             return Path(self.place)
         try:
-            return self._fetched(half, weights, offline=_offline())
-        except ModelError as error:  # says what to do already
-            raise ModelError(f"{self}: {error}") from error
+            return self._fetched(half, weights, offline=self.offline)
+        except ModelError:  # says what to do already
+            raise
         except Exception as error:
             with contextlib.suppress(Exception):  # without a network, what was fetched before will do
                 return self._fetched(half, weights, offline=True)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(
-                f"{self}: not on this machine, and not fetched from the Hub ({_first_line(error)}). Check the id and "
+                f"{self}: not on this machine, and not fetched from the Hub ({reason}). Check the id and "
                 f"the network; a copy in a folder works without one. Where there is a network, this fetches it:\n"
                 f"    {self.download_line()}"
             ) from error
 
     def _fetched(self, half: bool, weights: bool, *, offline: bool) -> Path:
-        from huggingface_hub import hf_hub_download, snapshot_download
+        import huggingface_hub as hub
 
-        local = {"revision": self.revision, "local_files_only": offline}
         if self.inside:
-            return Path(hf_hub_download(self.place, self.inside, **local))
-        names = None if offline else wanted(self._files(), half) if weights else ["*.json", "*.txt"]
-        return Path(snapshot_download(self.place, allow_patterns=names, **local))
-
-    def _files(self) -> list[str]:
-        from huggingface_hub import list_repo_files
-
-        return list_repo_files(self.place, revision=self.revision)
-
-    @contextmanager
-    def completed(self) -> Iterator[None]:
-        """Where loading what was fetched fails for want of files, have the error say what fetches them.
-
-        A cache may hold a part of a repository: a download that was cut short, or made for another purpose.
-        """
-        try:
-            yield
-        except ModelError as error:
-            if not self.on_hub or "hf download" in str(error) or not _for_want_of_files(error):
-                raise
-            raise ModelError(
-                f"{error}\nWhere there is a network, this fetches what is missing:\n    {self.download_line()}"
-            ) from error
-
-    def download_line(self) -> str:
-        """Return the shell command that puts it into the Hub's cache."""
-        revision = f" --revision {self.revision}" if self.revision else ""
-        patterns = "".join(f' --include "{pattern}"' for pattern in ("*.json", "*.txt", "*model.safetensors", LORA))
-        return f"hf download {self.place}{f' {self.inside}' if self.inside else patterns}{revision}"
+            return Path(hub.hf_hub_download(self.place, self.inside, revision=self.revision, local_files_only=offline))
+        names: list[str] | None = ["*.json", "*.txt"]
+        if weights:
+            listed = None if offline else hub.list_repo_files(self.place, revision=self.revision)
+            names = listed and wanted(listed, half, self.place)
+        return Path(
+            hub.snapshot_download(self.place, allow_patterns=names, revision=self.revision, local_files_only=offline)
+        )
 
     def pinned(self, fetched: Path) -> Source:
         """Return it with the commit that was fetched, which the cache's folder is named after."""
@@ -144,14 +116,46 @@ class Source:
             return self
         parts = fetched.parts
         commit = parts[parts.index("snapshots") + 1] if "snapshots" in parts else self.revision
-        return Source(self.place, commit, self.inside)
+        return replace(self, revision=commit)
+
+    def download_line(self) -> str:
+        """Return the shell command that puts it into the Hub's cache."""
+        revision = f" --revision {self.revision}" if self.revision else ""
+        patterns = "".join(f' --include "{name}"' for name in ("*.json", "*.txt", "*model.safetensors", LORA_FILE))
+        return f"hf download {self.place}{f' {self.inside}' if self.inside else patterns}{revision}"
+
+    @contextmanager
+    def loading(self, what: str) -> Iterator[None]:
+        """Keep libraries quiet while they load, and turn whatever they raise into one `ModelError` with a way out."""
+        try:
+            with quietly():
+                yield
+        except ModelError:
+            raise
+        except Exception as error:
+            message = f"{self}: expected {what} in safetensors files, could not load it: {error}\n{self._way_out()}"
+            raise ModelError(message) from error
+
+    def lacks(self, what: str, more: str = "") -> ModelError:
+        """Return the error of a folder, or of a cache with a part of a repository, where something is missing."""
+        return ModelError(f"{self}: expected {what}, found none.{more} {self._way_out()}")
+
+    def _way_out(self) -> str:
+        if self.on_hub:  # a download that was cut short, or made for another purpose
+            return f"Where there is a network, this fetches what is missing:\n    {self.download_line()}"
+        place = Path(self.place)
+        what = "folder" if place.is_dir() else "file"
+        pickles = sorted(file for file in place.rglob("*") if file.suffix in PICKLES) if place.is_dir() else []
+        there = f"; {pickles[0]} is one. {convert_line(str(pickles[0]))}" if pickles else "."
+        refused = "Weights in pickle files (.bin, .ckpt) are refused because they can run code"
+        return f"Check that the {what} is complete. {refused}{there}"
 
     def __str__(self) -> str:
         inside = f"/{self.inside}" if self.inside else ""
         return f"{self.place}{inside}@{self.revision}" if self.revision else f"{self.place}{inside}"
 
 
-def wanted(names: Iterable[str], half: bool = False) -> list[str]:
+def wanted(names: Iterable[str], half: bool = False, place: str = "") -> list[str]:
     """Choose the files of a repository that are needed: configurations, and one form of each part's weights.
 
     Raises
@@ -165,39 +169,46 @@ def wanted(names: Iterable[str], half: bool = False) -> list[str]:
     ['config.json', 'unet/x.safetensors']
     """
     names = list(names)
-    weights = [name for name in names if _is_weights(name)]
-    if not weights and any(name.endswith(PICKLES) for name in names):
-        raise ModelError(f"its weights are pickle files only, refused because they can run code. {convert_line()}")
-    chosen = [name for name in weights if _chosen(name, weights, half)]
+    forms = defaultdict(list)  # of each part's weights, by its plain name
+    for name in names:
+        # single-file checkpoints stand in a pipeline's root, and are not needed beside its parts
+        is_part = name.endswith(".safetensors") and ("/" in name or "model" in name or name == LORA_FILE)
+        if is_part and not any(mark in name for mark in _OTHER_FORMS):
+            forms[name.replace(".fp16.", ".").replace("open_clip_model", "model")].append(name)
+    if not forms and any(name.endswith(PICKLES) for name in names):
+        raise ModelError(
+            f"{place}: its weights are pickle files only, refused because they can run code. {convert_line()}"
+        )
+
+    def preference(name: str) -> tuple[bool, bool]:
+        return (".fp16." in name) == half, "open_clip" not in name
+
+    chosen = {max(found, key=preference) for found in forms.values()}
     return [name for name in names if name in chosen or name.endswith((".json", ".txt"))]
 
 
-def _is_weights(name: str) -> bool:
-    """Tell the weights of a part, or of a LoRA, from single-file checkpoints, which stand in a pipeline's root."""
-    return name.endswith(".safetensors") and ("/" in name or "model" in name or name == LORA)
+def convert_line(file: str = "MODEL.bin") -> str:
+    """Return how to turn a pickle into safetensors without running what it holds (`weights_only`)."""
+    new = str(Path(file).with_suffix(".safetensors"))
+    return (
+        "Where you trust it, convert it once, which runs none of its code:\n"
+        '    python -c "import torch; from safetensors.torch import save_file; '
+        f"d = torch.load({file!r}, map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+        f"save_file({{k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}}, {new!r}, "
+        "{'format': 'pt'})\""
+    )
 
 
-def _chosen(name: str, weights: list[str], half: bool) -> bool:
-    """Whether this form of a part's weights is to be taken: fp16 if wanted and there, else the plain one."""
-    variant = ".fp16." in name
-    other = name.replace(".fp16.", ".") if variant else name.replace(".safetensors", ".fp16.safetensors")
-    if any(mark in name for mark in (".non_ema.", ".bf16.", "onnx", "openvino")):
-        return False
-    if name.endswith("open_clip_model.safetensors") and name.replace("open_clip_", "") in weights:
-        return False
-    return variant == half or other not in weights
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep the libraries' loading bars and notices out of notebooks."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-
-def _offline() -> bool:
-    from huggingface_hub import constants
-
-    return _OFFLINE.get() or constants.HF_HUB_OFFLINE
-
-
-def _for_want_of_files(error: ModelError) -> bool:
-    """Whether a library failed, or nothing was found where something should be; not that it is of another kind."""
-    return error.__cause__ is not None or any(word in str(error) for word in ("found none", "found neither"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    with ExitStack() as stack:
+        for place in (diffusers_logging, transformers_logging):
+            stack.callback(place.set_verbosity, place.get_verbosity())
+            stack.callback(place.enable_progress_bar)
+            place.set_verbosity_error()
+            place.disable_progress_bar()
+        yield

@@ -1,4 +1,4 @@
-"""The generator and the eyes (feature extractor, CLIP): bundled, from a folder or file, or from the Hub.
+"""The generator, the feature extractor and CLIP: bundled, from a folder or file, or from the Hub.
 
 Only safetensors files and stock classes are loaded: no pickles, no code from a model's repository.
 """
@@ -17,26 +17,15 @@ import torch
 from chosen_one_nb.models.bundled import bundled
 from chosen_one_nb.models.compiling import compile_blocks
 from chosen_one_nb.models.features import Clip, FeatureExtractor, Features
-from chosen_one_nb.models.files import ModelError
-from chosen_one_nb.models.hub import Source, offline_mode
-from chosen_one_nb.models.memory import keep_freed_memory
-from chosen_one_nb.models.offload import best_device, best_dtype, device_memory, move
-from chosen_one_nb.models.pipelines import distil, load_pipeline
+from chosen_one_nb.models.hub import ModelError, Source
+from chosen_one_nb.models.offload import best_device, best_dtype, device_memory, keep_freed_memory, move
+from chosen_one_nb.models.pipelines import distil, load_pipeline, modules
 from chosen_one_nb.settings import SAMPLING, Settings
 
 __all__ = [
-    "KNOWN",
-    "Clip",
-    "FeatureExtractor",
-    "Features",
-    "ModelError",
-    "Models",
-    "fingerprint",
-    "load_models",
-    "settle",
-    "warn_unless_distilled",
-    "weight_bytes",
-]
+    "KNOWN", "Clip", "FeatureExtractor", "Features", "ModelError", "Models", "fingerprint", "load_models", "settle",
+    "warn_unless_distilled", "weight_bytes",
+]  # fmt: skip
 
 DINOV2 = "facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"
 CLIP_L = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
@@ -49,7 +38,7 @@ ROOM = 2  # device memory that is plenty: this many times the weights
 
 @dataclass
 class Models:
-    """A generator with its eyes.
+    """A generator with what its images are compared by.
 
     Attributes
     ----------
@@ -57,7 +46,7 @@ class Models:
     extractor : FeatureExtractor
         What galleries are compared by.
     clip : Clip or None
-        For prompt similarity; without it, health watches one sign less.
+        For prompt similarity; without it, health watches one statistic less.
     name : str
         What `load_models` was asked for.
     fingerprint : str
@@ -111,7 +100,7 @@ def load_models(
     dtype : torch.dtype or str, optional
         None is float32 on the CPU, even if the files are half precision, and bfloat16 (or float16) elsewhere.
     extractor, clip : instance, str or Path, optional
-        To replace, or for a bare pipeline to supply, the eyes. Instances may be shared between models.
+        To replace those of a model set, or to supply them to a bare pipeline. Models may share instances.
     distilled : str or Path, optional
         A LoRA or UNet distilled to few steps, for `Settings.sampled("flash")`: folder, file or Hub id. It becomes
         part of the generator, in training too, and changes the distribution that images are drawn from.
@@ -142,30 +131,33 @@ def load_models(
     kind = _dtype(dtype) or best_dtype(place)
     if place.type == "cpu":
         keep_freed_memory()
-    with offline_mode(offline):
-        source, *eyes = _sources(name)
-        eyes = [given if given is not None else found for given, found in zip((extractor, clip), eyes, strict=True)]
-        if eyes[0] is None:
-            raise ModelError(
-                f"{name}: this is a pipeline without a feature extractor. Pass one, for example "
-                "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
-            )
-        pipeline, made_of = load_pipeline(source, kind, config)
-        recipe = _recipe(name, *made_of)
-        if distilled is not None:
-            recipe["distilled"] = distil(pipeline, distilled)
-            made_of.append(recipe["distilled"])
-        seeing, reading = _eye(FeatureExtractor, eyes[0], kind), _eye(Clip, eyes[1], kind)
-    low_memory = low_memory if low_memory is not None else _cramped(place, pipeline, seeing, reading)
+    place_of_pipeline, own_extractor, own_clip = _sources(name)
+    source = Source.of(place_of_pipeline, offline)
+    if extractor is None and own_extractor is None:
+        raise ModelError(
+            f"{name}: this is a pipeline without a feature extractor. Pass one, for example "
+            "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
+        )
+    pipeline, made_of = load_pipeline(source, kind, config)
+    recipe = {"name": str(name) if Path(made_of[0]).exists() else made_of[0]}  # a Hub id as the commit that was loaded
+    if made_of[1:]:
+        recipe["config"] = made_of[1]
+    if distilled is not None:
+        recipe["distilled"] = distil(pipeline, Source.of(distilled, offline))
+        made_of.append(recipe["distilled"])
+    seeing = _ready(FeatureExtractor, own_extractor if extractor is None else extractor, kind, offline)
+    reading = _ready(Clip, own_clip if clip is None else clip, kind, offline)
+    for key, given, model in (("extractor", extractor, seeing), ("clip", clip, reading)):
+        if model and (given or str(name) in KNOWN):
+            recipe[key] = model.name
+    if low_memory is None:
+        low_memory = _cramped(place, pipeline, seeing, reading)
     settle(place, pipeline, seeing, reading, low_memory)
     compile_blocks(pipeline.unet, place, compile)
-    for key, given, eye in (("extractor", extractor, seeing), ("clip", clip, reading)):
-        if eye and (given or str(name) in KNOWN):
-            recipe[key] = eye.name
     machine = {"device": place.type, "dtype": str(kind).removeprefix("torch."), "low_memory": low_memory,
                "compile": compile, "offline": offline}  # fmt: skip
-    sources = [*made_of, *(_source(eye) for eye in (seeing, reading))]
-    return Models(pipeline, seeing, reading, str(name), fingerprint(sources), recipe, place, low_memory, machine)
+    whole = fingerprint([*made_of, seeing.name, reading and reading.name])
+    return Models(pipeline, seeing, reading, str(name), whole, recipe, place, low_memory, machine)
 
 
 def fingerprint(sources: Sequence[str | Path | None]) -> str:
@@ -205,10 +197,9 @@ def warn_unless_distilled(models: Models, settings: Settings) -> None:
         )
 
 
-def weight_bytes(*modules: Any) -> int:
-    """Return the bytes that modules' parameters and buffers hold; None is skipped."""
-    found = [tensor for module in modules if module is not None for tensor in (*module.parameters(), *module.buffers())]
-    return sum(tensor.numel() * tensor.element_size() for tensor in found)
+def weight_bytes(*parts: Any) -> int:
+    """Return the bytes that models' parameters and buffers hold; None is skipped."""
+    return sum(part.get_memory_footprint() for part in parts if part is not None)
 
 
 def _sources(name: str | Path) -> tuple[str | Path, str | Path | None, str | Path | None]:
@@ -217,8 +208,8 @@ def _sources(name: str | Path) -> tuple[str | Path, str | Path | None, str | Pat
         return KNOWN[str(name)]
     folder = bundled("menagerie") if str(name) == "menagerie" else Path(name)
     if (folder / "pipeline").is_dir():
-        eyes = [folder / part if (folder / part).is_dir() else None for part in ("dinov2", "clip")]
-        return folder / "pipeline", eyes[0], eyes[1]
+        extractor, clip = (part if part.is_dir() else None for part in (folder / "dinov2", folder / "clip"))
+        return folder / "pipeline", extractor, clip
     if (folder / "model_index.json").is_file() or folder.is_file():
         return folder, None, None
     if folder.exists() or str(name) == "menagerie":
@@ -230,7 +221,6 @@ def _sources(name: str | Path) -> tuple[str | Path, str | Path | None, str | Pat
         raise ModelError(
             f"{name}: no such folder, and not a Hub id (owner/name) or one of {', '.join(('menagerie', *KNOWN))}."
         )
-    Source.of(name)
     return str(name), None, None
 
 
@@ -241,42 +231,27 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return found
 
 
-def _eye(kind: Any, given: Any, dtype: torch.dtype) -> Any:
-    if given is None or isinstance(given, kind):
-        return given
-    with Source.of(given).completed():
-        return kind.load(given, dtype=dtype)
+def _ready(kind: Any, given: Any, dtype: torch.dtype, offline: bool) -> Any:
+    """An extractor or CLIP as it was given, loaded where it is a folder or Hub id."""
+    return given if given is None or isinstance(given, kind) else kind.load(given, dtype=dtype, offline=offline)
 
 
-def _modules(pipeline: Any) -> list[Any]:
-    return [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
-
-
-def _cramped(device: torch.device, pipeline: Any, *eyes: Any) -> bool:
+def _cramped(device: torch.device, pipeline: Any, *others: Any) -> bool:
     """Whether an accelerator has too little memory for everything at once."""
     there = device_memory(device) if device.type != "cpu" else None
-    return there is not None and there < ROOM * weight_bytes(*_modules(pipeline), *(eye and eye.model for eye in eyes))
+    parts = (*modules(pipeline), *(other and other.model for other in others))
+    return there is not None and there < ROOM * weight_bytes(*parts)
 
 
-def settle(device: torch.device, pipeline: Any, seeing: Any, reading: Any, low_memory: bool) -> None:
+def settle(device: torch.device, pipeline: Any, extractor: Any, clip: Any, low_memory: bool) -> None:
     """Put every part where it rests, in the layout the device likes; raises `OutOfMemory` where it does not fit."""
     if device.type != "cpu":  # on the CPU it was no quicker: 19 ms against 18 ms per image and step
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     home = torch.device("cpu") if low_memory else device
-    for module in _modules(pipeline):
+    for module in modules(pipeline):
         move(module, home)
-    for eye in (seeing, reading):
-        if eye is not None:
-            move(eye.model, home)
-            eye.device = device
-
-
-def _recipe(name: str | Path, place: str, config: str | None = None) -> dict[str, str]:
-    """The arguments that load the same pipeline again: a short name and a Hub id as the commit that was loaded."""
-    found = {"name": str(name) if Path(place).exists() else place}
-    return found | ({"config": config} if config else {})
-
-
-def _source(eye: FeatureExtractor | Clip | None) -> str | None:
-    return eye and eye.name
+    for other in (extractor, clip):
+        if other is not None:
+            move(other.model, home)
+            other.device = device

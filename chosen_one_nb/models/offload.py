@@ -1,28 +1,34 @@
-"""Where models rest and where they work: the device at hand, and parts lent to it one at a time.
+"""Where models rest and where they work: the device at hand, and parts that are on it while they work.
 
 With enough memory every part stays on the device and nothing here moves. In low-memory mode all parts rest on the
 CPU, and each stage has only its own on the device: the text encoders while the prompt is encoded, then the UNet,
-then the VAE, then the eyes.
+then the VAE, then the feature extractor.
 """
+
+# accelerate's hooks (`enable_model_cpu_offload`) move a part when its `forward` is called, which neither a VAE's
+# `decode` nor a LoRA that is read, written and trained in place goes through.
 
 from __future__ import annotations
 
-import gc
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from chosen_one_nb.models.batches import advised
+from chosen_one_nb.models.batches import advised, free_memory
 
-__all__ = ["on_device", "best_device", "best_dtype", "device_memory", "move", "release"]
+__all__ = ["best_device", "best_dtype", "device_memory", "keep_freed_memory", "move", "on_device"]
 
 SMALLER = (
     "The models do not fit beside what is there: close other programs that use the device, take half precision "
     "(dtype='bfloat16'), or load_models(..., low_memory=True)."
 )
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's names and numbers, see mallopt(3)
+NEVER = 2**31 - 1
 
 
 def best_device() -> torch.device:
@@ -80,7 +86,7 @@ def on_device(device: torch.device, *modules: Any) -> Iterator[None]:
         for module, home in away:
             module.to(home)
         if away:
-            release(device)
+            free_memory()
 
 
 def move(module: Any, device: torch.device) -> None:
@@ -89,14 +95,21 @@ def move(module: Any, device: torch.device) -> None:
         module.to(device)
 
 
-def release(device: torch.device) -> None:
-    """Give memory that no tensor holds any more back to the device."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-
-
 def _same(one: torch.device, other: torch.device) -> bool:
     return one.type == other.type and (one.index or 0) == (other.index or 0)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc reuse freed blocks of any size; elsewhere than on Linux with glibc nothing happens.
+
+    By default glibc hands every large block straight back, and the next tensor of that size faults its pages in
+    one by one. For small models on a CPU this costs more than the arithmetic: one training step of the bundled
+    CLIP took 8.2 s without this and 1.9 s with it, on the same busy core.
+    """
+    if sys.platform.startswith("linux"):
+        try:
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+        except (OSError, AttributeError):  # another C library
+            return
+        mallopt(M_MMAP_THRESHOLD, NEVER)
+        mallopt(M_TRIM_THRESHOLD, NEVER)

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from chosen_one_nb.models.files import PICKLES, ModelError, convert_line, explained, quietly
-from chosen_one_nb.models.hub import Source
+from chosen_one_nb.models.hub import LORA_FILE, PICKLES, UNET_FILE, ModelError, Source, convert_line
 
-__all__ = ["PIPELINES", "distil", "load_pipeline"]
+__all__ = ["distil", "load_pipeline", "modules"]
 
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", None)
@@ -34,20 +33,23 @@ SINGLE_FILE = {
 }
 """By what tensors' names begin with: the class of a single-file checkpoint, and whose configuration it goes with."""
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-UNET_FILE = "diffusion_pytorch_model.safetensors"
+UNCHANGED_IMAGES = {
+    PIPELINES[0]: {"add_watermarker": False},
+    PIPELINES[1]: {"safety_checker": None, "requires_safety_checker": False},
+}
+"""Neither a watermark nor a safety checker: both change images that are to be compared."""
 
 
-def load_pipeline(place: str | Path, dtype: torch.dtype, config: str | Path | None = None) -> tuple[Any, list[str]]:
+def load_pipeline(source: Source, dtype: torch.dtype, config: str | Path | None = None) -> tuple[Any, list[str]]:
     """Load a pipeline on the CPU, frozen and silent.
 
     Parameters
     ----------
-    place : str or Path
-        A diffusers folder, a single-file checkpoint, or a Hub id of either.
+    source : Source
+        A diffusers folder, a single-file checkpoint, or either on the Hub.
     dtype : torch.dtype
     config : str or Path, optional
-        For a single-file checkpoint.
+        For a single-file checkpoint, which holds no tokenizers: a pipeline whose configuration it goes with.
 
     Returns
     -------
@@ -60,29 +62,32 @@ def load_pipeline(place: str | Path, dtype: torch.dtype, config: str | Path | No
     ModelError
         If it is missing, incomplete, a pickle, of another class, or asks for code of its own.
     """
-    source = Source.of(place)
     fetched = source.fetch(half=dtype != torch.float32)
-    more: list[str] = []
-    with source.completed():
-        if fetched.is_file():
-            pipeline, more = _from_file(fetched, dtype, config)
-        else:
-            pipeline = _from_folder(fetched, dtype)
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval().requires_grad_(False)
+    made_of = [str(source.pinned(fetched))]
+    if fetched.is_file():
+        pipeline, configured_by = _from_file(source, fetched, dtype, config)
+        made_of.append(configured_by)
+    else:
+        pipeline = _from_folder(source, fetched, dtype)
+    for part in modules(pipeline):
+        part.eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline, [str(source.pinned(fetched)), *more]
+    return pipeline, made_of
 
 
-def distil(pipeline: Any, place: str | Path) -> str:
+def modules(pipeline: Any) -> list[Any]:
+    """Return the parts of a pipeline that have weights."""
+    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def distil(pipeline: Any, source: Source) -> str:
     """Make a distilled LoRA or UNet part of a pipeline for good, and return where it came from.
 
     Parameters
     ----------
     pipeline : DiffusionPipeline
-        As loaded: nothing worn yet.
-    place : str or Path
+        As loaded, without a character's LoRA.
+    source : Source
         A folder or Hub id with `pytorch_lora_weights.safetensors` (LoRA) or `diffusion_pytorch_model.safetensors`
         (UNet), or a .safetensors file of either.
 
@@ -91,132 +96,97 @@ def distil(pipeline: Any, place: str | Path) -> str:
     ModelError
         If it is neither, or of another base.
     """
-    source = Source.of(place)
-    fetched = source.fetch()
-    with source.completed():
-        file = _file_of(fetched)
-        with explained(fetched, "a distilled LoRA or UNet of the same base"):
-            _put_into(pipeline, file)
-    pipeline.unet.eval().requires_grad_(False)
-    return str(source.pinned(fetched))
-
-
-def _put_into(pipeline: Any, file: Path) -> None:
-    """Fuse a LoRA into a pipeline's UNet, or replace the UNet's weights."""
     from safetensors.torch import load_file
 
-    with quietly():
+    fetched = source.fetch()
+    candidates = [fetched] if fetched.is_file() else [fetched / LORA_FILE, fetched / UNET_FILE]
+    file = next((file for file in candidates if file.is_file()), None)
+    if file is None:
+        name_it = " Name the file itself: folder/file.safetensors, or owner/name/file.safetensors on the Hub."
+        raise source.lacks(f"{LORA_FILE} (a LoRA) or {UNET_FILE} (a UNet)", name_it)
+    _refuse_pickle(file)
+    with source.loading("a distilled LoRA or UNet of the same base"):
         weights = load_file(file)
         if any("lora" in key for key in weights):  # by its path: alpha stands in the file's metadata
-            pipeline.load_lora_weights(
-                str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True
-            )
+            named = {"weight_name": file.name, "use_safetensors": True, "local_files_only": True}
+            pipeline.load_lora_weights(str(file.parent), **named)
             pipeline.fuse_lora(components=["unet"])
             pipeline.unload_lora_weights()
         else:
             pipeline.unet.load_state_dict(weights, strict=True)
+    pipeline.unet.eval().requires_grad_(False)
+    return str(source.pinned(fetched))
 
 
-def _file_of(fetched: Path) -> Path:
-    if fetched.is_file():
-        return _no_pickle(fetched)
-    for name in (LORA_FILE, UNET_FILE):
-        if (fetched / name).is_file():
-            return fetched / name
-    raise ModelError(
-        f"{fetched}: expected {LORA_FILE} (a LoRA) or {UNET_FILE} (a UNet), found neither. Name the file itself: "
-        "folder/file.safetensors, or owner/name/file.safetensors on the Hub."
-    )
-
-
-def _no_pickle(file: Path) -> Path:
+def _refuse_pickle(file: Path) -> None:
     if file.suffix.lower() in PICKLES:
         raise ModelError(
             f"{file}: expected a .safetensors file, got a pickle; pickle files are refused because they can run code. "
             f"{convert_line(str(file))}"
         )
-    return file
 
 
-def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
-    with explained(folder, "a diffusers pipeline"), quietly():
+def _from_folder(source: Source, folder: Path, dtype: torch.dtype) -> Any:
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        name_it = " Or name a checkpoint in it: .../file.safetensors."
+        raise source.lacks("a diffusers pipeline (model_index.json)", name_it)
+    with source.loading("a diffusers pipeline"):
         import diffusers
 
-        if not (folder / "model_index.json").is_file():
-            raise ModelError(
-                f"{folder}: expected a diffusers pipeline (model_index.json), found none. Check the id or path, or "
-                "name a checkpoint in it: .../file.safetensors."
-            )
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        _check_stock(folder, index)
-        return getattr(diffusers, index["_class_name"]).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, variant=_variant(folder, dtype),
-            **_plain(index["_class_name"]),
+        index = json.loads(index_file.read_text(encoding="utf-8"))
+        kind = _stock_class(source, index)
+        names = [file.name for file in (folder / "unet").glob("*.safetensors")]
+        plain = [name for name in names if not any(mark in name for mark in (".fp16.", ".non_ema."))]
+        half = any(".fp16." in name for name in names) and (dtype != torch.float32 or not plain)
+        return getattr(diffusers, kind).from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, variant="fp16" if half else None,
+            **UNCHANGED_IMAGES[kind],
         )  # fmt: skip
 
 
-def _check_stock(folder: Path, index: dict[str, Any]) -> None:
-    """Refuse pipelines of another class, and those that bring code of their own."""
+def _stock_class(source: Source, index: dict[str, Any]) -> str:
+    """The class of a pipeline; refuses those of another one, and those that bring code of their own."""
     kind = index.get("_class_name")
     if kind not in PIPELINES:
-        raise ModelError(f"{folder}: expected a pipeline of class {' or '.join(PIPELINES)}, got {kind}.")
-    strange = [
-        f"{name}: {part[0]}.{part[1]}"
-        for name, part in index.items()
-        if isinstance(part, list) and part[0] not in LIBRARIES
-    ]
+        raise ModelError(f"{source}: expected a pipeline of class {' or '.join(PIPELINES)}, got {kind}.")
+    parts = {name: part for name, part in index.items() if isinstance(part, list)}
+    strange = [f"{name}: {part[0]}.{part[1]}" for name, part in parts.items() if part[0] not in LIBRARIES]
     if strange:
         raise ModelError(
-            f"{folder}: expected parts of diffusers and transformers only, got {', '.join(strange)}. Code from a "
+            f"{source}: expected parts of diffusers and transformers only, got {', '.join(strange)}. Code from a "
             "model's repository is never run."
         )
+    return kind
 
 
-def _plain(kind: str) -> dict[str, Any]:
-    """Neither a safety checker nor a watermark: both change images that are to be compared."""
-    if kind == PIPELINES[0]:
-        return {"add_watermarker": False}
-    return {"safety_checker": None, "requires_safety_checker": False}
-
-
-def _variant(folder: Path, dtype: torch.dtype) -> str | None:
-    """Take the fp16 files where half precision is wanted or nothing else is there."""
-    names = [file.name for file in (folder / "unet").glob("*.safetensors")]
-    half = [name for name in names if ".fp16." in name]
-    plain = [name for name in names if not any(mark in name for mark in (".fp16.", ".non_ema."))]
-    return "fp16" if half and (dtype != torch.float32 or not plain) else None
-
-
-def _from_file(file: Path, dtype: torch.dtype, config: str | Path | None) -> tuple[Any, list[str]]:
+def _from_file(source: Source, file: Path, dtype: torch.dtype, config: str | Path | None) -> tuple[Any, str]:
+    """A single-file checkpoint, and whose configuration it was loaded with."""
     from safetensors import safe_open
 
-    _no_pickle(file)
-    with explained(file, "a whole checkpoint"), safe_open(file, framework="pt") as opened:
-        kind, usual = _kind(file, opened.keys())
-    source = Source.of(config or usual)
-    fetched = _configuration(source)
-    with explained(file, f"a checkpoint of {kind}'s shape, as {source} configures it,"), quietly():
+    _refuse_pickle(file)
+    with source.loading("a whole checkpoint"), safe_open(file, framework="pt") as opened:
+        kind, usual = _class_of_names(file, opened.keys())
+    origin = Source.of(config or usual, source.offline)
+    fetched = origin.fetch(weights=False)
+    with source.loading(f"a checkpoint of {kind}'s shape, as {origin} configures it,"):
         import diffusers
 
         pipeline = getattr(diffusers, kind).from_single_file(
-            str(file), config=str(fetched), dtype=dtype, local_files_only=True, **_plain(kind)
+            str(file), config=str(fetched), dtype=dtype, local_files_only=True, **UNCHANGED_IMAGES[kind]
         )
-    _check_whole(file, pipeline)
-    return pipeline, [str(source.pinned(fetched))]
-
-
-def _check_whole(file: Path, pipeline: Any) -> None:
-    """Refuse a checkpoint that lacks tensors: diffusers leaves them without weights."""
-    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-    empty = [f"{name}.{key}" for name, part in modules.items() for key, t in part.state_dict().items() if t.is_meta]
+    # what the file lacks is left without weights, and without a word
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    empty = [f"{name}.{key}" for name, part in parts.items() for key, t in part.state_dict().items() if t.is_meta]
     if empty:
         raise ModelError(
             f"{file}: expected a whole checkpoint, got one that lacks {len(empty)} tensors, such as {empty[0]}. "
             "Fetch it again; a UNet alone is loaded by distilled=."
         )
+    return pipeline, str(origin.pinned(fetched))
 
 
-def _kind(file: Path, names: Iterable[str]) -> tuple[str, str]:
+def _class_of_names(file: Path, names: Iterable[str]) -> tuple[str, str]:
     """The class of a checkpoint by its tensors' names, and whose configuration it goes with."""
     names = list(names)
     for start, found in SINGLE_FILE.items():
@@ -226,10 +196,3 @@ def _kind(file: Path, names: Iterable[str]) -> tuple[str, str]:
         f"{file}: expected a checkpoint of Stable Diffusion XL or 1.x with its text encoders, got tensors "
         f"{', '.join(sorted(names)[:3]) or 'none'}. A LoRA is read by export.read, a distilled UNet by distilled=."
     )
-
-
-def _configuration(source: Source) -> Path:
-    """Fetch a pipeline's configuration and tokenizers, without its weights."""
-    if not source.on_hub:
-        return Path(source.place)
-    return source.fetch(weights=False)

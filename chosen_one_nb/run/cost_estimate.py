@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from chosen_one_nb.models.files import quietly
+from chosen_one_nb.models.hub import quietly
 from chosen_one_nb.models.load import Models, weight_bytes
 from chosen_one_nb.models.offload import device_memory
 from chosen_one_nb.run.flops import Meter, fused_attention

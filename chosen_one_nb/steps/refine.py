@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from chosen_one_nb.character import Character
-from chosen_one_nb.models.batches import advised, is_out_of_memory
+from chosen_one_nb.models.batches import advised, free_memory, is_out_of_memory
 from chosen_one_nb.models.compiling import uncompiled
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.models.offload import on_device, release
+from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.lora import apply_lora, frozen, initial_lora
@@ -260,7 +260,7 @@ class _Trainer:
             # Outside of `except`, whose traceback holds the tensors that did not fit.
             self.at_once //= 2
             self.optimizer.zero_grad(set_to_none=True)  # some parts may have been through
-            release(self.models.device)
+            free_memory()
 
     def _backward_part(self, part: Batch, share: float) -> float:
         # 2a. Encode captions through the token's rows: gradients reach tau by the text, theta by the UNet.

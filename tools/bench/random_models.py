@@ -12,7 +12,7 @@ import torch
 
 from chosen_one_nb.models.compiling import compile_blocks
 from chosen_one_nb.models.features import Clip, FeatureExtractor
-from chosen_one_nb.models.files import ModelError
+from chosen_one_nb.models.hub import ModelError
 from chosen_one_nb.models.load import Models, settle
 from chosen_one_nb.models.offload import best_device, best_dtype
 
