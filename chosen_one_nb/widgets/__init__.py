@@ -1,6 +1,6 @@
 """The explorer: one screen to step through a run, look at its clusters, disagree and compare.
 
-`explorer` puts the screen together from panels, each in a file of its own; `actions` is what a click does, always a
-method of `chosen_one_nb.Run`. `gallery`, `cards`, `tree` and `preview` are views in the browser (.py, .js, .css),
-`figures` and `curves` the Plotly figures, `job` and `later` the threads. Nothing outside imports from here.
+`explorer` lays out panels, each in a file of its own; what they share is in `session`, what a click does in `actions`.
+`gallery`, `cards`, `tree` and `preview` are views in the browser (.py, .js, .css), `map_figure` and `curves` figures,
+drawn by Plotly through `plotly_figure`; `tasks` and `background` hold the threads. Nothing outside imports from here.
 """

@@ -11,7 +11,7 @@ import pandas as pd
 from chosen_one_nb.plots import distance_plot, to_svg
 
 from .gallery import GalleryView
-from .panel import Panel, row
+from .panel import Panel, control, on_change, row, text, update
 from .session import Session
 from .status import guarded
 from .wording import chosen_words
@@ -25,11 +25,9 @@ class ComparePanel(Panel):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.picks = [_pick("A"), _pick("B")]
-        self.table = ipywidgets.HTML()
-        for name in ("chosen-table", "chosen-compared"):
-            self.table.add_class(name)
-        self.heads = [ipywidgets.HTML(), ipywidgets.HTML()]
+        tip = "Which iteration to show as {}"
+        self.picks = [control(ipywidgets.Dropdown, side, tip.format(side), "140px", options=[]) for side in "AB"]
+        self.table, self.heads = text("table compared"), [text(), text()]
         self.views = [
             GalleryView(name=f"Gallery {side}", can_exclude=False, size=56, empty="Nothing drawn from it yet.")
             for side in "AB"
@@ -43,8 +41,7 @@ class ComparePanel(Panel):
         for pick in self.picks:
             pick.observe(self._pick_changed, "value")
         for view, other in zip(self.views, self.views[::-1], strict=True):
-            view.observe(lambda change, other=other: other.set_trait("hovered", change["new"]), "hovered")
-            view.observe(lambda change, other=other: other.set_trait("focused", change["new"]), "hovered")
+            on_change(view, "hovered", lambda index, other=other: update(other, hovered=index, focused=index))
 
     def show(self) -> None:
         """Offer all nodes and show the two that are picked."""
@@ -78,19 +75,22 @@ class ComparePanel(Panel):
         what = f"what followed: gallery {shown.id}" if shown else "its own gallery, nothing followed yet"
         shown = shown or node
         head.value = f"<strong>{escape(node.id)}</strong> · {escape(_describe(node))} · {escape(what)}"
-        with view.hold_sync():
-            view.thumbnails = self.session.thumbnails.send(shown.gallery_of, shown.images)
-            view.labels = [f"{shown.id} image {i}, seed {seed}" for i, seed in enumerate(shown.seeds)]
-            ids = list(range(len(shown.images)))
-            view.sections = [{"title": "", "sign": "", "colour": "", "note": "", "ids": ids}] if ids else []
+        ids = list(range(len(shown.images)))
+        update(
+            view,
+            thumbnails=self.session.thumbnails.send(shown.gallery_of, shown.images),
+            labels=[f"{shown.id} image {i}, seed {seed}" for i, seed in enumerate(shown.seeds)],
+            sections=[{"ids": ids}] if ids else [],
+        )
 
     def _curve(self, pair: list[Node]) -> str:
         """Draw the mean pairwise distances on the ways of two nodes; empty where nothing has been checked."""
         curve = self.run.tables.curve()
-        ways = {side: [i for i in _way(node) if i in set(curve["node"])] for side, node in zip("AB", pair, strict=True)}
-        if not all(ways.values()):
+        checked = [[each.id for each in self.session.line(node) if each.convergence] for node in pair]
+        if not all(checked):
             return ""
-        drawn = to_svg(distance_plot(curve[curve["node"].isin(ways["A"] + ways["B"])], ways, size=(420, 190)))
+        shown = curve[curve["node"].isin(checked[0] + checked[1])]
+        drawn = to_svg(distance_plot(shown, dict(zip("AB", checked, strict=True)), size=(420, 190)))
         return f"<figure><figcaption>Mean pairwise distance against d_conv</figcaption>{drawn}</figure>"
 
     @guarded
@@ -98,26 +98,6 @@ class ComparePanel(Panel):
         if not self.is_filling:
             self._picked = True
             self._show_pair()
-
-
-def _pick(side: str) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(
-        options=[],
-        description=side,
-        tooltip=f"Which iteration to show as {side}",
-        style={"description_width": "auto"},
-        layout=ipywidgets.Layout(width="140px"),
-    )
-
-
-def _way(node: Node) -> list[str]:
-    """Ids of the nodes from the root over a node to where its newest line ends."""
-    nodes = [node]
-    while nodes[0].parent is not None:
-        nodes.insert(0, nodes[0].parent)
-    while nodes[-1].children:
-        nodes.append(nodes[-1].children[-1])
-    return [each.id for each in nodes]
 
 
 def _describe(node: Node) -> str:

@@ -12,7 +12,7 @@ import traitlets
 
 from chosen_one_nb.plots import ALARM, PALETTE
 
-from .panel import Panel, framed
+from .panel import Panel, framed, text
 from .plotly_figure import GRID, LINE, PlotlyFigure, trace
 from .session import Session
 from .status import guarded
@@ -155,16 +155,10 @@ class CurvePanel(Panel):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.distance, self.loss = CurveFigure(), LossFigure()
-        self.verdict, self.about = ipywidgets.HTML(), ipywidgets.HTML()
-        for text in (self.verdict, self.about):
-            text.add_class("chosen-trust")
-        self.ui = ipywidgets.HBox(
-            [
-                framed("Distance against d_conv", ipywidgets.VBox([self.distance, self.verdict])),
-                framed("Loss of the refinement", ipywidgets.VBox([self.loss, self.about])),
-            ]
-        )
-        self.ui.add_class("chosen-curves")
+        self.verdict, self.about = text("trust"), text("trust")
+        distance = framed("Distance against d_conv", ipywidgets.VBox([self.distance, self.verdict]))
+        loss = framed("Loss of the refinement", ipywidgets.VBox([self.loss, self.about]))
+        self.ui = ipywidgets.HBox([distance, loss]).add_class("chosen-curves")
         self.distance.on_click(lambda index: session.show_node(self.distance.ids[index]))
         session.observe(self._step, "training_step")
         self._losses: list[Row] = []

@@ -10,6 +10,7 @@ function plotly(model) {
 
 const CONFIG = {
   displaylogo: false,
+  responsive: true, // without it the figure holds its column as wide as it once was
   showSendToCloud: false, // on by default in Plotly.js 4: what a run shows stays on this machine
   modeBarButtonsToRemove: ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"],
 };

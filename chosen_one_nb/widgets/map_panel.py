@@ -17,7 +17,7 @@ from .attribute_findings import AttributeFindings
 from .cluster_style import PointStyle, point_style
 from .layouts import Layout, Layouts, Method
 from .map_figure import MapFigure
-from .panel import Panel, row
+from .panel import Panel, control, on_change, row, text, update
 from .preview import Preview
 from .session import Session
 from .status import guarded
@@ -25,7 +25,6 @@ from .switch import Switch
 
 if TYPE_CHECKING:
     from chosen_one_nb.analysis.projection import Projection
-    from chosen_one_nb.run.run import Node
     from chosen_one_nb.steps.cluster import Clusters
 
 COLOURS = {
@@ -48,22 +47,12 @@ class MapPanel(Panel):
         super().__init__(session)
         self.findings, self.layouts = findings, Layouts(session.background)
         self.figure, self.preview = MapFigure(), Preview()
-        self._make_controls(method)
-        self.trust, self.variants = ipywidgets.HTML(), ipywidgets.HTML()
-        for text in (self.trust, self.variants):
-            text.add_class("chosen-trust")
-        self.ui = ipywidgets.VBox(
-            [
-                row(self.method, self.colour, self.thumbs),
-                self.figure,
-                self.preview,
-                row(self.steps, self.glide, self.vary),
-                self.trust,
-                self.variants,
-            ]
-        )
-        self.ui.add_class("chosen-map")
+        self.trust, self.variants = text("trust"), text("trust")
         self._varied = ""  # the gallery whose other maps are shown
+        self._make_controls(method)
+        above, below = row(self.method, self.colour, self.thumbs), row(self.steps, self.glide, self.vary)
+        self.ui = ipywidgets.VBox([above, self.figure, self.preview, below, self.trust, self.variants])
+        self.ui.add_class("chosen-map")
         self._connect()
 
     def _make_controls(self, method: Method) -> None:
@@ -77,39 +66,29 @@ class MapPanel(Panel):
             style={"button_width": "58px"},
             layout=ipywidgets.Layout(width="auto"),
         )
-        self.colour = ipywidgets.Dropdown(
-            options=[(name, way) for way, (name, _) in COLOURS.items()],
-            value="cluster",
-            description="colour",
-            tooltip="What the colours mean",
-            style={"description_width": "auto"},
-            layout=ipywidgets.Layout(width="200px"),
-        )
+        ways = [(name, way) for way, (name, _) in COLOURS.items()]
+        self.colour = control(ipywidgets.Dropdown, "colour", "What the colours mean", "200px", options=ways)
         self.thumbs = Switch(description="images", tooltip="Stand the images on their points, as many as fit")
         self.glide = Switch(description="glide", tooltip="Let the points glide when the iteration changes")
-        self.steps = ipywidgets.SelectionSlider(
-            options=["0"],
-            description="iteration",
-            continuous_update=False,
-            tooltip="Look at another iteration of this branch",
-            style={"description_width": "auto"},
-            layout=ipywidgets.Layout(width="230px"),
+        tip = "Look at another iteration of this branch"
+        self.steps = control(
+            ipywidgets.SelectionSlider, "iteration", tip, "230px", options=["0"], continuous_update=False
         )
         tip = "Lay the images out with other seeds and neighbourhoods: what changes is not real"
-        self.vary = self.button("variants", "other maps", tip, lambda _session: self._toggle_variants())
+        self.vary = self.button("vary", "other maps", tip, lambda _session: self._toggle_variants())
 
     def _connect(self) -> None:
         session, figure = self.session, self.figure
-        for control in (self.method, self.colour, self.thumbs):
-            control.observe(self.redraw, "value")
-        self.glide.observe(lambda change: figure.set_glide(GLIDE if change["new"] else 0), "value")
-        self.steps.observe(self._step, "value")
-        figure.observe(lambda change: session.hover(change["new"]), "hovered")
+        for widget in (self.method, self.colour, self.thumbs):
+            widget.observe(self.redraw, "value")
+        on_change(self.glide, "value", lambda on: figure.set_glide(GLIDE if on else 0))
+        on_change(self.steps, "value", lambda node: None if self.is_filling else session.show_node(node))
+        on_change(figure, "hovered", session.hover)
         figure.on_click(session.look)
         figure.on_select(session.select)
         self.preview.on_msg(self._receive)
-        session.observe(self._point_at_image, "hovered")
-        session.observe(self._point_at_cluster, "pointed_cluster")
+        session.observe(self._point, "hovered")
+        session.observe(self._ring_cluster, "pointed_cluster")
         traitlets.dlink((session, "selected"), (figure, "selected"))
 
     # --- showing ---------------------------------------------------------------------------------------------------
@@ -130,17 +109,11 @@ class MapPanel(Panel):
         """Return the layout that is shown; None before the gallery has been embedded."""
         if self.node.features is None:
             return None
-        return self.layouts.get([node for node in self._line() if node.features is not None], self.method.value)
-
-    def _line(self) -> list[Node]:
-        """Return the iterations the slider steps through: from the root over the one shown to the newest after it."""
-        line = list(self.run.path(self.node))
-        while line[-1].children:
-            line.append(line[-1].children[-1])
-        return line
+        embedded = [node for node in self.session.line(self.node) if node.features is not None]
+        return self.layouts.get(embedded, self.method.value)
 
     def _fill_slider(self) -> None:
-        path = tuple(node.id for node in self._line())
+        path = tuple(node.id for node in self.session.line(self.node))
         with self.filling():
             if self.steps.options != path:
                 self.steps.options = path
@@ -211,27 +184,26 @@ class MapPanel(Panel):
     # --- pointing --------------------------------------------------------------------------------------------------
 
     @guarded
-    def _point_at_image(self, _change: Any) -> None:
-        self._point()
-
-    def _point(self) -> None:
+    def _point(self, _change: Any = None) -> None:
         """Ring the point of the image pointed at, draw lines to its true neighbours and show it with its numbers."""
         index = self.figure.hovered = self.session.hovered
         if index < 0:
-            self.preview.index = index
             self.figure.ring(())
+            self.preview.index = -1
             return
         near, labels = self.session.neighbours(index, NEIGHBOURS), self.session.labels()
         title, *facts = labels[index].split(", ")
         self.figure.ring([index], [i for i, _ in near])
-        with self.preview.hold_sync():
-            self.preview.thumbnails = self.session.gallery_key
-            self.preview.lines = [title, f"id {self.node.gallery_of}/{index:03d}", *facts]
-            self.preview.neighbours = [{"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near]
-            self.preview.index = index
+        update(
+            self.preview,
+            thumbnails=self.session.gallery_key,
+            lines=[title, f"id {self.node.gallery_of}/{index:03d}", *facts],
+            neighbours=[{"index": i, "text": f"{labels[i]}, distance {d:.2f}"} for i, d in near],
+            index=index,
+        )
 
     @guarded
-    def _point_at_cluster(self, change: dict[str, Any]) -> None:
+    def _ring_cluster(self, change: dict[str, Any]) -> None:
         cluster, clusters = change["new"], self.node.clusters
         if clusters is not None and cluster < len(clusters.sizes):
             self.figure.ring(clusters.members(cluster).tolist() if cluster >= 0 else ())
@@ -240,11 +212,6 @@ class MapPanel(Panel):
     def _receive(self, _view: Any, content: dict[str, Any], _buffers: Any) -> None:
         if content.get("do") == "look":
             self.session.look(int(content["index"]))
-
-    @guarded
-    def _step(self, change: dict[str, Any]) -> None:
-        if not self.is_filling:
-            self.session.show_node(change["new"])
 
     @guarded
     def _toggle_variants(self) -> None:

@@ -138,6 +138,13 @@ class Session(traitlets.HasTraits):
         """Name under which the images of the iteration shown are sent to the page."""
         return self.thumbnails.key(self.node.gallery_of)
 
+    def line(self, node: Node) -> list[Node]:
+        """Return the iterations from the root over one to where its newest line ends."""
+        line = list(self.run.path(node))
+        while line[-1].children:
+            line.append(line[-1].children[-1])
+        return line
+
     def labels(self) -> list[str]:
         """Alt text of every image of the iteration that is shown."""
         node, clusters = self.node, self.node.clusters
