@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
+from .actions import next_stage
 from .attribute_findings import AttributeFindings
 from .attribute_panel import AttributePanel
 from .cards import ClusterPanel
@@ -150,6 +151,14 @@ class Explorer:
     def snapshot(self) -> Image.Image:
         """Draw the present state as one image, for a saved notebook: it needs no widgets to be seen."""
         return snapshot(self.session, self.map.layout_now())
+
+    def next(self) -> None:
+        """Press *Next*: do the next stage, in the background."""
+        next_stage(self.session)
+
+    def wait(self, timeout: float | None = 600.0) -> None:
+        """Wait until the work under way is done and shown."""
+        self.session.wait(timeout)
 
     def settle(self, timeout: float | None = 600.0) -> None:
         """Wait until what is computed in the background (UMAP, resampling) is there and shown."""
