@@ -405,8 +405,9 @@ def gallery_sheet(node: Any, *, tile: int = 96) -> Image.Image:
 def sentence(node: Any) -> str:
     """Say in a line what a node is."""
     parts = [f"Node {node.id}, iteration {node.iteration}"]
-    if node.convergence:
-        parts.append(f"distance {node.convergence.distance:.3f} ({node.convergence.ratio:.0%} of the first)")
+    if node.check:
+        found = node.check.convergence
+        parts.append(f"distance {found.distance:.3f} ({found.ratio:.0%} of the first)")
     if node.decision:
         what = "images by hand" if node.decision.cluster is None else f"cluster {node.decision.cluster}"
         parts.append(f"{len(node.decision.images)} chosen: {what}, by {node.decision.by}")

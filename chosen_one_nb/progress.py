@@ -85,8 +85,8 @@ class RunProgress(ProgressBar):
 def _stage_line(node: Node, stage: str) -> str:
     results = {
         "generate": lambda: f": {len(node.images)} images",
-        "embed": lambda: f": features {node.features.shape[1]} wide",
-        "check": lambda: f": {node.verdict.reason}",
+        "embed": lambda: f": features {node.embedding.features.shape[1]} wide",
+        "check": lambda: f": {node.check.verdict.reason}",
         "cluster": lambda: f": {node.clusters.reason}",
         "choose": lambda: f": {len(node.decision.images)} images, by {node.decision.by}",
         "refine": lambda: f": {len(node.losses)} steps",

@@ -68,7 +68,7 @@ def _svg(figure: Any) -> Markup:
 
 def _maps(nodes: Sequence[Any]) -> dict[str, Markup]:
     """Plot the galleries of all clustered nodes on one map, so that positions compare, by node."""
-    features = compared([node for node in nodes if node.gallery_of == node.id and node.features is not None])
+    features = compared([node for node in nodes if node.gallery_of == node.id and node.embedding is not None])
     if not features:
         return {}
     projection = project(features, method="pca", quality=False)
@@ -94,7 +94,7 @@ def _tiles(node: Any) -> Iterator[dict[str, Any]]:
         mark = "excluded" if i in excluded else "chosen" if i in chosen else ""
         cluster = f", cluster {node.clusters.labels[i]}" if node.clusters is not None else ""
         yield {
-            "image": node.image(i), "mark": mark,
+            "image": node.images[i], "mark": mark,
             "alt": f"image {i}, seed {node.seeds[i]}{cluster}{mark and f', {mark}'}",
             "caption": f"{i}{' ✓' if mark == 'chosen' else ' left out' if mark else ''}",
         }  # fmt: skip

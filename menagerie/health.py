@@ -125,11 +125,11 @@ def measure_run(run: Run, number: int, judge: Judge) -> list[dict[str, object]]:
     """One row for each gallery of a run but the first, as of `measure`."""
     rows, first = [], list(run.root.images)
     for node in run.nodes.values():
-        if node is run.root or node.health is None:
+        if node is run.root or node.check is None:
             continue
         judged = judge(list(node.images), first, run.prompt)
-        rows.append(gallery_row(number, "run", judged.state, judged, node.health))
-        print(f"{number:>2} {f'run {node.id}':<9} {judged.state:<10} called {node.health.state}", flush=True)
+        rows.append(gallery_row(number, "run", judged.state, judged, node.check.health))
+        print(f"{number:>2} {f'run {node.id}':<9} {judged.state:<10} called {node.check.health.state}", flush=True)
     return [row for row in rows if row["is"] != "unclear"]
 
 

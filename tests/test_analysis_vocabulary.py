@@ -156,11 +156,10 @@ def test_the_menagerie_is_asked_in_words_that_its_captions_use(request):
 
 def test_the_menageries_opposites_ask_for_something_else_after_a_caption(request):
     """Not of styles: captions name them first, and the generator passes over one that comes later."""
-    from chosen_one_nb.run.attributes import sentence, wording
     from menagerie import world
 
     read = load_vocabulary(request.config.rootpath / BUNDLED[1])
-    ask, say = wording(read, "fox"), sentence(read, "fox")
+    ask, say = read.request("fox"), read.sentence("fox")
     opposed = [attribute for attribute in read.attributes if attribute.opposite]
     assert {"expression", "place", "garment"} <= {attribute.group for attribute in opposed}
     for attribute in opposed:

@@ -257,7 +257,7 @@ def test_what_is_pointed_at_stays_so_when_the_clusters_change(explorer):
 
 
 def test_the_lines_lead_to_the_true_neighbours(explorer):
-    features = explorer.node.features
+    features = explorer.node.embedding.features
     hover(explorer.map.figure, 4)
     nearest = np.argsort(np.linalg.norm(features - features[4], axis=1))[1:6]
     assert [near["index"] for near in explorer.map.preview.neighbours] == list(nearest)
@@ -403,7 +403,7 @@ def test_no_umap_is_said_not_hidden(explorer, monkeypatch):
 def test_other_maps_on_request(explorer, monkeypatch):
     from chosen_one_nb.analysis import projection as maps
 
-    one = maps.project({"": explorer.node.features}, method="pca", quality=False)
+    one = maps.project({"": explorer.node.embedding.features}, method="pca", quality=False)
     monkeypatch.setattr(maps, "sensitivity", lambda features: [one] * 4)
     explorer.map.vary.click()
     explorer.settle(10)

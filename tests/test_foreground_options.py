@@ -31,16 +31,16 @@ def run(models, quick, tmp_path):
 
 
 def test_a_branch_clusters_the_same_gallery_on_its_foregrounds(run):
-    assert run.current.segmentation is None  # nobody asked
+    assert run.current.embedding.segmentation is None  # nobody asked
     branch = run.branch("0", cluster_on="foreground")
     while run.next_stage != "choose":
         run.step()
     assert branch.gallery_of == "0"
-    assert branch.segmentation.masks.shape[0] == 6
-    assert np.array_equal(branch.clustered_on, branch.segmentation.foreground)
-    assert np.array_equal(run.node("0").clustered_on, run.node("0").features)
+    assert branch.embedding.segmentation.masks.shape[0] == 6
+    assert np.array_equal(branch.embedding.clustered_on, branch.embedding.segmentation.foreground)
+    assert np.array_equal(run.node("0").embedding.clustered_on, run.node("0").embedding.features)
     assert len(run.selection.recluster(2).sizes) == 2
-    assert branch.clip_alone[0].shape == run.root.clip.shape
+    assert branch.embedding.clip_alone[0].shape == run.root.embedding.clip.shape
 
 
 def test_galleries_are_compared_by_foregrounds_where_all_have_them(run):
@@ -48,7 +48,7 @@ def test_galleries_are_compared_by_foregrounds_where_all_have_them(run):
     branch = run.branch("0", cluster_on="foreground")
     while run.next_stage != "choose":
         run.step()
-    assert np.allclose(compared([branch])["0"], branch.segmentation.foreground)
+    assert np.allclose(compared([branch])["0"], branch.embedding.segmentation.foreground)
     assert np.array_equal(compared([run.root, branch])["0"], images), "not mixed with whole images"
 
 
@@ -69,9 +69,9 @@ def test_the_map_says_and_shows_what_is_compared(run):
 def test_foregrounds_are_looked_for_before_the_check(models, quick, tmp_path):
     with Run.start(PROMPT, models, quick.replace(n_images=6, cluster_on="foreground"), tmp_path / "foregrounds") as run:
         while run.next_stage != "cluster":
-            assert not run.root.uses_foreground
+            assert not run.root.embedding.uses_foreground
             run.step()
-        assert run.root.uses_foreground
+        assert run.root.embedding.uses_foreground
 
 
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
@@ -91,7 +91,7 @@ def test_a_branch_refines_on_foregrounds_alone(run):
 def test_foregrounds_are_kept_and_read_back(run, models):
     made = run.attributes.segment("0")
     run.close()
-    again = Run.open(run.folder, models, read_only=True).root.segmentation
+    again = Run.open(run.folder, models, read_only=True).root.embedding.segmentation
     assert np.array_equal(made.masks, again.masks)
     assert np.array_equal(made.foreground, again.foreground)
     assert made.threshold == again.threshold
@@ -102,11 +102,11 @@ def test_an_extractor_without_patches_says_so(run, models, monkeypatch):
 
     class Blind:
         def __call__(self, images, **more):
-            return Features(run.root.features, None, (0, 0))
+            return Features(run.root.embedding.features, None, (0, 0))
 
     monkeypatch.setattr(models, "extractor", Blind())
     assert "gives no patch tokens" in run.attributes.segment().reason
-    assert "gives no patch tokens" in Run.open(run.folder).root.segmentation.reason
+    assert "gives no patch tokens" in Run.open(run.folder).root.embedding.segmentation.reason
     run.branch("0", cluster_on="foreground")
     run.step()
     with pytest.raises(RunError, match="Set it to 'image'"):

@@ -8,7 +8,7 @@ import pytest
 from chosen_one_nb.analysis.inquiry import Inquiry
 from chosen_one_nb.analysis.vocabulary import VocabularyError, read_vocabulary
 from chosen_one_nb.analysis.zero_shot import AttributeScores
-from chosen_one_nb.run.attributes import Words, wording
+from chosen_one_nb.run.attributes import ClipVectors
 from chosen_one_nb.run.opening import vocabulary_file
 from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.run.state import RunState
@@ -113,7 +113,7 @@ def test_an_inquiry_of_a_run(run):
     assert set(table.attribute) == {"in snow", "on the beach", "a sticker", "a photo", "a red hat", "a blue hat"}
     assert table.set_index("attribute").answer["a sticker"] == "asked"
     assert asked.held_by([0, 1, 2]).answer in ("foreground", "scene", "neither")
-    assert run.root.segmentation.masks.shape == (6, 4, 4)
+    assert run.root.embedding.segmentation.masks.shape == (6, 4, 4)
 
 
 def test_what_was_asked_once_needs_no_models_again(run, monkeypatch):
@@ -193,7 +193,7 @@ def test_the_opposite_of_a_medium_is_asked_for_as_a_medium(run):
 )
 def test_how_an_opposite_follows_a_caption(template, phrase, asked):
     words = read_vocabulary({"g": {"template": template, "phrases": ["x"]}})
-    assert wording(words, "fox")(words.attributes[0], phrase) == asked
+    assert words.request("fox")(words.attributes[0], phrase) == asked
 
 
 def test_the_second_gallery_is_compared_with_the_first(run):
@@ -222,13 +222,14 @@ def test_a_vocabulary_that_cannot_be_used_is_named(run):
 
 def test_words_of_other_models_and_a_damaged_file_are_asked_anew(tmp_path, models):
     path = tmp_path / "texts.npz"
-    first = Words(path, lambda: models, "a", True)(["a fox", "a cat"])
-    assert np.array_equal(Words(path, lambda: pytest.fail("known"), "a", True)(["a cat"])[0], first[1])
+    first = ClipVectors(path, lambda: models, "a", keep=True).texts(["a fox", "a cat"])
+    known = ClipVectors(path, lambda: pytest.fail("known"), "a", keep=True)
+    assert np.array_equal(known.texts(["a cat"])[0], first[1])
     asked = []
-    Words(path, lambda: asked.append(1) or models, "b", False)(["a fox"])
+    ClipVectors(path, lambda: asked.append(1) or models, "b", keep=False).texts(["a fox"])
     assert asked
     path.write_bytes(b"no archive")
-    assert np.allclose(Words(path, lambda: models, "a", True)(["a fox"])[0], first[0])
+    assert np.allclose(ClipVectors(path, lambda: models, "a", keep=True).texts(["a fox"])[0], first[0])
 
 
 def test_a_run_without_clip_says_so(run, models, monkeypatch):

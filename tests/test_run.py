@@ -76,12 +76,12 @@ def shown(run: Run) -> dict[str, Any]:
             node.stages_done,
             node.seeds.tolist(),
             [image.tobytes() for image in node.images],
-            None if node.features is None else node.features.tobytes(),
+            None if node.embedding is None else node.embedding.features.tobytes(),
             None if node.clusters is None else node.clusters.labels.tolist(),
             decision,
             losses,
             node.theta_digest,
-            node.convergence,
+            node.check,
         )
     return found
 
@@ -121,8 +121,8 @@ def test_the_stages_come_in_order_and_the_run_ends(run: Run):
 
 def test_a_node_shows_none_of_what_is_not_done_yet(run: Run):
     node = run.current
-    assert (len(node.images), node.features, node.clusters, node.decision, node.theta) == (0, None, None, None, None)
-    assert (node.convergence, node.health, node.measures, node.clip, node.patches) == (None, None, None, None, None)
+    assert (len(node.images), node.decision) == (0, None)
+    assert (node.embedding, node.check, node.clusters, node.theta) == (None, None, None, None)
     assert (node.losses, node.excluded, node.stages_done, node.state) == ([], (), (), "new")
     assert run.character is None
     assert len(run.tables.gallery()) == 9
@@ -132,19 +132,19 @@ def test_a_node_shows_what_is_done(run: Run):
     run.next_iteration()
     node = run.root
     assert node.stages_done == STAGES
-    assert node.features.shape == (9, 6)
-    assert node.clip.shape == (9, 7)
+    assert node.embedding.features.shape == (9, 6)
+    assert node.embedding.clip.shape == (9, 7)
     assert node.images[0].size == (8, 8)
     assert len(node.images[2:4]) == 2
-    assert node.images[-1].tobytes() == node.image(8).tobytes()
-    assert node.health.state == "sound"
+    assert node.images[-1].tobytes() == node.images[8].tobytes()
+    assert node.check.health.state == "sound"
     assert len(node.losses) == 2
     assert node.theta.caption == "a sticker of a fox <v>"
     assert run.character is node.theta
     with pytest.raises(IndexError):
         node.images[9]
     with pytest.raises(ValueError, match="read-only"):
-        node.features[0] = 0
+        node.embedding.features[0] = 0
 
 
 def test_next_iteration_ends_with_a_character_or_asks(run: Run):
@@ -162,7 +162,7 @@ def test_until_converged_stops_when_the_distance_is_small(tmp_path: Path, models
         assert outcome.state == "converged"
         assert outcome.finished
         assert run.current.state == "converged"
-        assert run.current.convergence.ratio <= 0.95
+        assert run.current.check.convergence.ratio <= 0.95
         assert run.character is run.current.theta_in
         assert outcome.sound_node == run.current.id
 
@@ -170,7 +170,7 @@ def test_until_converged_stops_when_the_distance_is_small(tmp_path: Path, models
 def test_the_first_gallery_never_ends_a_run(tmp_path: Path, models: Any):
     with Run.start(PROMPT, models, settings(convergence=9, convergence_mode="absolute"), tmp_path / "run") as run:
         advance(run, "check")
-        assert run.current.verdict.state == "converged"
+        assert run.current.judged == "converged"
         assert run.next_stage == "cluster"
         run.until_converged()
         assert run.current.id == "1"
@@ -227,7 +227,7 @@ def test_progress_images_and_losses_are_told(run: Run):
     assert drawn == sorted(drawn)
     assert (drawn[-1], events[0]["total"], events[0]["unit"]) == (9, 9, "images")
     assert sorted(images) == list(range(9))
-    assert images[7].tobytes() == run.root.image(7).tobytes()
+    assert images[7].tobytes() == run.root.images[7].tobytes()
     assert [event["step"] for event in losses] == [1, 2]
     assert {event["stage"] for event in events} == {"generate", "embed", "refine"}
 
@@ -431,7 +431,7 @@ def test_a_folder_deleted_under_an_open_run_is_told(run: Run):
     with pytest.raises(StoreError, match="is gone"):
         run.step()
     with pytest.raises(StoreError, match="is gone"):
-        run.root.image(0)
+        run.root.images[0]
     assert not run.folder.exists()
 
 
@@ -495,7 +495,7 @@ def test_killed_on_real_models_it_ends_as_if_it_had_not_been(
                 same.decision and same.decision.images,
             )
             # two processes place their arrays differently in memory, and sums may then differ in the last bit
-            np.testing.assert_allclose(node.features, same.features, atol=1e-4)
+            np.testing.assert_allclose(node.embedding.features, same.embedding.features, atol=1e-4)
             np.testing.assert_allclose([e["loss"] for e in node.losses], [e["loss"] for e in same.losses], rtol=1e-4)
 
 
@@ -515,10 +515,10 @@ def _read(run: Run, name: str) -> Any:
     node = run.root
     ways = {
         "gallery/003.png": lambda: list(node.images),
-        "gallery/003.npy": lambda: node.latents([3]),
-        "features.npy": lambda: node.features,
-        "measures.npz": lambda: node.measures,
-        "check.json": lambda: node.verdict,
+        "gallery/003.npy": lambda: node.images.latents([3]),
+        "features.npy": lambda: node.embedding.features,
+        "measures.npz": lambda: node.embedding.measures,
+        "check.json": lambda: node.check,
         "clusters-0.npz": lambda: node.clusters,
         "clusters-0.json": lambda: node.clusters,
         "losses.json": lambda: node.losses,
@@ -624,10 +624,10 @@ def test_choosing_another_cluster_or_images_says_what_was_proposed(run: Run):
 ])  # fmt: skip
 def test_a_bad_choice_changes_nothing(run: Run, choice: dict, match: str):
     advance(run, "cluster")
-    before = run.current.edits
+    before = run.current.edits.all
     with pytest.raises(ChoiceError, match=match):
         run.selection.choose(**choice)
-    assert run.current.edits == before
+    assert run.current.edits.all == before
     assert list(run.nodes) == ["0"]
 
 
@@ -690,8 +690,8 @@ def test_merging_and_reclustering_open_the_choice_again(run: Run):
 
 def test_undo_and_redo_go_through_all_edits(run: Run):
     advance(run, "cluster")
-    assert not run.current.can_undo
-    states = [run.current.edit]
+    assert not run.current.edits.can_undo
+    states = [run.current.edits.current]
     for do in (
         run.selection.choose,
         lambda: run.selection.exclude([0]),
@@ -699,15 +699,15 @@ def test_undo_and_redo_go_through_all_edits(run: Run):
         lambda: run.selection.choose(0),
     ):
         do()
-        states.append(run.current.edit)
+        states.append(run.current.edits.current)
     for state in reversed(states[:-1]):
         assert run.selection.undo() == state.decision
-        assert run.current.edit == state
+        assert run.current.edits.current == state
     with pytest.raises(RunError, match="nothing to undo"):
         run.selection.undo()
     for state in states[1:]:
         run.selection.redo()
-        assert run.current.edit == state
+        assert run.current.edits.current == state
     with pytest.raises(RunError, match="nothing to redo"):
         run.selection.redo()
 
@@ -717,8 +717,8 @@ def test_a_new_edit_after_undo_drops_what_was_undone(run: Run):
     run.selection.choose()
     run.selection.undo()
     run.selection.recluster(2)
-    assert not run.current.can_redo
-    assert [edit.action for edit in run.current.edits] == ["cluster", "recluster"]
+    assert not run.current.edits.can_redo
+    assert [edit.action for edit in run.current.edits.all] == ["cluster", "recluster"]
     assert list(run.tables.history()["action"])[-3:] == ["choose", "undo", "recluster"]
 
 
@@ -770,12 +770,12 @@ def test_edits_survive_a_reopening(run: Run, models: Any):
     run.selection.merge(0, 1)
     run.selection.choose(0, note="<b>mine</b>")
     run.selection.undo()
-    edits, labels = run.current.edits, run.current.clusters.labels
+    edits, labels = run.current.edits.all, run.current.clusters.labels
     run.close()
     with Run.open(run.folder, models) as again:
-        assert again.current.edits == edits
+        assert again.current.edits.all == edits
         np.testing.assert_array_equal(again.current.clusters.labels, labels)
-        assert again.current.can_redo
+        assert again.current.edits.can_redo
         assert again.selection.redo().note == "<b>mine</b>"
 
 
@@ -783,7 +783,6 @@ def test_a_refined_choice_is_not_undone_but_branched(run: Run):
     run.next_iteration()
     with pytest.raises(RunError, match="has been refined, so its choice stands"):
         run.selection.undo()
-    assert not run.current.can_undo
 
 
 # --- branches
@@ -799,8 +798,8 @@ def test_choosing_at_a_refined_node_begins_a_sibling_that_shares_the_gallery(run
     new = run.current
     assert (new.id, new.parent, new.gallery_of, new.iteration) == ("0b", None, "0", 0)
     assert new.decision == decision
-    assert new.features is run.root.features or np.array_equal(new.features, run.root.features)
-    assert new.convergence == run.root.convergence
+    assert np.array_equal(new.embedding.features, run.root.embedding.features)
+    assert new.check == run.root.check
     assert not (new.folder / "gallery").exists()
     assert run.next_stage == "refine"
     run.next_iteration()
@@ -834,7 +833,7 @@ def test_a_branch_goes_on_from_choosing_or_with_other_settings_from_the_check(ru
     assert (other.id, other.settings.target_cluster_size, run.next_stage) == ("0c", 4, "check")
     run.next_iteration()
     assert len(other.clusters.sizes) == 2
-    assert other.convergence.threshold == pytest.approx(0.5 * other.convergence.distance)
+    assert other.check.convergence.threshold == pytest.approx(0.5 * other.check.convergence.distance)
     run.step()
     assert run.current.settings.target_cluster_size == 4
 
@@ -994,7 +993,7 @@ def test_a_newer_format_is_told(run: Run):
     run.close()
     manifest = store.read_json(run.folder / "run.json")
     store.write_json(run.folder / "run.json", {**manifest, "format": 99})
-    with pytest.raises(StoreError, match="expected a run of format 1, got 99"):
+    with pytest.raises(StoreError, match="expected a run of format 2, got 99"):
         Run.open(run.folder)
 
 
@@ -1015,7 +1014,7 @@ def test_other_models_may_look_but_not_go_on_unless_meant(run: Run):
         assert again.next_stage == "generate"
     with Run.open(run.folder, others, allow_other_models=True) as again:
         assert again.step() == "generate"
-        assert again.current.image(0)
+        assert again.current.images[0]
         again.until_converged()
         assert "models" in set(again.tables.history()["action"])
 
@@ -1126,7 +1125,7 @@ def test_curve_and_comparison(run: Run):
     assert list(both) == ["0", "0b"]
     assert both.loc["note", "0b"] == "less hat"
     assert both.loc["next node"].tolist() == ["1", "1b"]
-    assert both.loc["next distance", "0b"] == run.node("1b").convergence.distance
+    assert both.loc["next distance", "0b"] == run.node("1b").check.convergence.distance
     assert 0 < both.loc["next identity (CLIP)", "0"] <= 1
 
 
@@ -1143,7 +1142,7 @@ def test_without_clip_it_works_with_fewer_scores(tmp_path: Path):
     blind.clip = None
     with Run.start(PROMPT, blind, settings(), tmp_path / "run") as run:
         run.next_iteration()
-        assert run.root.clip is None
+        assert run.root.embedding.clip is None
         assert list(run.tables.scores("0").index) == ["identity (features, in the loop)"]
 
 
@@ -1235,7 +1234,7 @@ def test_patch_tokens_are_made_when_asked_for_and_kept(run: Run, models: Any):
     run.next_iteration()
     run.selection.choose(1)
     assert run.attributes.patch_tokens().shape == (9, 4, 6)
-    assert run.node("0").patches.shape == run.node("0b").patches.shape == (9, 4, 6)
+    assert [run.node(name).embedding.patches.shape for name in ("0", "0b")] == [(9, 4, 6)] * 2
 
 
 def test_importing_and_looking_load_no_widget_and_no_plot(run: Run):

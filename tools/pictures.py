@@ -33,7 +33,7 @@ def run_image(run: Run) -> Image.Image:
     """First gallery, its map with the clusters, the chosen cluster, the last gallery, and the character elsewhere."""
     root, last = run.root, run.current
     chosen = list(root.decision.images)
-    positions = project({"gallery": unit(root.clustered_on)}).positions
+    positions = project({"gallery": unit(root.embedding.clustered_on)}).positions
     figure = projection_plot(positions, root.clusters.labels, root.clusters.kept, chosen, size=(520, 300))
     rows = [
         ("the first gallery", list(root.images)[:24]),

@@ -11,6 +11,7 @@ ask for when one wants an image without it).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
@@ -150,6 +151,33 @@ class Vocabulary:
             for group in self.groups.values()
             for phrase in group.phrases
         ]
+
+    def sentence(self, noun: str) -> Callable[[Attribute, str], str]:
+        """Return how a phrase of an attribute's group becomes a sentence for CLIP."""
+
+        def say(attribute: Attribute, phrase: str) -> str:
+            return self.groups[attribute.group].template.replace("{}", phrase).replace("{noun}", noun)
+
+        return say
+
+    def request(self, noun: str) -> Callable[[Attribute, str], str]:
+        """Return how a phrase of an attribute's group is asked for after a caption, which names the subject already.
+
+        What a template says of the subject follows it ("a {noun} with {} eyes": "with green eyes"); what stands before
+        the subject is what it is to be drawn as ("{} of a {noun}": "as a photo"; "{} {noun}": "as an old fox").
+        """
+
+        def ask(attribute: Attribute, phrase: str) -> str:
+            before, _, after = self.groups[attribute.group].template.partition("{}")
+            if "{noun}" in before:
+                said = before.partition("{noun}")[2] + phrase + after
+            elif "{noun}" in after:
+                said = f"as {phrase}{'' if after.strip().startswith('of ') else after}"
+            else:
+                said = phrase
+            return said.replace("{noun}", noun).strip()
+
+        return ask
 
     def __len__(self) -> int:
         """Count the phrases, T."""

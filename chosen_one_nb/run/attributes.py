@@ -19,20 +19,23 @@ from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabu
 from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.run import opening, store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.node import Node
+from chosen_one_nb.run.node import Node, embedded
+from chosen_one_nb.run.reading import Embedding
 from chosen_one_nb.run.samples import PROBES, RunSamples
-from chosen_one_nb.run.stages import StageContext, compute, segmented
+from chosen_one_nb.run.stages import Segmented, compute, segmented
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.subject import subject
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from chosen_one_nb.models.features import Clip
     from chosen_one_nb.models.load import Models
 
 CORRECTIONS, TEXTS = "corrections.json", "texts.npz"
 """Beside ``run.json``: a person's answers, and what CLIP makes of the words of an inquiry."""
 
-Segmented = tuple[Segmentation | NotAvailable, tuple[np.ndarray, ...] | None]
 NOT_LOOKED = NotAvailable(
     "Foreground and scene of this gallery have not been told apart yet: run.attributes.segment()."
 )
@@ -59,7 +62,9 @@ class RunAttributes:
         RunError
             The gallery is not embedded yet, or the run is read-only and has none.
         """
-        return self._made(node, "patches", callbacks).patches
+        patches = self._made(node, "patches", callbacks).patches
+        assert patches is not None
+        return patches
 
     def segment(self, node: Node | str | None = None, **callbacks: Any) -> Segmentation | NotAvailable:
         """Return foreground and scene of each image of a gallery, told apart by patch tokens; made once and kept.
@@ -69,17 +74,18 @@ class RunAttributes:
         RunError
             The gallery is not embedded yet, or the run is read-only and has none.
         """
-        return self._made(node, "segmentation", callbacks).segmentation
+        found = self._made(node, "segmentation", callbacks).segmentation
+        assert found is not None
+        return found
 
-    def _made(self, node: Node | str | None, stage: str, callbacks: Mapping[str, Any]) -> Node:
+    def _made(self, node: Node | str | None, stage: str, callbacks: Mapping[str, Any]) -> Embedding:
         home = self._state.tree.node(node).home
+        embedded(home)
         if not home.done(stage):
-            if not home.done("embed"):
-                raise RunError(f"Node {home.id} is not embedded yet: run.step().")
             self._state.check_writable()
             with self._state.working(lambda: (home, stage)):
-                compute(StageContext(self._state, Callbacks(**callbacks)), home, stage)
-        return home
+                compute(self._state, home, stage, Callbacks(**callbacks))
+        return embedded(home)
 
     def inquiry(
         self,
@@ -115,15 +121,33 @@ class RunAttributes:
         VocabularyError
             The vocabulary cannot be used.
         """
-        state, node = self._state, self._state.tree.node(node)
-        chosen, found = self._vocabulary(vocabulary), segmentation_of(node)
-        if segment and node.segmentation is None and node.done("embed"):
-            if state.read_only:
-                found = segmented(state.checked_models(), node, Callbacks(**callbacks))
-            else:
-                self._made(node, "segmentation", callbacks)
-                found = segmentation_of(node)
-        return inquire(state.prompt, state.tree.path(node), found, self._words(), chosen, self.corrections)
+        asked, words = self._vocabulary(vocabulary), self._vectors(TEXTS)
+        node = self._state.tree.node(node)
+        found = self._segmented(node, callbacks if segment else None)
+        seen = {each: each.embedding.clip for each in self._state.tree.path(node) if each.embedding is not None}
+        parts = {each: clip for each, clip in seen.items() if clip is not None}
+        if node not in parts:
+            raise RunError(f"Node {node.id} has not been seen through CLIP yet: run.step(), with models that have it.")
+        # All galleries, and foregrounds and scenes alone, are scored at once, so that one measure holds for them.
+        every = [*parts.values(), *(found[1] or ())]
+        texts = words.texts(asked.texts(subject(self._state.prompt)))
+        scores = score_attributes(np.concatenate(every), texts, asked, logit_scale=words.logit_scale)
+        ends = np.cumsum([0, *(len(part) for part in every)])
+        rows = [scores.rows(slice(a, b)) for a, b in pairwise(ends)]
+        names = [f"iteration {each.iteration}" if each.iteration else "base" for each in parts]
+        shown = shown_by(*rows[-3:]) if found[1] else None
+        chosen = np.array(node.decision.images) if node.decision else None
+        galleries = dict(zip(names, rows, strict=False))
+        return Inquiry(self._state.prompt, galleries, found[0], shown, self.corrections, words.texts, chosen)
+
+    def _segmented(self, node: Node, callbacks: Mapping[str, Any] | None) -> Segmented:
+        """What is known of a gallery's foregrounds; with callbacks, computed where nothing is yet."""
+        if callbacks is not None and node.embedding is not None and node.embedding.segmentation is None:
+            if self._state.read_only:
+                return segmented(self._state.checked_models(), node, Callbacks(**callbacks))
+            self._made(node, "segmentation", callbacks)
+        seen = node.embedding
+        return (NOT_LOOKED, None) if seen is None or seen.segmentation is None else (seen.segmentation, seen.clip_alone)
 
     @property
     def cached(self) -> bool:
@@ -138,16 +162,19 @@ class RunAttributes:
     def _vocabulary(self, given: Vocabulary | str | Path | None) -> Vocabulary:
         return given if isinstance(given, Vocabulary) else load_vocabulary(given or self.vocabulary_file)
 
-    def _words(self) -> Words:
+    def _vectors(self, name: str) -> ClipVectors:
         state = self._state
-        return Words(state.folder / TEXTS, state.checked_models, state.fingerprint, not state.read_only)
+        return ClipVectors(state.folder / name, state.checked_models, state.fingerprint, keep=not state.read_only)
 
     def heat(
         self, attribute: Attribute, images: Sequence[int], node: Node | str | None = None
     ) -> np.ndarray | NotAvailable:
         """Tell which patches of images say an attribute, (n, h, w), through CLIP's patch tokens."""
-        node = self._state.tree.node(node)
-        return heat_of(self._state.checked_models(), self._state.prompt, attribute, [node.image(i) for i in images])
+        clip, gallery = clip_of(self._state.checked_models()), self._state.tree.node(node).images
+        patches, grid = clip.patches([gallery[i] for i in images])
+        texts = clip.texts([f"a {subject(self._state.prompt)}", *attribute.phrases])
+        # What merely names the subject is no sign of the attribute: its heat is taken off (the first text).
+        return phrase_heat(patches, texts, range(1, len(texts)), [0], grid)
 
     @property
     def corrections(self) -> dict[str, Answer]:
@@ -207,23 +234,22 @@ class RunAttributes:
         state, source = self._state, self._state.tree.theta_node(node)
         if source is None:
             raise RunError("There is no Θ to test yet: it comes with the first refinement, run.next_iteration().")
-        chosen, noun, words = self._vocabulary(vocabulary), subject(state.prompt), self._words()
-        seen = state.folder / "counterfactual" / "seen.npz"
-        sight = Sight(seen, state.checked_models, state.fingerprint, not state.read_only)
+        asked, noun = self._vocabulary(vocabulary), subject(state.prompt)
+        words, sight = self._vectors(TEXTS), self._vectors("counterfactual/seen.npz")
         n = 2 * sum(bool(attribute.opposite) for attribute in attributes)
         parts = iter([Callbacks(**callbacks).part(i, n) for i in range(n)])
         return counterfactual(
             attributes,
             lambda text: self._samples.draw(None, text, seeds, "counterfactual", next(parts)),
             lambda text: self._samples.draw(source, text, seeds, "counterfactual", next(parts)),
-            lambda images, texts: sight(images) @ words(texts).T,
-            say=sentence(chosen, noun),
-            ask=wording(chosen, noun),
+            lambda images, texts: sight.images(images) @ words.texts(texts).T,
+            say=asked.sentence(noun),
+            ask=asked.request(noun),
         )
 
 
-class Words:
-    """CLIP's vectors of texts: looked up where they are known, asked for and kept where not.
+class ClipVectors:
+    """CLIP's unit vectors of texts or images: computed once, kept on disk.
 
     Parameters
     ----------
@@ -237,133 +263,53 @@ class Words:
         Whether what is new is written.
     """
 
-    def __init__(self, path: Path, models: Callable[[], Models], fingerprint: str, keep: bool) -> None:
+    def __init__(self, path: Path, models: Callable[[], Models], fingerprint: str, *, keep: bool) -> None:
         self._path, self._models, self._fingerprint, self._keep = path, models, fingerprint, keep
         self._vectors: dict[str, np.ndarray] = {}
-        self._sharpness = 0.0
-        self._read()
-
-    def _read(self) -> None:
+        self._logit_scale = 0.0
         try:
-            kept = store.read_arrays(self._path)
+            kept = store.read_arrays(path)
         except store.StoreError:
-            return  # nothing yet, or damaged: made again
-        if str(kept["fingerprint"]) == self._fingerprint:
-            self._vectors = dict(zip(kept["texts"].tolist(), kept["vectors"], strict=True))
-            self._sharpness = float(kept["logit_scale"])
+            return  # nothing yet, or damaged: computed again
+        if str(kept["fingerprint"]) == fingerprint:
+            self._vectors = dict(zip(kept["names"].tolist(), kept["vectors"], strict=True))
+            self._logit_scale = float(kept["logit_scale"])
 
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        """Return unit vectors (T, D) of texts."""
-        if unknown := [text for text in dict.fromkeys(texts) if text not in self._vectors]:
-            self._vectors |= zip(unknown, _clip(self._models()).texts(unknown), strict=True)
-            self._write()
-        return np.stack([self._vectors[text] for text in texts])
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Return vectors (T, D) of texts."""
+        return self._looked_up(texts, lambda unknown: clip_of(self._models()).texts(unknown))
+
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Return vectors (N, D) of images, known by a checksum of their pixels."""
+        named = {store.digest(image.tobytes()): image for image in images}
+        names = [store.digest(image.tobytes()) for image in images]
+        return self._looked_up(names, lambda new: clip_of(self._models()).images([named[name] for name in new]))
+
+    def _looked_up(self, names: Sequence[str], compute: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+        if unknown := [name for name in dict.fromkeys(names) if name not in self._vectors]:
+            self._vectors |= zip(unknown, compute(unknown), strict=True)
+            if self._keep:
+                self._write()
+        return np.stack([self._vectors[name] for name in names])
 
     @property
     def logit_scale(self) -> float:
         """CLIP's factor on cosines."""
-        if not self._sharpness:
-            self._sharpness = _clip(self._models()).logit_scale
-        return self._sharpness
+        self._logit_scale = self._logit_scale or clip_of(self._models()).logit_scale
+        return self._logit_scale
 
     def _write(self) -> None:
-        if self._keep:
-            arrays = {"texts": np.array(list(self._vectors)), "vectors": np.stack(list(self._vectors.values())),
-                      "logit_scale": np.array(self.logit_scale),
-                      "fingerprint": np.array(self._fingerprint)}  # fmt: skip
-            store.write_arrays(self._path, arrays)
+        arrays = {
+            "names": np.array(list(self._vectors)),
+            "vectors": np.stack(list(self._vectors.values())),
+            "logit_scale": np.array(self.logit_scale),
+            "fingerprint": np.array(self._fingerprint),
+        }
+        store.write_arrays(self._path, arrays)
 
 
-class Sight(Words):
-    """CLIP's vectors of images, kept in the same way, by a checksum of their pixels."""
-
-    def __call__(self, images: Sequence[Any]) -> np.ndarray:
-        """Return unit vectors (N, D) of images."""
-        names = [store.digest(image.tobytes()) for image in images]
-        unknown = {n: p for n, p in zip(names, images, strict=True) if n not in self._vectors}
-        if unknown:
-            self._vectors |= zip(unknown, _clip(self._models()).images(list(unknown.values())), strict=True)
-            self._write()
-        return np.stack([self._vectors[name] for name in names])
-
-
-def _clip(models: Models) -> Any:
+def clip_of(models: Models) -> Clip:
+    """Return CLIP of some models; a `RunError` where they have none."""
     if models.clip is None:
         raise RunError("These models come without CLIP, which says what an image shows: load_models(..., clip=...).")
     return models.clip
-
-
-def inquire(prompt: str, nodes: list[Node], segmented: Segmented, words: Words, vocabulary: Vocabulary,
-            corrections: dict[str, Any]) -> Inquiry:  # fmt: skip
-    """Put an inquiry together from the galleries up to the one in question.
-
-    Parameters
-    ----------
-    prompt : str
-    nodes : list of Node
-        From the root to the one in question.
-    segmented : (Segmentation or NotAvailable, (ndarray, ndarray) or None)
-        Of the last, and what CLIP sees of its foregrounds and scenes alone.
-    words : Words
-    vocabulary : Vocabulary
-    corrections : dict
-    """
-    seen = [node for node in nodes if node.clip is not None]
-    if not seen or seen[-1] is not nodes[-1]:
-        raise RunError(f"Node {nodes[-1].id} has not been seen through CLIP yet: run.step(), with models that have it.")
-    last = seen[-1]
-    segmentation, alone = segmented
-    parts = [node.clip for node in seen] + list(alone or ())
-    texts = words(vocabulary.texts(subject(prompt)))
-    every = score_attributes(np.concatenate(parts), texts, vocabulary, logit_scale=words.logit_scale)
-    ends = np.cumsum([0, *(len(part) for part in parts)])
-    rows = [every.rows(slice(a, b)) for a, b in pairwise(ends)]
-    galleries = {_name(node): part for node, part in zip(seen, rows, strict=False)}
-    chosen = np.array(last.decision.images) if last.decision else None
-    return Inquiry(prompt, galleries, segmentation, shown_by(*rows[-3:]) if alone else None, corrections, words, chosen)
-
-
-def _name(node: Node) -> str:
-    return f"iteration {node.iteration}" if node.iteration else "base"
-
-
-def segmentation_of(node: Node) -> Segmented:
-    """What is known of the foregrounds without looking for them."""
-    return (NOT_LOOKED, None) if node.segmentation is None else (node.segmentation, node.clip_alone)
-
-
-def sentence(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], str]:
-    """Return how a phrase of an attribute's group becomes a sentence for CLIP."""
-
-    def say(attribute: Attribute, phrase: str) -> str:
-        return vocabulary.groups[attribute.group].template.replace("{}", phrase).replace("{noun}", noun)
-
-    return say
-
-
-def wording(vocabulary: Vocabulary, noun: str) -> Callable[[Attribute, str], str]:
-    """Return how a phrase of an attribute's group is asked for after a caption, which names the subject already.
-
-    What a template says of the subject follows it ("a {noun} with {} eyes": "with green eyes"); what stands before the
-    subject is what it is to be drawn as ("{} of a {noun}": "as a photo"; "{} {noun}": "as an old fox").
-    """
-
-    def ask(attribute: Attribute, phrase: str) -> str:
-        before, _, after = vocabulary.groups[attribute.group].template.partition("{}")
-        if "{noun}" in before:
-            said = before.partition("{noun}")[2] + phrase + after
-        elif "{noun}" in after:
-            said = f"as {phrase}{'' if after.strip().startswith('of ') else after}"
-        else:
-            said = phrase
-        return said.replace("{noun}", noun).strip()
-
-    return ask
-
-
-def heat_of(models: Models, prompt: str, attribute: Attribute, images: list[Any]) -> Any:
-    """Tell which patches of images say an attribute rather than just naming what is in the image."""
-    clip = _clip(models)
-    patches, grid = clip.patches(images)
-    texts = clip.texts([f"a {subject(prompt)}", *attribute.phrases])
-    return phrase_heat(patches, texts, range(1, len(texts)), [0], grid)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from chosen_one_nb.run.store import Stamp
 
@@ -47,11 +45,6 @@ class Decision:
     excluded: tuple[int, ...] = ()
     time: str = ""
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Decision:
-        """Build a decision from its JSON form."""
-        return cls(**{**values, "images": tuple(values["images"]), "excluded": tuple(values["excluded"])})
-
 
 @dataclass(frozen=True)
 class Edit:
@@ -78,9 +71,3 @@ class Edit:
     excluded: tuple[int, ...] = ()
     decision: Decision | None = None
     time: str = ""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Edit:
-        """Build an edit from its JSON form."""
-        decision = Decision.from_dict(values["decision"]) if values["decision"] else None
-        return cls(**{**values, "excluded": tuple(values["excluded"]), "decision": decision})

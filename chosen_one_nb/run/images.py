@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 from PIL import Image
 
 from chosen_one_nb.run import store
@@ -25,7 +24,6 @@ from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
-    from chosen_one_nb.run.node import Node
     from chosen_one_nb.steps.gallery import Gallery
 
 CONTEXTS = (
@@ -138,23 +136,6 @@ def draw(
     if place.keep:
         store.flush_all(place.folder, stamps)
     return images, stamps
-
-
-def typical(node: Node, n: int = 4) -> list[Image.Image]:
-    """Return the n most typical images drawn with a node's Θ: those nearest to the mean of their gallery.
-
-    None where no gallery has been drawn with it; the first n where it has not been embedded.
-    """
-    child = next((child for child in reversed(node.children) if len(child.images)), None)
-    if child is None:
-        return []
-    order = list(range(len(child.images)))
-    if child.features is not None:
-        from chosen_one_nb.steps.embed import in_space
-
-        points = in_space(child.features, child.settings)
-        order.sort(key=lambda i: float(np.linalg.norm(points[i] - points.mean(0))))
-    return [child.image(i) for i in order[:n]]
 
 
 def blocks(request: SamplingRequest) -> list[range]:

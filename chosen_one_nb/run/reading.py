@@ -1,16 +1,67 @@
-"""Reading a gallery image by image, and saying what to do where a file is damaged."""
+"""Reading what the stages of a node have left on disk, checked, and saying what to do where a file is damaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+import numpy as np
 from PIL import Image
 
+from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.run import store
-from chosen_one_nb.run.store import StoreError
+from chosen_one_nb.run.decision import RunError
+from chosen_one_nb.run.store import Stamp, StoreError
+from chosen_one_nb.settings import Settings
+
+if TYPE_CHECKING:
+    from chosen_one_nb.steps.converge import GalleryMeasures
+
+T = TypeVar("T")
+
+
+class StageFiles:
+    """The files that the stages of one node have left in its folder.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    record : dict
+        The contents of ``node.json``: which stages are done, with the stamps of their files.
+    """
+
+    def __init__(self, run: Path, record: dict[str, Any]) -> None:
+        self.run, self.record = run, record
+        self.folder = run / "nodes" / record["id"]
+
+    def stamps(self, stage: str) -> Mapping[str, Stamp]:
+        """Return the stamps of a stage's files by name; empty where it has not been done."""
+        return self.record["stages"].get(stage, {}).get("files", {})
+
+    def read(self, stage: str, name: str, reader: Callable[[Path, Stamp | None], T]) -> T:
+        """Read a file of a stage and compare it with its stamp; a `StoreError` says how to make it again."""
+        with self.advised(stage):
+            return reader(self.folder / name, self.stamps(stage).get(name))
+
+    @contextmanager
+    def advised(self, stage: str) -> Iterator[None]:
+        """Add to a `StoreError` what makes the damaged file again."""
+        try:
+            yield
+        except StoreError as error:
+            if not self.run.is_dir():
+                raise store.gone(self.run) from error
+            node = self.record["id"]
+            raise StoreError(
+                f"{error} run.redo_stage({stage!r}, {node!r}) makes it again, in a shell `python -m chosen_one_nb run "
+                f"--folder {quote(str(self.run))} --node {node} --redo {stage}`; everything else is kept.",
+                error.path,
+            ) from error
 
 
 class Images(Sequence[Image.Image]):
@@ -18,14 +69,13 @@ class Images(Sequence[Image.Image]):
 
     Parameters
     ----------
-    read : callable
-        Gives image i.
+    files : StageFiles
     n : int
         How many there are.
     """
 
-    def __init__(self, read: Callable[[int], Image.Image], n: int) -> None:
-        self._read, self._n = read, n
+    def __init__(self, files: StageFiles, n: int) -> None:
+        self._files, self._n = files, n
 
     def __len__(self) -> int:
         return self._n
@@ -36,38 +86,94 @@ class Images(Sequence[Image.Image]):
     def __getitem__(self, index: slice) -> list[Image.Image]: ...
     def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
         if isinstance(index, slice):
-            return [self._read(i) for i in range(*index.indices(self._n))]
+            return [self[i] for i in range(self._n)[index]]
         if not -self._n <= index < self._n:
             raise IndexError(f"expected an image index below {self._n}, got {index}")
-        return self._read(index % self._n)
+        return self._files.read("generate", f"gallery/{index % self._n:03d}.png", store.read_image)
 
-    def __iter__(self) -> Iterator[Image.Image]:
-        return (self._read(i) for i in range(self._n))
+    def latents(self, indices: Sequence[int]) -> np.ndarray:
+        """Read the latents that images were decoded from, shape (len(indices), C, h, w) float32."""
+        names = [f"gallery/{index:03d}.npy" for index in indices]
+        return np.stack([self._files.read("generate", name, store.read_array) for name in names])
 
 
-class Advice:
-    """Adds to a `StoreError` of a with-block what makes the damaged file again.
+class Embedding:
+    """What the extractor and CLIP see of a gallery of N images; each part is read when first asked for.
 
     Parameters
     ----------
-    stage, node : str
-        The stage to redo, and where.
-    run : Path
-        The run's folder.
+    files : StageFiles
+        Of the node that keeps the gallery.
+    settings : Settings
+        Of the node that is looked at: they say what its clusters are made of.
     """
 
-    def __init__(self, stage: str, node: str, run: Path) -> None:
-        self._run = run
-        self._text = (
-            f"run.redo_stage({stage!r}, {node!r}) makes it again, in a shell `python -m chosen_one_nb run "
-            f"--folder {quote(str(run))} --node {node} --redo {stage}`; everything else is kept."
-        )
+    def __init__(self, files: StageFiles, settings: Settings) -> None:
+        self._files, self._settings = files, settings
 
-    def __enter__(self) -> None:
-        return None
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Features of whole images, shape (N, D) float32, read-only."""
+        return self._files.read("embed", "features.npy", store.read_array)
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, StoreError):
-            if not self._run.is_dir():
-                raise store.gone(self._run) from error
-            raise StoreError(f"{error} {self._text}", error.path) from error
+    @cached_property
+    def clip(self) -> np.ndarray | None:
+        """CLIP embeddings, unit length, shape (N, D'); None without CLIP."""
+        return self._optional("embed", "clip.npy")
+
+    @cached_property
+    def patches(self) -> np.ndarray | None:
+        """Patch tokens, shape (N, P, D) float16, once `RunAttributes.patch_tokens` has made them; None before."""
+        return self._optional("patches", "patches.npy")
+
+    def _optional(self, stage: str, name: str) -> np.ndarray | None:
+        return self._files.read(stage, name, store.read_array) if name in self._files.stamps(stage) else None
+
+    @cached_property
+    def measures(self) -> GalleryMeasures:
+        """What the health check compares of the gallery."""
+        from chosen_one_nb.steps.converge import GalleryMeasures
+
+        arrays = self._files.read("embed", "measures.npz", store.read_arrays)
+        statistics = {name[2:]: values for name, values in arrays.items() if name.startswith("s_")}
+        return GalleryMeasures(self.features, statistics, arrays["thumbnails"], arrays.get("prompt_similarity"))
+
+    @cached_property
+    def segmentation(self) -> Segmentation | NotAvailable | None:
+        """Foreground and scene of each image, once `RunAttributes.segment` has told them apart; None before.
+
+        NotAvailable, with the reason, where they cannot be told apart.
+        """
+        if not self._files.stamps("segmentation"):
+            return None
+        values = self._files.read("segmentation", "segmentation.json", store.read_json)
+        if "reason" in values:
+            return NotAvailable(values["reason"])
+        arrays = {name: self._segmented[name] for name in ("masks", "scores", "foreground", "scene")}
+        return Segmentation(**{**values, **arrays})
+
+    @cached_property
+    def _segmented(self) -> dict[str, np.ndarray]:
+        return self._files.read("segmentation", "segmentation.npz", store.read_arrays)
+
+    @property
+    def clip_alone(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """CLIP embeddings of foregrounds and of scenes, each (N, D'), beside `segmentation`; None without."""
+        if not self.segmentation or "clip_foreground" not in self._segmented:
+            return None
+        return self._segmented["clip_foreground"], self._segmented["clip_scene"]
+
+    @property
+    def clustered_on(self) -> np.ndarray:
+        """What clusters are made of, by the setting `cluster_on`: features of images, or of foregrounds (N, D)."""
+        found = self.segmentation
+        if self._settings.cluster_on == "image" or found is None:
+            return self.features
+        if isinstance(found, NotAvailable):
+            raise RunError(f"cluster_on: foregrounds cannot be compared. {found.reason} Set it to 'image'.")
+        return found.foreground
+
+    @property
+    def uses_foreground(self) -> bool:
+        """Whether it is the foregrounds that are compared here: the settings want it, and they have been found."""
+        return self._settings.cluster_on == "foreground" and bool(self.segmentation)

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 from chosen_one_nb.run import opening, policy, selection, store
 from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.decision import ChoiceError, Decision, RunError
-from chosen_one_nb.run.images import CONTEXTS, typical
-from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, Tree
+from chosen_one_nb.run.images import CONTEXTS
+from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, Tree, embedded
 from chosen_one_nb.run.policy import Outcome
-from chosen_one_nb.run.samples import RunSamples
+from chosen_one_nb.run.samples import RunSamples, typical
 from chosen_one_nb.run.selection import Change, RunSelection
-from chosen_one_nb.run.stages import DO, StageContext, compute, segment_if_needed
+from chosen_one_nb.run.stages import COMPUTED, compute, segment_if_needed
 from chosen_one_nb.run.state import ModelsDiffer, RunState
 from chosen_one_nb.run.store import Lock
 from chosen_one_nb.run.tables import RunTables
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps import Callbacks
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 
 if TYPE_CHECKING:
     from chosen_one_nb.character import Character
@@ -323,7 +323,7 @@ class Run:
         from chosen_one_nb import export
 
         source = self._state.tree.theta_node(node)
-        if source is None:
+        if source is None or source.theta is None:
             raise RunError("There is no Θ to export yet: it comes with the first refinement, run.next_iteration().")
         place = Path(folder).expanduser() if folder else opening.export_folder(self.folder, self.prompt, source.id)
         return export.write(source.theta, place, formats, typical(source), name)
@@ -378,13 +378,14 @@ class Run:
 
     def _outcome(self, node: Node) -> Outcome:
         path = self.path(node)
-        last = policy.last_sound([n.verdict.state if n.verdict else None for n in path])
-        sound = None if last is None else path[last].id
-        if node.stopped:
+        last = policy.last_sound([n.judged for n in path])
+        sound, clusters = None if last is None else path[last].id, node.clusters
+        if node.stopped and node.check:
             limit = f"all {node.settings.max_iterations} iterations (d_iter) are used up."
-            return Outcome(node.stopped, limit if node.stopped == "limit" else node.verdict.reason, node.id, sound)
-        if node.done("cluster") and node.decision is None and node.clusters.proposed is None:
-            return Outcome("no cluster", node.clusters.reason, node.id, sound)
+            reason = limit if node.stopped == "limit" else node.check.verdict.reason
+            return Outcome(node.stopped, reason, node.id, sound)
+        if clusters is not None and node.decision is None and clusters.proposed is None:
+            return Outcome("no cluster", clusters.reason, node.id, sound)
         return Outcome("unfinished", f"next comes {_open_stage(node)}.", node.id, sound)
 
     def select(self, node: Node | str) -> Node:
@@ -453,15 +454,15 @@ class Run:
             ``cancelled`` said so; nothing but whole images was kept.
         """
         self._state.check_writable()
-        context = StageContext(self._state, Callbacks(**callbacks), workers)
+        heard = Callbacks(**callbacks)
         with self._state.working(self._advance) as (node, stage):
             if stage == "choose":
                 with self.lock:
                     selection.record(self._state, node, selection.choose(node))
             elif stage == "cluster":
-                self._cluster(node, context)
+                self._cluster(node, heard)
             else:
-                compute(context, node, stage)
+                compute(self._state, node, stage, heard, workers)
         return stage
 
     def next_iteration(self, *, ask: bool = False, **callbacks: Any) -> Outcome:
@@ -504,7 +505,7 @@ class Run:
             node = self._frontier()
             if not self._outcome(node).finished:
                 raise RunError(f"Node {node.id} is not finished: run.step() goes on.")
-            node.write({**node.record, "beyond": True})
+            node.write(beyond=True)
             self._state.changed("go_on", node)
 
     def redo_stage(self, stage: str, node: Node | str | None = None) -> None:
@@ -520,21 +521,21 @@ class Run:
         """
         self._state.check_writable()
         node = self.node(node)
-        if stage not in (*DO, "cluster") or not (stage in ASIDE or node.done(stage)):
+        if stage not in (*COMPUTED, "cluster") or not (stage in ASIDE or node.done(stage)):
             raise RunError(f"Expected a finished stage of node {node.id}, got {stage!r}: {node.stages_done}.")
         owner = node.home if stage in (*SHARED, *ASIDE) else node
         with self._state.working(lambda: (owner, stage)):
             if stage == "cluster":
                 self._recluster(owner)
             else:
-                compute(StageContext(self._state), owner, stage)
+                compute(self._state, owner, stage, NO_CALLBACKS)
 
-    def _cluster(self, node: Node, context: StageContext) -> None:
+    def _cluster(self, node: Node, callbacks: Callbacks) -> None:
         from chosen_one_nb.steps.cluster import cluster
 
         begun = time.monotonic()
-        segment_if_needed(context, node, "cluster")
-        clusters = cluster(node.clustered_on, node.settings)
+        segment_if_needed(self._state, node, "cluster", callbacks)
+        clusters = cluster(embedded(node).clustered_on, node.settings)
         with self.lock:
             selection.apply(node, Change("cluster", clusters=clusters))
             node.commit("cluster", {}, time.monotonic() - begun)
@@ -543,9 +544,9 @@ class Run:
     def _recluster(self, node: Node) -> None:
         from chosen_one_nb.steps.cluster import cluster
 
-        clusters = cluster(node.clustered_on, node.settings)
+        clusters = cluster(embedded(node).clustered_on, node.settings)
         with self.lock:
-            node.mend_clusters(clusters)
+            node.edits.repair(clusters)
             self._state.changed("stage", node, stage="cluster")
 
     def _advance(self) -> tuple[Node, str]:

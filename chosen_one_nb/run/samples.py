@@ -52,12 +52,12 @@ class RunSamples:
         -------
         list of PIL.Image
         """
-        source = self._state.tree.node(node).theta_node
+        source = self._state.tree.theta_node(node or self._state.tree.current)
         return self.draw(source, "", PROBES, "probe", Callbacks(**callbacks), strength=strength)
 
     def drawn_probe(self, node: Node | str | None = None, *, strength: float = 1.0) -> list[Image.Image]:
         """Return what `probe` has drawn before and kept; empty if it has not, or not with this character."""
-        source = self._state.tree.node(node).theta_node
+        source = self._state.tree.theta_node(node or self._state.tree.current)
         paths = sorted((self._folder("probe", source, strength) / opening.slug("")).glob("*.png"))
         images = [store.read_image(path) for path in paths]
         digest = source.theta_digest if source else ""
@@ -167,6 +167,23 @@ class RunSamples:
     def _folder(self, kind: str, source: Node | None, strength: float) -> Path:
         name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
         return self._state.folder / kind / name
+
+
+def typical(node: Node, n: int = 4) -> list[Image.Image]:
+    """Return the n most typical images drawn with a node's character: those nearest to the mean of their gallery.
+
+    None where no gallery has been drawn with it; the first n where it has not been embedded.
+    """
+    child = next((child for child in reversed(node.children) if len(child.images)), None)
+    if child is None:
+        return []
+    order = list(range(len(child.images)))
+    if child.embedding is not None:
+        from chosen_one_nb.steps.embed import in_space
+
+        points = in_space(child.embedding.features, child.settings)
+        order.sort(key=lambda i: float(np.linalg.norm(points[i] - points.mean(0))))
+    return [child.images[i] for i in order[:n]]
 
 
 class _NotDrawn(Exception):

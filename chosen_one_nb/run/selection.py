@@ -16,7 +16,7 @@ import numpy as np
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import ChoiceError, Decision, Edit, RunError
-from chosen_one_nb.run.node import Node
+from chosen_one_nb.run.node import Node, chosen, clustered, current_edit, embedded
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.settings import SettingsError
 
@@ -80,7 +80,7 @@ class RunSelection:
             When fewer images are chosen than a cluster must hold: learnt from few, a character over-fits.
         """
         with self._editing() as node:
-            decision = self._edit(node, choose(node, cluster, images, exclude, note, by)).decision
+            decision = chosen(self._edit(node, choose(node, cluster, images, exclude, note, by)))
         if risk := self.risk(decision.images):
             warnings.warn(risk, RuntimeWarning, stacklevel=2)
         return decision
@@ -108,12 +108,12 @@ class RunSelection:
     def recluster(self, k: int | None = None) -> Clusters:
         """Cluster the current gallery again into k clusters (None: N // d_size-c); draws nothing."""
         with self._editing() as node:
-            return self._edit(node, recluster(node, k)).clusters
+            return clustered(self._edit(node, recluster(node, k)))
 
     def merge(self, a: int, b: int) -> Clusters:
         """Make one cluster of two; clusters are numbered anew, most cohesive first."""
         with self._editing() as node:
-            return self._edit(node, merge(node, a, b)).clusters
+            return clustered(self._edit(node, merge(node, a, b)))
 
     def undo(self) -> Decision | None:
         """Take back the last choice, exclusion, merge or re-clustering at the current node.
@@ -142,9 +142,9 @@ class RunSelection:
                     f"Node {node.id} has been refined, so its choice stands. Choose otherwise there: "
                     "that begins a sibling branch and keeps this one."
                 )
-            if not (node.can_undo if by < 0 else node.can_redo):
+            if not (node.edits.can_undo if by < 0 else node.edits.can_redo):
                 raise RunError(f"There is nothing to {name} at node {node.id}.")
-            node.move_edit(by)
+            node.edits.move(by)
             self._state.changed(name, node)
             return node.decision
 
@@ -156,9 +156,7 @@ class RunSelection:
         with state.lock:
             node = state.tree.current
             state.check_idle(node)
-            if node.clusters is None:
-                go_on = "run.go_on(), then run.step()" if node.stopped else "run.step()"
-                raise RunError(f"Node {node.id} has no clusters yet, so there is nothing to choose from: {go_on}.")
+            current_edit(node)
             yield node
 
     def _edit(self, node: Node, change: Change) -> Node:
@@ -216,7 +214,7 @@ def record(state: RunState, node: Node, change: Change) -> None:
     state.changed(
         change.action,
         node,
-        clusters=node.edit.clusters,
+        clusters=current_edit(node).clusters,
         excluded=node.excluded,
         decision=store.plain(node.decision),
     )
@@ -233,10 +231,15 @@ def choose(
     """Choose a cluster, images, or (neither given) what the rule proposes; see `RunSelection.choose`."""
     if cluster is not None and images is not None:
         raise ChoiceError("Expected a cluster or images, got both. Give the one you mean.")
-    clusters, by_rule = node.clusters, cluster is None and images is None
+    clusters, by_rule = clustered(node), cluster is None and images is None
     if by_rule:
-        cluster = _proposed(clusters)
-    base = _members(clusters, cluster) if cluster is not None else _indices(node, images)
+        if clusters.proposed is None:
+            raise ChoiceError(
+                f"The rule proposes nothing: {clusters.reason} Choose a cluster or images yourself, merge "
+                "clusters, cluster again with a smaller k, or begin with more images."
+            )
+        cluster = clusters.proposed
+    base = _indices(node, images or ()) if cluster is None else _members(clusters, cluster)
     excluded = _merged(node.excluded, _indices(node, exclude))
     by = by or ("rule" if by_rule else "person")
     return Change("choose", excluded, _decision(base, excluded, cluster, clusters.proposed, by, note))
@@ -259,46 +262,38 @@ def recluster(node: Node, k: int | None) -> Change:
     """Cluster the same features again into k clusters; a choice made before is open again."""
     from chosen_one_nb.steps.cluster import cluster
 
-    if k is not None and not 1 <= k <= len(node.features):
-        raise ChoiceError(f"Expected k from 1 to N = {len(node.features)} clusters, got {k}.")
-    return Change("recluster", node.excluded, None, cluster(node.clustered_on, node.settings, k=k))
+    if k is not None and not 1 <= k <= len(node.seeds):
+        raise ChoiceError(f"Expected k from 1 to N = {len(node.seeds)} clusters, got {k}.")
+    return Change("recluster", node.excluded, None, cluster(embedded(node).clustered_on, node.settings, k=k))
 
 
 def merge(node: Node, a: int, b: int) -> Change:
     """Make one cluster of two; a choice made before is open again."""
     from chosen_one_nb.steps.cluster import clusters_from_labels
 
+    clusters = clustered(node)
     for cluster in (a, b):
-        _members(node.clusters, cluster)
+        _members(clusters, cluster)
     if a == b:
         raise ChoiceError(f"Expected two clusters to merge, got {a} twice.")
-    labels = np.where(node.clusters.labels == b, a, node.clusters.labels)
-    labels = np.unique(labels, return_inverse=True)[1]
-    return Change("merge", node.excluded, None, clusters_from_labels(node.clustered_on, labels, node.settings))
+    labels = np.unique(np.where(clusters.labels == b, a, clusters.labels), return_inverse=True)[1]
+    merged = clusters_from_labels(embedded(node).clustered_on, labels, node.settings)
+    return Change("merge", node.excluded, None, merged)
 
 
 def apply(node: Node, change: Change) -> None:
     """Make a change the state of a node, on disk."""
     if change.clusters is not None:
-        stem, stamps = node.write_clusters(change.clusters)
+        stem, stamps = node.edits.write_clusters(change.clusters)
     else:
-        stem, stamps = node.edit.clusters, node.edit.stamps
-    node.add_edit(Edit(change.action, stem, stamps, change.excluded, change.decision, store.now()))
-
-
-def _proposed(clusters: Clusters) -> int:
-    if clusters.proposed is None:
-        raise ChoiceError(
-            f"The rule proposes nothing: {clusters.reason} Choose a cluster or images yourself, merge "
-            "clusters, cluster again with a smaller k, or begin with more images."
-        )
-    return int(clusters.proposed)
+        stem, stamps = current_edit(node).clusters, current_edit(node).stamps
+    node.edits.add(Edit(change.action, stem, stamps, change.excluded, change.decision, store.now()))
 
 
 def _members(clusters: Clusters, cluster: int) -> tuple[int, ...]:
     if isinstance(cluster, bool) or not 0 <= int(cluster) < len(clusters.sizes):
         raise ChoiceError(f"Expected a cluster from 0 to {len(clusters.sizes) - 1}, got {cluster!r}.")
-    return tuple(int(index) for index in np.flatnonzero(clusters.labels == int(cluster)))
+    return tuple(int(index) for index in clusters.members(int(cluster)))
 
 
 def _indices(node: Node, images: Sequence[int]) -> tuple[int, ...]:
@@ -318,20 +313,15 @@ def _merged(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
 
 
 def _decision(
-    base: Sequence[int],
-    excluded: Sequence[int],
-    cluster: int | None,
-    proposed: int | None,
-    by: str,
-    note: str,
+    base: Sequence[int], excluded: Sequence[int], cluster: int | None, proposed: int | None, by: str, note: str
 ) -> Decision:
-    images = tuple(index for index in base if index not in set(excluded))
-    left_out = tuple(index for index in base if index in set(excluded))
+    images = tuple(index for index in base if index not in excluded)
     if not images:
         why = "every image of it is left out" if base else "no image was given"
         raise ChoiceError(f"Nothing is chosen: {why}. Put images back (run.selection.include) or choose others.")
-    cluster = None if cluster is None else int(cluster)
-    proposed = None if proposed is None else int(proposed)
+    left_out = tuple(index for index in base if index in excluded)
+    # K-means counts in numpy's integers, which JSON does not know.
+    cluster, proposed = (None if number is None else int(number) for number in (cluster, proposed))
     return Decision(images, cluster, proposed, by, note, left_out, store.now())
 
 

@@ -20,13 +20,14 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from pydantic import TypeAdapter
 
 TEMPORARY = ".part"
 Stamp = dict[str, Any]
@@ -233,6 +234,12 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Stamp:
     return write_bytes(path, buffer.getvalue())
 
 
+def write_files(folder: Path, contents: Mapping[str, Any]) -> dict[str, Stamp]:
+    """Write values as JSON, arrays as ``.npy``, mappings of arrays as ``.npz``, by the endings of their names."""
+    writers: dict[str, Callable[[Path, Any], Stamp]] = {".json": write_json, ".npy": write_array, ".npz": write_arrays}
+    return {name: writers[Path(name).suffix](folder / name, value) for name, value in contents.items()}
+
+
 def write_image(path: Path, image: Image.Image, about: Mapping[str, str], *, flush: bool = True) -> Stamp:
     """Write an image as lossless PNG whose text chunks (tEXt, or iTXt beyond Latin-1) hold ``about``."""
     text = PngInfo()
@@ -278,20 +285,22 @@ def read_bytes(path: Path, stamp: Stamp | None = None) -> bytes:
     return data
 
 
-def read_json(path: Path, stamp: Stamp | None = None) -> Any:
-    """Read a JSON file; StoreError where it is missing, damaged or no JSON."""
+def read_json(path: Path, stamp: Stamp | None = None, schema: TypeAdapter[Any] | None = None) -> Any:
+    """Read a JSON file, as what a schema builds of it; StoreError where it is missing, damaged or no such JSON."""
     data = read_bytes(path, stamp)
     try:
-        return json.loads(data)
+        return json.loads(data) if schema is None else schema.validate_json(data)
     except ValueError as error:
         raise StoreError(f"{path} is damaged: expected JSON ({error}).", path) from error
 
 
 def read_array(path: Path, stamp: Stamp | None = None) -> np.ndarray:
-    """Read one ``.npy`` array, never unpickling; StoreError where it is missing, truncated or no array."""
+    """Read one ``.npy`` array, read-only, never unpickling; StoreError where it is missing, truncated or no array."""
     data = read_bytes(path, stamp)
     try:
-        return np.load(io.BytesIO(data), allow_pickle=False)
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+        array.setflags(write=False)  # the file is what counts: nobody changes it by accident
+        return array
     except (ValueError, EOFError, OSError) as error:
         raise StoreError(f"{path} is damaged: expected a whole .npy array ({error}).", path) from error
 

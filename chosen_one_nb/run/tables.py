@@ -69,8 +69,8 @@ class RunTables:
         """
         rows = []
         for n in self._tree.path(self._tree.node(node)) if node is not None else list(self._tree.nodes.values()):
-            if (found := n.convergence) is not None:
-                parent = n.parent.id if n.parent else None
+            if n.check is not None:
+                parent, found = n.parent.id if n.parent else None, n.check.convergence
                 numbers = (found.distance, found.ratio, found.threshold)
                 rows.append((n.id, parent, n.iteration, *numbers, n.state, sum(n.seconds.values())))
         return pd.DataFrame(rows, columns=CURVE)
@@ -110,13 +110,14 @@ def scores(node: Node) -> pd.DataFrame:
 
 def identity(node: Node) -> dict[str, scoring.Interval]:
     """Score a node's gallery with intervals; a score that needs CLIP is left out where there is none."""
+    if (seen := node.embedding) is None:
+        return {}
     found = {}
-    if node.measures is not None and node.measures.prompt_similarity is not None:
-        found["prompt similarity (CLIP)"] = scoring.bootstrap(node.measures.prompt_similarity)
-    if node.clip is not None:
-        found["identity (CLIP)"] = scoring.identity_consistency(node.clip)
-    if node.features is not None:
-        found["identity (features, in the loop)"] = scoring.identity_consistency(node.features)
+    if seen.measures.prompt_similarity is not None:
+        found["prompt similarity (CLIP)"] = scoring.bootstrap(seen.measures.prompt_similarity)
+    if seen.clip is not None:
+        found["identity (CLIP)"] = scoring.identity_consistency(seen.clip)
+    found["identity (features, in the loop)"] = scoring.identity_consistency(seen.features)
     return found
 
 
@@ -146,7 +147,7 @@ def _rows(found: Mapping[str, scoring.Interval]) -> pd.DataFrame:
 
 FACTS: dict[str, Callable[[Node], Any]] = {
     "iteration": lambda node: node.iteration,
-    "distance": lambda node: node.convergence and node.convergence.distance,
+    "distance": lambda node: node.check and node.check.convergence.distance,
     "images chosen": lambda node: node.decision and len(node.decision.images),
     "cluster": lambda node: node.decision and node.decision.cluster,
     "proposed by the rule": lambda node: node.decision and node.decision.proposed,
@@ -159,12 +160,12 @@ FACTS: dict[str, Callable[[Node], Any]] = {
 
 
 def _cohesion(node: Node) -> float | None:
-    if node.decision is None or node.decision.cluster is None:
+    if node.decision is None or node.decision.cluster is None or node.clusters is None:
         return None
     return float(node.clusters.cohesion[node.decision.cluster])
 
 
-def _followed(node: Node) -> Mapping[str, Any]:
+def _followed(node: Node) -> dict[str, Any]:
     """Tell what came of a node: the gallery of its newest child, and where that line ended."""
     if not node.children:
         return {}
@@ -172,9 +173,9 @@ def _followed(node: Node) -> Mapping[str, Any]:
     while last.children:
         last = last.children[-1]
     facts: dict[str, Any] = {"next node": child.id}
-    if child.convergence:
-        facts |= {"next distance": child.convergence.distance, "next ratio": child.convergence.ratio}
-        facts |= {"next state": child.verdict.state}
+    if child.check:
+        found = child.check.convergence
+        facts |= {"next distance": found.distance, "next ratio": found.ratio, "next state": child.judged}
     facts |= {f"next {name}": score.value for name, score in identity(child).items()}
     end = {"last node": last.id, "last state": last.state}
-    return facts | end | ({"last ratio": last.convergence.ratio} if last.convergence else {})
+    return facts | end | ({"last ratio": last.check.convergence.ratio} if last.check else {})

@@ -253,7 +253,7 @@ class WholeRun:
                 raise store.StoreError(message, self.folder)
             outcome = run.until_converged()
             curve = run.tables.curve(outcome.node).iloc[-1]
-            similarity = run.node(outcome.node).measures.prompt_similarity
+            similarity = run.node(outcome.node).embedding.measures.prompt_similarity
             figures = {
                 "outcome": outcome.state,
                 "iterations": int(curve["iteration"]),

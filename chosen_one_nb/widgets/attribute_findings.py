@@ -29,6 +29,11 @@ NOT_SEGMENTED = "Press Ask in the tab “What it shares” to tell foregrounds a
 ON_CARD = 4  # attributes named
 
 
+def has_clip(node: Node) -> bool:
+    """Whether a node's gallery has been seen through CLIP."""
+    return node.embedding is not None and node.embedding.clip is not None
+
+
 @dataclasses.dataclass(frozen=True)
 class Shared:
     """What one cluster shares.
@@ -89,17 +94,18 @@ class AttributeFindings:
     def key(self, node: Node) -> tuple[Any, ...]:
         """Under what the answers about a node are kept."""
         path, vocabulary = tuple(each.gallery_of for each in self.session.run.path(node)), self.vocabulary()
-        return ("inquiry", path, node.segmentation is not None, vocabulary.digest if vocabulary else "")
+        segmented = node.embedding is not None and node.embedding.segmentation is not None
+        return ("inquiry", path, segmented, vocabulary.digest if vocabulary else "")
 
     def key_of_clusters(self, name: str, inquiry: Inquiry) -> tuple[Any, ...]:
         """Under what is kept that follows from an inquiry for the clusters as they are now, merged or made anew."""
         node = self.session.node
-        return (name, *self.key(node)[1:], bool(inquiry.segmentation), node.id, node.edit.clusters)
+        return (name, *self.key(node)[1:], bool(inquiry.segmentation), node.id, node.edits.current.clusters)
 
     def inquiry(self) -> Inquiry | None:
         """Give what is known of the gallery shown; None before it has been asked, or while that is computed."""
         session, node, key = self.session, self.session.node, self.key(self.session.node)
-        if node.clip is None or not (session.background.asked(key) or session.run.attributes.cached):
+        if not has_clip(node) or not (session.background.asked(key) or session.run.attributes.cached):
             return None
         words = self.vocabulary()
         found = session.background.get(
@@ -134,7 +140,7 @@ class AttributeFindings:
 
         node, inquiry, found = self.session.node, self.inquiry(), self.shared().get(cluster)
         if found is None:
-            if inquiry is not None or node.clip is None or self.session.background.asked(self.key(node)):
+            if inquiry is not None or not has_clip(node) or self.session.background.asked(self.key(node)):
                 return {}
             tip = f"In the tab “What it shares”: {NOT_ASKED}"
             return {"shares": "What it shares: not asked yet.", "shares_tip": tip}

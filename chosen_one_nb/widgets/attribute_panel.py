@@ -16,7 +16,7 @@ from chosen_one_nb.plots import drift_plot, to_svg
 from chosen_one_nb.run.decision import RunError
 
 from . import actions
-from .attribute_findings import NOT_ASKED, AttributeFindings
+from .attribute_findings import NOT_ASKED, AttributeFindings, has_clip
 from .attribute_rows import cohesion_strips, counterfactual_strips, phrase_strip, rows, sentences, vocabulary_notes
 from .cluster_style import ranked_members
 from .images import HERE, script
@@ -91,7 +91,7 @@ class AttributePanel(Panel):
     def show(self) -> None:
         """Show the attributes of a cluster of the iteration shown."""
         session, node = self.session, self.node
-        self.ask.disabled = node.clip is None or session.busy
+        self.ask.disabled = not has_clip(node) or session.busy
         self._fill_clusters()
         inquiry, found = self.findings.inquiry(), self.findings.shared().get(self.cluster.value)
         missing = self._why_not_prove()
@@ -133,7 +133,7 @@ class AttributePanel(Panel):
             options = [(f"{c} ({clusters.sizes[c]} images{marks.get(int(c), '')})", int(c)) for c in clusters.order]
             taken = decision.cluster if decision and decision.cluster is not None else clusters.proposed
             first = options[0][1] if taken is None else int(taken)
-        now, before = (node.id, node.edit.clusters if node.edit else None, first), self.cluster.value
+        now, before = (node.id, node.edits.current.clusters if node.edits.current else None, first), self.cluster.value
         with self.filling():
             self.cluster.options = options
             self.cluster.value = before if now == self._shown and before in dict(options).values() else first
@@ -154,7 +154,7 @@ class AttributePanel(Panel):
         """Where in the images: what the lit attribute shows in, what makes the cluster cohesive, common parts."""
         node, column, background = self.node, self.session.lit, self.session.background
         cluster, key = self.cluster.value, self.findings.key_of_clusters
-        key_of_strips = (*key("strips", inquiry), cluster, node.patches is not None)
+        key_of_strips = (*key("strips", inquiry), cluster, node.embedding.patches is not None)
         strips = background.get(key_of_strips, lambda: cohesion_strips(node, inquiry, members), [])
         if column < 0:
             return strips

@@ -199,8 +199,8 @@ class ClusterPanel(Panel):
 
     def evidence(self) -> ClusterEvidence | None:
         """What speaks for the clusters shown; None until it is computed in the background."""
-        node, features, clusters = self.node, self.node.clustered_on, self.node.clusters
-        key = ("evidence", node.id, node.edit.clusters)
+        node, features, clusters = self.node, self.node.embedding.clustered_on, self.node.clusters
+        key = ("evidence", node.id, node.edits.current.clusters)
         return self.session.background.get(key, lambda: compute_evidence(features, clusters, node.settings))
 
     def show(self) -> None:

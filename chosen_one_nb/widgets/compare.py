@@ -86,7 +86,7 @@ class ComparePanel(Panel):
     def _curve(self, pair: list[Node]) -> str:
         """Draw the mean pairwise distances on the ways of two nodes; empty where nothing has been checked."""
         curve = self.run.tables.curve()
-        checked = [[each.id for each in self.session.line(node) if each.convergence] for node in pair]
+        checked = [[each.id for each in self.session.line(node) if each.check] for node in pair]
         if not all(checked):
             return ""
         shown = curve[curve["node"].isin(checked[0] + checked[1])]

@@ -168,7 +168,7 @@ class CurvePanel(Panel):
         """Show the curve as it is now, and the losses of the iteration that is shown."""
         node = self.node
         self.distance.show(self.run.tables.curve().to_dict("records"), node.id, max(3, node.settings.max_iterations))
-        verdict = node.verdict
+        verdict = node.check.verdict if node.check else None
         self.verdict.value = f"<strong>{escape(verdict.state)}</strong>: {escape(verdict.reason)}" if verdict else ""
         if node.refined:
             self._losses = list(node.losses)

@@ -107,9 +107,9 @@ class MapPanel(Panel):
 
     def layout_now(self) -> Layout | None:
         """Return the layout that is shown; None before the gallery has been embedded."""
-        if self.node.features is None:
+        if self.node.embedding is None:
             return None
-        embedded = [node for node in self.session.line(self.node) if node.features is not None]
+        embedded = [node for node in self.session.line(self.node) if node.embedding is not None]
         return self.layouts.get(embedded, self.method.value)
 
     def _fill_slider(self) -> None:
@@ -121,7 +121,7 @@ class MapPanel(Panel):
 
     def _show_before(self) -> None:
         """Before a gallery is embedded: the iterations before it, faintly."""
-        before = [node for node in self.run.path(self.node) if node.features is not None]
+        before = [node for node in self.run.path(self.node) if node.embedding is not None]
         ghosts = self.layouts.get(before, self.method.value).projection.positions if before else None
         self.figure.show(np.zeros((0, 2)), PointStyle([], []), ghosts=ghosts)
         self.figure.show_thumbnails(())
@@ -171,13 +171,13 @@ class MapPanel(Panel):
     def _show_variants(self) -> None:
         """Show the other maps, if they were asked for; they are made in the background."""
         node = self.node
-        if self._varied != node.gallery_of or node.features is None:
+        if self._varied != node.gallery_of or node.embedding is None:
             self.variants.value = ""
             return
         from chosen_one_nb.analysis.projection import sensitivity
 
         features = compared([node])[node.gallery_of]
-        key = ("variants", node.gallery_of, node.uses_foreground)
+        key = ("variants", node.gallery_of, node.embedding.uses_foreground)
         variants = self.session.background.get(key, lambda: sensitivity(features))
         self.variants.value = _as_html(variants, node.clusters) if variants else "Laying the images out nine times…"
 

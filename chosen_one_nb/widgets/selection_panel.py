@@ -61,8 +61,8 @@ class SelectionPanel(Panel):
         for part in (self.merge, self.recluster, self.k, self.note):
             part.disabled = not can_decide
         self.proposal.disabled = not can_decide or node.clusters.proposed is None
-        self.undo.disabled = not (can_decide and node.can_undo)
-        self.redo.disabled = not (can_decide and node.can_redo)
+        self.undo.disabled = not (can_decide and not node.refined and node.edits.can_undo)
+        self.redo.disabled = not (can_decide and not node.refined and node.edits.can_redo)
         self._show_selection()
         self.words.value = self._sentence()
         if node.clusters is not None:

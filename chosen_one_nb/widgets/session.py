@@ -181,7 +181,7 @@ class Session(traitlets.HasTraits):
     @guarded
     def hover(self, index: int) -> None:
         """Point at an image; numbers that are none are passed over."""
-        if self.node.features is not None and 0 <= index < len(self.node.seeds):
+        if self.node.embedding is not None and 0 <= index < len(self.node.seeds):
             self.hovered = index
 
     @guarded

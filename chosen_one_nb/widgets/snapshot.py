@@ -50,8 +50,8 @@ def snapshot(session: Session, layout: Layout | None) -> Image.Image:
 def _state(session: Session) -> str:
     node, outcome = session.node, session.run.outcome
     said = [f"iteration {node.id}", f"{len(node.seeds)} images"]
-    if node.verdict is not None:
-        said.append(f"{node.verdict.state}: {node.verdict.reason}")
+    if node.check is not None:
+        said.append(f"{node.check.verdict.state}: {node.check.verdict.reason}")
     elif outcome.node == node.id:
         said.append(outcome.reason)
     return " · ".join(said)
