@@ -69,7 +69,7 @@ def test_the_map_says_and_shows_what_is_compared(run):
 def test_foregrounds_are_looked_for_before_the_check(models, quick, tmp_path):
     with Run.start(PROMPT, models, quick.replace(n_images=6, cluster_on="foreground"), tmp_path / "foregrounds") as run:
         while run.next_stage != "cluster":
-            assert not run.root.embedding.uses_foreground
+            assert run.root.embedding is None or not run.root.embedding.uses_foreground
             run.step()
         assert run.root.embedding.uses_foreground
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 TEMPORARY = ".part"
 Stamp = dict[str, Any]
@@ -289,7 +289,12 @@ def read_json(path: Path, stamp: Stamp | None = None, schema: TypeAdapter[Any] |
     """Read a JSON file, as what a schema builds of it; StoreError where it is missing, damaged or no such JSON."""
     data = read_bytes(path, stamp)
     try:
-        return json.loads(data) if schema is None else schema.validate_json(data)
+        value = json.loads(data)
+        return value if schema is None else schema.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path} is damaged: {where}: {first['msg']}.", path) from error
     except ValueError as error:
         raise StoreError(f"{path} is damaged: expected JSON ({error}).", path) from error
 
