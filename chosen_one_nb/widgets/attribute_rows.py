@@ -79,17 +79,17 @@ def cohesion_strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[di
     """Show which patches make a cluster cohesive, and the common parts of its foregrounds."""
     from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, scaled
 
-    if node.patches is None or not inquiry.segmentation:
+    if node.embedding is None or node.embedding.patches is None or not inquiry.segmentation:
         return []
     order = sorted(members)
     shown = {i: order.index(i) for i in members[:STRIP]}
-    heat = cohesion_heat(node.patches, order, inquiry.segmentation.masks.shape[1:])
+    heat = cohesion_heat(node.embedding.patches, order, inquiry.segmentation.masks.shape[1:])
     if not isinstance(heat, np.ndarray):
         return [_strip("Where it holds together:", heat.reason)]
     warm = scaled(heat)
     heated = [(i, heat_over(node.images[i], warm[at])) for i, at in shown.items()]
     strips = [_strip("What makes this cluster hold together:", "bright patches recur in it and not outside", heated)]
-    if parts := cosegment(node.patches, inquiry.segmentation, order):
+    if parts := cosegment(node.embedding.patches, inquiry.segmentation, order):
         coloured = [(i, parts_over(node.images[i], parts.labels[at])) for i, at in shown.items()]
         missing = {i: len(parts.missing[at]) for i, at in shown.items()}
         note = "a colour that is missing is a part that is not there"
