@@ -3,10 +3,10 @@ import pytest
 from helpers.figures import click, hover, lasso
 from PIL import Image
 
-from chosen_one_nb.plots import GREY, PALETTE, colour_of
+from chosen_one_nb.plots import DROPPED, GREY, PALETTE, colour_of
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
-from chosen_one_nb.widgets.cluster_style import DROPPED, PointStyle, marker_of, point_style
+from chosen_one_nb.widgets.cluster_style import PointStyle, marker_of, point_style
 from chosen_one_nb.widgets.curves import CurveFigure, LossFigure
 from chosen_one_nb.widgets.map_figure import MapFigure
 from chosen_one_nb.widgets.plotly_figure import PlotlyFigure, send_plotly

@@ -13,13 +13,12 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chosen_one_nb.plots import ALARM, PALETTE, colour_of
+from chosen_one_nb.plots import ALARM, DROPPED, GLYPHS, PALETTE, colour_of
 
 ColourBy = Literal["cluster", "distance", "order", "kept"]
 
-DROPPED, UNKNOWN, LEFT_OUT = "#B4B4B4", "#7F7F7F", ALARM
+UNKNOWN, LEFT_OUT = "#7F7F7F", ALARM
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
-GLYPHS = ("●", "■", "◆", "▲", "✚", "★", "▼", "⬢")
 
 
 class ClustersLike(Protocol):
