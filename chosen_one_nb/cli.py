@@ -28,7 +28,7 @@ DONE, FAILED, COLLAPSED, WAITING, INTERRUPTED = 0, 1, 3, 4, 130
 
 CODES = """exit codes:
   0    finished: converged, or all iterations used up
-  1    an error, told in one sentence (--debug shows where it arose)
+  1    an error, printed as one sentence (--debug shows where it arose)
   2    the command line is not understood
   3    the gallery collapsed (the last sound character is kept)
   4    waiting for a choice: --choose, --choose-images, or in the explorer
@@ -46,7 +46,7 @@ EXAMPLES = """examples:
 """
 
 MACHINE = ("device", "dtype", "low_memory", "compile", "offline", "extractor", "clip", "distilled")
-"""Arguments of `load_models` that the command line may say."""
+"""Arguments of `load_models` that the command line takes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,19 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code; see `CODES`.
     """
-    given = parser().parse_args(arguments)
-    return call(given.do, given)
+    args = parser().parse_args(arguments)
+    return call(args.do, args)
 
 
-def call(command: Callable[[argparse.Namespace], int], given: argparse.Namespace) -> int:
+def call(command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Call a command and return its exit code; an error becomes one sentence, or with --debug a traceback."""
     try:
-        return command(given)
+        return command(args)
     except KeyboardInterrupt:
         print("\nStopped. Every finished stage is kept; the same command goes on from there.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if given.debug:
+        if args.debug:
             traceback.print_exc()
         else:
             print(f"error: {_sentence(error)}", file=sys.stderr)
@@ -116,9 +116,8 @@ def add_machine(command: argparse.ArgumentParser) -> None:
     """Add where and how models run."""
     add = command.add_argument
     add("--device", help="cpu, cuda or mps (default: the best there is)")
-    add(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="precision (default: float32 on the CPU, else half)"
-    )
+    precisions = ("float32", "bfloat16", "float16")
+    add("--dtype", choices=precisions, help="precision (default: float32 on the CPU, half precision elsewhere)")
     add("--low-memory", action="store_true", default=None, help="one switch: fit into as little memory as possible")
     add("--compile", action="store_true", help="compile the UNet's transformer blocks when they first draw")
     add("--offline", action="store_true", help="take models from folders and the Hub's cache only")
@@ -129,10 +128,8 @@ def add_machine(command: argparse.ArgumentParser) -> None:
 
 def add_changes(command: argparse.ArgumentParser) -> None:
     """Add changes of settings: ``set``, a list of (name, value), from several words or the option several times."""
-    about = "change settings, such as n_images=32 refine_steps=60"
-    command.add_argument(
-        "--set", type=_assignment, action="extend", nargs="+", default=[], metavar="NAME=VALUE", help=about
-    )
+    form = {"type": _assignment, "action": "extend", "nargs": "+", "default": [], "metavar": "NAME=VALUE"}
+    command.add_argument("--set", **form, help="change settings, such as n_images=32 refine_steps=60")
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -153,17 +150,17 @@ def _numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 1,4,9, got {text!r}") from None
 
 
-def models_of(given: argparse.Namespace, name: str | None = None) -> Models | str:
-    """Return the models asked for: loaded if anything about the machine is said, else by name."""
+def models_of(args: argparse.Namespace, name: str | None = None) -> Models | str:
+    """Return the models asked for: loaded if any option of the machine is set, else by name."""
     from chosen_one_nb.models.load import load_models
 
-    name = name or given.models or "menagerie"
-    said = {key: getattr(given, key) for key in MACHINE if getattr(given, key)}
-    return load_models(name, **said) if said else name
+    name = name or args.models or "menagerie"
+    machine = {key: getattr(args, key) for key in MACHINE if getattr(args, key)}
+    return load_models(name, **machine) if machine else name
 
 
 def note_on(sampling: str) -> str:
-    """Say how a sampling preset changes what is drawn."""
+    """Return a note on how a sampling preset changes what is drawn."""
     from chosen_one_nb.settings import SAMPLING
 
     return f"sampling {sampling}: {SAMPLING[sampling]['note']}"
@@ -190,22 +187,22 @@ def add_run(command: argparse.ArgumentParser) -> None:
     add("--exclude", type=_numbers, default=[], metavar="I,J,...", help="images to leave out of the choice")
     add("--note", default="", help="why, kept with the choice")
     add("--allow-other-models", action="store_true", help="go on with models the run was not made with")
-    add("--quiet", action="store_true", help="say nothing but the outcome")
+    add("--quiet", action="store_true", help="print nothing but the outcome")
     add_machine(command)
 
 
-def run_command(given: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Begin a run or go on with it, to its end or to the next choice."""
-    with _start_or_open(given) as run:
-        if given.redo:
-            run.redo_stage(given.redo, given.node)
-        if given.node is not None:
-            run.select(given.node)
-        if given.choose is not None or given.choose_images is not None:
-            images, exclude = given.choose_images, given.exclude
-            _choose(run, given, cluster=given.choose, images=images, exclude=exclude, note=given.note)
-        with _memory(run, quiet=given.quiet):
-            outcome = _until_end(run, given)
+    with _start_or_open(args) as run:
+        if args.redo:
+            run.redo_stage(args.redo, args.node)
+        if args.node is not None:
+            run.select(args.node)
+        if args.choose is not None or args.choose_images is not None:
+            images, exclude = args.choose_images, args.exclude
+            _choose(run, args, cluster=args.choose, images=images, exclude=exclude, note=args.note)
+        with _memory(run, quiet=args.quiet):
+            outcome = _until_end(run, args)
         print(f"{outcome}\n{run.folder}")
     if outcome.finished:
         return COLLAPSED if outcome.state == "collapsed" else DONE
@@ -213,65 +210,65 @@ def run_command(given: argparse.Namespace) -> int:
     return WAITING
 
 
-def _start_or_open(given: argparse.Namespace) -> Run:
+def _start_or_open(args: argparse.Namespace) -> Run:
     from chosen_one_nb.run.run import Run, RunError
     from chosen_one_nb.run.store import read_json
 
-    if not (given.folder and (given.folder / "run.json").exists()):
-        if not given.prompt:
+    if not (args.folder and (args.folder / "run.json").exists()):
+        if not args.prompt:
             raise RunError("Expected a prompt, or --folder of a run to go on with.")
-        return _start(given)
+        return _start(args)
     models = None
-    if given.models or any(getattr(given, key) for key in MACHINE):
-        stored = None if given.models else str(read_json(given.folder / "run.json")["models"]["name"])
-        models = models_of(given, stored)
-    run = Run.open(given.folder, models, allow_other_models=given.allow_other_models)
+    if args.models or any(getattr(args, key) for key in MACHINE):
+        stored = None if args.models else str(read_json(args.folder / "run.json")["models"]["name"])
+        models = models_of(args, stored)
+    run = Run.open(args.folder, models, allow_other_models=args.allow_other_models)
     try:
-        _check_same(run, given)
+        _check_same(run, args)
     except Exception:
         run.close()
         raise
     return run
 
 
-def _start(given: argparse.Namespace) -> Run:
-    """Begin a run, and say what its sampling means."""
+def _start(args: argparse.Namespace) -> Run:
+    """Begin a run, with a note on its sampling."""
     from chosen_one_nb.run.run import Run
 
-    settings, models = _settings(given), models_of(given)
-    if given.sampling and not given.quiet:
-        print(note_on(given.sampling), file=sys.stderr)
+    settings, models = _settings(args), models_of(args)
+    if args.sampling and not args.quiet:
+        print(note_on(args.sampling), file=sys.stderr)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        run = Run.start(given.prompt, models, settings, given.folder)
+        run = Run.start(args.prompt, models, settings, args.folder)
     for warning in caught:
         if warning.category is RuntimeWarning:
             print(f"warning: {warning.message}", file=sys.stderr)
     return run
 
 
-def _settings(given: argparse.Namespace, stored: Settings | None = None) -> Settings:
+def _settings(args: argparse.Namespace, stored: Settings | None = None) -> Settings:
     """Return the settings asked for; without a preset, on top of the stored ones."""
     from chosen_one_nb.settings import Settings
 
-    fresh = given.preset or (None if stored else Settings.preset_for(given.models or "menagerie"))
+    fresh = args.preset or (None if stored else Settings.preset_for(args.models or "menagerie"))
     start = Settings.preset(fresh) if fresh else stored
-    start = start.sampled(given.sampling) if given.sampling else start
-    changes = dict(given.set)
-    if given.iterations is not None:
-        changes["max_iterations"] = stored.max_iterations if stored else given.iterations
+    start = start.sampled(args.sampling) if args.sampling else start
+    changes = dict(args.set)
+    if args.iterations is not None:
+        changes["max_iterations"] = stored.max_iterations if stored else args.iterations
     return start.replace(**changes)
 
 
-def _check_same(run: Run, given: argparse.Namespace) -> None:
+def _check_same(run: Run, args: argparse.Namespace) -> None:
     """Refuse to go on with a run under a prompt or settings that are not its own."""
     from chosen_one_nb.run.run import RunError
 
-    if given.prompt and given.prompt.strip() != run.prompt:
-        raise RunError(f"{run.folder} holds a run of {run.prompt!r}, not of {given.prompt!r}. Give another --folder.")
-    asked, stored = _settings(given, run.root.settings).model_dump(), run.root.settings.model_dump()
+    if args.prompt and args.prompt.strip() != run.prompt:
+        raise RunError(f"{run.folder} holds a run of {run.prompt!r}, not of {args.prompt!r}. Give another --folder.")
+    asked, stored = _settings(args, run.root.settings).model_dump(), run.root.settings.model_dump()
     different = [f"{name}={stored[name]!r} (asked: {asked[name]!r})" for name in stored if stored[name] != asked[name]]
-    if different and (given.preset or given.set or given.sampling):
+    if different and (args.preset or args.set or args.sampling):
         raise RunError(f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another.")
 
 
@@ -291,30 +288,30 @@ def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
         print(f"peak measured: {gigabytes(memory.peak)}", file=sys.stderr)
 
 
-def _choose(run: Run, given: argparse.Namespace, **choice: Any) -> None:
+def _choose(run: Run, args: argparse.Namespace, **choice: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # what it would warn of is printed below
         decision = run.selection.choose(**choice)
-    if not given.quiet:
+    if not args.quiet:
         about = f"{len(decision.images)} images chosen by {decision.by}. {run.selection.risk(decision.images)}"
         print(f"node {run.current.id}: {about}")
 
 
-def _until_end(run: Run, given: argparse.Namespace) -> Outcome:
+def _until_end(run: Run, args: argparse.Namespace) -> Outcome:
     from chosen_one_nb.progress import RunProgress
     from chosen_one_nb.sweep.workers import WorkerPool
 
-    with RunProgress(run, quiet=given.quiet) as progress:
+    with RunProgress(run, quiet=args.quiet) as progress:
         while True:
-            with WorkerPool(given.workers) if given.workers is not None else nullcontext() as workers:
-                outcome = run.until_converged(ask=given.ask, on_progress=progress, workers=workers)
-            if outcome.state == "limit" and given.iterations and run.current.iteration < given.iterations:
+            with WorkerPool(args.workers) if args.workers is not None else nullcontext() as workers:
+                outcome = run.until_converged(ask=args.ask, on_progress=progress, workers=workers)
+            if outcome.state == "limit" and args.iterations and run.current.iteration < args.iterations:
                 run.go_on()
-            elif outcome.finished or not (given.ask and sys.stdin.isatty() and _ask(run, given)):
+            elif outcome.finished or not (args.ask and sys.stdin.isatty() and _ask(run, args)):
                 return outcome
 
 
-def _ask(run: Run, given: argparse.Namespace) -> bool:
+def _ask(run: Run, args: argparse.Namespace) -> bool:
     """Ask which cluster to take; False when the person would rather stop."""
     clusters = run.current.clusters
     print("cluster  images  cohesion")
@@ -326,7 +323,7 @@ def _ask(run: Run, given: argparse.Namespace) -> bool:
         if answer.lower() == "q":
             return False
         if not answer or answer.isdigit():
-            _choose(run, given, cluster=int(answer) if answer else None)
+            _choose(run, args, cluster=int(answer) if answer else None)
             return True
         print(f"Expected a number, Enter or q, got {answer!r}.")
 
@@ -343,35 +340,35 @@ def add_show(command: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=4, help="images per context (default: 4)")
     add("--no-contexts", action="store_true", help="draw nothing; show what there is (needs no models)")
     add("--tile", type=int, default=96, help="side of the images on the sheets, in pixels (default: 96)")
-    add("--quiet", action="store_true", help="say nothing but where the page is")
+    add("--quiet", action="store_true", help="print nothing but where the page is")
 
 
-def show_command(given: argparse.Namespace) -> int:
+def show_command(args: argparse.Namespace) -> int:
     """Write contact sheets, curve, contexts and the HTML page."""
     from chosen_one_nb.progress import RunProgress
     from chosen_one_nb.report import write_all
 
-    with _open_to_show(given) as run:
-        if not given.no_contexts and run.character is not None:
-            with RunProgress(run, quiet=given.quiet) as progress:
-                run.samples.contexts(contexts=given.contexts, seeds=given.seeds, on_progress=progress)
-        paths = write_all(run, given.out or run.folder / "show", tile=given.tile)
-    if not given.quiet:
+    with _open_to_show(args) as run:
+        if not args.no_contexts and run.character is not None:
+            with RunProgress(run, quiet=args.quiet) as progress:
+                run.samples.contexts(contexts=args.contexts, seeds=args.seeds, on_progress=progress)
+        paths = write_all(run, args.out or run.folder / "show", tile=args.tile)
+    if not args.quiet:
         print("\n".join(str(path) for path in paths[:-1]))
     print(paths[-1])
     return DONE
 
 
-def _open_to_show(given: argparse.Namespace) -> Run:
+def _open_to_show(args: argparse.Namespace) -> Run:
     """Open the run for writing (what is drawn is kept), or for looking where another process works on it."""
     from chosen_one_nb.run.run import Run
     from chosen_one_nb.run.store import RunInUse
 
     try:
-        return Run.open(given.folder, given.models)
+        return Run.open(args.folder, args.models)
     except RunInUse as error:
         print(f"note: {error}", file=sys.stderr)
-        return Run.open(given.folder, given.models, read_only=True)
+        return Run.open(args.folder, args.models, read_only=True)
 
 
 # --- sweep
@@ -386,36 +383,37 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, metavar="N", help="of PyTorch in each worker (default: 1)")
     add("--backend", choices=("dask", "ray"), help="who provides the workers (default: processes of this machine)")
     add("--address", help="of a running Dask scheduler or Ray cluster (default: a local one is started)")
-    add("--check", action="store_true", help="only check the plan and say what it would do")
-    add("--quiet", action="store_true", help="say nothing but the table")
+    add("--check", action="store_true", help="only check the plan and print what it would do")
+    add("--quiet", action="store_true", help="print nothing but the table")
 
 
-def sweep_command(given: argparse.Namespace) -> int:
+def sweep_command(args: argparse.Namespace) -> int:
     """Carry a plan out, or go on with it; 1 where a job failed."""
     from chosen_one_nb.progress import ProgressBar
     from chosen_one_nb.sweep.plan import SweepPlan
     from chosen_one_nb.sweep.sweep import sweep
     from chosen_one_nb.sweep.workers import joblib_backend
 
-    plan = SweepPlan.read(given.plan)
-    plan = SweepPlan(**plan.model_dump() | {"models": given.models or plan.models})
-    folder = given.folder or Path("runs") / f"sweep-{given.plan.stem}"
-    say = (lambda *text: None) if given.quiet else partial(print, flush=True)
-    say(f"{plan}, in {folder}")
+    plan = SweepPlan.read(args.plan)
+    plan = SweepPlan(**plan.model_dump() | {"models": args.models or plan.models})
+    folder = args.folder or Path("runs") / f"sweep-{args.plan.stem}"
+    show = (lambda *text: None) if args.quiet else partial(print, flush=True)
+    show(f"{plan}, in {folder}")
     if plan.sampling:
-        say(note_on(plan.sampling))
-    if given.check:
+        show(note_on(plan.sampling))
+    if args.check:
         return DONE
-    backend = joblib_backend(given.backend, given.workers, given.address) if given.backend else nullcontext()
-    with backend, ProgressBar(quiet=given.quiet) as bar:
+    backend = joblib_backend(args.backend, args.workers, args.address) if args.backend else nullcontext()
+    with backend, ProgressBar(quiet=args.quiet) as bar:
 
         def on_progress(event: dict[str, Any]) -> None:
             bar(event)
             if event["done"] == event["total"]:
                 bar.end_bar()
-                say(f"{event['stage']}: {event['total']} {event['unit']}")
+                show(f"{event['stage']}: {event['total']} {event['unit']}")
 
-        table = sweep(plan, folder, workers=given.workers, threads=given.threads, on_progress=on_progress, say=say)
+        shared = {"workers": args.workers, "threads": args.threads}
+        table = sweep(plan, folder, **shared, on_progress=on_progress, on_message=show)
     print(table.drop(columns="folder").to_string(index=False, float_format="{:.3f}".format, na_rep=""))
     print(folder / "table.csv")
     return FAILED if (table["error"] != "").any() else DONE
@@ -438,20 +436,20 @@ def add_export(command: argparse.ArgumentParser) -> None:
     add("--embeddings", type=Path, help="the embeddings file, where it does not lie beside the LoRA")
 
 
-def export_command(given: argparse.Namespace) -> int:
+def export_command(args: argparse.Namespace) -> int:
     """Write a run's or a folder's character for other programs; needs no models."""
     from chosen_one_nb import export
     from chosen_one_nb.character import CharacterError
     from chosen_one_nb.run.run import Run
 
-    if (given.source / "run.json").exists():
-        run = Run.open(given.source, read_only=True)
-        folder = run.export(given.to, given.node, formats=given.formats, name=given.name)
-    elif given.to is None:
+    if (args.source / "run.json").exists():
+        run = Run.open(args.source, read_only=True)
+        folder = run.export(args.to, args.node, formats=args.formats, name=args.name)
+    elif args.to is None:
         raise CharacterError("--to: expected a folder to write to. Only a run has a place of its own for exports.")
     else:
-        character = export.read(given.source, embeddings=given.embeddings)
-        folder = export.write(character, given.to, given.formats, given.images or None, given.name)
+        character = export.read(args.source, embeddings=args.embeddings)
+        folder = export.write(character, args.to, args.formats, args.images or None, args.name)
     print("\n".join(str(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"))
     print(folder / "README.md")
     return DONE

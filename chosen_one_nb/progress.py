@@ -59,9 +59,9 @@ class RunProgress(ProgressBar):
     Parameters
     ----------
     run : Run
-        Its listeners hear of finished stages.
+        Among its listeners while the bar is shown.
     quiet : bool
-        Whether to say nothing at all.
+        Whether to print nothing at all.
     """
 
     def __init__(self, run: Run, *, quiet: bool = False) -> None:

@@ -663,6 +663,27 @@ def text_encoder(c: Character, f: Path) -> Any:
     return {"path": f / "te.safetensors", "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
 
 
+def mixed_names(c: Character, f: Path) -> Any:
+    mixed = kohya_tensors(c) | {key: tensor.clone() for key, tensor in underscored(c).items()}
+    save_file(mixed, f / "mixed.safetensors")
+    return {"path": f / "mixed.safetensors", "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
+
+
+def with_metadata(value: str) -> Any:
+    def damage(c: Character, f: Path) -> Any:
+        file = f / "noted.safetensors"
+        save_file(diffusers_keys(c), file, {"lora_adapter_metadata": value})
+        return {"path": file, "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
+
+    return damage
+
+
+def two_bundles(c: Character, f: Path) -> Any:
+    rows = {f"bundle_emb.{name}.string_to_param.*": c.tokens["clip_l"].clone() for name in ("fox", "cat")}
+    save_file(kohya_tensors(c) | rows, f / "loras" / "bundled.safetensors")
+    return {"path": f / "loras" / "bundled.safetensors"}
+
+
 def rows_for_lora(c: Character, f: Path) -> Any:
     return {"path": f / "embeddings" / f"{NAME}.safetensors"}
 
@@ -699,6 +720,10 @@ def nothing(c: Character, f: Path) -> Any:
         (mixed_ranks, r"mixed.*expected a LoRA of one rank, got layers by rank \{1: 1, 2: \d+\}.*; resize"),
         (half_missing, r"half.*expected matrices \(r, in\) and \(out, r\) for .* got \(2, \d+\) and None"),
         (text_encoder, r"te.safetensors: expected a LoRA of the UNet's attention .* got also 1 others, .*_te1_"),
+        (mixed_names, r"mixed.safetensors: expected layers named as one program names .* got .*lora_unet_"),
+        (with_metadata("{"), r"noted.*expected JSON under the metadata key lora_adapter_metadata"),
+        (with_metadata('{"unet.use_dora": true}'), r"noted.*expected a plain LoRA, got one with use_dora"),
+        (two_bundles, r"bundled.*expected at most one embedding in a LoRA file, got bundle_emb.cat"),
         (rows_for_lora, r"embeddings.*: expected a LoRA file, got tensors clip_g, clip_l"),
         (lora_for_rows, r"loras.*: expected learned rows .* got tensors lora_unet"),
         (two_loras, r"expected one LoRA file .* got .*second.*chosen_x|got .*chosen_x.*second"),

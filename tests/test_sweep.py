@@ -58,7 +58,8 @@ def test_a_sweep_gives_a_table_and_goes_on(faked: Any, tmp_path: Path):
 
 def test_a_sweep_says_first_what_its_largest_job_needs(faked: Any, tmp_path: Path):
     said: list[str] = []
-    sweep(SweepPlan(prompts=["a fox"], preset="quick", vary={"batch_size": [2, 8, 4]}), tmp_path, say=said.append)
+    plan = SweepPlan(prompts=["a fox"], preset="quick", vary={"batch_size": [2, 8, 4]})
+    sweep(plan, tmp_path, on_message=said.append)
     assert said == ["Each worker: 8 at once"]
 
 

@@ -37,8 +37,8 @@ from chosen_one_nb.sweep.workers import (
 
 
 @contextmanager
-def processes(n: int, say: Any = print, devices: tuple[str, ...] = ()) -> Iterator[Processes]:
-    found = Processes(n, 1, say, devices)
+def processes(n: int, on_message: Any = print, devices: tuple[str, ...] = ()) -> Iterator[Processes]:
+    found = Processes(n, 1, on_message, devices)
     try:
         yield found
     finally:
@@ -63,7 +63,7 @@ def test_a_killed_worker_costs_one_task(tmp_path: Path):
     with processes(2, said.append) as workers:
         list(workers.do([partial(note, tmp_path, f"t{i}", wait=0.5, die=int(i == 1)) for i in range(6)]))
     assert len(said) == 1
-    assert "was ended (killed, or out of memory?). Its task goes to a fresh one." in said[0]
+    assert "died (killed, or out of memory?); a fresh one does its task." in said[0]
     done = sorted(path.name for path in tmp_path.iterdir())
     assert done == sorted([*(f"t{i}-0" for i in range(6)), "t1-1"])  # the task of the killed one, and no other, twice
 
@@ -137,7 +137,7 @@ def test_a_backend_says_itself_how_many_it_has_and_answers_come_one_by_one() -> 
 
 def test_another_backend_that_loses_a_worker_goes_on(monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
-    with joblib.parallel_config(backend="sequential"), WorkerPool(1, say=said.append) as pool:
+    with joblib.parallel_config(backend="sequential"), WorkerPool(1, on_message=said.append) as pool:
         real, lost = pool._on_backend, [1]
 
         def answers(left: dict[int, Any]) -> Any:
@@ -178,7 +178,7 @@ def test_two_workers_draw_what_one_process_draws(gallery: Any, models: Any):
     with one_thread():
         draw(drawing, album("whole"), lambda: models)
     said, split = [], album("split")
-    with WorkerPool(2, say=said.append) as pool:
+    with WorkerPool(2, on_message=said.append) as pool:
         tasks_ = [partial(note, split.within, "kill", die=1), *shards(drawing, split, models)]
         results = [result for _, result in pool.do(tasks_)]
         assert [result.error for result in results] == [""] * 5

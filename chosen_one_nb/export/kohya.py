@@ -14,15 +14,16 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.export.content import Base, ExportContent, a1111_prompt
 
-__all__ = ["LAYERS_PER_BLOCK", "kohya_metadata", "kohya_notes", "kohya_tensors"]
+__all__ = ["LAYERS_PER_BLOCK", "KohyaNotes", "kohya_metadata", "kohya_tensors"]
 
 LAYERS_PER_BLOCK = 2
 """Of the UNets of SDXL and SD 1.x."""
@@ -67,27 +68,36 @@ def _layers_per_block(character: Character) -> int:
     return max((int(layer) + (part == "down") for part, layer in found), default=LAYERS_PER_BLOCK)
 
 
+class KohyaNotes(BaseModel):
+    """This kit's notes in a kohya file's metadata."""
+
+    format: Literal[1] = 1
+    token: str
+    caption: str
+    alpha: float
+    layers_per_block: int = Field(LAYERS_PER_BLOCK, ge=1)
+    provenance: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> KohyaNotes | None:
+        """Read them; None where there are none, or none that can be read."""
+        try:
+            return cls.model_validate_json(metadata.get(NOTES, ""))
+        except ValidationError:
+            return None
+
+
 def kohya_metadata(content: ExportContent) -> dict[str, str]:
     """Return what a kohya file says about itself: ModelSpec, sd-scripts' own, and this kit's notes."""
-    character = content.character
-    notes = {
-        "format": 1,
-        "token": character.token,
-        "caption": character.caption,
-        "alpha": character.alpha,
-        "layers_per_block": _layers_per_block(character),
-        "provenance": character.provenance,
-    }
-    return {**_modelspec(content), **_sd_scripts(content), NOTES: json.dumps(notes, ensure_ascii=False)}
-
-
-def kohya_notes(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return this kit's notes in a file's metadata; empty where there are none, or none that can be read."""
-    try:
-        found = json.loads(metadata.get(NOTES, "{}"))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) and found.get("format") == 1 else {}
+    c = content.character
+    notes = KohyaNotes(
+        token=c.token,
+        caption=c.caption,
+        alpha=c.alpha,
+        layers_per_block=_layers_per_block(c),
+        provenance=c.provenance,
+    )
+    return {**_modelspec(content), **_sd_scripts(content), NOTES: notes.model_dump_json()}
 
 
 def _modelspec(content: ExportContent) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from chosen_one_nb.character import INITIAL_FILE, LORA_FILE, NOTES_FILE, Character, CharacterError
-from chosen_one_nb.export.kohya import LAYERS_PER_BLOCK, kohya_notes
+from chosen_one_nb.export.kohya import LAYERS_PER_BLOCK, KohyaNotes
 
 __all__ = ["ONE_ENCODER", "check_rows", "read"]
 
@@ -228,11 +228,13 @@ def _combine(lora: Path, rows: Path | None) -> Character:
     tensors, metadata = _contents(lora)
     weights, rank, alpha = _read_lora(tensors, metadata, lora)
     learned, stated = (_bundled_rows(tensors, lora), {}) if rows is None else _read_rows(rows)
-    notes: dict[str, Any] = {"token": TOKEN} | stated | kohya_notes(metadata)
-    if "alpha" in notes and float(torch.tensor(float(notes["alpha"]))) == alpha:
-        alpha = notes["alpha"]  # exact, where the tensor has rounded it
-    caption, about = notes.get("caption", notes["token"]), notes.get("provenance", {})
-    return Character(weights, learned, notes["token"], caption, rank, alpha, provenance=about)
+    token = stated.get("token", TOKEN)
+    caption, provenance = stated.get("caption", token), {}
+    if notes := KohyaNotes.of(metadata):
+        token, caption, provenance = notes.token, notes.caption, notes.provenance
+        if float(torch.tensor(notes.alpha)) == alpha:
+            alpha = notes.alpha  # exact, where the tensor has rounded it
+    return Character(weights, learned, token, caption, rank, alpha, provenance=provenance)
 
 
 def _read_lora(
@@ -254,8 +256,9 @@ def _read_lora(
     for name, keys in layers.items():
         matrices[keys["down"]] = tensors[keys["down"]].float()
         matrices[keys["up"]] = tensors[keys["up"]].float() * (1 if alike else alphas[name] / rank)
-    per_block = kohya_notes(metadata).get("layers_per_block", LAYERS_PER_BLOCK)
-    return _renamed(matrices, per_block), rank, next(iter(alphas.values())) if alike else float(rank)
+    notes = KohyaNotes.of(metadata)
+    weights = _renamed(matrices, notes.layers_per_block if notes else LAYERS_PER_BLOCK, file)
+    return weights, rank, next(iter(alphas.values())) if alike else float(rank)
 
 
 def _layers(tensors: Mapping[str, torch.Tensor], file: Path) -> Layers:
@@ -318,13 +321,21 @@ def _stated_alphas(names: Sequence[str], metadata: Mapping[str, str], file: Path
     return {name: patterns.get(get_pattern_key(list(patterns), name), config["lora_alpha"]) for name in names}
 
 
-def _renamed(matrices: Mapping[str, torch.Tensor], per_block: int) -> dict[str, torch.Tensor]:
+def _renamed(matrices: Mapping[str, torch.Tensor], per_block: int, file: Path) -> dict[str, torch.Tensor]:
     """Give matrices peft's names, whichever of the spellings they have; SGM names need the layers per block."""
     from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
     from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 
     unet = SimpleNamespace(layers_per_block=per_block)
-    state, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(dict(matrices), unet_config=unet)
+    try:
+        state, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(dict(matrices), unet_config=unet)
+    except (KeyError, ValueError):
+        state = {}
+    if len(state) != len(matrices):  # of a file that mixes SGM names with others, diffusers drops the former
+        raise CharacterError(
+            f"{file}: expected layers named as one program names those of one UNet, got names that diffusers cannot "
+            f"place, such as {next(iter(matrices))}. Use the file in the program that it was made for."
+        )
     prefix = re.compile(r"^(unet|base_model\.model)\.")
     return {prefix.sub("", key): tensor for key, tensor in convert_unet_state_dict_to_peft(state).items()}
 

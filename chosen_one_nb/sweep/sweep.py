@@ -31,7 +31,7 @@ def sweep(
     workers: int | None = None,
     threads: int = 1,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Do every job of a plan, or what is left of it, and return the table.
 
@@ -47,7 +47,7 @@ def sweep(
         Of PyTorch in each worker.
     on_progress : callable, optional
         Called after each shard with a dict: `stage`, `done`, `total`, `unit`.
-    say : callable, optional
+    on_message : callable, optional
         Called with the memory plan of the job that needs most, and with a sentence when a worker died.
 
     Returns
@@ -68,10 +68,10 @@ def sweep(
     lock = store.Lock(place)
     lock.acquire()
     try:
-        with WorkerPool(workers, threads=threads, say=say) as pool:
+        with WorkerPool(workers, threads=threads, on_message=on_message) as pool:
             work = _Sweep(plan, place, pool, Callbacks(on_progress))
-            if say is not None:
-                say(f"Each worker: {work.memory}")
+            if on_message is not None:
+                on_message(f"Each worker: {work.memory}")
             table = work.runs() if plan.do == "run" else work.galleries()
         store.write_bytes(place / "table.csv", table.to_csv(index=False).encode())
         store.write_json(place / "plan.json", plan.model_dump())

@@ -135,23 +135,23 @@ class WorkerPool:
         How many; None is one per GPU, or without any one per processor core and thread.
     threads : int
         Of PyTorch in each worker. Images are the same to the bit only where this is the same.
-    say : callable, optional
+    on_message : callable, optional
         Called with a sentence when a worker died; None writes to the error stream.
     """
 
     def __init__(
-        self, workers: int | None = None, *, threads: int = 1, say: Callable[[str], None] | None = None
+        self, workers: int | None = None, *, threads: int = 1, on_message: Callable[[str], None] | None = None
     ) -> None:
         if threads < 1 or (workers is not None and workers < 1):
             raise SweepError(f"workers, threads: expected 1 or more of each, got {workers} and {threads}.")
         self.threads = threads
-        self._say = say or partial(print, file=sys.stderr, flush=True)
+        self._on_message = on_message or partial(print, file=sys.stderr, flush=True)
         backend, n = get_active_backend()
         self._processes: Processes | None = None
         if isinstance(backend, LokyBackend):  # joblib's default
             default = len(visible_devices()) or max(1, (os.cpu_count() or 1) // threads)
             self.n = workers or (n if n and n > 1 else default)
-            self._processes = Processes(self.n, threads, self._say)
+            self._processes = Processes(self.n, threads, self._on_message)
         else:
             n = backend.default_n_jobs if n is None else n  # -1, for all there are, with Dask and Ray
             self.n = workers or max(1, backend.effective_n_jobs(n))
@@ -186,7 +186,7 @@ class WorkerPool:
                 vain = vain + 1 if len(left) == before else 0
                 if vain == ROUNDS:
                     raise SweepError(f"The workers cannot go on ({type(error).__name__}: {error}).") from error
-                self._say(f"A worker was lost ({type(error).__name__}); {len(left)} tasks are given out again.")
+                self._on_message(f"A worker was lost ({type(error).__name__}); {len(left)} tasks are given out again.")
 
     def _on_backend(self, tasks: Mapping[int, Callable[[], Any]]) -> Iterator[tuple[int, TaskResult]]:
         kind = "generator_unordered" if self._streams else "list"
@@ -222,7 +222,7 @@ def _numbered(number: int, task: Callable[[], Any], threads: int) -> tuple[int, 
 
 
 def loading_of(models: Models) -> dict[str, Any]:
-    """Return what a worker must be told to load these very models: sources, precision, device, and the switches."""
+    """Return the arguments with which a worker loads these very models: sources, precision, device, switches."""
     return {"name": models.name, **models.recipe, **models.machine}
 
 
@@ -244,14 +244,16 @@ class Processes:
     ----------
     n, threads : int
         How many processes, and threads of each.
-    say : callable
+    on_message : callable
         Called with a sentence when a process died.
     devices : sequence of str, optional
         GPUs; None takes those that are visible.
     """
 
-    def __init__(self, n: int, threads: int, say: Callable[[str], None], devices: Sequence[str] | None = None) -> None:
-        self._threads, self._say = threads, say
+    def __init__(
+        self, n: int, threads: int, on_message: Callable[[str], None], devices: Sequence[str] | None = None
+    ) -> None:
+        self._threads, self._on_message = threads, on_message
         self._devices = visible_devices() if devices is None else devices
         self._running: dict[int, tuple[ProcessPoolExecutor, int]] = {}  # executor and process id of each worker
         self._free: SimpleQueue[int] = SimpleQueue()
@@ -283,7 +285,7 @@ class Processes:
                     self._running.pop(index, None)
                     if self._closed.is_set():
                         break
-                    self._say(f"Worker {index} was ended (killed, or out of memory?). Its task goes to a fresh one.")
+                    self._on_message(f"Worker {index} died (killed, or out of memory?); a fresh one does its task.")
         finally:
             self._free.put(index)
         raise SweepError(
