@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from queue import SimpleQueue
@@ -255,7 +254,8 @@ class Processes:
     ) -> None:
         self._threads, self._on_message = threads, on_message
         self._devices = visible_devices() if devices is None else devices
-        self._running: dict[int, tuple[ProcessPoolExecutor, int]] = {}  # executor and process id of each worker
+        self._executors: dict[int, ProcessPoolExecutor] = {}
+        self._given: dict[int, Future[TaskResult]] = {}  # what each process does
         self._free: SimpleQueue[int] = SimpleQueue()
         for index in range(n):
             self._free.put(index)
@@ -280,9 +280,10 @@ class Processes:
         try:
             for _ in range(LIVES):
                 try:
-                    return self._executor(index).submit(run_task, task, self._threads).result()
+                    self._given[index] = self._executor(index).submit(run_task, task, self._threads)
+                    return self._given[index].result()
                 except BrokenExecutor:
-                    self._running.pop(index, None)
+                    self._executors.pop(index, None)
                     if self._closed.is_set():
                         break
                     self._on_message(f"Worker {index} died (killed, or out of memory?); a fresh one does its task.")
@@ -294,23 +295,23 @@ class Processes:
         )
 
     def _executor(self, index: int) -> ProcessPoolExecutor:
-        if index not in self._running:
+        if index not in self._executors:
             environment = {name: str(self._threads) for name in ParallelBackendBase.MAX_NUM_THREADS_VARS}
             if self._devices:
                 environment["CUDA_VISIBLE_DEVICES"] = self._devices[index % len(self._devices)]
-            executor = ProcessPoolExecutor(max_workers=1, env=environment)
-            self._running[index] = executor, executor.submit(os.getpid).result()
-        return self._running[index][0]
+            self._executors[index] = ProcessPoolExecutor(max_workers=1, env=environment)
+        return self._executors[index]
 
     def close(self, *, kill: bool = False) -> None:
         """End all processes: after their tasks, or at once."""
         self._closed.set()
         self._waiting.shutdown(wait=not kill, cancel_futures=kill)
-        for executor, pid in list(self._running.values()):
-            if kill:  # not by loky's kill_workers, which trips over a task that was given just before
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-            executor.shutdown()
+        # loky's own thread fails where a task is killed on its way to its process, which takes milliseconds
+        late = time.monotonic() + 1
+        while kill and time.monotonic() < late and not all(f.running() or f.done() for f in self._given.values()):
+            time.sleep(0.01)
+        for executor in list(self._executors.values()):
+            executor.shutdown(kill_workers=kill)
         self._waiting.shutdown()
 
 
