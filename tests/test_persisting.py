@@ -83,7 +83,8 @@ def test_a_context_is_remembered_with_what_the_reader_sees():
         asked.append(base)
         return {text: [text, text] for text in texts}
 
-    read = in_contexts(SimpleNamespace(contexts=contexts), None, lambda images: pd.DataFrame({"place": images}))
+    run = SimpleNamespace(samples=SimpleNamespace(contexts=contexts))
+    read = in_contexts(run, None, lambda images: pd.DataFrame({"place": images}))
     assert asked == [True]
     assert [TEXTS[at] for at in read["context"]] == read["place"].tolist()
 
@@ -103,6 +104,14 @@ class WordRun:
         images=[{"place": place, "kind": "fox"} for place in ("underwater", "underwater", "beach", "snow")],
         decision=SimpleNamespace(images=(0, 1, 2)),
     )
+
+    @property
+    def samples(self):
+        return self
+
+    @property
+    def attributes(self):
+        return self
 
     def inquiry(self, node, vocabulary):
         assert node is self.root
