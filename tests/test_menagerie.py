@@ -1,33 +1,35 @@
-"""The recipe of the bundled miniature, in sizes that train in seconds, and its helpers on toy data."""
+"""The recipe of the bundled miniature: its parts on toy data, every stage in tiny, and the models that ship."""
 
 import importlib
-import inspect
 import json
 import shutil
 from pathlib import Path
 from random import Random
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from helpers.recipe import TINY, tiny_context
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import CLIPModel, CLIPTokenizer, Dinov2Model, ResNetForImageClassification
+from transformers import (
+    CLIPModel,
+    CLIPTokenizer,
+    Dinov2Model,
+    ResNetForImageClassification,
+    ViTModel,
+)
 
 from menagerie import train as command
 from menagerie import world
-from menagerie.evaluate import agreement, context_present, interval, table
 from menagerie.labels import SIZES, targets
-from menagerie.measure import entropy, prompts
 from menagerie.reader import Reader
-from menagerie.training import dino, reader, text, unet
+from menagerie.training import dino, dinov1, reader, text, unet
 from menagerie.training import vae as vae_module
 from menagerie.training.clip import GROUPS, true_sayings
-from menagerie.training.data import captions, draw, renders
-from menagerie.training.dino import crops, crowding, other_medium, other_surroundings
-from menagerie.training.loop import fit, learning_rate, seed_at, with_progress
+from menagerie.training.context import TrainingError
+from menagerie.training.data import captions, draw, renders, renders_of
 from menagerie.training.recipe import Recipe
 from menagerie.training.saving import load_weights
 from menagerie.training.text import said
@@ -35,20 +37,151 @@ from menagerie.training.tokenizer import word_tokenizer
 from menagerie.training.unet import figure_shares
 from menagerie.training.vae import ANCHOR, FAINT, anchor_loss, build, decode, encode, rescale
 
-TINY = ["n_renders=40", "latent_channels=2", "vae_channels=4,8,8", "vae_batch=4", "text_widths=32,64",
-        "text_depth=2", "text_batch=8", "vision_width=32", "vision_depth=1", "clip_batch=8", "dino_width=32",
-        "dino_depth=1", "dino_prototypes=16", "dino_batch=4", "reader_size=32", "reader_channels=8,16,16,16",
-        "reader_batch=4", "unet_channels=8,16,32", "unet_batch=4"]  # fmt: skip
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "menagerie"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The whole recipe in tiny: the folder of the models, and the work folder. Read only."""
-    folder = tmp_path_factory.mktemp("made")
+# --- every stage in tiny ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["cpu", "gpu"])
+def made(request, tmp_path_factory):
+    """The whole recipe of a preset, a few steps a stage: the folder of the models, and the work folder. Read only."""
+    folder = tmp_path_factory.mktemp(request.param)
     out, work = folder / "menagerie", folder / "work"
-    command.main(["--set", *TINY, "--minutes", "0.02", "--out", str(out), "--work", str(work), "--device", "cpu"])
+    command.main(["--preset", request.param, "--device", "cpu", "--set", *TINY, "--minutes", "0.015",
+                  "--out", str(out), "--work", str(work)])  # fmt: skip
     return out, work
+
+
+def test_every_stage_of_both_presets_makes_a_stock_model(made, tmp_path):
+    out = shutil.copytree(made[0], tmp_path / "menagerie")
+    weights = out / "pipeline/unet/diffusion_pytorch_model.safetensors"
+    before = weights.read_bytes()
+    command.main(["--preset", "cpu", "--set", *TINY, "--minutes", "0", "--out", str(out),
+                  "--work", str(tmp_path / "other"), "--from-saved"])  # fmt: skip
+    assert weights.read_bytes() == before, "nothing trained, nothing changed"
+    pipeline = StableDiffusionXLPipeline.from_pretrained(out / "pipeline")
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a fox and a zebra", num_inference_steps=2, height=32, width=32).images[0]
+    assert image.size == (32, 32)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    CLIPModel.from_pretrained(out / "clip")
+    Dinov2Model.from_pretrained(out / "dinov2")
+    ViTModel.from_pretrained(out / "dinov1", add_pooling_layer=False)
+    found = Reader(out / "reader").probabilities([image])
+    assert [p.shape for p in found.values()] == [(1, size) for size in SIZES]
+    assert json.loads((out / "recipe.json").read_text())["n_renders"] == 40
+    assert all(file.suffix != ".bin" for file in out.rglob("*"))
+
+
+@pytest.mark.parametrize("stage", command.STAGES[1:])
+def test_no_stage_begins_again_with_the_same_batches(made, tmp_path, monkeypatch, stage):
+    """A stage that goes on from its checkpoint draws other batches than it began with; a beginning is repeatable."""
+    out, work = made
+    module = importlib.import_module(f"menagerie.training.{stage}")
+    fresh = shutil.copytree(work, tmp_path / "fresh", ignore=shutil.ignore_patterns("*.pt"))
+    drawn = []
+
+    class Reached(Exception):
+        pass
+
+    def begin(name, objective, batch, schedule, context, **keys):
+        drawn.append(torch.cat([part.float().flatten() for part in batch(0.0) if isinstance(part, torch.Tensor)]))
+        raise Reached
+
+    monkeypatch.setattr(module, "fit", begin)
+    for folder in (fresh, fresh, work):
+        with pytest.raises(Reached):
+            module.train(tiny_context(folder, out))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_all_models_of_a_preset_together_are_small(preset):
+    """Before a long training, not after it. The first text encoder is saved twice, in the pipeline and in the CLIP."""
+    recipe = Recipe.preset(preset)
+    with torch.device("meta"):  # sizes only
+        texts = text.build(recipe, text.world_tokenizer(recipe))
+        generator = unet.build(recipe, sum(recipe.text_widths), recipe.text_widths[1])
+        models = [texts.clip, texts.clip.text_model, texts.second, build(recipe), dino.build(recipe),
+                  dinov1.build(recipe), reader.build(recipe), generator]  # fmt: skip
+    assert 2 * sum(model.num_parameters() for model in models) < 46e6
+
+
+def test_the_gpu_preset_trains_for_less_than_half_an_hour():
+    assert sum(Recipe.preset("gpu").minutes.values()) <= 24
+
+
+def test_both_presets_make_models_of_the_same_sizes():
+    """What learnt on a card goes on on a CPU."""
+    cpu, gpu = Recipe.preset("cpu"), Recipe.preset("gpu")
+    assert gpu.replace(minutes=cpu.minutes, n_renders=cpu.n_renders, **{
+        name: getattr(cpu, name) for name in vars(cpu) if name.endswith("_batch")}) == cpu  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--preset", "gpu"], "--preset gpu on a card: PyTorch sees none here"),
+        (["--device", "cuda"], "PyTorch sees none here"),
+        (["--set", "size=big"], "--set: expected name=number with a name out of"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_in_one_sentence(tmp_path, monkeypatch, words, sentence):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match=sentence):
+        command.main([*words, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_saved_models_of_other_sizes_do_not_go_on(made, tmp_path):
+    words = ["--preset", "cpu", "--set", *TINY, "unet_channels=16,32,64", "--stages", "unet", "--from-saved"]
+    out, work = (shutil.copytree(folder, tmp_path / folder.name) for folder in made)
+    with pytest.raises(SystemExit, match="a model of other sizes cannot go on"):
+        command.main([*words, "--out", str(out), "--work", str(work), "--minutes", "1"])
+
+
+def test_stages_side_by_side_are_processes_of_the_same_command(monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, words):
+            started.append(words[-1])
+            self.words = words
+
+        def wait(self):
+            return int(self.words[-1] == "vae")
+
+    monkeypatch.setattr(command.subprocess, "Popen", Process)
+    command.run_side_by_side(["text", "dino", "clip"], ["--side-by-side", "--preset", "gpu"])
+    assert started == ["text", "dino", "clip"]
+    with pytest.raises(TrainingError, match="stages that failed, see above: vae"):
+        command.run_side_by_side(["vae", "unet"], ["--side-by-side"])
+    assert started[3:] == ["vae"], "what would have read its result is not started"
+
+
+# --- words ------------------------------------------------------------------------------------------------
+
+
+def test_new_words_are_learnt_and_nothing_else_of_the_text_towers_changes(tmp_path, monkeypatch):
+    context = tiny_context(tmp_path / "before", tmp_path / "out", minutes=0.02)
+    known = word_tokenizer(world.vocabulary()[: -len(world.late_words())], context.recipe.text_length)
+    with monkeypatch.context() as early:
+        early.setattr(text, "world_tokenizer", lambda recipe: known)
+        text.train(context)
+    folders = [tmp_path / "out" / part for part in ("clip", "pipeline/text_encoder", "pipeline/text_encoder_2")]
+    before = [load_file(folder / "model.safetensors") for folder in folders]
+    for work in ("after", "once more"):  # the second time all words are there already
+        text.train(tiny_context(tmp_path / work, tmp_path / "out", minutes=0.02, from_saved=True))
+    for folder, old in zip(folders, before, strict=True):
+        new = load_file(folder / "model.safetensors")
+        for name, weights in old.items():
+            same = new[name][: len(weights)] if name.endswith("token_embedding.weight") else new[name]
+            assert torch.equal(same, weights), name
+    rows = load_file(folders[0] / "model.safetensors")["text_model.embeddings.token_embedding.weight"]
+    assert len(rows) == len(text.world_tokenizer(context.recipe)) > len(known)
+    assert CLIPTokenizer.from_pretrained(folders[0]).tokenize("sitting") == ["sitting</w>"]
 
 
 def test_tokenizer_knows_its_words_and_survives_others():
@@ -79,28 +212,6 @@ def test_the_shipped_text_towers_know_the_words_of_the_world_by_the_same_numbers
     assert shipped.get_vocab().items() <= now.get_vocab().items()
 
 
-def test_new_words_are_learnt_and_nothing_else_of_the_text_towers_changes(tmp_path, monkeypatch):
-    recipe = Recipe().with_words(TINY).replace(minutes={"text": 0.02})
-    late = world.late_words()
-    for work in ("before", "after"):
-        (tmp_path / work).mkdir()
-    known = word_tokenizer(world.vocabulary()[: -len(late)], recipe.text_length)
-    with monkeypatch.context() as early:
-        early.setattr(text, "world_tokenizer", lambda recipe: known)
-        text.train(recipe, tmp_path / "before", tmp_path / "out", "cpu")
-    folders = [tmp_path / "out" / part for part in ("clip", "pipeline/text_encoder", "pipeline/text_encoder_2")]
-    before = [load_file(folder / "model.safetensors") for folder in folders]
-    text.train(recipe, tmp_path / "after", tmp_path / "out", "cpu", from_saved=True)
-    for folder, old in zip(folders, before, strict=True):
-        new = load_file(folder / "model.safetensors")
-        for name, weights in old.items():
-            same = new[name][: len(weights)] if name.endswith("token_embedding.weight") else new[name]
-            assert torch.equal(same, weights), name
-    rows = load_file(folders[0] / "model.safetensors")["text_model.embeddings.token_embedding.weight"]
-    assert len(rows) == len(text.world_tokenizer(recipe)) > len(known)
-    assert CLIPTokenizer.from_pretrained(folders[0]).tokenize("sitting") == ["sitting</w>"]
-
-
 def test_recipe_is_changed_by_words_and_saved(tmp_path):
     recipe = Recipe().with_words(["image_size=128", "vae_channels=8,16,32,64"])
     assert (recipe.image_size, recipe.vae_channels) == (128, (8, 16, 32, 64))
@@ -110,149 +221,96 @@ def test_recipe_is_changed_by_words_and_saved(tmp_path):
         recipe.with_words(["size=big"])
 
 
-def test_learning_rate_warms_up_and_falls():
-    assert learning_rate(1.0, 0.0, 0) == pytest.approx(0.01)
-    assert learning_rate(1.0, 0.0, 200) == 1.0
-    assert learning_rate(1.0, 1.0, 200) == pytest.approx(0.02)
-
-
-def test_training_goes_on_from_its_checkpoint(tmp_path):
-    wanted = torch.tensor([[3.0]])
-
-    def train(minutes):
-        model = torch.nn.Linear(1, 1, bias=False)
-        steps = []
-
-        def loss(step, progress):
-            steps.append(step)
-            return {"loss": (model(torch.ones(1, 1)) - wanted).square().sum()}
-
-        return fit("line", model, loss, minutes=minutes, work=tmp_path, rate=0.2, weight_decay=0.0), steps
-
-    _, first = train(0.01)
-    best, second = train(0.02)
-    assert second[0] == first[-1] + 1
-    assert best.weight.item() == pytest.approx(3, abs=1)
-    _, third = train(0.02)
-    assert third == [], "the budget is spent"
-
-
-def test_a_checkpoint_keeps_what_else_it_is_given(tmp_path):
-    def train(minutes, centre):
-        model = torch.nn.Linear(1, 1)
-
-        def loss(step, progress):
-            centre.add_(1)
-            return {"loss": model(torch.ones(1, 1)).sum()}
-
-        fit("line", model, loss, minutes=minutes, work=tmp_path, rate=0.1, also={"centre": centre})
-        return centre
-
-    reached = train(0.002, torch.zeros(2)).clone()
-    assert reached[0] > 0
-    assert torch.equal(train(0.002, torch.zeros(2)), reached)
-
-
-def test_a_stage_that_goes_on_has_another_seed(tmp_path):
-    fresh = seed_at(0, "line", tmp_path)
-    torch.save({"step": 0}, tmp_path / "line.pt")
-    assert seed_at(0, "line", tmp_path) == fresh
-    torch.save({"step": 7}, tmp_path / "line.pt")
-    assert len({fresh, seed_at(0, "line", tmp_path), seed_at(7, "line", tmp_path), seed_at(7, "other", tmp_path)}) == 4
-
-
-class Reached(Exception):
-    """Ends a stage where its training would begin."""
-
-
-@pytest.mark.parametrize("stage", command.STAGES[1:])
-def test_no_stage_begins_again_with_the_same_batches(made, tmp_path, monkeypatch, stage):
-    """What a stage draws its batches by is left in another state by a checkpoint than by none."""
-    out, work = made
-    module = importlib.import_module(f"menagerie.training.{stage}")
-    shutil.copytree(work, tmp_path / "fresh", ignore=shutil.ignore_patterns("*.pt"))
-    drawn = []
-
-    def begin(name, model, loss, **keys):
-        drawn.append((torch.rand(()).item(), inspect.getclosurevars(loss).nonlocals["rng"].random()))
-        raise Reached
-
-    monkeypatch.setattr(module, "fit", begin)
-    for folder in (tmp_path / "fresh", tmp_path / "fresh", work):
-        with pytest.raises(Reached):
-            module.train(Recipe().with_words(TINY), folder, out, "cpu")
-    assert drawn[0] == drawn[1], "a beginning is repeatable"
-    assert drawn[0][0] != drawn[2][0]
-    assert drawn[0][1] != drawn[2][1]
-
-
-def test_the_extractor_goes_on_from_its_centres(made, tmp_path, monkeypatch):
-    out, work = made[0], shutil.copytree(made[1], tmp_path / "work")
-    found = []
-
-    def centres(name, model, loss, *, also, **keys):
-        fit(name, model, loss, also=also, **{**keys, "minutes": 0})
-        found.append({key: value.clone() for key, value in also.items()})
-        raise Reached
-
-    monkeypatch.setattr(dino, "fit", centres)
-    with pytest.raises(Reached):
-        dino.train(Recipe().with_words(TINY), work, out, "cpu")
-    assert found[0].keys() == {"centre", "patch_centre"}
-    assert all(value.abs().max() > 0 for value in found[0].values())
-
-
-def test_progress_says_how_much_is_left(monkeypatch, capsys):
-    clock = iter([0.0, 30.0, 60.0, 90.0])
-    monkeypatch.setattr("menagerie.training.loop.time.monotonic", lambda: next(clock))
-    assert list(with_progress("renders", iter("abc"), 3)) == ["a", "b", "c"]
-    assert capsys.readouterr().out.splitlines() == [
-        "renders: 1 of 3 parts, 1:00 left",
-        "renders: 2 of 3 parts, 0:30 left",
-        "renders: 3 of 3 parts, 0:00 left",
-    ]
-
-
 def test_long_preparations_tell_of_their_progress(tmp_path, capsys):
-    truths, images, _ = renders(tmp_path, 3, 32, workers=1)
-    captions(tmp_path, truths, word_tokenizer(world.vocabulary(), 32), 1, workers=1)
-    build(Recipe(vae_channels=(4, 8))).save_pretrained(tmp_path / "vae")
-    unet.cached_latents(tmp_path / "vae", images, tmp_path, "cpu")
-    reader.degraded(images, tmp_path / "vae", "cpu")
+    context = tiny_context(tmp_path, tmp_path, n_renders=3)
+    data = renders_of(context)
+    captions(context, data.truths, word_tokenizer(world.vocabulary(), 32))
+    build(context.recipe).save_pretrained(tmp_path / "pipeline" / "vae")
+    unet.cached_latents(context, data.images)
+    reader.degraded(data.images, context)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"{name}: 1 of 1 parts, 0:00 left" for name in ("renders", "captions", "latents", "degraded")]
 
 
 def test_latents_in_chunks_are_those_of_all_at_once(monkeypatch, tmp_path):
-    vae = build(Recipe(vae_channels=(4, 8))).eval()
-    vae.save_pretrained(tmp_path / "vae")
+    context = tiny_context(tmp_path, tmp_path)
+    vae = build(context.recipe).eval()
+    vae.save_pretrained(tmp_path / "pipeline" / "vae")
     images = np.random.default_rng(0).integers(256, size=(5, 16, 16, 3), dtype=np.uint8)
     monkeypatch.setattr(unet, "in_chunks", lambda images: vae_module.in_chunks(images, 2))
-    torch.testing.assert_close(
-        unet.cached_latents(tmp_path / "vae", images, tmp_path, "cpu"),
-        encode(vae, images, "cpu") * vae.config.scaling_factor,
+    latents = unet.cached_latents(context, images)
+    torch.testing.assert_close(latents, encode(vae, images, "cpu") * vae.config.scaling_factor)
+    monkeypatch.setattr(unet, "encode", lambda *given: pytest.fail("encoded again"))
+    assert torch.equal(unet.cached_latents(context, images), latents)
+
+
+def test_renders_are_drawn_once_and_go_on_where_they_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("menagerie.training.data.CHUNK", 2)
+    data = renders(tmp_path, 5, 32)
+    np.testing.assert_array_equal(data.images[4], draw(4, 32).image)
+    np.testing.assert_array_equal(data.masks[4], draw(4, 32).mask)
+    np.testing.assert_array_equal(data.joints[4], draw(4, 32).joints)
+    assert data.truths[4] == draw(4, 32).truth
+    (tmp_path / "renders_32_5/truths/00000002.json").unlink()  # as if that part had never ended
+    drawn = []
+    monkeypatch.setattr("menagerie.training.data._parallel", lambda name, task, items: drawn.extend(items) or [
+        task(item) for item in items])  # fmt: skip
+    again = renders(tmp_path, 5, 32)
+    assert drawn == [2]
+    assert again.truths == data.truths
+    renders(tmp_path, 5, 32)
+    assert drawn == [2]
+
+
+def test_renders_to_learn_from_have_more_poses_than_those_held_out():
+    shares = [
+        np.mean([draw(start + i, 16).truth["arms"] != "down" for i in range(150)]) for start in (0, 2_000_000_000)
+    ]
+    assert shares[0] > shares[1] + 0.08
+
+
+def test_captions_to_learn_from_name_details_more_often():
+    truths, rng = [draw(seed, 32).truth for seed in range(200)], Random(0)
+    usual, learning = (
+        sum("eyes" in world.caption(truth, rng, details=details).named for truth in truths) for details in (1.0, 2.0)
     )
+    assert learning > 1.3 * usual > 0
 
 
-@pytest.mark.parametrize("preset", ["cpu", "gpu"])
-def test_all_models_of_a_preset_together_are_small(preset):
-    """Before a long training, not after it. The first text encoder is saved twice, in the pipeline and in the CLIP."""
-    recipe = Recipe.preset(preset)
-    with torch.device("meta"):  # sizes only
-        texts = text.build(recipe, word_tokenizer(world.vocabulary(), recipe.text_length))
-        generator = unet.build(recipe, sum(recipe.text_widths), recipe.text_widths[1])
-        models = [texts.clip, texts.clip.text_model, texts.second, build(recipe), dino.build(recipe),
-                  reader.build(recipe), generator]  # fmt: skip
-    assert 2 * sum(model.num_parameters() for model in models) < 40e6
+def test_captions_are_token_ids_of_the_grammar(tmp_path):
+    context = tiny_context(tmp_path, tmp_path, n_captions=2)
+    truths = [draw(seed, 64).truth for seed in range(3)]
+    tokenizer = text.world_tokenizer(context.recipe)
+    found = captions(context, truths, tokenizer)
+    assert found.shape == (3, 2, 32)
+    said = tokenizer.decode(found[1, 0], skip_special_tokens=True)
+    assert all(truths[1][name] == value for name, value in world.named_in(said).items())
 
 
-def test_the_gpu_preset_trains_for_less_than_half_an_hour():
-    assert sum(Recipe.preset("gpu").minutes.values()) <= 24
+def test_targets_name_every_attribute():
+    truth = draw(5, 32).truth
+    row = targets([truth])[0]
+    assert [values[i] for values, i in zip(world.ATTRIBUTES.values(), row, strict=True)] == [
+        truth[name] for name in world.ATTRIBUTES
+    ]
+
+
+def test_a_saved_autoencoder_learns_on_without_moving_its_latents(tmp_path):
+    out = tmp_path / "out"
+    images = renders_of(tiny_context(tmp_path, out)).images
+    vae_module.train(tiny_context(tmp_path, out, minutes=0.02))
+    first = AutoencoderKL.from_pretrained(out / "pipeline/vae")
+    (tmp_path / "vae.pt").unlink()
+    vae_module.train(tiny_context(tmp_path, out, minutes=0.02, from_saved=True))
+    second = AutoencoderKL.from_pretrained(out / "pipeline/vae")
+    latents = encode(first, images, "cpu")
+    assert torch.equal(encode(second, images, "cpu"), latents)
+    assert (decode(second, latents, "cpu") != decode(first, latents, "cpu")).any()
 
 
 def test_a_saved_model_of_other_sizes_is_refused(tmp_path):
     build(Recipe(vae_channels=(4, 8))).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="a model of other sizes cannot go on"):
+    with pytest.raises(TrainingError, match="a model of other sizes cannot go on"):
         load_weights(build(Recipe(vae_channels=(8, 16))), tmp_path)
 
 
@@ -266,46 +324,11 @@ def test_a_reader_that_learnt_fewer_labels_gives_what_it_knows(tmp_path):
     assert torch.equal(grown.classifier[1].weight[:91], small.classifier[1].weight)
 
 
-def test_renders_are_drawn_once(tmp_path):
-    truths, images, masks = renders(tmp_path, 3, 32, workers=1)
-    again, same, outlines = renders(tmp_path, 3, 32)
-    assert truths == again
-    np.testing.assert_array_equal(images, same)
-    np.testing.assert_array_equal(masks, outlines)
-    np.testing.assert_array_equal(images[1], draw(1, 32)[1])
-    np.testing.assert_array_equal(masks[1], draw(1, 32)[2])
-
-
-def test_captions_to_learn_from_name_details_more_often():
-    truths, rng = [draw(seed, 32)[0] for seed in range(200)], Random(0)
-    usual, learning = (
-        sum("eyes" in world.caption(truth, rng, details=details).named for truth in truths) for details in (1.0, 2.0)
-    )
-    assert learning > 1.3 * usual > 0
-
-
 def test_a_figure_s_share_of_each_latent_pixel():
     masks = np.zeros((2, 4, 4), bool)
     masks[0, :2, :2] = True  # a whole latent pixel
     masks[1, 3, 3] = True  # a quarter of one
     assert figure_shares(masks, 2)[:, 0].tolist() == [[[1, 0], [0, 0]], [[0, 0], [0, 0.25]]]
-
-
-def test_captions_are_token_ids_of_the_grammar(tmp_path):
-    truths = [draw(seed, 64)[0] for seed in range(3)]
-    tokenizer = word_tokenizer(world.vocabulary(), 32)
-    found = captions(tmp_path, truths, tokenizer, 2, workers=1)
-    assert found.shape == (3, 2, 32)
-    text = tokenizer.decode(found[1, 0], skip_special_tokens=True)
-    assert all(truths[1][name] == value for name, value in world.named_in(text).items())
-
-
-def test_targets_name_every_attribute():
-    truth = draw(5, 32)[0]
-    row = targets([truth])[0]
-    assert [values[i] for values, i in zip(world.ATTRIBUTES.values(), row, strict=True)] == [
-        truth[name] for name in world.ATTRIBUTES
-    ]
 
 
 def test_anchor_is_met_by_the_image_made_small():
@@ -347,130 +370,6 @@ def test_of_each_group_of_things_to_say_a_image_holds_one():
 def test_things_are_said_as_captions_say_them():
     text = world.caption_of({"garment": "scarf", "garment_colour": "red"}, Random(0))
     assert world.named_in(text) == {"garment": "scarf", "garment_colour": "red"}
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
-    fit("line", torch.nn.Linear(2, 1), lambda step, progress: {}, minutes=0, work=tmp_path, rate=0.1)
-    with pytest.raises(ValueError, match="of another recipe; move it away"):
-        fit("line", torch.nn.Linear(3, 1), lambda step, progress: {}, minutes=0, work=tmp_path, rate=0.1)
-
-
-def test_crops_stay_inside_the_image():
-    pixels = torch.zeros(64, 3, 16, 16)
-    pixels[:, 0] = 1.0
-    cropped = crops(pixels, 8, 0.2, 0.6)
-    assert cropped.shape == (64, 3, 8, 8)
-    assert cropped[:, 0].mean() == pytest.approx(1.0, abs=0.01)
-
-
-def test_crops_without_reach_are_of_the_middle():
-    pixels = torch.zeros(64, 3, 16, 16)
-    pixels[:, :, 4:12, 4:12] = 1.0
-    torch.manual_seed(0)
-    assert crops(pixels, 8, 0.1, 0.15, reach=0.0).mean((1, 2, 3)).min() > 0.9
-    assert crops(pixels, 8, 0.1, 0.15).mean((1, 2, 3)).min() < 0.5
-
-
-def test_other_surroundings_keep_the_middle():
-    pixels = torch.linspace(-1, 1, 32)[:, None, None, None].expand(-1, 3, 16, 16).contiguous()
-    torch.manual_seed(0)
-    mixed = other_surroundings(pixels)
-    assert torch.allclose(mixed[:, :, 8, 8], pixels[:, :, 8, 8], atol=0.01)
-    changed = (mixed[:, 0, 0, 0] - pixels[:, 0, 0, 0]).abs() > 0.01
-    assert 16 < changed.sum() < 32, "about three quarters of them"
-
-
-def test_two_views_borrow_their_surroundings_from_different_images():
-    pixels = torch.arange(32.0)[:, None, None, None].expand(-1, 3, 16, 16).contiguous()
-    torch.manual_seed(0)
-    corners = [other_surroundings(pixels)[:, 0, 0, 0].round() for _ in range(2)]
-    borrowed = (corners[0] != pixels[:, 0, 0, 0]) & (corners[1] != pixels[:, 0, 0, 0])
-    assert borrowed.sum() > 8
-    assert (corners[0] != corners[1])[borrowed].all()
-
-
-def test_another_medium_only_fades_or_blurs():
-    pixels = torch.zeros(64, 3, 8, 8)
-    pixels[:, :, :, 4:] = 0.5
-    changed = other_medium(pixels)
-    assert ((changed >= pixels - 0.2) & (changed <= 1)).all()
-    assert 5 < (changed == pixels).flatten(1).all(1).sum() < 60, "some stay as they are"
-
-
-def test_crowding_falls_as_features_spread():
-    close = torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.01, 1.0], [0.0, 1.0]])
-    spread = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    assert crowding(spread).item() == pytest.approx(-np.log(np.sqrt(2)), abs=1e-4)
-    assert crowding(close) > crowding(spread)
-
-
-def test_agreement_and_entropy_by_hand():
-    assert agreement(["red", "red", "blue"]) == pytest.approx(1 / 3)
-    assert agreement(["red"] * 4) == 1
-    assert entropy(pd.Series(["a", "b"])) == pytest.approx(np.log(2))
-
-
-def test_context_is_present_when_all_of_it_is():
-    read = pd.DataFrame({"place": ["snow", "snow"], "action": ["book", "ball"]})
-    asked = [{"place": "snow", "action": "book"}] * 2
-    assert context_present(read, asked) == 0.5
-
-
-def test_interval_holds_the_mean():
-    value, low, high = interval([0.0, 1.0] * 20)
-    assert low < value == 0.5 < high
-    assert interval([2.0] * 5) == (2.0, 2.0, 2.0)
-
-
-def test_table_of_one_prompt():
-    numbers = ["ratio", "seconds", "identity_first", "identity_final"]
-    numbers += [f"identity_contexts{base}{way}" for base in ("", "_base") for way in ("", "_plain")]
-    row = dict.fromkeys(numbers, 0.5) | {"outcome": "converged", "context_base": 0.8, "context": 0.6}
-    row |= {"context_base_plain": 0.5, "context_plain": 0.2}
-    row["fell"] = True
-    found = table(pd.DataFrame([row])).set_index("figure")["value"]
-    assert found["prompts that converged"] == 1
-    assert found["galleries that fall to 0.8 of the first distance"] == 1
-    assert found["asked context present, relative to the base model"] == pytest.approx(0.75)
-    assert found["asked context present, plain, relative to the base model"] == pytest.approx(0.4)
-
-
-def test_held_out_prompts_ask_for_something():
-    assert all(len(caption.named) >= 4 for caption in prompts(20))
-
-
-def test_a_saved_autoencoder_learns_on_without_moving_its_latents(tmp_path):
-    recipe = Recipe(minutes={"vae": 0.02}).with_words(TINY)
-    out, images = tmp_path / "out", renders(tmp_path, recipe.n_renders, recipe.image_size)[1]
-    vae_module.train(recipe, tmp_path, out, "cpu")
-    first = AutoencoderKL.from_pretrained(out / "pipeline/vae", torch_dtype=torch.float32)
-    (tmp_path / "vae.pt").unlink()
-    vae_module.train(recipe, tmp_path, out, "cpu", from_saved=True)
-    second = AutoencoderKL.from_pretrained(out / "pipeline/vae", torch_dtype=torch.float32)
-    latents = encode(first, images, "cpu")
-    assert torch.equal(encode(second, images, "cpu"), latents)
-    assert (decode(second, latents, "cpu") != decode(first, latents, "cpu")).any()
-
-
-def test_the_whole_recipe_makes_stock_models(made, tmp_path):
-    out = shutil.copytree(made[0], tmp_path / "menagerie")
-    before = (out / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes()
-    command.main(["--set", *TINY, "--minutes", "0", "--out", str(out), "--work", str(tmp_path / "other"), "--device",
-                  "cpu", "--from-saved", "--stages", "renders", "text", "vae", "dino", "unet"])  # fmt: skip
-    assert (out / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes() == before, (
-        "nothing trained, nothing changed"
-    )
-    pipeline = StableDiffusionXLPipeline.from_pretrained(out / "pipeline")
-    pipeline.set_progress_bar_config(disable=True)
-    image = pipeline("a fox and a zebra", num_inference_steps=2, height=64, width=64).images[0]
-    assert image.size == (64, 64)
-    assert pipeline.scheduler.config.prediction_type == "v_prediction"
-    CLIPModel.from_pretrained(out / "clip")
-    Dinov2Model.from_pretrained(out / "dinov2")
-    found = Reader(out / "reader").probabilities([image])
-    assert [p.shape for p in found.values()] == [(1, size) for size in SIZES]
-    assert json.loads((out / "recipe.json").read_text())["n_renders"] == 40
-    assert all(file.suffix != ".bin" for file in out.rglob("*"))
 
 
 # --- the models that ship

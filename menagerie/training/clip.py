@@ -1,4 +1,4 @@
-"""The eyes of the bundled ``CLIPModel``: an image encoder that learns to meet captions whose encoder is locked.
+"""The image side of the bundled ``CLIPModel``: an image encoder that learns to meet captions whose encoder is locked.
 
 Locked text (as in LiT, arXiv 2111.07991, the other way round): the text side has learned to read already, and the
 pipeline's UNet is trained on it, so only the image's side moves.
@@ -10,10 +10,8 @@ differ only in that.
 
 from __future__ import annotations
 
-from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,11 +19,10 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from menagerie import world
 from menagerie.labels import SIZES, targets
-from menagerie.training.data import captions, renders
-from menagerie.training.loop import fit, seed_at
-from menagerie.training.recipe import Recipe
+from menagerie.training.context import TrainingContext
+from menagerie.training.data import ImageStore, captions, one_of_each, renders_of
+from menagerie.training.loop import Losses, Schedule, fit
 from menagerie.training.text import save_clip
-from menagerie.training.vae import as_tensor
 
 SAYINGS = 16  # captions that are averaged for each thing that can be said
 ALONE = [[{name: value} for value in values] for name, values in world.ATTRIBUTES.items()
@@ -36,7 +33,7 @@ COLOURED = [
     for name, part in world.COLOUR_OF.items()
 ]  # fmt: skip
 GROUPS = ALONE + COLOURED  # of each group an image's truth holds exactly one
-WEIGHTS = {"pattern": 4.0, "second": 2.0}  # of the groups that say it, 1 of others: what the eyes learn slowest
+WEIGHTS = {"pattern": 4.0, "second": 2.0}  # of the groups that say it, 1 of others: what is learnt slowest
 
 
 @torch.no_grad()
@@ -74,20 +71,19 @@ class ImageTower(nn.Module):
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
         self.vision, self.projection, self.logit_scale = clip.vision_model, clip.visual_projection, clip.logit_scale
+        self.requires_grad_(True)
         self.read_out = nn.Linear(clip.config.vision_config.hidden_size, sum(SIZES))
         self.alone_scale = nn.Parameter(torch.tensor(3.0))
         weights = torch.tensor([max(WEIGHTS.get(name, 1.0) for name in group[0]) for group in GROUPS])
         self.register_buffer("weights", weights / weights.sum())
 
-    def loss(
-        self, pixels: Tensor, texts: Tensor, groups: list[Tensor], said: Tensor, truth: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, pixels: Tensor, texts: Tensor, groups: list[Tensor], said: Tensor, truth: Tensor) -> Losses:
         """Three losses and the share of captions found.
 
         Contrast against unit text features (B, D) of the images' captions; against ``groups``, what can be ``said``
         (B, groups) of them; and the read-out's cross-entropy against truth (B, attributes).
         """
-        seen = self.vision(pixel_values=pixels).pooler_output
+        seen = self.vision(pixel_values=pixels).pooler_output.float()
         features = F.normalize(self.projection(seen), dim=-1)
         logits = self.logit_scale.exp() * texts @ features.T
         pairs = torch.arange(len(logits), device=logits.device)
@@ -100,31 +96,28 @@ class ImageTower(nn.Module):
         return {"loss": contrast + 2 * read + 2 * alone, "read": read, "alone": alone, "right": right}
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
-    """Train the eyes of the CLIP in ``out/clip``, which the text stage saved, and save it there again.
+def train(context: TrainingContext) -> None:
+    """Train the image tower of the CLIP in ``out/clip``, which the text stage saved, and save it there again.
 
     What lies in the folder is where it starts, so ``from_saved`` makes no difference here.
     """
-    truths, images, _ = renders(work, recipe.n_renders, recipe.image_size)
-    seed = seed_at(recipe.seed, "clip", work)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    tokenizer = CLIPTokenizer.from_pretrained(out / "clip")
-    clip = CLIPModel.from_pretrained(out / "clip", dtype=torch.float32).to(device)
-    clip.text_model.eval().requires_grad_(False)
-    eyes = ImageTower(clip)
+    recipe, folder = context.recipe, context.out / "clip"
+    context.start("clip")
+    data = renders_of(context)
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(context.device)
+    clip.text_model.eval()
+    clip.requires_grad_(False)
+    tower = ImageTower(clip)
     groups = sayings(clip, tokenizer, Random(recipe.seed))  # the same whenever it goes on, unlike the batches
-    wanted, said = targets(truths), true_sayings(truths)
-    heard = captions(work, truths, tokenizer, recipe.n_captions)
+    wanted, said = (found.to(context.device) for found in (targets(data.truths), true_sayings(data.truths)))
+    images, heard = ImageStore(data.images, context.device), captions(context, data.truths, tokenizer)
+    draw = context.indices(len(images), recipe.clip_batch)
 
-    def loss(step: int, progress: float) -> dict[str, Tensor]:
-        chosen = np.sort(rng.choice(len(images), size=recipe.clip_batch, replace=False))
-        tokens = torch.from_numpy(heard[chosen, rng.integers(recipe.n_captions, size=len(chosen))]).long()
-        texts, pixels = text_features(clip, tokens.to(device)), as_tensor(images[chosen]).to(device)
-        return eyes.loss(pixels, texts, groups, said[chosen].to(device), wanted[chosen].to(device))
+    def batch(progress: float) -> tuple[Tensor, Tensor, list[Tensor], Tensor, Tensor]:
+        chosen = draw()
+        return images[chosen], text_features(clip, one_of_each(heard[chosen])), groups, said[chosen], wanted[chosen]
 
-    best = fit("clip", eyes, loss, minutes=recipe.minutes["clip"], work=work, rate=7e-4, decay=0.998)
-    for mine, trained in zip((clip.vision_model, clip.visual_projection), (best.vision, best.projection), strict=True):
-        mine.load_state_dict(trained.state_dict())
-    clip.logit_scale.data = best.logit_scale.data.clone()
-    save_clip(clip, tokenizer, recipe, out / "clip")
+    schedule = Schedule(minutes=recipe.minutes["clip"], rate=7e-4, average=0.998)
+    fit("clip", tower, batch, schedule, context)
+    save_clip(clip, tokenizer, recipe, folder)

@@ -1,56 +1,56 @@
-"""One training loop for every model of the miniature: a time budget, an average of the weights, checkpoints.
-
-And what goes with it: the seed of a stage that goes on, and lines that say how far something is.
-"""
+"""One training loop for every model of the miniature: a time budget, an average of the weights, checkpoints."""
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from accelerate.utils import broadcast
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from menagerie.training.context import TrainingContext, TrainingError
 
 Part = TypeVar("Part")
+Losses = dict[str, Tensor]
+SETTLED = 200  # steps after which a model's values tell how it is going
 
 
-def learning_rate(peak: float, progress: float, step: int, *, warmup: int = 100) -> float:
-    """Linear warm-up over ``warmup`` steps, then a half cosine down to 2 % of ``peak`` at progress 1."""
-    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return peak * min(1.0, (step + 1) / warmup) * max(0.02, cosine)
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast a model learns.
 
-
-class WeightAverage:
-    """Exponential moving average of a model's weights; the averaged copy is what gets saved."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards ``model``, faster during the first steps so that the random start is forgotten."""
-        decay = min(self.decay, (step + 1) / (step + 10))
-        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - decay)
-            else:
-                mine.copy_(theirs)
-
-
-def seed_at(seed: int, name: str, work: Path) -> int:
-    """A seed for a stage's batches that differs with the step at which its checkpoint ``work/name.pt`` stands.
-
-    Were it the same each time, a stage that goes on would see again the batches it began with.
+    Attributes
+    ----------
+    minutes : float
+        Time budget.
+    rate : float
+        Highest learning rate.
+    average : float
+        Decay of the moving average of the weights.
+    weight_decay : float
+    warmup : int
+        Steps until the rate is reached.
     """
-    path = work / f"{name}.pt"
-    step = torch.load(path, weights_only=True, mmap=True, map_location="cpu")["step"] if path.exists() else 0
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+    minutes: float
+    rate: float
+    average: float = 0.999
+    weight_decay: float = 0.01
+    warmup: int = 100
+
+    def learning_rate(self, progress: float, step: int) -> float:
+        """Linear warm-up, then a half cosine over the budget down to 2 % of the rate at progress 1.
+
+        Time and not steps are what is known beforehand, which is why no stock schedule fits.
+        """
+        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return self.rate * min(1.0, (step + 1) / self.warmup) * max(0.02, cosine)
 
 
 def with_progress(name: str, parts: Iterable[Part], n: int) -> Iterator[Part]:
@@ -60,30 +60,6 @@ def with_progress(name: str, parts: Iterable[Part], n: int) -> Iterator[Part]:
         left = (time.monotonic() - start) / i * (n - i)
         print(f"{name}: {i} of {n} parts, {_duration(left)} left", flush=True)
         yield part
-
-
-def share_gradients(model: nn.Module) -> None:
-    """Replace every gradient by its mean over all processes."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view(gradient.shape))
-
-
-def _together() -> bool:
-    """Whether this is one of several processes that ``torchrun`` started."""
-    return distributed.is_initialized()
-
-
-def _same_for_all(seconds: float) -> float:
-    """The first process's clock, so that all of them stop at the same step."""
-    if not _together():
-        return seconds
-    shared = torch.tensor([seconds], dtype=torch.float64)
-    distributed.broadcast(shared, 0)
-    return shared.item()
 
 
 def _duration(seconds: float) -> str:
@@ -96,99 +72,94 @@ class TrainingCheckpoint:
     Parameters
     ----------
     path : Path
-    model, average : nn.Module
-        What is trained, and the average of its weights.
-    optimizer : torch.optim.Optimizer
-    also : dict of str to Tensor
-        What else is kept; given its saved values in place.
+    parts : dict
+        Model, average and optimiser by name: whatever has a ``state_dict``.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        model: nn.Module,
-        average: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        also: dict[str, Tensor],
-    ) -> None:
-        self.path, self.also = path, also
-        self.parts = {"model": model, "average": average, "optimizer": optimizer}
+    def __init__(self, path: Path, parts: dict[str, nn.Module | EMAModel | torch.optim.Optimizer]) -> None:
+        self.path, self.parts = path, parts
 
-    def load(self) -> tuple[int, float]:
+    def load(self, device: torch.device) -> tuple[int, float]:
         """Put everything back as it was, if there is a file; the step it was at and the seconds spent so far.
 
         Raises
         ------
-        ValueError
-            If it belongs to a model of other sizes.
+        TrainingError
+            If the file is damaged or belongs to a model of other sizes.
         """
         if not self.path.exists():
             return 0, 0.0
-        model = self.parts["model"]
-        state = torch.load(self.path, weights_only=True, map_location=next(model.parameters()).device)
-        sizes = {key: value.shape for key, value in state["model"].items()}
-        if sizes != {key: value.shape for key, value in model.state_dict().items()}:
-            raise ValueError(
+        try:
+            state = torch.load(self.path, weights_only=True, map_location=device)
+            sizes = {key: value.shape for key, value in state["model"].items()}
+        except Exception as error:  # whatever a torn or foreign file makes of torch.load
+            raise TrainingError(f"{self.path}: expected a checkpoint, got a damaged file; move it away.") from error
+        if sizes != {key: value.shape for key, value in self.parts["model"].state_dict().items()}:
+            raise TrainingError(
                 f"{self.path}: expected a checkpoint of this model, got one of another recipe; move it away."
             )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        for key, value in state["also"].items():
-            self.also[key].copy_(value)
         return state["step"], state["seconds"]
 
     def save(self, step: int, seconds: float) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all.
+
+        Raises
+        ------
+        TrainingError
+            If it cannot be written; the one before stays.
+        """
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        torch.save({**state, "also": self.also, "step": step, "seconds": seconds}, self.path.with_suffix(".tmp"))
-        self.path.with_suffix(".tmp").replace(self.path)
+        new = self.path.with_suffix(".tmp")
+        try:
+            torch.save({**state, "step": step, "seconds": seconds}, new)
+            new.replace(self.path)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer makes a RuntimeError of a full disk
+            new.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{self.path}: the checkpoint of step {step} could not be written, is the disk full? "
+                "The one before it is kept: make room and give the same command again."
+            ) from error
 
 
 class TrainingLog:
     """A line every ``pause`` seconds: the step, every value smoothed over about fifty steps, and the time left."""
 
-    def __init__(self, name: str, pause: float = 20.0) -> None:
-        self.name, self.pause, self.said = name, pause, time.monotonic()
-        self.smooth: dict[str, float] = {}
+    def __init__(self, name: str, check: Callable[[dict[str, float]], None] | None, pause: float = 20.0) -> None:
+        self.name, self.check, self.pause, self.printed = name, check, pause, time.monotonic()
+        self.smooth: Losses = {}
 
-    def add(self, step: int, values: dict[str, Tensor], left: float) -> None:
-        """Take in what a step gave, with ``left`` seconds to go, and print a line if it is time for one."""
-        for key, value in values.items():
-            self.smooth[key] = 0.98 * self.smooth.get(key, now := value.detach().item()) + 0.02 * now
-        if time.monotonic() - self.said > self.pause:
-            self.said = time.monotonic()
-            shown = " ".join(f"{key} {value:.4f}" for key, value in self.smooth.items())
-            print(f"{self.name}: step {step} {shown}, {_duration(left)} left", flush=True)
+    def add(self, step: int, values: Losses, left: float) -> None:
+        """Take in what a step gave, with ``left`` seconds to go; print a line if it is time for one."""
+        for key, value in values.items():  # stays on the device: only a line that is printed waits for it
+            value = value.detach().float()
+            self.smooth[key] = self.smooth[key].lerp(value, 0.02) if key in self.smooth else value
+        if time.monotonic() - self.printed > self.pause:
+            self.printed = time.monotonic()
+            self.line(step, left)
 
-
-def _descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    """One step down the loss; with other processes, down the mean of all losses."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if _together():
-        share_gradients(model)
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    def line(self, step: int, left: float) -> None:
+        """Print, and have the values checked."""
+        values = {key: value.item() for key, value in self.smooth.items()}
+        shown = " ".join(f"{key} {value:.4f}" for key, value in values.items())
+        print(f"{self.name}: step {step} {shown}, {_duration(left)} left", flush=True)
+        if self.check and step >= SETTLED:
+            self.check(values)
 
 
 def fit(
     name: str,
-    model: nn.Module,
-    loss: Callable[[int, float], dict[str, torch.Tensor]],
+    objective: nn.Module,
+    batch: Callable[[float], tuple],
+    schedule: Schedule,
+    context: TrainingContext,
     *,
-    minutes: float,
-    work: Path,
-    rate: float,
-    parameters: Iterable[nn.Parameter] | None = None,
-    decay: float = 0.999,
-    weight_decay: float = 0.01,
-    after_step: Callable[[int, float], None] | None = None,
-    also: dict[str, Tensor] | None = None,
+    after_step: Callable[[float], None] | None = None,
+    check: Callable[[dict[str, float]], None] | None = None,
     save_every: float = 120.0,
-) -> nn.Module:
-    """Train ``model`` for a budget of ``minutes`` and return the average of its weights.
+) -> None:
+    """Train ``objective`` for its budget; in the end its weights are the average of those on the way.
 
     The schedule follows time spent, not steps, so that a budget means the same thing on every machine. The
     state is saved to ``work/name.pt`` every ``save_every`` seconds; a later call goes on from there, and with a
@@ -198,43 +169,65 @@ def fit(
 
     Parameters
     ----------
-    loss : callable (step, progress) -> dict
-        Draws its own batch; ``dict["loss"]`` is minimised, the other entries are only printed.
-    after_step : callable (step, progress), optional
+    objective : nn.Module
+        Called with a batch it returns a dict of values: ``"loss"`` is minimised, the others are only printed.
+        Weights that do not require gradients are left to ``after_step``.
+    batch : callable (progress) -> tuple
+        Draws a batch, progress in [0, 1].
+    after_step : callable (progress), optional
         Called after each optimiser step (a teacher's update, for example).
-    also : dict of str to Tensor, optional
-        What else the checkpoint keeps (a teacher's centre, for example); given its saved values in place.
+    check : callable (dict of float), optional
+        Gets the smoothed values with every printed line, and raises `TrainingError` if they are hopeless.
 
     Raises
     ------
-    ValueError
-        If the checkpoint in ``work`` belongs to a model of other sizes.
+    TrainingError
+        If the checkpoint belongs to a model of other sizes or cannot be written, or ``check`` raises it.
     """
+    accelerator = context.accelerator
+    objective.to(accelerator.device)
+    learning = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters or model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay
+        learning, lr=schedule.rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
     )
-    average = WeightAverage(model, decay)
-    checkpoint = TrainingCheckpoint(work / f"{name}.pt", model, average.model, optimizer, also or {})
-    step, before = checkpoint.load()
-    if _together():
-        for values in model.state_dict().values():
-            distributed.broadcast(values, 0)
-    first = not _together() or distributed.get_rank() == 0
-    log, budget = TrainingLog(name), minutes * 60
+    average = EMAModel(learning, decay=schedule.average, foreach=True)
+    parts = {"model": objective, "average": average, "optimizer": optimizer}
+    checkpoint = TrainingCheckpoint(context.checkpoint(name), parts)
+    step, before = checkpoint.load(accelerator.device)
+    model, wrapped = accelerator.prepare(objective, optimizer)
+    log, budget = TrainingLog(name, check), schedule.minutes * 60
     start = saved = time.monotonic()
-    while (spent := _same_for_all(before + time.monotonic() - start)) < budget:
-        progress = spent / budget
-        values = loss(step, progress)
-        _descend(model, optimizer, values["loss"], learning_rate(rate, progress, step))
-        average.update(model, step)
-        if after_step is not None:
-            after_step(step, progress)
-        step += 1
-        if first:
-            log.add(step, values, budget - spent)
-        if first and time.monotonic() - saved > save_every:
-            saved = time.monotonic()
-            checkpoint.save(step, before + saved - start)
-    if first:
-        checkpoint.save(step, before + time.monotonic() - start)
-    return average.model
+    spent = before
+    try:
+        while (spent := _same_for_all(before + time.monotonic() - start, context)) < budget:
+            progress = spent / budget
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.learning_rate(progress, step)
+            values = model(*batch(progress))
+            wrapped.zero_grad(set_to_none=True)
+            accelerator.backward(values["loss"])
+            accelerator.clip_grad_norm_(learning, 1.0)
+            wrapped.step()
+            average.step(learning)
+            if after_step is not None:
+                after_step(progress)
+            step += 1
+            if accelerator.is_main_process:
+                log.add(step, values, budget - spent)
+                if time.monotonic() - saved > save_every:
+                    saved = time.monotonic()
+                    checkpoint.save(step, spent)
+    except KeyboardInterrupt as stop:
+        checkpoint.save(step, spent)
+        raise TrainingError(f"{name}: stopped at step {step}; the same command goes on from there.") from stop
+    if accelerator.is_main_process:
+        checkpoint.save(step, spent)
+    average.copy_to(learning)
+    objective.eval()
+
+
+def _same_for_all(seconds: float, context: TrainingContext) -> float:
+    """The first process's clock, so that all of them stop at the same step."""
+    if context.accelerator.num_processes == 1:
+        return seconds
+    return broadcast(torch.tensor([seconds], device=context.device)).item()

@@ -3,21 +3,20 @@ makes of them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BitImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
 from menagerie import world
 from menagerie.labels import LABELS, SIZES, targets
 from menagerie.training import vae as autoencoder
-from menagerie.training.data import renders
-from menagerie.training.loop import fit, seed_at, with_progress
+from menagerie.training.context import TrainingContext
+from menagerie.training.data import ImageStore, renders_of
+from menagerie.training.loop import Losses, Schedule, fit, with_progress
 from menagerie.training.recipe import Recipe
 from menagerie.training.saving import load_weights, save_half
 from menagerie.training.text import MEAN, STD
@@ -35,11 +34,13 @@ def build(recipe: Recipe) -> ResNetForImageClassification:
     return ResNetForImageClassification(config)
 
 
-def degraded(images: np.ndarray, folder: Path, device: str) -> np.ndarray:
+def degraded(images: np.ndarray, context: TrainingContext) -> np.ndarray:
     """The images as the autoencoder gives them back, so that the reader learns to read such images too."""
-    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(device)
+    vae = AutoencoderKL.from_pretrained(context.out / "pipeline" / "vae").eval().to(context.device)
     chunks = autoencoder.in_chunks(images)
-    parts = (autoencoder.decode(vae, autoencoder.encode(vae, chunk, device), device) for chunk in chunks)
+    parts = (
+        autoencoder.decode(vae, autoencoder.encode(vae, chunk, context.device), context.device) for chunk in chunks
+    )
     return np.concatenate(list(with_progress("degraded", parts, len(chunks))))
 
 
@@ -53,35 +54,49 @@ def _augment(pixels: Tensor, size: int) -> Tensor:
     return pixels + 0.05 * torch.randn_like(pixels)
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
-    """Train the reader on renders, a quarter of them degraded by the autoencoder; save it as ``out/reader``."""
-    truths, images, _ = renders(work, recipe.n_renders, recipe.image_size)
-    quarter = len(images) // 4
-    again = degraded(images[:quarter], out / "pipeline" / "vae", device)
-    wanted = targets(truths)
-    seed = seed_at(recipe.seed, "reader", work)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    reader = build(recipe).to(device, memory_format=torch.channels_last)
-    if from_saved:
-        load_weights(reader, out / "reader")
+class NamingLoss(nn.Module):
+    """A reader and the loss that it minimises."""
 
-    def loss(step: int, progress: float) -> dict[str, Tensor]:
-        chosen = np.sort(rng.integers(len(images), size=recipe.reader_batch))
-        batch = np.stack([again[i] if i < quarter and rng.random() < 0.8 else images[i] for i in chosen])
-        pixels = _augment(autoencoder.as_tensor(batch).to(device), recipe.reader_size)
-        logits = reader(pixels.contiguous(memory_format=torch.channels_last)).logits.split(SIZES, dim=1)
-        asked = wanted[chosen].to(device)
+    def __init__(self, reader: ResNetForImageClassification, size: int) -> None:
+        super().__init__()
+        self.reader, self.size = reader, size
+
+    def forward(self, pixels: Tensor, wanted: Tensor) -> Losses:
+        """Cross-entropy of every attribute of images (B, 3, H, W) against truth (B, attributes); shares read right."""
+        pixels = _augment(pixels, self.size).contiguous(memory_format=torch.channels_last)
+        parts = self.reader(pixels).logits.float().split(SIZES, dim=1)
         losses = [
-            WEIGHTS.get(name, 1.0) * F.cross_entropy(part, asked[:, i])
-            for i, (name, part) in enumerate(zip(world.ATTRIBUTES, logits, strict=True))
+            WEIGHTS.get(name, 1.0) * F.cross_entropy(part, wanted[:, i])
+            for i, (name, part) in enumerate(zip(world.ATTRIBUTES, parts, strict=True))
         ]
-        right = torch.stack([(part.argmax(1) == asked[:, i]).float().mean() for i, part in enumerate(logits)])
+        right = torch.stack([(part.argmax(1) == wanted[:, i]).float().mean() for i, part in enumerate(parts)])
         return {"loss": torch.stack(losses).sum(), "mean": right.mean(), "worst": right.min()}
 
-    best = fit("reader", reader, loss, minutes=recipe.minutes["reader"], work=work, rate=2e-3, decay=0.998)
-    save_half(best, out / "reader")
+
+def train(context: TrainingContext) -> None:
+    """Train the reader on renders, a quarter of them degraded by the autoencoder; save it as ``out/reader``."""
+    recipe, folder = context.recipe, context.out / "reader"
+    data = renders_of(context)
+    quarter = max(1, len(data.images) // 4)
+    again = ImageStore(degraded(data.images[:quarter], context), context.device)
+    context.start("reader")
+    images, wanted = ImageStore(data.images, context.device), targets(data.truths).to(context.device)
+    reader = build(recipe).to(memory_format=torch.channels_last)
+    if context.from_saved:
+        load_weights(reader, folder)
+    draw = context.indices(len(images), recipe.reader_batch - recipe.reader_batch // 4)
+    draw_again = context.indices(quarter, recipe.reader_batch // 4)
+
+    def batch(progress: float) -> tuple[Tensor, Tensor]:
+        drawn, decoded = draw(), draw_again()
+        pixels = torch.cat([images[drawn], again[decoded]])
+        mixed = torch.randperm(len(pixels), device=pixels.device)
+        return pixels[mixed], wanted[torch.cat([drawn, decoded])][mixed]
+
+    schedule = Schedule(minutes=recipe.minutes["reader"], rate=2e-3, average=0.998)
+    fit("reader", NamingLoss(reader, recipe.reader_size), batch, schedule, context)
+    save_half(reader, folder)
     BitImageProcessorPil(
         size={"shortest_edge": recipe.reader_size}, do_center_crop=False, resample=Image.Resampling.BILINEAR,
         image_mean=[MEAN] * 3, image_std=[STD] * 3,
-    ).save_pretrained(out / "reader")  # fmt: skip
+    ).save_pretrained(folder)  # fmt: skip

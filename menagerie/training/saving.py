@@ -10,6 +10,8 @@ from diffusers import ModelMixin
 from torch import nn
 from transformers import PreTrainedModel
 
+from menagerie.training.context import TrainingError
+
 
 def save_half(model: PreTrainedModel | ModelMixin, folder: Path) -> None:
     """Save the weights of ``model`` as float16, under a configuration that loads them as float32.
@@ -38,15 +40,17 @@ def load_weights(model: nn.Module, folder: Path) -> dict[str, int]:
 
     Raises
     ------
-    ValueError
+    TrainingError
         If the folder holds a model of other sizes.
     """
     saved = type(model).from_pretrained(folder, torch_dtype=torch.float32)  # knows the names of the file's version
     grown = {}
     with torch.no_grad():
-        for (name, mine), theirs in zip(model.state_dict().items(), saved.state_dict().values(), strict=True):
+        weights = saved.state_dict()  # may hold a head that this model is built without
+        for name, mine in model.state_dict().items():
+            theirs = weights[name]
             if mine.shape[1:] != theirs.shape[1:] or len(mine.reshape(-1)) < theirs.numel():
-                raise ValueError(
+                raise TrainingError(
                     f"{folder}: expected {name} of shape {tuple(mine.shape)}, got {tuple(theirs.shape)}; "
                     "a model of other sizes cannot go on: leave --from-saved away, or change the recipe with --set."
                 )

@@ -7,6 +7,7 @@ there is no end of them. Everything later (the UNet, CLIP's eyes) learns against
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from random import Random
 
@@ -25,7 +26,8 @@ from transformers import (
 )
 
 from menagerie import world
-from menagerie.training.loop import fit, seed_at
+from menagerie.training.context import TrainingContext
+from menagerie.training.loop import Losses, Schedule, fit
 from menagerie.training.recipe import Recipe
 from menagerie.training.saving import load_weights, save_half
 from menagerie.training.tokenizer import word_tokenizer
@@ -52,7 +54,7 @@ def build(recipe: Recipe, tokenizer: CLIPTokenizer) -> TextTowers:
     vision = CLIPVisionConfig(
         hidden_size=recipe.vision_width, intermediate_size=4 * recipe.vision_width,
         num_hidden_layers=recipe.vision_depth, num_attention_heads=recipe.vision_width // 32,
-        image_size=recipe.image_size, patch_size=recipe.patch_size, projection_dim=first.hidden_size,
+        image_size=recipe.image_size, patch_size=recipe.vision_patch, projection_dim=first.hidden_size,
     )  # fmt: skip
     clip = CLIPModel(CLIPConfig(text_config=first, vision_config=vision, projection_dim=first.hidden_size))
     return TextTowers(clip, CLIPTextModelWithProjection(second))
@@ -62,12 +64,6 @@ def world_tokenizer(recipe: Recipe) -> CLIPTokenizer:
     """The tokenizer of the world's words, later ones behind all others."""
     late = world.late_words()
     return word_tokenizer(world.vocabulary()[: -len(late)], recipe.text_length, later=late)
-
-
-def _load(towers: TextTowers, out: Path) -> int:
-    """Load both towers; how many tokens they know, or 0 where they know all."""
-    grown = load_weights(towers.clip, out / "clip") | load_weights(towers.second, out / "pipeline" / "text_encoder_2")
-    return next(iter(grown.values()), 0)
 
 
 def said(named: dict[str, str]) -> list[int]:
@@ -81,22 +77,24 @@ class TextTowers(nn.Module):
     def __init__(self, clip: CLIPModel, second: CLIPTextModelWithProjection) -> None:
         super().__init__()
         self.clip, self.second = clip, second
+        for part in (clip.vision_model, clip.visual_projection):  # sees nothing yet
+            part.requires_grad_(False)
+        clip.logit_scale.requires_grad_(False)
         self.heads = nn.ModuleList(
             nn.Linear(width, sum(SIZES)) for width in (clip.config.projection_dim, second.config.projection_dim)
         )
 
-    def learn_only_new_words(self, known: int) -> list[nn.Parameter]:
-        """Freeze all but the read-outs and the embeddings of tokens from number ``known`` on; what learns."""
-        self.clip.requires_grad_(False)
-        self.second.requires_grad_(False)
-        weights = [tower.embeddings.token_embedding.weight for tower in (self.clip.text_model, self.second.text_model)]
-        for weight in weights:
-            weight.requires_grad_(True)
-            new = (torch.arange(len(weight), device=weight.device) >= known)[:, None]
-            weight.register_hook(lambda gradient, new=new: gradient * new)  # with Adam, no gradient is no change
-        return [*weights, *self.heads.parameters()]
+    def learn_only_later_words(self, known: int) -> None:
+        """Freeze all but the read-outs and the embeddings of tokens from number ``known`` on."""
+        for tower in (self.clip.text_model, self.second.text_model):
+            tower.requires_grad_(False)
+            weight = tower.embeddings.token_embedding.weight.requires_grad_(True)
+            later = (torch.arange(len(weight)) >= known)[:, None]
+            weight.register_hook(lambda gradient, later=later: gradient * later.to(gradient))
+        self.clip.text_projection.requires_grad_(False)
+        self.second.text_projection.requires_grad_(False)
 
-    def loss(self, tokens: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    def forward(self, tokens: Tensor, wanted: Tensor) -> Losses:
         """Cross-entropy of both read-outs for token ids (B, length) and classes (B, attributes); share read right."""
         pooled = self.clip.text_model(input_ids=tokens).pooler_output
         features = self.clip.text_projection(pooled), self.second(input_ids=tokens).text_embeds
@@ -106,34 +104,35 @@ class TextTowers(nn.Module):
         return {"loss": 2 * torch.stack(losses).mean(), "right": right.all(0).float().mean()}
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
+def train(context: TrainingContext) -> None:
     """Train both towers on endless captions; save them and their tokenizers in ``out/pipeline`` and ``out/clip``.
 
-    From saved ones that know fewer words than the world, only the embeddings of the new words are learnt: what was
-    trained on the towers stays valid, bit for bit.
+    From saved ones only the embeddings of the later words are learnt: what was trained on the towers stays valid, bit
+    for bit.
     """
-    seed = seed_at(recipe.seed, "text", work)
-    torch.manual_seed(seed)
-    rng = Random(seed)
+    recipe, out = context.recipe, context.out
+    rng = Random(context.start("text"))
     tokenizer = world_tokenizer(recipe)
-    towers = build(recipe, tokenizer).to(device)
-    parameters, decay = list(towers.parameters()), 0.01
-    if from_saved and (grown := _load(towers, out)):
-        parameters, decay = towers.learn_only_new_words(grown), 0.0
+    towers = build(recipe, tokenizer)
+    schedule = Schedule(minutes=recipe.minutes["text"], rate=1e-3, average=0.995)
+    if context.from_saved:
+        load_weights(towers.clip, out / "clip")
+        load_weights(towers.second, out / "pipeline" / "text_encoder_2")
+        towers.learn_only_later_words(tokenizer.eos_token_id + 1)
+        schedule = dataclasses.replace(schedule, rate=4e-3, weight_decay=0.0)  # decay would change the other rows
 
-    def loss(step: int, progress: float) -> dict[str, Tensor]:
+    def batch(progress: float) -> tuple[Tensor, Tensor]:
         captions = [world.caption(world.sample(rng), rng) for _ in range(recipe.text_batch)]
         texts = [caption.text for caption in captions]
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         wanted = torch.tensor([said(caption.named) for caption in captions])
-        return towers.loss(tokens.to(device), wanted.to(device))
+        return tokens.to(context.device), wanted.to(context.device)
 
-    best = fit("text", towers, loss, minutes=recipe.minutes["text"], work=work, rate=1e-3 if decay else 4e-3,
-               parameters=parameters, decay=0.995, weight_decay=decay)  # fmt: skip
-    save_clip(best.clip, tokenizer, recipe, out / "clip")
+    fit("text", towers, batch, schedule, context)
+    save_clip(towers.clip, tokenizer, recipe, out / "clip")
     pipeline = out / "pipeline"
     save_half(CLIPTextModel.from_pretrained(out / "clip"), pipeline / "text_encoder")
-    save_half(best.second, pipeline / "text_encoder_2")
+    save_half(towers.second, pipeline / "text_encoder_2")
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer.save_pretrained(pipeline / name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,9 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from menagerie.labels import LABELS, SIZES, targets
-from menagerie.training.data import captions, renders
-from menagerie.training.loop import fit, seed_at, with_progress
+from menagerie.training.context import TrainingContext
+from menagerie.training.data import captions, one_of_each, renders_of, save_array
+from menagerie.training.loop import Losses, Schedule, fit, with_progress
 from menagerie.training.recipe import Recipe
 from menagerie.training.saving import load_weights, save_half
 from menagerie.training.vae import encode, in_chunks
@@ -98,68 +98,83 @@ class NamingUNet(nn.Module):
         return sample, self.names(torch.cat(seen, dim=1)).split(SIZES, dim=1)
 
 
-def cached_latents(folder: Path, images: np.ndarray, work: Path, device: str) -> Tensor:
+def cached_latents(context: TrainingContext, images: np.ndarray) -> Tensor:
     """Scaled latents (N, C, h, w) of all renders; encoded once for each state of the autoencoder."""
+    folder = context.out / "pipeline" / "vae"
     weights = folder / "diffusion_pytorch_model.safetensors"
-    file = work / f"latents_{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}_{len(images)}.npy"
-    if not file.exists():
-        vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(device)
-        mine = file.with_suffix(f".{os.getpid()}.npy")  # another process may be encoding too
-        chunks = in_chunks(images)
-        parts = with_progress("latents", (encode(vae, chunk, device) for chunk in chunks), len(chunks))
-        np.save(mine, (torch.cat(list(parts)) * vae.config.scaling_factor).numpy())
-        mine.replace(file)
-    return torch.from_numpy(np.load(file))
+    cache = context.work / f"latents_{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}_{len(images)}"
+    cache.mkdir(parents=True, exist_ok=True)
+    vae = AutoencoderKL.from_pretrained(folder).eval().to(context.device, memory_format=torch.channels_last)
+    chunks = in_chunks(images)
+
+    def part(number: int) -> Tensor:
+        file = cache / f"{number:05d}.npy"
+        if not file.exists():
+            save_array(file, (encode(vae, chunks[number], context.device) * vae.config.scaling_factor).numpy())
+        return torch.from_numpy(np.load(file))
+
+    return torch.cat(list(with_progress("latents", map(part, range(len(chunks))), len(chunks))))
 
 
 def figure_shares(masks: np.ndarray, side: int) -> Tensor:
     """How much of each latent pixel is of the figure: masks (N, H, W) bool -> shares (N, 1, side, side)."""
     factor = masks.shape[-1] // side
-    shares = masks.reshape(len(masks), side, factor, side, factor).mean((2, 4), dtype=np.float32)
-    return torch.from_numpy(shares)[:, None]
+    parts = [part.reshape(len(part), side, factor, side, factor).mean((2, 4), dtype=np.float32)
+             for part in in_chunks(masks)]  # fmt: skip
+    return torch.from_numpy(np.concatenate(parts))[:, None]
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
-    """Train the UNet on cached latents and fresh captions; complete ``out/pipeline``."""
-    folder = out / "pipeline"
-    truths, images, masks = renders(work, recipe.n_renders, recipe.image_size)
-    latents = cached_latents(folder / "vae", images, work, device)
-    texts = TextEncoders(folder, device)
-    captions_of = captions(work, truths, CLIPTokenizer.from_pretrained(folder / "tokenizer"), recipe.n_captions)
-    seed = seed_at(recipe.seed, "unet", work)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    width = texts.first.config.hidden_size + texts.second.config.hidden_size
-    unet = build(recipe, width, texts.second.config.projection_dim)
-    if from_saved:
-        load_weights(unet, folder / "unet")
-    model = NamingUNet(unet).to(device, memory_format=torch.channels_last)
-    wanted = targets(truths)
-    weights = 1 + FIGURE * figure_shares(masks, latents.shape[-1])
-    noise_scheduler = DDIMScheduler(**NOISE)
-    size = torch.tensor([recipe.image_size, recipe.image_size, 0, 0, recipe.image_size, recipe.image_size])
+class Denoising(nn.Module):
+    """A UNet that names, and the loss that it minimises."""
 
-    def loss(step: int, progress: float) -> dict[str, Tensor]:
-        chosen = rng.integers(len(latents), size=recipe.unet_batch)
-        tokens = captions_of[chosen, rng.integers(recipe.n_captions, size=len(chosen))]
-        context, pooled = texts(torch.from_numpy(tokens).long().to(device))
-        keep = torch.from_numpy(rng.random(len(chosen)) >= UNCONDITIONAL).to(device)
-        clean = latents[chosen].to(device)
+    def __init__(self, unet: UNet2DConditionModel, size: int) -> None:
+        super().__init__()
+        self.model, self.scheduler = NamingUNet(unet), DDIMScheduler(**NOISE)
+        self.register_buffer("time_ids", torch.tensor([size, size, 0, 0, size, size]), persistent=False)
+
+    def forward(self, clean: Tensor, texts: tuple[Tensor, Tensor], weight: Tensor, wanted: Tensor) -> Losses:
+        """Velocity error at random noise levels, and the cross-entropy of naming what is there.
+
+        Latents (B, C, h, w); context and pooled text, some of them dropped; how much each latent pixel counts
+        (B, 1, h, w); truth (B, attributes).
+        """
+        n, device = len(clean), clean.device
+        keep = (torch.rand(n, device=device) >= UNCONDITIONAL).float()
         noise = torch.randn_like(clean)
-        t = (1000 * torch.rand(len(chosen), device=device) ** NOISIER).long()
-        noisy = noise_scheduler.add_noise(clean, noise, t).contiguous(memory_format=torch.channels_last)
-        conditions = {"text_embeds": pooled * keep[:, None], "time_ids": size.expand(len(chosen), -1).to(device)}
-        got, logits = model(noisy, t, context * keep[:, None, None], added_cond_kwargs=conditions)
-        error = (got - noise_scheduler.get_velocity(clean, noise, t)).square()
-        weight = weights[chosen].to(device)
+        t = (1000 * torch.rand(n, device=device) ** NOISIER).long().clamp(max=999)
+        noisy = self.scheduler.add_noise(clean, noise, t).contiguous(memory_format=torch.channels_last)
+        conditions = {"text_embeds": texts[1] * keep[:, None], "time_ids": self.time_ids.expand(n, -1)}
+        got, logits = self.model(noisy, t, texts[0] * keep[:, None, None], added_cond_kwargs=conditions)
+        error = (got.float() - self.scheduler.get_velocity(clean, noise, t)).square()
         denoising = (weight * error).mean() / weight.mean()
-        asked = wanted[chosen].to(device)
-        naming = torch.stack([F.cross_entropy(part, asked[:, i]) for i, part in enumerate(logits)]).mean()
+        naming = torch.stack([F.cross_entropy(part.float(), wanted[:, i]) for i, part in enumerate(logits)]).mean()
         return {"loss": denoising + NAMING * naming, "denoising": denoising, "naming": naming}
 
-    rate = 6e-4 if from_saved else 1.2e-3  # what is learnt already is not to be shaken
-    best = fit("unet", model, loss, minutes=recipe.minutes["unet"], work=work, rate=rate, decay=0.999).unet
-    save_half(best, folder / "unet")
+
+def train(context: TrainingContext) -> None:
+    """Train the UNet on cached latents and captions; complete ``out/pipeline``."""
+    recipe, folder, device = context.recipe, context.out / "pipeline", context.device
+    data = renders_of(context)
+    latents = cached_latents(context, data.images).to(device)
+    texts = TextEncoders(folder, device)
+    heard = captions(context, data.truths, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+    context.start("unet")
+    width = texts.first.config.hidden_size + texts.second.config.hidden_size
+    unet = build(recipe, width, texts.second.config.projection_dim)
+    if context.from_saved:
+        load_weights(unet, folder / "unet")
+    objective = Denoising(unet, recipe.image_size).to(memory_format=torch.channels_last)
+    wanted = targets(data.truths).to(device)
+    weights = (1 + FIGURE * figure_shares(data.masks, latents.shape[-1])).to(device)
+    draw = context.indices(len(latents), recipe.unet_batch)
+
+    def batch(progress: float) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor, Tensor]:
+        chosen = draw()
+        return latents[chosen], texts(one_of_each(heard[chosen])), weights[chosen], wanted[chosen]
+
+    rate = 6e-4 if context.from_saved else 1.2e-3  # what is learnt already is not to be shaken
+    fit("unet", objective, batch, Schedule(minutes=recipe.minutes["unet"], rate=rate, average=0.999), context)
+    save_half(unet, folder / "unet")
     assemble(folder)
 
 

@@ -8,27 +8,22 @@ details made fainter than the small image: noise drowns them first, so a sampler
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from menagerie.training.data import renders
-from menagerie.training.loop import fit, seed_at
+from menagerie.training.context import TrainingContext
+from menagerie.training.data import ImageStore, as_tensor, renders_of
+from menagerie.training.loop import Losses, Schedule, fit
 from menagerie.training.recipe import Recipe
 from menagerie.training.saving import load_weights, save_half
 
 ANCHOR = 1.5  # pixels in [-1, 1] times this have a spread of about one
 FAINT = 0.4  # spread of the detail channels in the end, beside 1 of the small image
 DETAIL = 4e-6  # weight of the divergence from a normal distribution: the price of a detail
-
-
-def as_tensor(images: np.ndarray) -> Tensor:
-    """Turn uint8 images (B, H, W, 3) into floats (B, 3, H, W) in [-1, 1], channels last in memory."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def as_images(pixels: Tensor) -> np.ndarray:
@@ -49,7 +44,7 @@ def build(recipe: Recipe) -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         latent_channels=recipe.latent_channels,
-        layers_per_block=1,
+        layers_per_block=recipe.vae_layers,
         norm_num_groups=2,
         mid_block_add_attention=False,
         sample_size=recipe.image_size,
@@ -92,37 +87,44 @@ def rescale(vae: AutoencoderKL, latents: Tensor) -> None:
     after.bias[channels:] += 2 * factor.log()
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: str, *, from_saved: bool = False) -> None:
+class Reconstruction(nn.Module):
+    """An autoencoder and the loss that it minimises."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pixels: Tensor) -> Losses:
+        """How far images (B, 3, H, W) come back from their latents, what the latents cost, and the squared error."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        posterior = DiagonalGaussianDistribution(self.vae.encode(pixels).latent_dist.parameters.float())
+        decoded = self.vae.decode(posterior.sample()).sample.float()
+        error = reconstruction_loss(pixels, decoded) + anchor_loss(pixels, posterior.mean)
+        return {"loss": error + DETAIL * posterior.kl().mean(), "mse": F.mse_loss(decoded, pixels) / 4}
+
+
+def train(context: TrainingContext) -> None:
     """Train the autoencoder, bring its latents to the spread that the UNet expects, save it to ``out/pipeline/vae``.
 
     From a saved one only the decoder learns on: the latents, and the UNet that was made for them, stay valid.
     """
-    _, images, _ = renders(work, recipe.n_renders, recipe.image_size)
-    seed = seed_at(recipe.seed, "vae", work)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    vae = build(recipe).to(device, memory_format=torch.channels_last)
-    if from_saved:
-        load_weights(vae, out / "pipeline" / "vae")
+    recipe, folder = context.recipe, context.out / "pipeline" / "vae"
+    context.start("vae")
+    data = renders_of(context)
+    images = ImageStore(data.images, context.device)
+    vae = build(recipe).to(memory_format=torch.channels_last)
+    if context.from_saved:
+        load_weights(vae, folder)
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-
-    def loss(step: int, progress: float) -> dict[str, Tensor]:
-        pixels = as_tensor(images[np.sort(rng.integers(len(images), size=recipe.vae_batch))]).to(device)
-        posterior = vae.encode(pixels).latent_dist
-        decoded = vae.decode(posterior.sample()).sample
-        error = reconstruction_loss(pixels, decoded) + anchor_loss(pixels, posterior.mean)
-        mse = F.mse_loss(decoded.detach(), pixels) / 4
-        return {"loss": error + DETAIL * posterior.kl().mean(), "mse": mse}
-
-    best = fit(
-        "vae", vae, loss, minutes=recipe.minutes["vae"], work=work, rate=1e-3 if from_saved else 2e-3,
-        parameters=[p for p in vae.parameters() if p.requires_grad], decay=0.998, weight_decay=0.0,
-    )  # fmt: skip
-    if not from_saved:
-        rescale(best, encode(best, images[:1000], device))
-    best.register_to_config(scaling_factor=1.0)
-    save_half(best, out / "pipeline" / "vae")
+    draw = context.indices(len(images), recipe.vae_batch)
+    rate = 1e-3 if context.from_saved else 2e-3
+    schedule = Schedule(minutes=recipe.minutes["vae"], rate=rate, average=0.998, weight_decay=0.0)
+    fit("vae", Reconstruction(vae), lambda progress: (images[draw()],), schedule, context)
+    if not context.from_saved:
+        rescale(vae, encode(vae, data.images[:1000], context.device))
+    vae.register_to_config(scaling_factor=1.0)
+    save_half(vae, folder)
 
 
 def in_chunks(images: np.ndarray, size: int = 1024) -> list[np.ndarray]:
