@@ -136,10 +136,11 @@ class FeatureExtractor(_ImageModel):
                 len(images), batch_size, lambda part: self._extract(images[part.start : part.stop], patches), SMALLER
             ):
                 vectors.append(vector)
-                tokens.append(token)
+                if token is not None:
+                    tokens.append(token)
                 if on_batch is not None:
                     on_batch(indices.stop)
-        return Features(np.concatenate(vectors), np.concatenate(tokens) if patches and tokens else None, grid)
+        return Features(np.concatenate(vectors), np.concatenate(tokens) if tokens else None, grid)
 
     @torch.no_grad()
     def _extract(

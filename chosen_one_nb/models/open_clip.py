@@ -95,7 +95,9 @@ def processor(source: Source, folder: Path) -> Any:
     if mode not in ("shortest", "squash"):
         raise ModelError(f"{source}: resize_mode: expected shortest or squash, got {mode!r}.")
     square = {"height": side, "width": side}
-    about = {name: list(asked[key]) for name, key in (("image_mean", "mean"), ("image_std", "std")) if key in asked}
+    about: dict[str, Any] = {
+        name: list(asked[key]) for name, key in (("image_mean", "mean"), ("image_std", "std")) if key in asked
+    }
     return CLIPImageProcessorPil(
         size={"shortest_edge": side} if mode == "shortest" else square, do_center_crop=mode == "shortest",
         crop_size=square, resample=RESAMPLING[asked.get("interpolation", "bicubic")], **about,
@@ -153,8 +155,17 @@ def _config(values: dict[str, Any]) -> Any:
 
     model = values["model_cfg"]
     common = {"hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu", "projection_dim": model["embed_dim"]}
-    image = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16} | model["vision_cfg"]
-    text = {"layers": 12, "width": 512, "heads": 8, "mlp_ratio": 4.0, "vocab_size": 49408, "context_length": 77}
+    image: dict[str, Any] = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16} | model[
+        "vision_cfg"
+    ]
+    text: dict[str, Any] = {
+        "layers": 12,
+        "width": 512,
+        "heads": 8,
+        "mlp_ratio": 4.0,
+        "vocab_size": 49408,
+        "context_length": 77,
+    }
     text |= model["text_cfg"]
     image_config = {"image_size": image["image_size"], "patch_size": image["patch_size"]}
     # eos_token_id 2: transformers then pools where OpenCLIP does, at the highest token

@@ -33,7 +33,7 @@ SINGLE_FILE = {
 }
 """By what tensors' names begin with: the class of a single-file checkpoint, and whose configuration it goes with."""
 
-UNCHANGED_IMAGES = {
+UNCHANGED_IMAGES: dict[str, dict[str, Any]] = {
     PIPELINES[0]: {"add_watermarker": False},
     PIPELINES[1]: {"safety_checker": None, "requires_safety_checker": False},
 }
