@@ -32,7 +32,7 @@ from chosen_one_nb.steps.prompts import check_prompt, condition, condition_pair,
 from chosen_one_nb.steps.tokens import EmbeddingScale, add_tokens, initial_rows
 from chosen_one_nb.steps.training_set import Batches, EncodedImages, TrainingSet, captions, encode_images
 
-__all__ = ["RefineError", "refine"]
+__all__ = ["RefineError", "TrainingSet", "refine"]
 
 SMALLER = (
     "Not even one image at a time fits in training: lower image_size, set gradient_checkpointing, or "
