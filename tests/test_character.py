@@ -12,23 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import made_for
 from helpers.traces import trace
 from peft.tuners.lora import Linear as LoraLinear
 
 from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.steps.lora import initial_lora
 from chosen_one_nb.steps.prompts import check_prompt, condition
 from chosen_one_nb.steps.tokens import NewRows
-
-
-def made_for(pipeline: Any, *, vectors: int = 1, alpha: float = 2.0, token: str = "<v>") -> Character:
-    """A character of random numbers, large enough to be seen."""
-    g = torch.Generator().manual_seed(5)
-    lora = {k: torch.randn(w.shape, generator=g) * 0.3 for k, w in initial_lora(pipeline.unet, 2, g).items()}
-    widths = {"clip_l": 16, "clip_g": 24} if hasattr(pipeline, "text_encoder_2") else {"clip_l": 16}
-    rows = {key: torch.randn(vectors, width, generator=g) for key, width in widths.items()}
-    initial = {key: torch.randn(vectors, width, generator=g) for key, width in widths.items()}
-    return Character(lora, rows, token, f"a red fox {token}", 2, alpha, initial, {"prompt": "a red fox"})
 
 
 @pytest.fixture(scope="module")

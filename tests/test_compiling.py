@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_character import made_for
+from helpers.tiny_models import made_for
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from chosen_one_nb.models.compiling import compile_blocks

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_character import made_for
+from helpers.tiny_models import made_for
 
 from chosen_one_nb import character
 from chosen_one_nb.models.batches import OutOfMemory

@@ -208,3 +208,18 @@ def save_clip(folder: Path) -> None:
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def made_for(pipeline: Any, *, vectors: int = 1, alpha: float = 2.0, token: str = "<v>") -> Any:
+    """A character of random numbers, large enough to be seen."""
+    import torch
+
+    from chosen_one_nb.character import Character
+    from chosen_one_nb.steps.lora import initial_lora
+
+    g = torch.Generator().manual_seed(5)
+    lora = {k: torch.randn(w.shape, generator=g) * 0.3 for k, w in initial_lora(pipeline.unet, 2, g).items()}
+    widths = {"clip_l": 16, "clip_g": 24} if hasattr(pipeline, "text_encoder_2") else {"clip_l": 16}
+    rows = {key: torch.randn(vectors, width, generator=g) for key, width in widths.items()}
+    initial = {key: torch.randn(vectors, width, generator=g) for key, width in widths.items()}
+    return Character(lora, rows, token, f"a red fox {token}", 2, alpha, initial, {"prompt": "a red fox"})
