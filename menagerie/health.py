@@ -105,19 +105,19 @@ def gallery_row(number: int, recipe: str, meant: str, judged: Verdict, found: He
 
 
 def measure(
-    shelf: GalleryStore, number: int, judge: Judge, recipes: Sequence[GalleryRecipe] = RECIPES
+    galleries: GalleryStore, number: int, judge: Judge, recipes: Sequence[GalleryRecipe] = RECIPES
 ) -> list[dict[str, object]]:
     """Make or read one prompt's galleries; one row each, and one image of all of them to look at."""
     rows, sheets = [], {}
     for recipe in recipes:
-        first, images = shelf.first(recipe), shelf.gallery(recipe)
-        judged = judge(images, first, shelf.prompt)
-        found = health(shelf.measure(images), shelf.measure(first), shelf.settings)
+        first, images = galleries.first(recipe), galleries.gallery(recipe)
+        judged = judge(images, first, galleries.prompt)
+        found = health(galleries.measure(images), galleries.measure(first), galleries.settings)
         rows.append(gallery_row(number, recipe.name, recipe.meant, judged, found))
         sheets |= {"first": first} if not recipe.first else {}
         sheets[f"{recipe.name}: meant {recipe.meant}, is {judged.state}, called {found.state}"] = images
         print(f"{number:>2} {recipe.name:<9} {judged.state:<10} called {found.state}", flush=True)
-    overview(sheets).save(shelf.folder / "all.png")
+    overview(sheets).save(galleries.folder / "all.png")
     return rows
 
 
@@ -155,7 +155,7 @@ def rates(rows: pd.DataFrame, name: str, calls: pd.Series) -> pd.DataFrame:
 
 
 def crossed(rows: pd.DataFrame) -> pd.Series:
-    """Callbacks under limits found on the other half of the prompts."""
+    """Calls under limits found on the other half of the prompts."""
     numbers = sorted(rows["number"].unique())
     half = rows["number"].isin(numbers[::2])
     calls = pd.Series(False, index=rows.index)
@@ -208,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, rows = given.folder / models.fingerprint[:8], []
     for number in given.only or range(len(prompts)):
         settings = gallery_settings(seed=number, **dict(given.set))
-        shelf = GalleryStore(prompts[number], models, settings, folder / f"{number:02d}")
-        rows += measure(shelf, number, judge, [recipe for recipe in RECIPES if recipe.name in given.recipes])
+        galleries = GalleryStore(prompts[number], models, settings, folder / f"{number:02d}")
+        rows += measure(galleries, number, judge, [recipe for recipe in RECIPES if recipe.name in given.recipes])
     for place in sorted(given.runs.glob("*/run")) if given.runs else ():
         if not given.only or int(place.parent.name) in given.only:
             rows += measure_run(Run.open(place, read_only=True), int(place.parent.name), judge)

@@ -21,7 +21,7 @@ from menagerie.reader import Reader
 
 __all__ = ["cases", "in_contexts", "meaning", "odds_ratio", "odds_rows", "persists", "run_table", "shown", "timed"]
 
-CERTAIN = 0.01  # chance that a share of images rises as much by luck
+CERTAIN = 0.01  # chance that a share of images rises as much by chance
 NAMES = {
     "belly colour": "second", "eye colour": "eyes", "surroundings": "extra",
     "garment colour": "garment_colour", "accessory colour": "accessory_colour",
@@ -174,7 +174,7 @@ def ratio_interval(table: pd.DataFrame, repeats: int = 1000, seed: int = 0) -> t
 
 
 def timed(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
-    """`run_table`, and one line of what came of it and how long it took."""
+    """`run_table`, and one line of its result and how long it took."""
     start = time.perf_counter()
     table = run_table(run, vocabulary, reader)
     held = table[table.flagged & table.persists]

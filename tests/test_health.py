@@ -100,9 +100,9 @@ def test_a_gallery_is_made_once(models: Any, quick: Any, tmp_path: Path, monkeyp
         return real(*args, **more)
 
     monkeypatch.setattr(galleries, "generate", count)
-    shelf = GalleryStore("a fox", models, quick, tmp_path)
+    kept = GalleryStore("a fox", models, quick, tmp_path)
     recipe = GalleryRecipe("rate", "collapsed", "", (rates(2, 2),))
-    first, images = shelf.first(recipe), shelf.gallery(recipe)
+    first, images = kept.first(recipe), kept.gallery(recipe)
     assert drawn == [4, 4]
     again = GalleryStore("a fox", models, quick, tmp_path)
     assert [a.tobytes() for a in again.gallery(recipe)] == [a.tobytes() for a in images]
