@@ -22,13 +22,16 @@ SLOW = (
     "browser",
     "run",
     "browser_care",
-    "explorer",
+    "widgets_stages",
+    "widgets_map_panel",
+    "widgets_session",
     "sweep",
     "bench",
     "offload",
     "cost_estimate",
     "looking",
-    "attribute_panel",
+    "widgets_attribute_panel",
+    "widgets_attribute_findings",
 )
 
 

@@ -1,3 +1,5 @@
+"""The gallery and the other views: what they share with the browser, and their scripts and styles."""
+
 import io
 import re
 import subprocess
@@ -6,8 +8,11 @@ from types import SimpleNamespace
 
 import ipywidgets
 import pytest
+from helpers import painted
+from helpers.explorers import step
 from PIL import Image
 
+from chosen_one_nb.widgets import actions
 from chosen_one_nb.widgets import gallery as gallery_module
 from chosen_one_nb.widgets.cards import CardsView
 from chosen_one_nb.widgets.gallery import GalleryView
@@ -17,6 +22,7 @@ from chosen_one_nb.widgets.preview import Preview
 from chosen_one_nb.widgets.switch import Switch
 from chosen_one_nb.widgets.tree import TreeView
 
+pytest_plugins = ["helpers.explorers"]
 VIEWS = [GalleryView, CardsView, Preview, TreeView, ThumbnailBatch, lambda: Hints(ipywidgets.VBox(), {}), Switch]
 
 
@@ -143,3 +149,34 @@ def test_keyboard_help_and_code_agree():
     script = (HERE / "gallery.js").read_text("utf-8")
     assert all(f"{key}" in script for key in ("ArrowLeft", '" "', "s:", "f:", "Enter:", "z:", "Z:", "y:", "Escape:"))
     assert "space leaves an image out" in gallery_module.__doc__
+
+
+def test_images_and_loss_appear_while_work_goes_on(new, monkeypatch):
+    seen = []
+    monkeypatch.setattr(painted, "pause", 0.01)
+    new.gallery.view.observe(lambda change: seen.append(sum(len(s["ids"]) for s in change["new"])), "sections")
+    step(new)
+    assert 0 < seen[0] < 24
+    assert seen[-1] == 24
+    assert new.session.thumbnails.bytes_sent() > 0
+
+
+def test_a_cancelled_gallery_keeps_whole_images_and_goes_on(new, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(painted, "pause", 0.05)
+    new.gallery.view.observe(
+        lambda change: drawn.append(change) or (len(drawn) == 1 and actions.cancel(new.session)), "sections"
+    )
+    assert step(new).startswith("Cancelled")
+    assert drawn
+    assert new.run.current.stages_done == ()
+    assert new.stepper.next.description == "Next: Generate"
+    monkeypatch.setattr(painted, "pause", 0.0)
+    assert step(new) == "Done. Next comes Embed."
+    assert len(new.gallery.view.sections[0]["ids"]) == 24
+
+
+def test_looking_closer_sends_the_full_image(explorer):
+    explorer.gallery.view.zoomed = 3
+    assert explorer.gallery.view.large["index"] == 3
+    assert len(explorer.gallery.view.large["data"]) > 500
