@@ -33,7 +33,7 @@ def prints() -> dict[Path, str]:
 
 def test_it_is_small_and_clean():
     assert sum(path.stat().st_size for path in FILES) < 7_000_000
-    assert not [path for path in FILES if path.name in (".lock", "keeper.json") or path.name.endswith(".part")]
+    assert not [path for path in FILES if path.name in (".lock", "lock.json") or path.name.endswith(".part")]
     for path in FILES:
         for trace in (str(ROOT), str(Path.home()) + "/", "/tmp/"):
             assert trace.encode() not in path.read_bytes(), f"{path} names a folder of the machine it was made on"

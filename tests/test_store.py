@@ -198,21 +198,21 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, holder: subp
     holder.wait()
     lock = Lock(tmp_path)
     lock.acquire()
-    assert store.read_json(tmp_path / "keeper.json")["pid"] == os.getpid()
+    assert store.read_json(tmp_path / "lock.json")["pid"] == os.getpid()
     lock.release()
-    assert not (tmp_path / "keeper.json").exists()
+    assert not (tmp_path / "lock.json").exists()
 
 
 def test_a_lock_file_left_by_an_old_process_does_not_lock(tmp_path: Path):
     (tmp_path / ".lock").touch()
-    store.write_json(tmp_path / "keeper.json", {"pid": 1, "host": "elsewhere", "since": "2020-01-01T00:00:00Z"})
+    store.write_json(tmp_path / "lock.json", {"pid": 1, "host": "elsewhere", "since": "2020-01-01T00:00:00Z"})
     lock = Lock(tmp_path)
     lock.acquire()
     lock.release()
     lock.release()
 
 
-def test_a_keeper_file_that_cannot_be_read_is_no_excuse(tmp_path: Path, holder: subprocess.Popen):
-    (tmp_path / "keeper.json").write_text("{")
+def test_a_lock_whose_holder_cannot_be_read_still_holds(tmp_path: Path, holder: subprocess.Popen):
+    (tmp_path / "lock.json").write_text("{")
     with pytest.raises(RunInUse, match="in use by another process"):
         Lock(tmp_path).acquire()

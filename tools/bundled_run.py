@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder) / "run")
         shutil.rmtree(place, ignore_errors=True)
-        leave = shutil.ignore_patterns(".lock", "keeper.json", f"*{TEMPORARY}")
+        leave = shutil.ignore_patterns(".lock", "lock.json", f"*{TEMPORARY}")
         shutil.copytree(Path(folder) / "run", place, ignore=leave)
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     print(f"{place}: {size / 1e6:.1f} MB in {time.monotonic() - begun:.0f} s")

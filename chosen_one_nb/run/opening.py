@@ -23,7 +23,7 @@ RECORDED = ("chosen_one_nb", "torch", "diffusers", "transformers", "peft", "scik
 EXAMPLE = bundled("runs", "fox")
 """The bundled finished run, made by ``python tools/bundled_run.py``."""
 
-OWN = (".lock", "keeper.json", "nodes")
+OWN = (".lock", "lock.json", "nodes")
 """What a start that was cut short may have left in a folder."""
 
 

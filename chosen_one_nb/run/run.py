@@ -270,8 +270,8 @@ class Run:
         """Copy the whole run to a new folder and open it there, for example to change a bundled one."""
         place = Path(folder).expanduser().resolve()
         opening.check_empty(place)
-        leave = shutil.ignore_patterns(".lock", "keeper.json", f"*{store.TEMPORARY}")
-        with store.told_of(place):
+        leave = shutil.ignore_patterns(".lock", "lock.json", f"*{store.TEMPORARY}")
+        with store.reported(place):
             shutil.copytree(self.folder, place, ignore=leave, copy_function=shutil.copyfile, dirs_exist_ok=True)
             for part in (place, *(path for path in place.rglob("*") if path.is_dir())):
                 part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written

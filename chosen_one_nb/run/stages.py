@@ -221,7 +221,7 @@ def _save_theta(theta: Character, folder: Path) -> Files:
     """Save Θ beside its place, flush it, and put it there in one move."""
     beside, place = folder / f".theta{store.TEMPORARY}", folder / "theta"
     shutil.rmtree(beside, ignore_errors=True)
-    with store.told_of(beside):
+    with store.reported(beside):
         theta.save(beside)
     names = sorted(path.name for path in beside.iterdir())
     store.flush_all(beside, names)

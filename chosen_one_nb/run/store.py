@@ -22,12 +22,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
 
 TEMPORARY = ".part"
 Stamp = dict[str, Any]
@@ -106,8 +109,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _told(error: OSError, path: Path, size: int) -> StoreError:
-    """Turn what the system says into a sentence with what to do."""
+def _store_error(error: OSError, path: Path, size: int) -> StoreError:
+    """Turn what the system reports into a sentence with what to do."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         text = f"The disk is full: {path} needs {size:,} bytes. Free some space and call the same step again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -115,7 +118,7 @@ def _told(error: OSError, path: Path, size: int) -> StoreError:
     elif error.errno == errno.ENOENT:
         return gone(path.parent)
     else:
-        text = f"{path} could not be written ({error.strerror or error}). Mend that and call the same step again"
+        text = f"{path} could not be written ({error.strerror or error}). Fix that and call the same step again"
     return StoreError(f"{text}; what was stored before is untouched.", path)
 
 
@@ -155,14 +158,14 @@ def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> Stamp:
     except BaseException as error:
         _remove(beside)
         if isinstance(error, OSError):
-            raise _told(error, path, len(data)) from error
+            raise _store_error(error, path, len(data)) from error
         raise
     return stamp(data)
 
 
 def flush_all(folder: Path, names: Iterable[str]) -> None:
     """Wait until the disk has files written with ``flush=False``."""
-    with told_of(folder):
+    with reported(folder):
         for name in names:
             with open(folder / name, "rb+") as file:
                 os.fsync(file.fileno())
@@ -181,7 +184,7 @@ def make_folder(path: Path, within: Path | None = None) -> Path:
     """
     if within is not None and not within.is_dir():
         raise gone(within)
-    with told_of(path):
+    with reported(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -193,18 +196,18 @@ def gone(folder: Path) -> StoreError:
 
 
 @contextlib.contextmanager
-def told_of(path: Path, size: int = 0) -> Iterator[None]:
+def reported(path: Path, size: int = 0) -> Iterator[None]:
     """Turn what the system refuses within a with-block into a `StoreError` about ``path``."""
     try:
         yield
     except OSError as error:
-        raise _told(error, path, size) from error
+        raise _store_error(error, path, size) from error
 
 
 def replace_folder(beside: Path, place: Path) -> None:
     """Put a finished folder in its place; the place was empty, or held leftovers that do not count."""
     shutil.rmtree(place, ignore_errors=True)
-    with told_of(place):
+    with reported(place):
         os.replace(beside, place)
         _sync_folder(place.parent)
 
@@ -285,60 +288,63 @@ def read_bytes(path: Path, stamp: Stamp | None = None) -> bytes:
     return data
 
 
-def read_json(path: Path, stamp: Stamp | None = None, schema: TypeAdapter[Any] | None = None) -> Any:
-    """Read a JSON file, as what a schema builds of it; StoreError where it is missing, damaged or no such JSON."""
+def _decoded(path: Path, stamp: Stamp | None, decode: Callable[[bytes], T], expected: str) -> T:
     data = read_bytes(path, stamp)
     try:
-        value = json.loads(data)
+        return decode(data)
+    except Exception as error:  # json, zipfile, zlib, numpy and Pillow each have their own, SyntaxError included
+        raise StoreError(f"{path} is damaged: expected {expected} ({error}).", path) from error
+
+
+def read_json(path: Path, stamp: Stamp | None = None, schema: TypeAdapter[Any] | None = None) -> Any:
+    """Read a JSON file, as what a schema builds of it; StoreError where it is missing, damaged or no such JSON."""
+    value = _decoded(path, stamp, json.loads, "JSON")
+    try:
         return value if schema is None else schema.validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise StoreError(f"{path} is damaged: {where}: {first['msg']}.", path) from error
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged: expected JSON ({error}).", path) from error
 
 
 def read_array(path: Path, stamp: Stamp | None = None) -> np.ndarray:
     """Read one ``.npy`` array, read-only, never unpickling; StoreError where it is missing, truncated or no array."""
-    data = read_bytes(path, stamp)
-    try:
+
+    def decode(data: bytes) -> np.ndarray:
         array = np.load(io.BytesIO(data), allow_pickle=False)
         array.setflags(write=False)  # the file is what counts: nobody changes it by accident
         return array
-    except (ValueError, EOFError, OSError) as error:
-        raise StoreError(f"{path} is damaged: expected a whole .npy array ({error}).", path) from error
+
+    return _decoded(path, stamp, decode, "a whole .npy array")
 
 
 def read_arrays(path: Path, stamp: Stamp | None = None) -> dict[str, np.ndarray]:
     """Read the named arrays of one ``.npz``, never unpickling; StoreError where it is missing or damaged."""
-    data = read_bytes(path, stamp)
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise StoreError(f"{path} is damaged: expected a whole .npz archive ({error}).", path) from error
+    return _decoded(
+        path, stamp, lambda data: dict(np.load(io.BytesIO(data), allow_pickle=False)), "a whole .npz archive"
+    )
 
 
 def read_image(path: Path, stamp: Stamp | None = None) -> Image.Image:
     """Read an image wholly into memory; its text chunks are in ``.info``. StoreError where it is damaged."""
-    data = read_bytes(path, stamp)
-    try:
+
+    def decode(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data))
-        image.load()
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib.error
-        raise StoreError(f"{path} is damaged: expected a whole PNG image ({error}).", path) from error
-    return image
+        image.load()  # Pillow reads pixels only when asked, and would notice a truncated file only then
+        return image
+
+    return _decoded(path, stamp, decode, "a whole PNG image")
 
 
-# --- a log, and one keeper at a time
+# --- a log, and one process at a time
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON line to a log and flush it to the disk; a line torn by a kill is ended first."""
+    """Append one JSON line to a log and flush it to the disk."""
     line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
-    with told_of(path, len(line)), open(path, "ab+") as file:
+    with reported(path, len(line)), open(path, "ab+") as file:
         file.seek(max(file.tell() - 1, 0))
+        # A line torn by a kill is ended first, so that it spoils no other.
         file.write(line if file.read() in (b"", b"\n") else b"\n" + line)
         file.flush()
         os.fsync(file.fileno())
@@ -346,21 +352,18 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read a log of JSON lines; a line torn by a kill is left out, a missing file is an empty log."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
     values = []
-    for line in lines:
-        try:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
             values.append(json.loads(line))
-        except ValueError:
-            continue
     return values
 
 
 class Lock:
-    """Keeps a run's folder for this process; the system drops it when the process ends, however it ends.
+    """Reserves a run's folder for this process; the system frees it when the process ends, however it ends.
 
     The lock proper is ``.lock`` (held through the operating system, so a killed process leaves none behind);
-    ``keeper.json`` beside it tells others who holds it.
+    ``lock.json`` beside it tells others who holds it.
 
     Parameters
     ----------
@@ -369,14 +372,11 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
-        from filelock import FileLock
-
-        self._keeper = folder / "keeper.json"
+        self._folder, self._holder = folder, folder / "lock.json"
         self._lock = FileLock(folder / ".lock", blocking=False)
-        self._folder = folder
 
     def acquire(self) -> None:
-        """Take the folder.
+        """Reserve the folder.
 
         Raises
         ------
@@ -385,24 +385,22 @@ class Lock:
         StoreError
             The folder is not writable.
         """
-        from filelock import Timeout
-
         try:
             self._lock.acquire()
-        except Timeout:
-            raise RunInUse(self._told(), self._folder) from None
+        except Timeout:  # an OSError too, so it comes first
+            raise RunInUse(self._in_use(), self._folder) from None
         except OSError as error:
-            raise _told(error, self._folder / ".lock", 0) from error
+            raise _store_error(error, self._folder / ".lock", 0) from error
         try:
-            write_json(self._keeper, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
+            write_json(self._holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
         except BaseException:
             self.release()
             raise
 
-    def _told(self) -> str:
+    def _in_use(self) -> str:
         try:
-            keeper = read_json(self._keeper)
-            who = f"process {keeper['pid']} on {keeper['host']} since {keeper['since']}"
+            holder = read_json(self._holder)
+            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
         except (StoreError, KeyError, TypeError):
             who = "another process"
         return (
@@ -411,7 +409,7 @@ class Lock:
         )
 
     def release(self) -> None:
-        """Give the folder back (does nothing where it is not held)."""
+        """Free the folder (does nothing where it is not held)."""
         if self._lock.is_locked:
-            _remove(self._keeper)
+            _remove(self._holder)
             self._lock.release()
