@@ -20,7 +20,7 @@ from PIL import Image
 SLOW = (
     "notebooks",
     "browser",
-    "run",
+    "run_interrupted",
     "browser_care",
     "widgets_stages",
     "widgets_map_panel",
