@@ -58,7 +58,7 @@ def test_a_run_without_a_character_has_nothing_to_export(tmp_path: Path, capsys:
     monkeypatch.setattr(opening, "check_prompt", lambda models, prompt, settings: prompt)
     Run.start("a fox", fakes.fake_models(), folder=tmp_path / "run").close()
     assert main(["export", str(tmp_path / "run")]) == 1
-    assert "There is no Θ to export yet" in capsys.readouterr().err
+    assert "There is no character to export yet" in capsys.readouterr().err
 
 
 def test_what_is_not_known_is_told(capsys: pytest.CaptureFixture) -> None:

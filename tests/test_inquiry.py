@@ -148,7 +148,7 @@ def test_a_correction_is_kept_logged_and_taken_back(run):
 @pytest.mark.filterwarnings("ignore:.*d_min-c:RuntimeWarning")
 def test_persistence_draws_once_and_keeps_the_images(run, monkeypatch):
     attributes = run.attributes.inquiry(segment=False).attributes
-    with pytest.raises(RunError, match="no Θ to test yet"):
+    with pytest.raises(RunError, match="no character to test yet"):
         run.attributes.counterfactual(attributes)
     run.selection.choose(images=[0, 1, 2])
     run.step()

@@ -357,7 +357,7 @@ def test_models_are_loaded_once_although_two_threads_ask(run: Run, monkeypatch: 
         return loaded[-1]
 
     monkeypatch.setattr("chosen_one_nb.run.opening.reloaded", load)
-    run._state._models = None
+    run._state.loaded = None
     with ThreadPoolExecutor(2) as pool:
         got = list(pool.map(lambda _: run.models, range(2)))
     assert got == [loaded[0]] * 2

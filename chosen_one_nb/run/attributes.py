@@ -67,7 +67,7 @@ class RunAttributes:
         return patches
 
     def segment(self, node: Node | str | None = None, **callbacks: Any) -> Segmentation | NotAvailable:
-        """Return foreground and scene of each image of a gallery, told apart by patch tokens; made once and kept.
+        """Segment each image of a gallery into foreground and scene by patch tokens; computed once and kept.
 
         Raises
         ------
@@ -142,6 +142,7 @@ class RunAttributes:
 
     def _segmented(self, node: Node, callbacks: Mapping[str, Any] | None) -> Segmented:
         """What is known of a gallery's foregrounds; with callbacks, computed where nothing is yet."""
+        # A run that is only looked at can be asked too; then nothing is kept, and asking again computes again.
         if callbacks is not None and node.embedding is not None and node.embedding.segmentation is None:
             if self._state.read_only:
                 return segmented(self._state.checked_models(), node, Callbacks(**callbacks))
@@ -169,7 +170,7 @@ class RunAttributes:
     def heat(
         self, attribute: Attribute, images: Sequence[int], node: Node | str | None = None
     ) -> np.ndarray | NotAvailable:
-        """Tell which patches of images say an attribute, (n, h, w), through CLIP's patch tokens."""
+        """Compute which patches of images show an attribute, (n, h, w), by CLIP's patch tokens."""
         clip, gallery = clip_of(self._state.checked_models()), self._state.tree.node(node).images
         patches, grid = clip.patches([gallery[i] for i in images])
         texts = clip.texts([f"a {subject(self._state.prompt)}", *attribute.phrases])
@@ -188,6 +189,7 @@ class RunAttributes:
         state.check_writable()
         if answer is not None and answer not in ANSWERS:
             raise RunError(f"Expected one of {', '.join(ANSWERS)}, or None to take it back, got {answer!r}.")
+        # By name, not by number: an answer holds for the next vocabulary as well.
         with state.lock:
             name = f"{attribute.group}: {attribute.name}"
             answers = {key: value for key, value in self.corrections.items() if key != name}
@@ -233,10 +235,11 @@ class RunAttributes:
 
         state, source = self._state, self._state.tree.theta_node(node)
         if source is None:
-            raise RunError("There is no Θ to test yet: it comes with the first refinement, run.next_iteration().")
+            raise RunError("There is no character to test yet: run.next_iteration() refines the first one.")
         asked, noun = self._vocabulary(vocabulary), subject(state.prompt)
         words, sight = self._vectors(TEXTS), self._vectors("counterfactual/seen.npz")
         n = 2 * sum(bool(attribute.opposite) for attribute in attributes)
+        # Each opposite is drawn twice, with the base models and with the character: so many equal parts of progress.
         parts = iter([Callbacks(**callbacks).part(i, n) for i in range(n)])
         return counterfactual(
             attributes,
@@ -271,6 +274,7 @@ class ClipVectors:
             kept = store.read_arrays(path)
         except store.StoreError:
             return  # nothing yet, or damaged: computed again
+        # Vectors of other models live in another space, and comparing across gives numbers that mean nothing.
         if str(kept["fingerprint"]) == fingerprint:
             self._vectors = dict(zip(kept["names"].tolist(), kept["vectors"], strict=True))
             self._logit_scale = float(kept["logit_scale"])
@@ -281,6 +285,7 @@ class ClipVectors:
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Return vectors (N, D) of images, known by a checksum of their pixels."""
+        # Known by their pixels: a second test with other attributes finds most of its images seen already.
         named = {store.digest(image.tobytes()): image for image in images}
         names = [store.digest(image.tobytes()) for image in images]
         return self._looked_up(names, lambda new: clip_of(self._models()).images([named[name] for name in new]))

@@ -55,9 +55,12 @@ class GalleryWorkers(Protocol):
 
 def recipe(request: SamplingRequest, fingerprint: str) -> str:
     """Return a checksum of everything that bears on the images besides their seeds."""
+    # Only the settings that change an image: a branch with another cluster size finds its gallery drawn already. The
+    # batch size is one of them, since kernels for other shapes round differently in the last bit.
     bearing = {name: getattr(request.settings, name) for name in BEARING if hasattr(request.settings, name)}
     theta = request.character_digest
     parts = [request.full_prompt, bearing, theta, request.strength if theta else 1.0, fingerprint]
+    # Only where it counts: a prompt that is drawn as it is written is the same image with and without this setting.
     if request.context and request.settings.context_weight != 1:
         parts += [request.context, request.settings.context_weight]
     return store.digest(json.dumps(parts, sort_keys=True))
@@ -102,7 +105,7 @@ def draw(
 ) -> tuple[list[Image.Image], dict[str, Stamp]]:
     """Draw images into a folder, taking those that are there already.
 
-    Those that are missing are drawn by one call: the prompt is encoded once and Θ put on once.
+    Those that are missing are drawn by one call: the prompt is encoded once and the character applied once.
 
     Parameters
     ----------
@@ -122,6 +125,7 @@ def draw(
     stamps : dict
         File name in the folder -> stamp; those drawn without keeping them have none.
     """
+    # What workers have drawn is on disk by then and found below, and what is not kept they cannot hand over.
     if workers and place.keep:
         workers.draw(request, place, models, callbacks)
     work = _Draw(request, place, models, callbacks, stage)
@@ -139,7 +143,7 @@ def draw(
 
 
 def blocks(request: SamplingRequest) -> list[range]:
-    """Part a gallery's indices at the borders of its batches: any of them draws the same images alone."""
+    """Split a gallery's indices at the borders of its batches: each block alone gives the same images."""
     n, size = len(request.seeds), request.settings.batch_size
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
@@ -147,7 +151,7 @@ def blocks(request: SamplingRequest) -> list[range]:
 def draw_block(request: SamplingRequest, place: ImageFolder, models: Callable[[], Models], block: range) -> None:
     """Draw one block into a folder, unless it is there already; what `draw` finds later."""
     work = _Draw(request, place, models)
-    done = work.found(block) or work.drawn(list(block))
+    done = work.found(block) or work.drawn(list(block))  # a task that is given out again finds what was drawn
     store.flush_all(place.folder, [name for _, files in done.values() for name in files])
 
 
@@ -179,7 +183,7 @@ class _Draw:
         """Read a block if all its images are there; None where one is missing, damaged or another."""
         try:
             done = {index: self._read(index) for index in block}
-        except StoreError:
+        except StoreError:  # whatever is wrong with it, drawing it again gives the same image
             return None
         self.show([(index, image) for index, (image, _) in done.items()])
         return done
@@ -217,10 +221,13 @@ class _Draw:
         request, models, before = self.request, self.models(), len(self.request.seeds) - len(indices)
         done: Done = {}
         waiting: list[Future[Done]] = []
+        # Encoding PNGs and waiting for the disk takes about as long as sampling a few images: a thread does it while
+        # the device samples the next batch.
         with ThreadPoolExecutor(max_workers=1) as writer:
 
             def keep(places: range, part: Gallery) -> None:
-                """Write a batch while the next is drawn; at most one waits to be written."""
+                """Write a batch while the next is drawn."""
+                # At most one batch waits: memory stays bounded, and a full disk stops the run within one batch.
                 while waiting:
                     done.update(waiting.pop().result())
                 waiting.append(writer.submit(self._kept, [indices[place] for place in places], part))
@@ -247,7 +254,9 @@ class _Draw:
         return {index: self._write(index, part, i) for i, index in enumerate(indices)}
 
     def _write(self, index: int, gallery: Gallery, i: int) -> tuple[Image.Image, dict[str, Stamp]]:
-        """Write one image after its latents, so that an image there is an image whole."""
+        """Write one image and its latents."""
+        # The latents first: an image that is there then stands for a whole pair, and carries their checksum. Not
+        # flushed one by one: `draw` waits for the disk once, at the end.
         files = {}
         about = self._about(index)
         if self.place.latents:
@@ -272,6 +281,6 @@ class _Draw:
         }
 
     def report(self, done: float) -> None:
-        """Say how many of all images are done."""
-        total = len(self.request.seeds)
+        """Report how many of all images are done."""
+        total = len(self.request.seeds)  # fractions of an image add up to a little more by rounding
         self.callbacks.report(self.stage, min(done, total), total, "images")

@@ -138,18 +138,17 @@ class EditHistory:
 
     def write_clusters(self, clusters: Clusters, stem: str = "") -> tuple[str, dict[str, Stamp]]:
         """Write clusters under a stem (by default a new one) and return it with the files' stamps."""
+        # Never a stem that was used: edits that were taken back still name their files, and redo needs them.
         stem = stem or f"clusters-{max((int(edit.clusters.split('-')[1]) for edit in self.all), default=-1) + 1}"
         plain, arrays = store.split(clusters)
-        stamps = {
-            f"{stem}.json": store.write_json(self._files.folder / f"{stem}.json", plain),
-            f"{stem}.npz": store.write_arrays(self._files.folder / f"{stem}.npz", arrays),
-        }
+        stamps = store.write_files(self._files.folder, {f"{stem}.json": plain, f"{stem}.npz": arrays})
         self._cache.pop(stem, None)
         return stem, stamps
 
     def repair(self, clusters: Clusters) -> None:
         """Write the first clusters again, and let edits whose own are damaged stand on them; choices are kept."""
         stem, stamps = self.write_clusters(clusters, "clusters-0")
+        # A merge was a person's: the features do not give it back, so its edit falls back on the first clusters.
         edits = tuple(
             edit if self._readable(edit) else dataclasses.replace(edit, clusters=stem, stamps=stamps)
             for edit in self.all
@@ -165,7 +164,7 @@ class EditHistory:
 
 
 class Node:
-    """One iteration of a run: a gallery, what was seen in it, what was chosen, and the character learnt from it.
+    """One iteration of a run: a gallery, its features, what was chosen, and the character learned from it.
 
     Its gallery is drawn with ``theta_in`` (the parent's character; none at the root). Its parts (`embedding`, `check`,
     `clusters`, `theta`) are None, and sequences empty, until they are done, so that a view can show any node at any
@@ -227,7 +226,8 @@ class Node:
         return self._tree.nodes[self.gallery_of] if self.gallery_of != self.id else self
 
     def done(self, stage: str) -> bool:
-        """Tell whether a stage's results are on disk."""
+        """Whether a stage's results are on disk."""
+        # Clusters and choice live in the edits, which undo moves through; where those are gone, they are open again.
         if stage == "cluster":
             return self.edits.current is not None
         if stage == "choose":
@@ -314,7 +314,7 @@ class Node:
 
     @property
     def theta(self) -> Character | None:
-        """The character learnt here; None before."""
+        """The character learned here; None before."""
         return self._kept("theta", self._read_theta) if self.refined else None
 
     def _read_theta(self) -> Character:
@@ -343,17 +343,20 @@ class Node:
 
     def commit(self, stage: str, files: Mapping[str, Stamp], seconds: float) -> None:
         """Record a stage as done: from now on its files count. A shared one is recorded at `home`."""
+        # A sibling may be the one that is worked on when a damaged gallery is made again.
         if stage in SHARED and self.home is not self:
             self.home.commit(stage, files, seconds)
             return
+        # Written after the files it names: a stage that is cut short before this line has simply not been done.
         done = {"time": store.now(), "seconds": round(seconds, 3), "files": dict(files)}
         self.write(stages={**self.files.record["stages"], stage: done})
 
     def write(self, **changes: Any) -> None:
         """Change entries of ``node.json`` and forget what was read."""
         record = {**self.files.record, **changes}
-        store.write_json(self.folder / "node.json", record)
+        store.write_json(self.folder / "node.json", record)  # the disk first: if this fails, nothing has changed
         self.files.record = record
+        # Siblings read this node's gallery, so what they hold of it is out of date as well.
         for node in self._tree.nodes.values():
             if node is self or node.gallery_of == self.id:
                 node._cache = {}
@@ -402,6 +405,7 @@ def compared(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
     """
     from chosen_one_nb.steps.embed import in_space
 
+    # All by foregrounds or none: distances between features of cut-outs and of whole images mean nothing.
     foregrounds, seen = use_foreground(nodes), [embedded(node) for node in nodes]
     return {
         node.gallery_of: in_space(each.clustered_on if foregrounds else each.features, node.settings)
@@ -444,6 +448,7 @@ class Tree:
         if not (folder / "run.json").exists():
             raise StoreError(f"{folder} holds no run (no run.json). Begin one there: Run.start(prompt, folder=...).")
         manifest = _read_or_advise(folder / "run.json", "Put back a sound copy of it.")
+        # Refused as a whole, rather than read half: a later version may have changed what a file means.
         if manifest.get("format") != FORMAT:
             raise StoreError(
                 f"{folder}: expected a run of format {FORMAT}, got {manifest.get('format')!r}. "
@@ -451,6 +456,7 @@ class Tree:
             )
         tree = cls(folder, manifest)
         advice = "Put back a sound copy, or move that folder away to make the iteration again."
+        # A folder without node.json was cut short while it was made, and does not count.
         records = [_read_or_advise(path, advice) for path in (folder / "nodes").glob("*/node.json")]
         for record in sorted(records, key=lambda record: record["order"]):
             tree.nodes[record["id"]] = Node(tree, record)
@@ -494,6 +500,7 @@ class Tree:
         if node is not None:
             node = self.node(node)
             return node if node.refined else node.parent
+        # Of the current node's own branch only: what siblings found out says nothing about this character.
         path, here = self.path(self.current), self.current
         source = policy.character_source(
             [node.judged for node in path], refined=here.refined, children=[child.judged for child in here.children]
@@ -509,6 +516,7 @@ class Tree:
             "parent": parent.id if parent else None,
             "iteration": iteration,
             "gallery_of": like.gallery_of if like else name,
+            # Neither ids ("10" before "2") nor times (to the second) sort nodes by age.
             "order": max((node.files.record["order"] for node in self.nodes.values()), default=-1) + 1,
             "made": store.now(),
             "beyond": like.files.record["beyond"] if like else False,

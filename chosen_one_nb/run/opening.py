@@ -47,10 +47,11 @@ def check_prompt(models: Models, prompt: str, settings: Settings) -> str:
     """Return the prompt stripped; `PromptError` where it, or the caption made of it, cannot be used.
 
     The token is not known to the tokenizers yet. Short words stand for it, as many as it will have vectors, so that
-    the caption is as long as it will be while it is learnt.
+    the caption is as long as it will be while it is learned.
     """
     from chosen_one_nb.steps.prompts import check_prompt as checked
 
+    # Before anything is drawn: a caption that is cut off would lose its token only at the first refinement.
     prompt = checked(models.pipeline, prompt, forbidden=settings.token)
     token = " ".join(["a"] * settings.token_vectors)
     checked(models.pipeline, settings.caption(prompt).replace(settings.token, token))
@@ -63,6 +64,7 @@ def check_empty(folder: Path) -> None:
         raise RunError(f"{folder} holds a run already. Go on with it: Run.open(...), or give another folder.")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"Expected a folder, got the file {folder}.")
+    # What a start that was cut short left behind does not stand in the way of the next.
     if folder.exists() and any(path.name not in OWN and not path.name.endswith(".part") for path in folder.iterdir()):
         raise RunError(f"{folder} is not empty and holds no run. Give a new or empty folder.")
 
@@ -81,7 +83,7 @@ def free_folder(prompt: str) -> Path:
 
 
 def export_folder(folder: Path, prompt: str, node: str) -> Path:
-    """Return the folder that a run's Θ is exported to by default."""
+    """Return the folder that a run's character is exported to by default."""
     return folder / "exports" / f"{_words(prompt)}-{node}"
 
 
@@ -96,6 +98,7 @@ def vocabulary_file(folder: Path, model_name: str) -> Path:
         ``data/attributes_NAME.json`` is taken for models whose name ends with NAME.
     """
     name = re.sub(r"\W+", "-", Path(model_name).name.lower())
+    # The CLIP of small models knows only the words of their world, so these have a vocabulary of their own.
     choices = (folder / "vocabulary.json", bundled(f"attributes_{name}.json"), bundled("attributes.json"))
     return next((path for path in choices if path.exists()), choices[-1])
 
@@ -145,6 +148,6 @@ def _versions() -> dict[str, str]:
     for name in RECORDED:
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+        except metadata.PackageNotFoundError:  # the kit itself may run from a folder
             found[name] = "not installed"
     return found

@@ -96,6 +96,7 @@ def character_source(verdicts: Sequence[str | None], *, refined: bool, children:
         Place on the way from the root; None where there is no such character.
     """
     last = len(verdicts) - 1
+    # A character is spoiled when every gallery drawn with it has collapsed; branches may give it several.
     judged = [verdict for verdict in children if verdict]
     spoiled = bool(judged) and all(verdict == "collapsed" for verdict in judged)
     if refined and verdicts[last] != "collapsed" and not spoiled:

@@ -54,6 +54,7 @@ class StageFiles:
         try:
             yield
         except StoreError as error:
+            # A run that was moved away has no damaged files, and nothing in it can be made again.
             if not self.run.is_dir():
                 raise store.gone(self.run) from error
             node = self.record["id"]
@@ -98,7 +99,7 @@ class Images(Sequence[Image.Image]):
 
 
 class Embedding:
-    """What the extractor and CLIP see of a gallery of N images; each part is read when first asked for.
+    """Features of a gallery of N images, by the extractor and by CLIP; each part is read when first asked for.
 
     Parameters
     ----------
@@ -135,12 +136,13 @@ class Embedding:
         from chosen_one_nb.steps.converge import GalleryMeasures
 
         arrays = self._files.read("embed", "measures.npz", store.read_arrays)
+        # The prefix keeps the names of statistics apart from those of the other arrays of the file.
         statistics = {name[2:]: values for name, values in arrays.items() if name.startswith("s_")}
         return GalleryMeasures(self.features, statistics, arrays["thumbnails"], arrays.get("prompt_similarity"))
 
     @cached_property
     def segmentation(self) -> Segmentation | NotAvailable | None:
-        """Foreground and scene of each image, once `RunAttributes.segment` has told them apart; None before.
+        """Foreground and scene of each image, once `RunAttributes.segment` has run; None before.
 
         NotAvailable, with the reason, where they cannot be told apart.
         """
@@ -149,6 +151,7 @@ class Embedding:
         values = self._files.read("segmentation", "segmentation.json", store.read_json)
         if "reason" in values:
             return NotAvailable(values["reason"])
+        # The same file holds CLIP's embeddings, see `clip_alone`.
         arrays = {name: self._segmented[name] for name in ("masks", "scores", "foreground", "scene")}
         return Segmentation(**{**values, **arrays})
 

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 
+# Two `Run` of one folder would overwrite each other's changes. Weak, so that a run nobody uses any more is freed.
 _open_runs: weakref.WeakValueDictionary[Path, Run] = weakref.WeakValueDictionary()
 
 
@@ -79,10 +80,12 @@ class Run:
 
     def __init__(self, tree: Tree, lock: Lock | None) -> None:
         self._state = RunState(tree, read_only=lock is None)
+        # A run that is dropped without `close`, as in a notebook, frees its folder all the same.
         self._unlock = weakref.finalize(self, lock.release) if lock else None
         if not tree.nodes:  # new, or cut short right after it was begun
             self._state.add_child(None)
         self.folder, self.prompt, self.root = tree.folder, self._state.prompt, tree.root
+        # A copy: what is recorded of a run does not change, and nobody changes it by accident.
         self.manifest: Mapping[str, Any] = dict(tree.manifest)
         self.lock, self.listeners = self._state.lock, self._state.listeners
         self.selection, self.samples, self.tables = RunSelection(self._state), RunSamples(self._state), RunTables(tree)
@@ -127,6 +130,7 @@ class Run:
         """
         from chosen_one_nb.models.load import warn_unless_distilled
 
+        # Everything that can be refused is checked before the first file is written.
         place = opening.free_folder(prompt) if folder is None else Path(folder).expanduser().resolve()
         opening.check_empty(place)
         models = opening.loaded(models)
@@ -140,7 +144,7 @@ class Run:
             store.make_folder(place / "nodes")
             store.write_json(place / "run.json", manifest)
             run = cls(Tree(place, manifest), lock)
-            run._state.models = models
+            run._state.loaded = models
             run._state.changed("start", run.root, prompt=prompt)
         except BaseException:
             lock.release()
@@ -185,10 +189,11 @@ class Run:
         """
         place = Path(folder).expanduser().resolve()
         run = None if read_only else _open_runs.get(place)
+        # A run that was closed in this process stays readable there; whoever opens it again gets a new one.
         if run is None or run.read_only:
             run = cls._opened(place, read_only)
         if models is not None:
-            run._state.models = opening.loaded(models)
+            run._state.loaded = opening.loaded(models)
         run._state.others_allowed |= allow_other_models
         return run
 
@@ -223,7 +228,7 @@ class Run:
         if not read_only and (place / "run.json").exists():
             lock = Lock(place)
             lock.acquire()
-            store.sweep(place)
+            store.sweep(place)  # only by the owner: in a run in use the half-written files are being written
         try:
             run = cls(Tree.load(place), lock)
         except BaseException:
@@ -270,19 +275,20 @@ class Run:
         """Copy the whole run to a new folder and open it there, for example to change a bundled one."""
         place = Path(folder).expanduser().resolve()
         opening.check_empty(place)
+        # The copy is nobody's yet, and half-written files belong to the process that writes them.
         leave = shutil.ignore_patterns(".lock", "lock.json", f"*{store.TEMPORARY}")
         with store.reported(place):
             shutil.copytree(self.folder, place, ignore=leave, copy_function=shutil.copyfile, dirs_exist_ok=True)
             for part in (place, *(path for path in place.rglob("*") if path.is_dir())):
                 part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written
-        return Run.open(place, self._state.given_models)
+        return Run.open(place, self._state.loaded)
 
     def plan(self, node: Node | str | None = None) -> CostEstimate:
         """Count what an iteration with a node's settings takes: operations, weights, memory of each stage.
 
         Nothing is drawn; the models are loaded if they are not yet. `print` it before a long run.
         """
-        from chosen_one_nb.run.cost_estimate import estimate_cost
+        from chosen_one_nb.run.cost_estimate import estimate_cost  # needs torch, which looking at a run does not
 
         return estimate_cost(self.models, self.node(node).settings)
 
@@ -302,21 +308,21 @@ class Run:
         formats: Sequence[str] = ("diffusers", "kohya", "comfyui"),
         name: str | None = None,
     ) -> Path:
-        """Write a Θ as files that other programs load, with the best images it has drawn; see `export.write`.
+        """Write a character as files that other programs load, with its best images; see `export.write`.
 
         Parameters
         ----------
         folder : str or Path, optional
             None: ``exports/<prompt>-<node>`` in the run's folder.
         node : Node or str, optional
-            Whose Θ: its own, else the one its gallery was drawn with. None: the Θ of `character`.
+            Whose character: its own, else the one its gallery was drawn with. None: that of `character`.
         formats, name
             As of `export.write`.
 
         Raises
         ------
         RunError
-            There is no Θ yet.
+            There is no character yet.
         CharacterError
             A bad name or format, or a folder that cannot be written.
         """
@@ -324,7 +330,7 @@ class Run:
 
         source = self._state.tree.theta_node(node)
         if source is None or source.theta is None:
-            raise RunError("There is no Θ to export yet: it comes with the first refinement, run.next_iteration().")
+            raise RunError("There is no character to export yet: run.next_iteration() refines the first one.")
         place = Path(folder).expanduser() if folder else opening.export_folder(self.folder, self.prompt, source.id)
         return export.write(source.theta, place, formats, typical(source), name)
 
@@ -333,6 +339,7 @@ class Run:
     @property
     def nodes(self) -> Mapping[str, Node]:
         """All nodes by id, oldest first."""
+        # A copy: a stage that runs in another thread may add a node while one looks through them.
         return dict(self._state.tree.nodes)
 
     @property
@@ -372,6 +379,7 @@ class Run:
     def _frontier(self) -> Node:
         """The newest node on the line of the current one."""
         node = self.current
+        # Branches of the next gallery are children of the same node: the newest is the one to go on with.
         while node.refined and node.children:
             node = node.children[-1]
         return node
@@ -381,6 +389,7 @@ class Run:
         last = policy.last_sound([n.judged for n in path])
         sound, clusters = None if last is None else path[last].id, node.clusters
         if node.stopped and node.check:
+            # The check knows nothing of how many iterations there were.
             limit = f"all {node.settings.max_iterations} iterations (d_iter) are used up."
             reason = limit if node.stopped == "limit" else node.check.verdict.reason
             return Outcome(node.stopped, reason, node.id, sound)
@@ -454,19 +463,20 @@ class Run:
             ``cancelled`` said so; nothing but whole images was kept.
         """
         self._state.check_writable()
-        heard = Callbacks(**callbacks)
+        during = Callbacks(**callbacks)
+        # The next node is found, and made if need be, in one go with taking the place: two clicks do one stage.
         with self._state.working(self._advance) as (node, stage):
             if stage == "choose":
                 with self.lock:
                     selection.record(self._state, node, selection.choose(node))
             elif stage == "cluster":
-                self._cluster(node, heard)
+                self._cluster(node, during)
             else:
-                compute(self._state, node, stage, heard, workers)
+                compute(self._state, node, stage, during, workers)
         return stage
 
     def next_iteration(self, *, ask: bool = False, **callbacks: Any) -> Outcome:
-        """Go on until the present iteration has its Θ, or the branch is finished; takes what `step` takes.
+        """Go on until the present iteration has its character, or the branch is finished; takes what `step` takes.
 
         Parameters
         ----------
@@ -492,6 +502,7 @@ class Run:
 
     def _go(self, ask: bool, enough: Callable[[str], bool], callbacks: Mapping[str, Any]) -> Outcome:
         while (stage := self.next_stage) is not None:
+            # The rule has nothing to choose where no cluster is large enough; a person may still pick images.
             if stage == "choose" and (ask or self.outcome.state == "no cluster"):
                 break
             if enough(self.step(**callbacks)):
@@ -521,32 +532,28 @@ class Run:
         """
         self._state.check_writable()
         node = self.node(node)
+        # Patch tokens and segmentations may be missing altogether: they are made only when asked for.
         if stage not in (*COMPUTED, "cluster") or not (stage in ASIDE or node.done(stage)):
             raise RunError(f"Expected a finished stage of node {node.id}, got {stage!r}: {node.stages_done}.")
         owner = node.home if stage in (*SHARED, *ASIDE) else node
         with self._state.working(lambda: (owner, stage)):
             if stage == "cluster":
-                self._recluster(owner)
+                self._cluster(owner, NO_CALLBACKS, again=True)
             else:
                 compute(self._state, owner, stage, NO_CALLBACKS)
 
-    def _cluster(self, node: Node, callbacks: Callbacks) -> None:
+    def _cluster(self, node: Node, callbacks: Callbacks, *, again: bool = False) -> None:
         from chosen_one_nb.steps.cluster import cluster
 
         begun = time.monotonic()
         segment_if_needed(self._state, node, "cluster", callbacks)
         clusters = cluster(embedded(node).clustered_on, node.settings)
         with self.lock:
-            selection.apply(node, Change("cluster", clusters=clusters))
-            node.commit("cluster", {}, time.monotonic() - begun)
-            self._state.changed("stage", node, stage="cluster")
-
-    def _recluster(self, node: Node) -> None:
-        from chosen_one_nb.steps.cluster import cluster
-
-        clusters = cluster(embedded(node).clustered_on, node.settings)
-        with self.lock:
-            node.edits.repair(clusters)
+            if again:  # a person's choices on these clusters are kept
+                node.edits.repair(clusters)
+            else:
+                selection.apply(node, Change("cluster", clusters=clusters))
+                node.commit("cluster", {}, time.monotonic() - begun)
             self._state.changed("stage", node, stage="cluster")
 
     def _advance(self) -> tuple[Node, str]:

@@ -60,6 +60,7 @@ class RunSamples:
         source = self._state.tree.theta_node(node or self._state.tree.current)
         paths = sorted((self._folder("probe", source, strength) / opening.slug("")).glob("*.png"))
         images = [store.read_image(path) for path in paths]
+        # A refinement that was done again may have given another character under the same node.
         digest = source.theta_digest if source else ""
         whole = len(images) == PROBES and all(image.info.get("theta") == digest for image in images)
         return images if whole else []
@@ -99,6 +100,7 @@ class RunSamples:
         contexts, every = CONTEXTS if contexts is None else list(contexts), Callbacks(**callbacks)
         usual = self._state.tree.root.settings.context_weight
         weight = usual if weight is None else weight
+        # Another weight is another image, so it gets a folder of its own and the usual ones stay.
         kind = "contexts" if weight == usual else f"contexts/weight-{weight:g}"
         return {
             text: self.draw(source, text, seeds, kind, every.part(i, len(contexts)), weight=weight)
@@ -150,8 +152,10 @@ class RunSamples:
     ) -> list[Image.Image]:
         """Draw n images on seeds that depend on the run alone, with the character of ``source``."""
         state, root = self._state, self._state.tree.root
+        # The root's settings whatever the node's: characters of branches with other settings are to be compared.
         settings, theta = root.settings.replace(context_weight=weight), source.theta if source else None
         text = theta.prompt() if theta else state.prompt
+        # A place in the sequence that no iteration has, so that no character was learned from these seeds.
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
         digest = source.theta_digest if source else ""
         request = SamplingRequest(text, seeds, settings, theta, strength, context, character_digest=digest)

@@ -7,7 +7,7 @@ action leaves no trace; `RunSelection` makes the change the state of the current
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class RunSelection:
-    """Choose, at the current node of a run, what the next character is learnt from.
+    """Choose, at the current node of a run, what the next character is learned from.
 
     At a node that has its character already, each action begins a sibling branch, which becomes the current node.
 
@@ -77,10 +77,10 @@ class RunSelection:
         Warns
         -----
         RuntimeWarning
-            When fewer images are chosen than a cluster must hold: learnt from few, a character over-fits.
+            When fewer images are chosen than a cluster must hold: learned from few, a character over-fits.
         """
-        with self._editing() as node:
-            decision = chosen(self._edit(node, choose(node, cluster, images, exclude, note, by)))
+        decision = chosen(self._edit(choose, cluster, images, exclude, note, by))
+        # Outside the lock: a person may have turned warnings into errors, and the choice stands by now.
         if risk := self.risk(decision.images):
             warnings.warn(risk, RuntimeWarning, stacklevel=2)
         return decision
@@ -91,29 +91,25 @@ class RunSelection:
         if len(images) > least:
             return ""
         return (
-            f"{len(images)} images, a cluster must hold more than {least} (d_min-c): learnt from few images, "
+            f"{len(images)} images, a cluster must hold more than {least} (d_min-c): learned from few images, "
             "a character takes over their background and pose. Allowed; look at the next gallery with care."
         )
 
     def exclude(self, images: Sequence[int], *, note: str = "") -> tuple[int, ...]:
-        """Leave images of the current gallery out of what is learnt; returns all that are left out now."""
-        with self._editing() as node:
-            return self._edit(node, exclude(node, images, note)).excluded
+        """Leave images of the current gallery out of what is learned; returns all that are left out now."""
+        return self._edit(exclude, images, note).excluded
 
     def include(self, images: Sequence[int], *, note: str = "") -> tuple[int, ...]:
         """Put left-out images back; returns all that are left out now."""
-        with self._editing() as node:
-            return self._edit(node, include(node, images, note)).excluded
+        return self._edit(include, images, note).excluded
 
     def recluster(self, k: int | None = None) -> Clusters:
         """Cluster the current gallery again into k clusters (None: N // d_size-c); draws nothing."""
-        with self._editing() as node:
-            return clustered(self._edit(node, recluster(node, k)))
+        return clustered(self._edit(recluster, k))
 
     def merge(self, a: int, b: int) -> Clusters:
         """Make one cluster of two; clusters are numbered anew, most cohesive first."""
-        with self._editing() as node:
-            return clustered(self._edit(node, merge(node, a, b)))
+        return clustered(self._edit(merge, a, b))
 
     def undo(self) -> Decision | None:
         """Take back the last choice, exclusion, merge or re-clustering at the current node.
@@ -153,19 +149,23 @@ class RunSelection:
         """Change the choice at the current node, unless it is being worked on."""
         state = self._state
         state.check_writable()
+        # The lock is reentrant: listeners are called under it, and may read the run.
         with state.lock:
             node = state.tree.current
             state.check_idle(node)
             current_edit(node)
             yield node
 
-    def _edit(self, node: Node, change: Change) -> Node:
-        """Make a change at a node, or at a new sibling where the node has its character already."""
-        if node.refined:
-            of, node = node, branch(self._state, node, None if change.action == "choose" else node.decision)
-            self._state.log("branch", node, of=of.id)
-        record(self._state, node, change)
-        return node
+    def _edit(self, propose: Callable[..., Change], *asked: Any) -> Node:
+        """Make the change that ``propose`` finds of what is asked; returns the node that has it."""
+        with self._editing() as node:
+            change = propose(node, *asked)  # before anything is written: a refused action leaves no branch behind
+            if node.refined:
+                # A character was learned from this choice, so it stands: the other choice gets a node of its own.
+                of, node = node, branch(self._state, node, None if change.action == "choose" else node.decision)
+                self._state.log("branch", node, of=of.id)
+            record(self._state, node, change)
+            return node
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,7 @@ def sibling(state: RunState, node: Node, changes: Mapping[str, Any]) -> Node:
     """Add a node that shares another's gallery, with some settings changed, and make it the current one."""
     if not node.done("cluster"):
         raise RunError(f"Node {node.id} has no clusters yet, so there is nothing to branch from: run.step().")
+    # The gallery that is shared was drawn with these.
     if bad := [name for name in changes if name in ("n_images", "seed")]:
         raise SettingsError(f"{', '.join(bad)}: cannot differ on a shared gallery. Start a new run for that.")
     new = state.tree.add(node.parent, node.settings.replace(**changes), node.seeds, like=node)
@@ -202,6 +203,7 @@ def sibling(state: RunState, node: Node, changes: Mapping[str, Any]) -> Node:
 def branch(state: RunState, node: Node, decision: Decision | None = None) -> Node:
     """Add a sibling that stands where ``node`` stands, with another decision or none."""
     new = sibling(state, node, {})
+    # The same gallery under the same settings: its check and its clusters are copied, not computed again.
     checked = store.read_json(node.folder / "check.json")
     new.commit("check", {"check.json": store.write_json(new.folder / "check.json", checked)}, 0)
     apply(new, Change("branch", node.excluded, decision, node.clusters))
@@ -209,7 +211,7 @@ def branch(state: RunState, node: Node, decision: Decision | None = None) -> Nod
 
 
 def record(state: RunState, node: Node, change: Change) -> None:
-    """Make a change the state of a node, and tell of it."""
+    """Make a change the state of a node, log it and report it."""
     apply(node, change)
     state.changed(
         change.action,
@@ -276,6 +278,7 @@ def merge(node: Node, a: int, b: int) -> Change:
         _members(clusters, cluster)
     if a == b:
         raise ChoiceError(f"Expected two clusters to merge, got {a} twice.")
+    # Renumbered without a gap, as the clustering expects it.
     labels = np.unique(np.where(clusters.labels == b, a, clusters.labels), return_inverse=True)[1]
     merged = clusters_from_labels(embedded(node).clustered_on, labels, node.settings)
     return Change("merge", node.excluded, None, merged)
@@ -291,6 +294,7 @@ def apply(node: Node, change: Change) -> None:
 
 
 def _members(clusters: Clusters, cluster: int) -> tuple[int, ...]:
+    # A bool is an int to Python, and `choose(True)` would take cluster 1.
     if isinstance(cluster, bool) or not 0 <= int(cluster) < len(clusters.sizes):
         raise ChoiceError(f"Expected a cluster from 0 to {len(clusters.sizes) - 1}, got {cluster!r}.")
     return tuple(int(index) for index in clusters.members(int(cluster)))
@@ -330,4 +334,5 @@ def _chosen_again(old: Decision | None, excluded: tuple[int, ...], note: str) ->
     if old is None:
         return None
     new = _decision(_merged(old.images, old.excluded), excluded, old.cluster, old.proposed, "person", note or old.note)
+    # The rule's decision stays the rule's where a person has left out only what it had not taken.
     return old if new.images == old.images else new

@@ -53,7 +53,7 @@ def draw_gallery(state: RunState, node: Node, callbacks: Callbacks, workers: Gal
 
 
 def embed_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
-    """See the gallery through the extractor (features), CLIP, and plain image statistics."""
+    """Compute features of the gallery by the extractor and CLIP, and plain image statistics."""
     from chosen_one_nb.steps.converge import measure
     from chosen_one_nb.steps.embed import embed
 
@@ -63,6 +63,8 @@ def embed_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
     similarity = None
     if models.clip is not None:
         contents["clip.npy"] = models.clip.images(images)
+        # With the plain prompt, not with the caption: the health check asks whether a gallery still shows what was
+        # asked for, and the token means whatever has been learned.
         similarity = (contents["clip.npy"] @ models.clip.texts([state.prompt])[0]).astype(np.float32)
     measures = measure(images, features, similarity)
     contents["measures.npz"] = {f"s_{name}": values for name, values in measures.statistics.items()}
@@ -87,7 +89,7 @@ def _patches(models: Models, images: Sequence[Image.Image], settings: Settings, 
 
 
 def segment_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
-    """Tell foregrounds and scenes of the gallery apart, and see each alone."""
+    """Segment the gallery into foregrounds and scenes, and embed each alone."""
     found, clip = segmented(state.checked_models(), node, callbacks)
     if isinstance(found, NotAvailable):
         return store.write_files(node.home.folder, {"segmentation.json": {"reason": found.reason}})
@@ -98,9 +100,10 @@ def segment_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
 
 
 def segmented(models: Models, node: Node, callbacks: Callbacks) -> Segmented:
-    """Tell a gallery's foregrounds and scenes apart, and see each alone, with CLIP too if there is one."""
+    """Segment a gallery into foregrounds and scenes, and embed each alone, with CLIP too if there is one."""
     from chosen_one_nb.steps.embed import embed
 
+    # The extractor runs three times: over whole images, then over foregrounds and over scenes alone.
     images, parts = list(node.images), [callbacks.part(i, 3) for i in range(3)]
     seen = embed(models, images, node.settings, parts[0], patches=True)
     found = segment(seen.patches, seen.grid)
@@ -141,6 +144,7 @@ def refine_character(state: RunState, node: Node, callbacks: Callbacks) -> Files
         settings,
         node.theta_in if settings.carry_over == "warm" else None,
         dataclasses.replace(callbacks, on_step=on_step),
+        # By the iteration, so that a stage that is done again learns the same, and no two iterations share noise.
         seed=int(np.random.SeedSequence([settings.seed, node.iteration, 1]).generate_state(1)[0]),
     )
     theta.provenance |= _provenance(state, node)
@@ -155,6 +159,7 @@ def _training_set(state: RunState, node: Node) -> TrainingSet:
     def described(source: Node, images: Sequence[int]) -> list[list[str]] | None:
         return _descriptions(state, source, images) if node.settings.describe_scene else None
 
+    # The first gallery shows what the words of the prompt mean without the token, and keeps them from drifting.
     prior, root, every = None, state.tree.root, range(len(state.tree.root.images))
     if node.settings.prior_share:
         images = list(root.images)
@@ -168,7 +173,7 @@ def _training_set(state: RunState, node: Node) -> TrainingSet:
 
 def _masks(node: Node, images: Sequence[int]) -> np.ndarray | None:
     """Where the foregrounds of images are, if the scene shall count less than they do."""
-    if node.settings.scene_weight == 1:
+    if node.settings.scene_weight == 1:  # as the paper has it
         return None
     found = embedded(node).segmentation
     if found is None or isinstance(found, NotAvailable):
@@ -196,7 +201,8 @@ def _descriptions(state: RunState, node: Node, images: Sequence[int]) -> list[li
 
 
 def weights_digest(theta: Character) -> str:
-    """Return a checksum of what Θ is, whatever the order in its files (safetensors writes notes in any order)."""
+    """Return a checksum of what a character is."""
+    # Of the tensors by name: safetensors writes its notes in any order, so equal characters have unequal files.
     parts = [theta.token, theta.caption, str(theta.rank), str(theta.alpha)]
     for name, tensors in (("lora", theta.lora), ("tokens", theta.tokens), ("initial", theta.initial)):
         for key in sorted(tensors):
@@ -205,7 +211,7 @@ def weights_digest(theta: Character) -> str:
 
 
 def _provenance(state: RunState, node: Node) -> dict[str, Any]:
-    """Where Θ comes from, for its file; no times, so that the same run makes the same file."""
+    """Where a character comes from, for its file; no times, so that the same run makes the same file."""
     decision = chosen(node)
     return {
         "prompt": state.prompt,
@@ -218,8 +224,9 @@ def _provenance(state: RunState, node: Node) -> dict[str, Any]:
 
 
 def _save_theta(theta: Character, folder: Path) -> Files:
-    """Save Θ beside its place, flush it, and put it there in one move."""
+    """Save a character beside its place, flush it, and put it there in one move."""
     beside, place = folder / f".theta{store.TEMPORARY}", folder / "theta"
+    # Of a refinement that was cut short here.
     shutil.rmtree(beside, ignore_errors=True)
     with store.reported(beside):
         theta.save(beside)
@@ -249,9 +256,9 @@ def compute(
     begun = time.monotonic()
     work = partial(draw_gallery, workers=workers) if stage == "generate" else COMPUTED[stage]
     files = work(state, node, callbacks)
-    owner = node.home if stage in SHARED else node
+    owner = node.home if stage in SHARED else node  # a sibling's gallery is its home's
     before = owner.files.stamps(stage)
-    with state.lock:
+    with state.lock:  # the work is done: from here on it is a matter of milliseconds
         node.commit(stage, files, time.monotonic() - begun)
         if before and stage in STAGES and _essence(before) != _essence(files):
             _drop_later(state, owner, stage)
@@ -278,6 +285,7 @@ def _drop_later(state: RunState, node: Node, stage: str) -> None:
     if followers:
         state.log("differs", node, stage=stage, kept=followers)
         return
+    # What was computed aside is of the old images or features as well.
     later = STAGES[STAGES.index(stage) + 1 :]
     if stage in ("generate", "embed", "check"):
         node.edits.clear()
@@ -286,5 +294,5 @@ def _drop_later(state: RunState, node: Node, stage: str) -> None:
 
 
 def _essence(files: Mapping[str, Any]) -> dict[str, Any]:
-    """The stamps that tell whether a stage came out the same: of Θ its weights, not times and notes."""
+    """The stamps by which a stage came out the same: of a character its weights, not times and notes."""
     return {name: stamp for name, stamp in files.items() if not name.startswith(("theta/", "losses"))}

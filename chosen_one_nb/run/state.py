@@ -41,6 +41,8 @@ class RunState:
         Called after each change; see `Run`.
     version : int
         Counts the changes.
+    loaded : Models or None
+        The models, once they are given or loaded.
     others_allowed : bool
         Whether models other than those the run was made with may go on with it.
     """
@@ -53,8 +55,9 @@ class RunState:
         self.version = 0
         self.others_allowed = self._others_logged = False
         self._at: tuple[str, str, object] | None = None
-        self._models: Models | None = None
-        self._loading = threading.Lock()  # the explorer counts and asks in the background while a stage begins
+        self.loaded: Models | None = None
+        # The explorer estimates costs and asks CLIP in the background while a stage begins: only one of them loads.
+        self._loading = threading.Lock()
 
     # models
 
@@ -62,29 +65,21 @@ class RunState:
     def models(self) -> Models:
         """The models, loaded as ``run.json`` records them when first asked for."""
         with self._loading:
-            if self._models is None:
-                self._models = opening.reloaded(self.tree.manifest["models"])
-            return self._models
-
-    @models.setter
-    def models(self, models: Models) -> None:
-        self._models = models
-
-    @property
-    def given_models(self) -> Models | None:
-        """The models if they are loaded already."""
-        return self._models
+            if self.loaded is None:
+                self.loaded = opening.reloaded(self.tree.manifest["models"])
+            return self.loaded
 
     @property
     def fingerprint(self) -> str:
         """Of the models that draw now, known without loading them."""
-        if self.others_allowed and self._models is not None:
-            return self._models.fingerprint
+        if self.others_allowed and self.loaded is not None:
+            return self.loaded.fingerprint
         return self.tree.manifest["models"]["fingerprint"]
 
     def checked_models(self) -> Models:
         """Return the models if they are those the run was made with, or others are allowed."""
         made, now = self.tree.manifest["models"], self.models
+        # By contents, not by name: the same name may stand for newer weights, another folder for the same ones.
         if now.fingerprint == made["fingerprint"]:
             return now
         if not self.others_allowed:
@@ -93,7 +88,7 @@ class RunState:
                 f"({now.fingerprint[:8]}). Looking works; to go on, give the same models, or say that "
                 "others are meant: Run.open(folder, models, allow_other_models=True)."
             )
-        if not self._others_logged:
+        if not self._others_logged:  # once for each time the run is opened, not for each image
             self.log("models", self.tree.current, name=now.name, fingerprint=now.fingerprint)
             self._others_logged = True
         return now
@@ -109,6 +104,8 @@ class RunState:
     @contextmanager
     def working(self, find: Callable[[], tuple[Node, str]]) -> Iterator[tuple[Node, str]]:
         """Work alone on the node and stage that ``find`` gives; a `RunError` says what is under way otherwise."""
+        # The lock is held only while the place is taken, never during the work itself: a screen that shows the run
+        # reads it meanwhile.
         mine = object()
         try:
             with self.lock:
@@ -151,17 +148,17 @@ class RunState:
         return node
 
     def changed(self, kind: str, node: Node, *, log: bool = True, **about: Any) -> None:
-        """Count a change, log it, tell the listeners; what a listener raises is a warning, no failure."""
+        """Count a change, log it, call the listeners; what a listener raises is a warning, no failure."""
         self.version += 1
         try:
             if log:
                 self.log(kind, node, **about)
-        finally:  # the change stands even where the log cannot be written, so whoever shows the run must hear of it
+        finally:  # the change stands even where the log cannot be written, so whoever shows the run needs the event
             event = {"kind": kind, "node": node.id, "version": self.version, **about}
-            for listener in list(self.listeners):
+            for listener in list(self.listeners):  # a copy, since a screen that closes takes its own away
                 try:
                     listener(event)
-                except Exception as error:
+                except Exception as error:  # a broken screen must not cost a refinement
                     warnings.warn(f"A listener of the run failed: {error!r}", RuntimeWarning, stacklevel=3)
 
     def log(self, action: str, node: Node, **about: Any) -> None:

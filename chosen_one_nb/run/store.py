@@ -1,10 +1,9 @@
-"""The files of a run: written whole or not at all, checked on reading, and kept by one process at a time.
+"""The files of a run: written whole or not at all, checked on reading, changed by one process at a time.
 
 Everything is flat and readable without this package: PNG images whose text chunks hold seed and
 settings, ``.npy`` and ``.npz`` arrays without pickle, JSON for the rest. A file is written beside its
-final name, flushed to the disk and then renamed, so that whoever looks finds either the old file or the
-new one. Every write returns a *stamp* (checksum and size); who keeps the stamp can later tell a damaged
-file from a sound one.
+final name, flushed to the disk and then renamed, so that a reader finds either the old file or the new one.
+Every write returns a *stamp* (checksum and size), by which a damaged file is later recognised.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class StoreError(Exception):
 
 
 class RunInUse(StoreError):
-    """Another process keeps the run; names its id and machine."""
+    """Another process has the run open for writing; names its id and machine."""
 
 
 def now() -> str:
@@ -75,7 +74,7 @@ def stamp(data: bytes) -> Stamp:
 
 
 def split(result: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Part a dataclass into plain values (for JSON) and arrays (for ``.npz``)."""
+    """Split a dataclass into plain values (for JSON) and arrays (for ``.npz``)."""
     values = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     return {name: plain(value) for name, value in values.items() if name not in arrays}, arrays
@@ -100,6 +99,7 @@ def plain(value: Any) -> Any:
 
 
 def _sync_folder(folder: Path) -> None:
+    # A rename survives a loss of power only once the folder that records it is on the disk too.
     if sys.platform == "win32":  # a folder cannot be opened for syncing there
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -145,17 +145,19 @@ def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> Stamp:
         The disk is full, the place is not writable, or the folder is gone. The old file, if any, is as it
         was.
     """
+    # In the same folder: only within one file system is the rename below atomic.
     beside = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         with open(beside, "wb") as file:
             file.write(data)
             file.flush()
             if flush:
+                # Contents first: some file systems would otherwise put the new name on the disk before the bytes.
                 os.fsync(file.fileno())
         os.replace(beside, path)
         if flush:
             _sync_folder(path.parent)
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C too leaves nothing half-written
         _remove(beside)
         if isinstance(error, OSError):
             raise _store_error(error, path, len(data)) from error
@@ -167,7 +169,7 @@ def flush_all(folder: Path, names: Iterable[str]) -> None:
     """Wait until the disk has files written with ``flush=False``."""
     with reported(folder):
         for name in names:
-            with open(folder / name, "rb+") as file:
+            with open(folder / name, "rb+") as file:  # Windows flushes only files that are open for writing
                 os.fsync(file.fileno())
         _sync_folder(folder)
 
@@ -214,17 +216,20 @@ def replace_folder(beside: Path, place: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Delete what a killed process left half-written under a folder."""
+    # Listed before the first is deleted: a folder that changes while it is walked may skip entries.
     for path in list(folder.rglob(f".*{TEMPORARY}")):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else _remove(path)
 
 
 def write_json(path: Path, value: Any) -> Stamp:
     """Write a value as indented UTF-8 JSON; see `write_bytes`."""
+    # NaN is no JSON, and other readers refuse it: `plain` turns it into null, and what was forgotten fails here.
     return write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def write_array(path: Path, array: np.ndarray, *, flush: bool = True) -> Stamp:
     """Write one array as ``.npy`` without pickle; see `write_bytes`."""
+    # Into memory first, so that the stamp is of what was meant, not of what a failing disk gives back.
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), allow_pickle=False)
     return write_bytes(path, buffer.getvalue(), flush=flush)
@@ -232,6 +237,7 @@ def write_array(path: Path, array: np.ndarray, *, flush: bool = True) -> Stamp:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Stamp:
     """Write named arrays as one ``.npz`` without pickle; see `write_bytes`."""
+    # numpy gives every entry the same date, so that the same arrays always have the same stamp.
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return write_bytes(path, buffer.getvalue())
@@ -281,6 +287,7 @@ def read_bytes(path: Path, stamp: Stamp | None = None) -> bytes:
         raise StoreError(f"{path} is missing.", path) from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror or error}).", path) from error
+    # The size first: "expected 5,000 bytes, got 2,500" says more than a checksum that differs.
     if stamp and len(data) != stamp["bytes"]:
         raise StoreError(f"{path} is damaged: expected {stamp['bytes']:,} bytes, got {len(data):,}.", path)
     if stamp and digest(data) != stamp["sha256"]:
@@ -310,6 +317,7 @@ def read_json(path: Path, stamp: Stamp | None = None, schema: TypeAdapter[Any] |
 def read_array(path: Path, stamp: Stamp | None = None) -> np.ndarray:
     """Read one ``.npy`` array, read-only, never unpickling; StoreError where it is missing, truncated or no array."""
 
+    # A run may come from anybody, and unpickling would run what it holds.
     def decode(data: bytes) -> np.ndarray:
         array = np.load(io.BytesIO(data), allow_pickle=False)
         array.setflags(write=False)  # the file is what counts: nobody changes it by accident
@@ -411,5 +419,6 @@ class Lock:
     def release(self) -> None:
         """Free the folder (does nothing where it is not held)."""
         if self._lock.is_locked:
+            # While the folder is still held: afterwards the file may be that of the next process.
             _remove(self._holder)
             self._lock.release()

@@ -45,7 +45,9 @@ class RunTables:
         node = self._tree.node(node)
         n, clusters, decision = len(node.seeds), node.clusters, node.decision
         index = np.arange(n)
+        # Nullable types: not known yet is neither cluster 0 nor False.
         columns: dict[str, Any] = {
+            # After the node that drew it: on a branch that shares a gallery an image keeps its name.
             "image_id": [f"{node.gallery_of}/{i:03d}" for i in index],
             "iteration": node.iteration,
             "index": index,
@@ -91,6 +93,7 @@ class RunTables:
         for node in (self._tree.node(a), self._tree.node(b)):
             columns[node.id] = {name: fact(node) for name, fact in FACTS.items()} | _followed(node)
         rows = list(dict.fromkeys(name for facts in columns.values() for name in facts))
+        # As objects: a row holds numbers, words and gaps, which pandas would otherwise turn into floats.
         values = {name: [facts.get(row) for row in rows] for name, facts in columns.items()}
         return pd.DataFrame(values, index=rows, dtype=object)
 
@@ -117,6 +120,7 @@ def identity(node: Node) -> dict[str, scoring.Interval]:
         found["prompt similarity (CLIP)"] = scoring.bootstrap(seen.measures.prompt_similarity)
     if seen.clip is not None:
         found["identity (CLIP)"] = scoring.identity_consistency(seen.clip)
+    # In the loop: the clusters were chosen by these very features, so that this is no independent evidence.
     found["identity (features, in the loop)"] = scoring.identity_consistency(seen.features)
     return found
 
@@ -166,7 +170,7 @@ def _cohesion(node: Node) -> float | None:
 
 
 def _followed(node: Node) -> dict[str, Any]:
-    """Tell what came of a node: the gallery of its newest child, and where that line ended."""
+    """What followed from a node: the gallery of its newest child, and where that line ended."""
     if not node.children:
         return {}
     child = last = node.children[-1]
