@@ -40,8 +40,8 @@ Size = tuple[float, float]
 """Width and height in pixels."""
 GAP, LETTERS = 4, 12  # of contact sheets, in pixels
 POINTS_PER_INCH, LINE = 72, 13  # LINE is the height of a line of a figure's letters, in points
-CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 13, "color": INK,
-           "bbox": {"color": "white", "alpha": 0.6, "pad": 0.5}}  # fmt: skip
+ABOVE: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "va": "bottom",
+         "fontsize": 13, "color": INK, "bbox": {"color": "white", "alpha": 0.6, "pad": 0.5}}  # fmt: skip
 
 
 def colour_of(cluster: int) -> str:
@@ -241,7 +241,8 @@ def projection_plot(
         points.set_urls([f"image {i}, cluster {cluster}" for i in members])
         if cluster >= 0:
             name = f"{cluster} dropped" if dropped else str(cluster)
-            axes.annotate(name, positions[members].mean(axis=0), **CENTRED)
+            # above the centroid, not on it: a cluster of one would hide behind its own name
+            axes.annotate(name, positions[members].mean(axis=0), **ABOVE)
     return figure
 
 
