@@ -63,7 +63,7 @@ class RunAttributes:
             The gallery is not embedded yet, or the run is read-only and has none.
         """
         patches = self._made(node, "patches", callbacks).patches
-        assert patches is not None
+        assert patches is not None  # just made
         return patches
 
     def segment(self, node: Node | str | None = None, **callbacks: Any) -> Segmentation | NotAvailable:
@@ -75,17 +75,18 @@ class RunAttributes:
             The gallery is not embedded yet, or the run is read-only and has none.
         """
         found = self._made(node, "segmentation", callbacks).segmentation
-        assert found is not None
+        assert found is not None  # just made
         return found
 
     def _made(self, node: Node | str | None, stage: str, callbacks: Mapping[str, Any]) -> Embedding:
+        # Kept with the node that drew the gallery, so that all its branches have it.
         home = self._state.tree.node(node).home
         embedded(home)
         if not home.done(stage):
             self._state.check_writable()
             with self._state.working(lambda: (home, stage)):
                 compute(self._state, home, stage, Callbacks(**callbacks))
-        return embedded(home)
+        return embedded(home)  # asked for again: recording a stage forgets what was read before
 
     def inquiry(
         self,

@@ -39,6 +39,7 @@ def slug(text: str) -> str:
     """
     if not text:
         return "plain"
+    # The checksum tells texts apart that are alike in letters and digits, such as "now!" and "now?".
     words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
     return f"{words}-{store.digest(text)[:6]}".strip("-")
 
@@ -76,6 +77,7 @@ def _words(prompt: str) -> str:
 def free_folder(prompt: str) -> Path:
     """Return a folder for a prompt's run under ``runs/`` that does not exist yet."""
     name = _words(prompt)
+    # The same prompt again is another run, never the old one gone on with by accident.
     place, n = Path("runs") / name, 2
     while place.exists():
         place, n = Path("runs") / f"{name}-{n}", n + 1

@@ -61,6 +61,7 @@ def stop_reason(verdict: str | None, iteration: int, max_iterations: int, *, ove
     """
     if overruled or iteration == 0 or verdict is None:
         return None
+    # Before the limit: a run that converges in its last iteration has converged.
     if verdict != "not yet":
         return verdict
     return "limit" if iteration >= max_iterations else None

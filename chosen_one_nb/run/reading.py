@@ -86,6 +86,7 @@ class Images(Sequence[Image.Image]):
     @overload
     def __getitem__(self, index: slice) -> list[Image.Image]: ...
     def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
+        # One by one: a gallery of 128 images at 1024 pixels would fill 400 MB at once.
         if isinstance(index, slice):
             return [self[i] for i in range(self._n)[index]]
         if not -self._n <= index < self._n:

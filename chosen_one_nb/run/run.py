@@ -34,17 +34,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.run.cost_estimate import CostEstimate
     from chosen_one_nb.run.images import GalleryWorkers
 
-__all__ = [
-    "CONTEXTS",
-    "STAGES",
-    "ChoiceError",
-    "Decision",
-    "ModelsDiffer",
-    "Node",
-    "Outcome",
-    "Run",
-    "RunError",
-]
+__all__ = ["CONTEXTS", "STAGES", "ChoiceError", "Decision", "ModelsDiffer", "Node", "Outcome", "Run", "RunError"]
 
 
 # Two `Run` of one folder would overwrite each other's changes. Weak, so that a run nobody uses any more is freed.

@@ -157,7 +157,7 @@ class RunSamples:
         text = theta.prompt() if theta else state.prompt
         # A place in the sequence that no iteration has, so that no character was learned from these seeds.
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
-        digest = source.theta_digest if source else ""
+        digest = source.theta_digest if source else ""  # an image of an earlier character of this node is not taken
         request = SamplingRequest(text, seeds, settings, theta, strength, context, character_digest=digest)
         folder, stage = self._folder(kind, source, strength) / opening.slug(context), kind.partition("/")[0]
         about = {"context": context}
@@ -169,6 +169,7 @@ class RunSamples:
                 return draw(request, place, state.checked_models, callbacks, stage=stage)[0]
 
     def _folder(self, kind: str, source: Node | None, strength: float) -> Path:
+        # By strength as well: the same seeds with half a character are other images.
         name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
         return self._state.folder / kind / name
 

@@ -137,6 +137,7 @@ class RunState:
     def set_current(self, node: Node) -> None:
         """Make a node the current one, also for the next time the run is opened."""
         self.tree.current = node
+        # Whoever only looks may look at any node; where the run stands is for its owner to say.
         if not self.read_only:
             store.write_json(self.folder / "state.json", {"current": node.id})
 

@@ -85,7 +85,7 @@ class RunTables:
         DataFrame
             A row per score with ``value``, ``low``, ``high``, ``n`` (images).
         """
-        return scores(self._tree.node(node))
+        return _rows(identity(self._tree.node(node)))
 
     def compare(self, a: Node | str, b: Node | str) -> pd.DataFrame:
         """Set two nodes side by side, choices and what followed: a row per fact, a column per node."""
@@ -104,11 +104,6 @@ class RunTables:
             about = {key: value for key, value in line.items() if key not in ("time", "action", "node")}
             rows.append((line.get("time"), line.get("action"), line.get("node"), about))
         return pd.DataFrame(rows, columns=["time", "action", "node", "about"])
-
-
-def scores(node: Node) -> pd.DataFrame:
-    """Score a node's gallery; see `RunTables.scores`."""
-    return _rows(identity(node))
 
 
 def identity(node: Node) -> dict[str, scoring.Interval]:
