@@ -256,7 +256,7 @@ def test_the_work_goes_on_while_the_page_is_closed(screen):
     screen.press("next")
     screen.find(".chosen-words-now").filter(has_text="steps").wait_for()
     screen.notebook.do("docmanager:save")
-    screen.page.reload()
+    screen.reload()
     screen.says("Next comes Generate")
     screen.page.wait_for_function(lab.KERNEL_READY)
     assert screen.python("painted.pause = 0.0; print(run.nodes['1'].refined)") == "True"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from helpers import lab
 
@@ -48,6 +51,17 @@ class Screen:
     def press(self, kind: str) -> None:
         """Press a button of the explorer by its class."""
         self.find(f".chosen-{kind}:not([disabled])").first.click()
+
+    def reload(self) -> None:
+        """Reload the page until the explorer is there.
+
+        ipywidgets shows "model not found" where JupyterLab draws a saved view before a slow kernel has sent its models.
+        """
+        for _ in range(4):
+            self.page.reload()
+            with contextlib.suppress(PlaywrightTimeout):
+                return self.find(".chosen-status").wait_for(timeout=20_000)
+        raise AssertionError("expected the explorer after four reloads, got none")
 
     def says(self, text: str) -> None:
         """Wait until the status line says something."""
