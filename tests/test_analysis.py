@@ -10,15 +10,15 @@ from PIL import Image
 
 from chosen_one_nb.analysis.attributes import contrast, drift, headline, rise
 from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat
+from chosen_one_nb.analysis.inquiry import leave_out, prefer_least
 from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
 from chosen_one_nb.analysis.projection import project
 from chosen_one_nb.analysis.prompt_match import classify
-from chosen_one_nb.analysis.recommendations import leave_out, prefer_least
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, cut_out, segment
 from chosen_one_nb.analysis.vocabulary import load_vocabulary
 from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.models.features import Clip, FeatureExtractor
-from chosen_one_nb.steps.subject import subject
+from chosen_one_nb.steps.prompts import subject
 
 PROMPT = "a sticker of a fox in the snow"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis import metrics as scores
+from chosen_one_nb.analysis import statistics as scores
 from chosen_one_nb.analysis.statistics import unit
 
 APART = np.array([[1.0, 0.0], [0.0, 1.0]])

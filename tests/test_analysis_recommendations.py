@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.recommendations import leave_out, most_and_least, prefer_least
+from chosen_one_nb.analysis.inquiry import leave_out, most_and_least, prefer_least
 from chosen_one_nb.analysis.vocabulary import Attribute
 from chosen_one_nb.analysis.zero_shot import AttributeScores
 

@@ -17,11 +17,12 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.converge import (
     check,
     health,
+    image_statistics,
     mean_pairwise_distance,
     measure,
+    thumbnails,
     verdict,
 )
-from chosen_one_nb.steps.image_statistics import image_statistics, thumbnails
 
 RAW = Settings(feature_space="raw")
 HEALTH_LIMITS = ("statistic_limit", "prompt_limit", "drift_limit", "variety_floor")

@@ -1,8 +1,8 @@
 """Ways to look at a run; each takes arrays and returns arrays, tables or sentences.
 
 `projection`: where the images lie, and how far to believe it. `vocabulary`, `zero_shot` and `attributes`: what a group
-of images shares, and how often it occurs in gallery after gallery; `inquiry` puts it together. `prompt_match` and
-`localization`: was it asked for, and is it on the foreground. `recommendations`: what to do about it.
-`counterfactual`: does it stick. `segmentation` and `heatmaps`: where in the image. `metrics`: prompt similarity and
-identity. None of them reads a file that the caller did not name, shows anything, or loads torch.
+of images shares, and how often it occurs in gallery after gallery; `inquiry` puts it together and says what to do about
+it. `prompt_match` and `localization`: was it asked for, and is it on the foreground. `counterfactual`: does it stick.
+`segmentation` and `heatmaps`: where in the image. `statistics`: with them, prompt similarity and identity. None of them
+reads a file that the caller did not name, shows anything, or loads torch.
 """

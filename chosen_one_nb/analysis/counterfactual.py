@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis.metrics import bootstrap
+from chosen_one_nb.analysis.statistics import bootstrap
 from chosen_one_nb.analysis.vocabulary import Attribute
 
 __all__ = ["Counterfactual", "counterfactual"]

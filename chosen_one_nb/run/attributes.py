@@ -25,7 +25,7 @@ from chosen_one_nb.run.samples import PROBES, RunSamples
 from chosen_one_nb.run.stages import Segmented, compute, segmented
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.steps import Callbacks
-from chosen_one_nb.steps.subject import subject
+from chosen_one_nb.steps.prompts import subject
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -28,7 +28,7 @@ from chosen_one_nb.run.store import Stamp
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
-from chosen_one_nb.steps.subject import subject
+from chosen_one_nb.steps.prompts import subject
 
 if TYPE_CHECKING:
     from chosen_one_nb.character import Character

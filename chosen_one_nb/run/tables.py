@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis import metrics as scoring
+from chosen_one_nb.analysis import statistics as scoring
 from chosen_one_nb.run import store
 from chosen_one_nb.run.node import Node, Tree
 

@@ -19,12 +19,14 @@ from scipy.spatial.distance import cdist, pdist
 
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
-from chosen_one_nb.steps.image_statistics import image_statistics, thumbnails
 
 __all__ = [
-    "Convergence", "GalleryMeasures", "Health", "HealthCheck", "Verdict", "check", "health", "mean_pairwise_distance",
-    "measure", "verdict",
+    "Convergence", "GalleryMeasures", "Health", "HealthCheck", "Verdict", "check", "health", "image_statistics",
+    "mean_pairwise_distance", "measure", "thumbnails", "verdict",
 ]  # fmt: skip
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear red, green and blue (ITU-R BT.709)
+THUMBNAIL = 16
 
 SMALLEST_SPREAD = {"image": 0.04, "prompt": 0.02}
 """Of a statistic in [0, 1]: a first gallery alike in it is not a strict judge. A few per cent more of white paper, say,
@@ -158,6 +160,44 @@ def measure(
 ) -> GalleryMeasures:
     """Measure what `health` compares of N images, given their features (N, D) and likeness to the prompt (N,)."""
     return GalleryMeasures(features, image_statistics(images), thumbnails(images), prompt_similarity)
+
+
+def image_statistics(images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+    """Return plain statistics of images, each (N,): what blows up or fades as a model over-fits.
+
+    - brightness: mean luminance, in [0, 1];
+    - contrast: standard deviation of luminance;
+    - saturation: mean of the largest minus the smallest colour channel;
+    - colourfulness: Hasler and Suesstrunk's measure (Human Vision and Electronic Imaging, 2003), on [0, 1]
+      channels;
+    - detail: mean absolute difference of neighbouring luminances;
+    - clipped: share of pixels with a channel fully on or off.
+    """
+    rows = [_statistics(np.asarray(image.convert("RGB"), dtype=np.float64) / 255) for image in images]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+
+def thumbnails(images: Sequence[Image.Image]) -> np.ndarray:
+    """Return images reduced to 16 x 16 RGB in [0, 1] and flattened: (N, 768)."""
+    small = [image.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX) for image in images]
+    return np.stack([np.asarray(tile, dtype=np.float32).ravel() / 255 for tile in small])
+
+
+def _statistics(pixels: np.ndarray) -> dict[str, float]:
+    """Statistics of one image (H, W, 3) in [0, 1]."""
+    luminance = pixels @ LUMINANCE  # (H, W)
+    red_green = pixels[..., 0] - pixels[..., 1]
+    yellow_blue = (pixels[..., 0] + pixels[..., 1]) / 2 - pixels[..., 2]
+    across, down = np.abs(np.diff(luminance, axis=1)), np.abs(np.diff(luminance, axis=0))
+    return {
+        "brightness": luminance.mean(),
+        "contrast": luminance.std(),
+        "saturation": (pixels.max(-1) - pixels.min(-1)).mean(),
+        "colourfulness": np.hypot(red_green.std(), yellow_blue.std())
+        + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()),
+        "detail": (across.mean() + down.mean()) / 2,
+        "clipped": ((pixels <= 1 / 255) | (pixels >= 254 / 255)).any(-1).mean(),
+    }
 
 
 def health(now: GalleryMeasures, first: GalleryMeasures, settings: Settings) -> Health:

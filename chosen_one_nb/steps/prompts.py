@@ -1,18 +1,34 @@
-"""Prompts: checked before anything long begins, and turned into conditions for the UNet."""
+"""Prompts: what they are about, checked before anything long begins, and turned into conditions for the UNet."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-__all__ = ["Condition", "PromptError", "check_prompt", "condition", "condition_pair", "encoders"]
+__all__ = ["Condition", "PromptError", "check_prompt", "condition", "condition_pair", "encoders", "subject"]
 
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
 """What transformers calls its own warning of a prompt that is too long."""
+
+_MEDIA = (
+    "animation|cartoon|clipart|doodle|drawing|emoji|icon|illustration|image|logo|painting|photo|photograph|picture|"
+    "portrait|poster|print|render|rendering|sketch|sticker|watercolou?r"
+)
+_MEDIUM = re.compile(rf"^(?:(?:an?|the)\s+)?(?:[\w-]+\s+){{0,4}}?(?:{_MEDIA})\s+of\s+")
+# What ends the description of the subject: after it come scene, dress, deeds or style. A deed that comes before the
+# subject ("a sleeping fox") is one of its adjectives.
+_END = re.compile(
+    r"[,.;:(]|\b(?:with|without|wearing|holding|having|carrying|reading|dressed|made|in|on|at|by|from|near|under|behind|"
+    r"beside|against|between|and|that|which|who|while)\b"
+    r"|\b(?:dancing|drinking|driving|eating|flying|jumping|lying|looking|playing|riding|running|sitting|sleeping|"
+    r"standing|swimming|walking)(?=\s*$|\s+(?:an?|the|his|her|its|some|up|down|in|on|at|by|with|under|over|to|and)\b)"
+)
 
 
 class PromptError(ValueError):
@@ -39,11 +55,11 @@ class Condition:
 
         0 gives the other text, 1 this one, and more goes past this one.
         """
-        return self._map(lambda ours, theirs: torch.lerp(theirs, ours, weight), other)
+        return self._map(lambda ours, theirs: theirs.lerp(ours, weight), other)
 
     def where(self, choose: torch.Tensor, other: Condition) -> Condition:
         """Take this condition for the rows where `choose` (B,) is True, and the other one elsewhere."""
-        return self._map(lambda ours, theirs: torch.where(choose.view(-1, *[1] * (ours.ndim - 1)), ours, theirs), other)
+        return self._map(lambda ours, theirs: ours.where(choose.view(-1, *[1] * (ours.ndim - 1)), theirs), other)
 
     def arguments(self, n: int, prefix: str = "") -> dict[str, torch.Tensor]:
         """Return the condition, expanded to n images, as the arguments of a stock pipeline."""
@@ -54,6 +70,24 @@ class Condition:
     def _map(self, function: Callable[..., torch.Tensor], *others: Condition) -> Condition:
         pooled = None if self.pooled is None else function(self.pooled, *(other.pooled for other in others))
         return Condition(function(self.embeds, *(other.embeds for other in others)), pooled)
+
+
+def subject(prompt: str) -> str:
+    """Guess the word a prompt is about: "a sticker of a red fox on the beach" -> "fox".
+
+    The medium ("a sticker of") is skipped and the last word before the first scene, dress, deed or style is taken.
+    A guess by rule, not grammar: `Settings.initial_word` overrides where the token starts from.
+
+    Examples
+    --------
+    >>> subject("a photo of a 50 years old man with curly hair")
+    'man'
+    >>> subject("a knight without a helmet")
+    'knight'
+    """
+    text = _MEDIUM.sub("", prompt.strip().lower())
+    words = re.findall(r"[^\W\d_]+", _END.split(text)[0]) or re.findall(r"[^\W\d_]+", text)
+    return words[-1] if words else prompt.strip()
 
 
 def encoders(pipeline: Any) -> list[tuple[str, str, str]]:

@@ -13,8 +13,7 @@ from torch import nn
 
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import AdapterError
-from chosen_one_nb.steps.prompts import encoders
-from chosen_one_nb.steps.subject import subject
+from chosen_one_nb.steps.prompts import encoders, subject
 
 __all__ = ["EmbeddingScale", "NewRows", "add_tokens", "initial_rows"]
 

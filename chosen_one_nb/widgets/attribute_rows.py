@@ -46,7 +46,7 @@ def sentences(inquiry: Inquiry, found: Shared) -> list[list[str]]:
 
 def rows(inquiry: Inquiry, found: Shared, members: list[int]) -> list[dict[str, Any]]:
     """Give the rows of the table: findings first, then a few that come next."""
-    from chosen_one_nb.analysis.recommendations import most_and_least
+    from chosen_one_nb.analysis.inquiry import most_and_least
 
     if found.table is None:
         return []
@@ -100,7 +100,7 @@ def cohesion_strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[di
 def phrase_strip(run: Any, node: Node, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
     """Show which patches say an attribute, in the images that have it most and least."""
     from chosen_one_nb.analysis.heatmaps import scaled
-    from chosen_one_nb.analysis.recommendations import most_and_least
+    from chosen_one_nb.analysis.inquiry import most_and_least
 
     attribute = inquiry.attributes[column]
     most, least = most_and_least(inquiry.found.values[:, column], members, STRIP // 2)

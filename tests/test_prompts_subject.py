@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from chosen_one_nb.steps.subject import subject
+from chosen_one_nb.steps.prompts import subject
 
 EVALUATED = (  # of data/prompts.json, in its order: the token starts from these words
     "fox fox cat dog rabbit bear mouse pig frog owl penguin dragon dragon robot robot astronaut astronaut "
