@@ -9,6 +9,8 @@ of the class token, DINOv2's own objective, drifts to uniform targets; contrast 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,11 +78,9 @@ class Contrast(nn.Module):
         self.teacher = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.register_buffer("centre", torch.zeros(prototypes))
 
-    @torch.no_grad()
     def update(self, progress: float) -> None:
-        """Move the teacher towards the student; the momentum rises as the training ends."""
-        share = (1 - MOMENTUM) * (1 - 0.9 * progress)
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), share)
+        """Move the teacher towards the student."""
+        follow(self.teacher, self.student, progress)
 
     @torch.no_grad()
     def _targets(self, views: Tensor, chosen: Tensor) -> Tensor:
@@ -107,6 +107,13 @@ class Contrast(nn.Module):
                 "spread": spread(features)}  # fmt: skip
 
 
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, progress: float) -> None:
+    """Move a teacher towards its student; the momentum rises as the training ends."""
+    share = (1 - MOMENTUM) * (1 - 0.9 * progress)
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), share)
+
+
 def nt_xent(features: Tensor) -> tuple[Tensor, Tensor]:
     """Find of 2 B unit features, B views and B others of the same images, each one's partner: loss, share found."""
     n = len(features)
@@ -126,22 +133,30 @@ def check_spread(values: dict[str, float]) -> None:
 
 def train(context: TrainingContext) -> None:
     """Train the extractor and save it with its preprocessor as ``out/dinov2``."""
+    train_extractor("dino", "dinov2", context, context.recipe.dino_batch, build, Contrast, check_spread)
+
+
+def train_extractor(
+    stage: str,
+    name: str,
+    context: TrainingContext,
+    batch: int,
+    build: Callable[[Recipe], nn.Module],
+    objective_of: Callable[[Any, int], Any],
+    check: Callable[[dict[str, float]], None],
+) -> None:
+    """Train a backbone by an objective, and save it as ``out/name`` with a preprocessor that keeps the whole image."""
     recipe = context.recipe
-    context.start("dino")
+    context.start(stage)
     images = ImageStore(renders_of(context).images, context.device)
     backbone = build(recipe)
     if context.from_saved:
-        load_weights(backbone, context.out / "dinov2")
-    objective = Contrast(backbone, recipe.dino_prototypes)
-    draw = context.indices(len(images), recipe.dino_batch)
-    schedule = Schedule(minutes=recipe.minutes["dino"], rate=7e-4, average=0.998, weight_decay=0.04)
-    fit("dino", objective, lambda progress: (images[draw()],), schedule, context,
-        after_step=objective.update, check=check_spread)  # fmt: skip
-    save_extractor(backbone, recipe, context, "dinov2")
-
-
-def save_extractor(backbone: nn.Module, recipe: Recipe, context: TrainingContext, name: str) -> None:
-    """Save a backbone and a preprocessor that keeps the whole image."""
+        load_weights(backbone, context.out / name)
+    objective = objective_of(backbone, recipe.dino_prototypes)
+    draw = context.indices(len(images), batch)
+    schedule = Schedule(minutes=recipe.minutes[stage], rate=7e-4, average=0.998, weight_decay=0.04)
+    fit(stage, objective, lambda progress: (images[draw()],), schedule, context,
+        after_step=objective.update, check=check)  # fmt: skip
     save_half(backbone, context.out / name)
     size = recipe.image_size
     BitImageProcessorPil(

@@ -14,16 +14,13 @@ from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
 from menagerie.training.context import TrainingContext, TrainingError
-from menagerie.training.data import ImageStore, renders_of
-from menagerie.training.dino import save_extractor
-from menagerie.training.loop import Losses, Schedule, fit
+from menagerie.training.dino import follow, train_extractor
+from menagerie.training.loop import Losses
 from menagerie.training.recipe import Recipe
-from menagerie.training.saving import load_weights
 from menagerie.training.views import ProjectionHead, crops, cross_entropy, other_medium, other_surroundings
 
 GLOBALS, LOCALS = 2, 4  # large and small crops per image
 SWAPPED = 0.75  # share of large views whose surroundings are another image's
-MOMENTUM = 0.99  # of the teacher at first; it rises to 0.999
 FEW = 4.0  # prototypes that the teacher's batch means use at least, unless it has collapsed
 
 
@@ -59,11 +56,9 @@ class Distillation(nn.Module):
         self.register_buffer("centre", torch.zeros(prototypes))
         self.temperature = 0.04
 
-    @torch.no_grad()
     def update(self, progress: float) -> None:
         """Move the teacher towards the student; its momentum and its temperature rise."""
-        share = (1 - MOMENTUM) * (1 - 0.9 * progress)
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), share)
+        follow(self.teacher, self.student, progress)
         self.temperature = 0.04 + 0.03 * min(1.0, progress * 4)
 
     @torch.no_grad()
@@ -103,15 +98,4 @@ def check_prototypes(values: dict[str, float]) -> None:
 
 def train(context: TrainingContext) -> None:
     """Train the twin and save it with its preprocessor as ``out/dinov1``."""
-    recipe = context.recipe
-    context.start("dinov1")
-    images = ImageStore(renders_of(context).images, context.device)
-    backbone = build(recipe)
-    if context.from_saved:
-        load_weights(backbone, context.out / "dinov1")
-    objective = Distillation(backbone, recipe.dino_prototypes)
-    draw = context.indices(len(images), recipe.dinov1_batch)
-    schedule = Schedule(minutes=recipe.minutes["dinov1"], rate=7e-4, average=0.998, weight_decay=0.04)
-    fit("dinov1", objective, lambda progress: (images[draw()],), schedule, context,
-        after_step=objective.update, check=check_prototypes)  # fmt: skip
-    save_extractor(backbone, recipe, context, "dinov1")
+    train_extractor("dinov1", "dinov1", context, context.recipe.dinov1_batch, build, Distillation, check_prototypes)

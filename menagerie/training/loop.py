@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -74,10 +75,14 @@ class TrainingCheckpoint:
     path : Path
     parts : dict
         Model, average and optimiser by name: whatever has a ``state_dict``.
+    pause : float
+        Seconds from one saving to the next.
     """
 
-    def __init__(self, path: Path, parts: dict[str, nn.Module | EMAModel | torch.optim.Optimizer]) -> None:
-        self.path, self.parts = path, parts
+    def __init__(
+        self, path: Path, parts: dict[str, nn.Module | EMAModel | torch.optim.Optimizer], pause: float
+    ) -> None:
+        self.path, self.parts, self.pause, self.saved = path, parts, pause, time.monotonic()
 
     def load(self, device: torch.device) -> tuple[int, float]:
         """Put everything back as it was, if there is a file; the step it was at and the seconds spent so far.
@@ -101,6 +106,12 @@ class TrainingCheckpoint:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         return state["step"], state["seconds"]
+
+    def save_if_due(self, step: int, seconds: float) -> None:
+        """Write the file if the pause since the last time is over."""
+        if time.monotonic() - self.saved > self.pause:
+            self.saved = time.monotonic()
+            self.save(step, seconds)
 
     def save(self, step: int, seconds: float) -> None:
         """Write the file, whole or not at all.
@@ -155,7 +166,7 @@ def fit(
     schedule: Schedule,
     context: TrainingContext,
     *,
-    after_step: Callable[[float], None] | None = None,
+    after_step: Callable[[float], None] = lambda progress: None,
     check: Callable[[dict[str, float]], None] | None = None,
     save_every: float = 120.0,
 ) -> None:
@@ -174,7 +185,7 @@ def fit(
         Weights that do not require gradients are left to ``after_step``.
     batch : callable (progress) -> tuple
         Draws a batch, progress in [0, 1].
-    after_step : callable (progress), optional
+    after_step : callable (progress)
         Called after each optimiser step (a teacher's update, for example).
     check : callable (dict of float), optional
         Gets the smoothed values with every printed line, and raises `TrainingError` if they are hopeless.
@@ -192,31 +203,22 @@ def fit(
     )
     average = EMAModel(learning, decay=schedule.average, foreach=True)
     parts = {"model": objective, "average": average, "optimizer": optimizer}
-    checkpoint = TrainingCheckpoint(context.checkpoint(name), parts)
+    checkpoint = TrainingCheckpoint(context.checkpoint(name), parts, save_every)
     step, before = checkpoint.load(accelerator.device)
     model, wrapped = accelerator.prepare(objective, optimizer)
     log, budget = TrainingLog(name, check), schedule.minutes * 60
-    start = saved = time.monotonic()
-    spent = before
+    start, spent = time.monotonic(), before
     try:
         while (spent := _same_for_all(before + time.monotonic() - start, context)) < budget:
             progress = spent / budget
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate(progress, step)
             values = model(*batch(progress))
-            wrapped.zero_grad(set_to_none=True)
-            accelerator.backward(values["loss"])
-            accelerator.clip_grad_norm_(learning, 1.0)
-            wrapped.step()
+            _descend(values["loss"], wrapped, schedule.learning_rate(progress, step), accelerator)
             average.step(learning)
-            if after_step is not None:
-                after_step(progress)
+            after_step(progress)
             step += 1
             if accelerator.is_main_process:
                 log.add(step, values, budget - spent)
-                if time.monotonic() - saved > save_every:
-                    saved = time.monotonic()
-                    checkpoint.save(step, spent)
+                checkpoint.save_if_due(step, spent)
     except KeyboardInterrupt as stop:
         checkpoint.save(step, spent)
         raise TrainingError(f"{name}: stopped at step {step}; the same command goes on from there.") from stop
@@ -224,6 +226,16 @@ def fit(
         checkpoint.save(step, spent)
     average.copy_to(learning)
     objective.eval()
+
+
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, rate: float, accelerator: Accelerator) -> None:
+    """One step of the optimiser at a learning rate, its gradient of norm 1 at most."""
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        accelerator.clip_grad_norm_(group["params"], 1.0)
+    optimizer.step()
 
 
 def _same_for_all(seconds: float, context: TrainingContext) -> float:
