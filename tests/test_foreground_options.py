@@ -7,8 +7,8 @@ import torch
 from chosen_one_nb.run.node import compared
 from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.settings import Settings, settings_help
-from chosen_one_nb.widgets.background import BackgroundCache
-from chosen_one_nb.widgets.layouts import Layouts
+from chosen_one_nb.widgets.map_panel import Layouts
+from chosen_one_nb.widgets.tasks import BackgroundCache
 
 PROMPT = "a sticker of a fox"
 

@@ -8,7 +8,7 @@ from helpers.attributes import COLOURS, WORDS, ask, edit, line, press, second_ga
 
 from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.run import Run
-from chosen_one_nb.widgets.attribute_rows import counterfactual_strips
+from chosen_one_nb.widgets.attribute_findings import counterfactual_strips
 
 pytest_plugins = ["helpers.attributes"]
 

@@ -8,8 +8,7 @@ from PIL import Image
 
 from chosen_one_nb.analysis.counterfactual import counterfactual
 from chosen_one_nb.analysis.vocabulary import read_vocabulary
-from chosen_one_nb.widgets.attribute_findings import Shared
-from chosen_one_nb.widgets.attribute_rows import _row, counterfactual_strips, sentences
+from chosen_one_nb.widgets.attribute_findings import Shared, _row, counterfactual_strips, sentences
 
 pytest_plugins = ["helpers.attributes"]
 

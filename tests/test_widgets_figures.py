@@ -8,8 +8,7 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
 from chosen_one_nb.widgets.cluster_style import PointStyle, marker_of, point_style
 from chosen_one_nb.widgets.curves import CurveFigure, LossFigure
-from chosen_one_nb.widgets.map_figure import MapFigure
-from chosen_one_nb.widgets.plotly_figure import PlotlyFigure, send_plotly
+from chosen_one_nb.widgets.figures import MapFigure, PlotlyFigure, send_plotly
 
 
 @pytest.fixture

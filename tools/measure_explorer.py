@@ -82,7 +82,7 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
     from chosen_one_nb import Explorer, Run
     from chosen_one_nb.steps import cluster  # noqa: F401  what reading a run imports
     from chosen_one_nb.widgets import actions
-    from chosen_one_nb.widgets.plotly_figure import send_plotly
+    from chosen_one_nb.widgets.figures import send_plotly
 
     imported, work = time.perf_counter(), time.process_time()
     explorer = Explorer(Run.open(folder), method="pca", raise_errors=True)

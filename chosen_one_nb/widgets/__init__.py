@@ -1,6 +1,20 @@
 """The explorer: one screen to step through a run, look at its clusters, disagree and compare.
 
-`explorer` lays out panels, each in a file of its own; what they share is in `session`, what a click does in `actions`.
-`gallery`, `cards`, `tree` and `preview` are views in the browser (.py, .js, .css), `map_figure` and `curves` figures,
-drawn by Plotly through `plotly_figure`; `tasks` and `background` hold the threads. Nothing outside imports from here.
+========================================  =========================================================================
+`explorer`                                builds the panels and lays them out; `snapshot` draws the state as an image
+`session`                                 what is shown, selected and under way, as traits
+`actions`                                 what a click does: functions on a session that call methods of `Run`
+`panel`                                   what panels have in common, and the controls they are built of
+`stages`, `tree`, `curves`                where the run stands
+`map_panel`, `cards`, `gallery`           the images: as points, as clusters, one by one
+`selection_panel`, `attribute_panel`      what is chosen, and what it shares that nobody asked for
+`compare`, `settings_panel`               branches and strengths of Θ side by side; every number of the method
+`export_panel`                            files to take away
+`figures`, `images`, `cluster_style`      Plotly figures, images sent once, colours and symbols
+`attribute_findings`                      what is known of the attributes, shown by several panels
+`status`, `tasks`                         what the screen says; the threads
+========================================  =========================================================================
+
+One rule keeps them apart: a panel takes the `Session` and observes it, and nothing reads another panel. Views in the
+browser have their script and style beside them (.js, .css). Nothing outside imports from here but `Explorer`.
 """

@@ -11,9 +11,8 @@ from typing import Any
 from chosen_one_nb.run import store
 
 from .session import Session
-from .status import guarded
+from .status import counted_words, guarded
 from .tasks import Task
-from .wording import counted_words
 
 # --- stepping ------------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,17 @@ from chosen_one_nb.plots import drift_plot, to_svg
 from chosen_one_nb.run.decision import RunError
 
 from . import actions
-from .attribute_findings import NOT_ASKED, AttributeFindings, has_clip
-from .attribute_rows import cohesion_strips, counterfactual_strips, phrase_strip, rows, sentences, vocabulary_notes
+from .attribute_findings import (
+    NOT_ASKED,
+    AttributeFindings,
+    cohesion_strips,
+    counterfactual_strips,
+    has_clip,
+    phrase_strip,
+    rows,
+    sentences,
+    vocabulary_notes,
+)
 from .cluster_style import ranked_members
 from .images import HERE, script
 from .panel import Panel, control, row, text, update
@@ -45,7 +54,7 @@ class AttributesView(anywidget.AnyWidget):
     words : list of (str, str)
         Sentences above the table: kind ("plain", "quiet", "warning") and text.
     rows : list of dict
-        What `chosen_one_nb.widgets.attribute_rows.rows` gives.
+        What `chosen_one_nb.widgets.attribute_findings.rows` gives.
     strips : list of dict
         Images with something laid over them: ``title``, ``note``, ``images`` (``data`` as WebP, ``text``).
     lit : int

@@ -1,4 +1,4 @@
-"""Two branches side by side: what was decided, what followed, and images on the same seeds."""
+"""Comparisons on the same seeds: two branches side by side, and more or less of Θ."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import pandas as pd
+from PIL import Image
 
 from chosen_one_nb.plots import distance_plot, to_svg
 
 from .gallery import GalleryView
 from .panel import Panel, control, on_change, row, text, update
 from .session import Session
-from .status import guarded
-from .wording import chosen_words
+from .status import chosen_words, guarded
+from .tasks import Task
 
 if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node
@@ -131,3 +132,57 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+class StrengthPanel(Panel):
+    """A slider from the base model (0) to the character as learnt (1), on fixed seeds."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        tip = "0 is the base model, 1 the character as learnt"
+        self.slider = control(
+            ipywidgets.FloatSlider, "strength of Θ", tip, "340px",
+            value=1.0, min=0.0, max=1.0, step=0.125, continuous_update=False, readout_format=".3f",
+        )  # fmt: skip
+        tip = "Draw eight fixed seeds at this strength; kept, so that the slider is quick afterwards"
+        self.draw = self.button("draw", "Draw", tip, self._draw, icon="paint-brush")
+        self.words = text()
+        self.view = GalleryView(name="Eight fixed seeds", can_exclude=False, size=96)
+        self.ui = ipywidgets.VBox([row(self.slider, self.draw), self.words, self.view])
+        self._counts: dict[str, int] = {}
+        self.slider.observe(self.redraw, "value")
+
+    def show(self) -> None:
+        """Show the images of this strength, if they have been drawn."""
+        session, source, strength = self.session, self.session.theta_node, self.slider.value
+        key = f"{source}@{strength:g}"
+        if source is not None and key not in self._counts:
+            self._keep(key, self.run.samples.drawn_probe(source, strength=strength))
+        n = self._counts.get(key, 0)
+        self.draw.disabled = source is None or session.busy or n > 0
+        self.words.value = (
+            f"Θ of node {source}; the same eight seeds at every strength, 0 is the model without it."
+            if source
+            else "There is no Θ yet: it comes with the first refinement."
+        )
+        update(
+            self.view,
+            thumbnails=session.thumbnails.key(key),
+            labels=[f"seed {i} at strength {strength:g}" for i in range(n)],
+            sections=[{"ids": list(range(n))}] if n else [],
+            empty="Not drawn at this strength yet: press Draw." if source else "",
+        )
+
+    def _keep(self, key: str, images: list[Image.Image]) -> None:
+        if images:
+            self.session.thumbnails.send(key, images)
+            self._counts[key] = len(images)
+
+    @guarded
+    def _draw(self, session: Session) -> None:
+        source, strength = session.theta_node, self.slider.value
+
+        def work(task: Task) -> None:
+            self._keep(f"{source}@{strength:g}", self.run.samples.probe(source, strength=strength, **task.callbacks))
+
+        session.tasks.start(work, name=f"strength {strength:g}")

@@ -12,8 +12,8 @@ import traitlets
 
 from chosen_one_nb.plots import ALARM, PALETTE
 
+from .figures import GRID, LINE, PlotlyFigure, trace
 from .panel import Panel, framed, text
-from .plotly_figure import GRID, LINE, PlotlyFigure, trace
 from .session import Session
 from .status import guarded
 

@@ -16,22 +16,19 @@ from .actions import next_stage
 from .attribute_findings import AttributeFindings
 from .attribute_panel import AttributePanel
 from .cards import ClusterPanel
-from .compare import ComparePanel
+from .compare import ComparePanel, StrengthPanel
 from .curves import CurvePanel
 from .export_panel import ExportPanel
+from .figures import send_plotly
 from .gallery import GalleryPanel
-from .hints import Hints
 from .images import HERE
-from .layouts import Method
-from .map_panel import MapPanel
-from .panel import framed, walk
-from .plotly_figure import send_plotly
+from .map_panel import MapPanel, Method
+from .panel import Hints, framed, walk
 from .selection_panel import SelectionPanel
 from .session import Session
 from .settings_panel import SettingsPanel
 from .snapshot import snapshot
 from .stages import StageBar, Stepper
-from .strength import StrengthPanel
 from .tree import TreePanel
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ import ipywidgets
 from chosen_one_nb.run.opening import export_folder
 
 from . import actions
-from .panel import Panel, framed, line, row, text
+from .panel import Panel, Switch, framed, line, row, text
 from .session import Session
-from .switch import Switch
 
 FORMATS = (
     ("diffusers", "diffusers", "A folder for pipeline.load_lora_weights, with the new word's rows"),

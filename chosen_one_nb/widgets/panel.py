@@ -1,4 +1,8 @@
-"""What the parts of the screen have in common: they show one iteration of a run and pass on what is clicked."""
+"""What the parts of the screen have in common: they show one iteration of a run and pass on what is clicked.
+
+Besides `Panel` the controls that panels are built of, with what ipywidgets (8.1) leaves out: tooltips beside a label
+and on tabs, a tick box with one, and a calm keyboard.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import anywidget
 import ipywidgets
+import traitlets
+from ipywidgets.widgets.widget_description import DescriptionWidget
 
+from chosen_one_nb.run.node import Node
+
+from .images import script
 from .session import Session
 from .status import guarded
-
-if TYPE_CHECKING:
-    from chosen_one_nb.run.node import Node
 
 Control = TypeVar("Control", bound=ipywidgets.DOMWidget)
 
@@ -148,3 +155,73 @@ def walk(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
     yield widget
     for child in getattr(widget, "children", ()):
         yield from walk(child)
+
+
+class Switch(anywidget.AnyWidget):
+    """Something that is on or off: a tick box whose tooltip shows, which that of ``ipywidgets.Checkbox`` does not.
+
+    Parameters
+    ----------
+    description : str
+        What it is called.
+    tooltip : str
+        What it does, in a sentence.
+    value : bool
+        Whether it is on.
+    disabled : bool
+        Whether it cannot be changed.
+    """
+
+    _esm = script("switch.js")
+
+    description = traitlets.Unicode().tag(sync=True)
+    tooltip = traitlets.Unicode().tag(sync=True)
+    value = traitlets.Bool(False).tag(sync=True)
+    disabled = traitlets.Bool(False).tag(sync=True)
+
+
+class Hints(anywidget.AnyWidget):
+    """Gives the controls of the explorer it stands in their tooltips, and keeps its keys; shows nothing itself.
+
+    Parameters
+    ----------
+    tips : dict of str to str
+        What to say of each tab and described control, by its title or description.
+    beat : int
+        Counts what has been shown. A page that is opened again while work goes on reads the state of all widgets, then
+        sets them up, and misses what changes meanwhile: it tells the count it has read, and gets all states again
+        where that is not the last.
+    """
+
+    _esm = script("hints.js")
+    tips = traitlets.Dict().tag(sync=True)
+    beat = traitlets.Int().tag(sync=True)
+
+    def __init__(self, screen: ipywidgets.Widget, tips: dict[str, str]) -> None:
+        super().__init__(tips=described(screen) | tips)
+        self._screen = screen
+        self.on_msg(self._hear)
+
+    def _hear(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        if content.get("want") == "fresh" and content.get("beat") != self.beat:
+            for widget in walk(self._screen):
+                widget.send_state()
+
+
+def described(screen: ipywidgets.Widget) -> dict[str, str]:
+    """Collect the tooltips of all controls in a widget by their descriptions.
+
+    Raises
+    ------
+    ValueError
+        Two controls have one description and different tooltips.
+    """
+    found: dict[str, str] = {}
+    for each in walk(screen):
+        if isinstance(each, DescriptionWidget) and each.description and each.tooltip:
+            known = found.setdefault(each.description, each.tooltip)
+            if known != each.tooltip:
+                raise ValueError(
+                    f"Expected one tooltip for “{each.description}”, got {known!r} and {each.tooltip!r}. Rename one."
+                )
+    return found

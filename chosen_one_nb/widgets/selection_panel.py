@@ -12,8 +12,7 @@ from . import actions
 from .gallery import GalleryView, connect
 from .panel import Panel, control, line, on_change, row, text
 from .session import Session
-from .status import guarded
-from .wording import counted_words
+from .status import counted_words, guarded
 
 
 class SelectionPanel(Panel):

@@ -16,11 +16,9 @@ import traitlets
 
 from chosen_one_nb.run.node import compared
 
-from .background import BackgroundCache
 from .images import Thumbnails
-from .status import Status, guarded
-from .tasks import Progress, Task, runner_of
-from .wording import what_comes_next
+from .status import Status, guarded, what_comes_next
+from .tasks import BackgroundCache, Progress, Task, runner_of
 
 if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node, Run

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 from chosen_one_nb.plots import contact_sheet, distance_plot, font, projection_plot, to_image
 
 from .cluster_style import marker_of, ranked_members
-from .layouts import Layout
+from .map_panel import Layout
 from .session import Session
 
 if TYPE_CHECKING:

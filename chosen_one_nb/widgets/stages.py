@@ -8,12 +8,29 @@ import ipywidgets
 import traitlets
 
 from . import actions
-from .panel import Panel, on_change, row, text
+from .panel import Panel, Switch, on_change, row, text
 from .session import Session
 from .status import guarded
-from .switch import Switch
 from .tasks import Progress
-from .wording import FORMULAS, SENTENCES
+
+SENTENCES = {
+    "generate": "Draw N images of the prompt, each from its own seed, with the Θ learnt so far.",
+    "embed": "Turn each image into a feature vector, with an extractor that was never told what is in it.",
+    "check": "Stop when the gallery's mean pairwise distance falls to d_conv; watch that it has not collapsed.",
+    "cluster": "Group the features by K-means++ with k = ⌊N / d_size-c⌋; drop clusters of d_min-c or fewer.",
+    "choose": "The rule takes the most cohesive cluster; you can take another, or images of your own.",
+    "refine": "Learn Θ from the chosen images: LoRA weights and a new word, by the denoising loss.",
+}
+"""What each stage does."""
+FORMULAS = {
+    "generate": "Sᵢ = { M_Θᵢ(p; seedₙ) : n = 1…N }",
+    "embed": "eₙ = F(xₙ)",
+    "check": "1/|S|² · Σ ‖eₐ − e_b‖ ≤ d_conv",
+    "cluster": "cohesion(c) = 1/|c| · Σ ‖e − c_cen‖²",
+    "choose": "c* = argmin cohesion(c)",
+    "refine": "min over Θ of E ‖ε − ε_Θ(z_t, t, text)‖²",
+}
+"""The formula that each stage follows."""
 
 
 class StageBar(Panel):

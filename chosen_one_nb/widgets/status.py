@@ -1,4 +1,4 @@
-"""The status line: what just happened, in one sentence, with the full error one click away."""
+"""What the screen says: the status line, errors as sentences, where a run stands, what a decision takes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import functools
 import traceback
 from collections.abc import Callable
 from html import escape
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import ipywidgets
+
+if TYPE_CHECKING:
+    from chosen_one_nb.run.decision import Decision
+    from chosen_one_nb.run.run import Run
 
 Kind = Literal["quiet", "good", "warning", "error"]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -23,7 +27,6 @@ class Status(ipywidgets.HTML):
     def __init__(self) -> None:
         self.kind: Kind = "quiet"
         self.text = ""
-        self.error: BaseException | None = None
         super().__init__()
         self.add_class("chosen-status")
         self.say("")
@@ -31,8 +34,6 @@ class Status(ipywidgets.HTML):
     def say(self, text: str, kind: Kind = "quiet", details: str = "") -> None:
         """Show `text`, always as text: markup in it is shown, not obeyed."""
         self.text, self.kind = text, kind
-        if kind != "error":
-            self.error = None
         more = f"<details><summary>details</summary><pre>{escape(details)}</pre></details>" if details else ""
         said = f"{SIGNS[kind]}{escape(text)}{more}"
         self.value = f'<div role="status" aria-live="polite" class="chosen-{kind}">{said}</div>'
@@ -40,7 +41,6 @@ class Status(ipywidgets.HTML):
     def fail(self, error: BaseException) -> None:
         """Show what went wrong as a sentence, the traceback behind *details*."""
         self.say(sentence(error), "error", "".join(traceback.format_exception(error)))
-        self.error = error
 
 
 def sentence(error: BaseException) -> str:
@@ -90,3 +90,29 @@ def guarded(handler: Handler) -> Handler:
             return None
 
     return guard  # type: ignore[return-value]
+
+
+def what_comes_next(run: Run) -> str:
+    """Say where a run stands and what a person can do."""
+    outcome, stage = run.outcome, run.next_stage
+    if outcome.state == "no cluster":
+        return f"{outcome.reason} Choose images yourself, merge clusters or change k."
+    if stage is None:
+        return (
+            f"Finished, {outcome.state}. Choose otherwise at an earlier iteration to begin a branch, compare "
+            "branches below, or go on all the same."
+        )
+    if stage == "choose":
+        return "Your turn: choose a cluster or images, or press Next to take the proposal."
+    return f"Done. Next comes {stage.capitalize()}."
+
+
+def chosen_words(decision: Decision, by_hand: str = "images picked by hand") -> str:
+    """Name what a decision takes: a cluster, or images picked by a person."""
+    return f"cluster {decision.cluster}" if decision.cluster is not None else by_hand
+
+
+def counted_words(decision: Decision) -> str:
+    """Say what a decision takes, how many images, and how many are left out."""
+    left = f", {len(decision.excluded)} left out" if decision.excluded else ""
+    return f"{chosen_words(decision)}, {len(decision.images)} images{left}"

@@ -11,8 +11,7 @@ import traitlets
 from .images import HERE, script
 from .panel import Panel
 from .session import Session
-from .status import guarded
-from .wording import chosen_words
+from .status import chosen_words, guarded
 
 if TYPE_CHECKING:
     from chosen_one_nb.run.node import Node
