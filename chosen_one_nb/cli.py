@@ -278,14 +278,12 @@ def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
     if quiet or run.next_stage is None:
         yield
         return
-    from chosen_one_nb.run.cost_estimate import gigabytes
-    from chosen_one_nb.run.memory_profile import MeasuredMemory
+    from chosen_one_nb.run.cost_estimate import gigabytes, peak_memory
 
     print(run.plan(run.root), file=sys.stderr)
-    with MeasuredMemory(run.models.device) as memory:
-        yield
-    if memory.peak:
-        print(f"peak measured: {gigabytes(memory.peak)}", file=sys.stderr)
+    yield
+    if peak := peak_memory(run.models.device):
+        print(f"peak measured: {gigabytes(peak)}", file=sys.stderr)
 
 
 def _choose(run: Run, args: argparse.Namespace, **choice: Any) -> None:

@@ -10,8 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from chosen_one_nb.run.cost_estimate import estimate_cost
-from chosen_one_nb.run.flops import Meter
+from chosen_one_nb.run.cost_estimate import Meter, estimate_cost
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.gallery import SamplingRequest

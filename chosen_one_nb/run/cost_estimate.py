@@ -6,19 +6,26 @@ Counted on copies of the models without weights, on the device "meta", by the ve
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import dataclasses
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from chosen_one_nb.models.hub import quietly
 from chosen_one_nb.models.load import Models, weight_bytes
 from chosen_one_nb.models.offload import device_memory
-from chosen_one_nb.run.flops import Meter, fused_attention
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.latents import chunk_size, latent_size
 from chosen_one_nb.steps.lora import apply_lora, initial_lora
@@ -26,7 +33,7 @@ from chosen_one_nb.steps.loss import Batch, denoising_loss
 from chosen_one_nb.steps.prompts import condition, condition_pair, encoders
 from chosen_one_nb.steps.tokens import add_tokens
 
-__all__ = ["CostEstimate", "StageCost", "estimate_cost", "gigabytes"]
+__all__ = ["CostEstimate", "Meter", "StageCost", "estimate_cost", "gigabytes", "peak_memory"]
 
 META = torch.device("meta")
 PROMPT = "a photo"
@@ -99,18 +106,32 @@ class CostEstimate:
 
     def __str__(self) -> str:
         head = ("stage", "work", "TFLOP", "weights", "activations", "peak expected")
-        rows: list[Sequence[str]] = [head]
-        for s in self.stages:
-            rows.append([s.name, s.work, f"{s.flops / 1e12:.3g}", *map(gigabytes, (s.weights, s.activations, s.peak))])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rows = [
+            (s.name, s.work, f"{s.flops / 1e12:.3g}", *map(gigabytes, (s.weights, s.activations, s.peak)))
+            for s in self.stages
+        ]
+        table = pd.DataFrame(rows, columns=head).to_string(index=False)
         there = f"; memory there: {gigabytes(self.memory)}" if self.memory else ""
-        return "\n".join([self.title, *lines, f"peak expected: {gigabytes(self.peak)}{there}. {self.advice()}".strip()])
+        return "\n".join([self.title, table, f"peak expected: {gigabytes(self.peak)}{there}. {self.advice()}".strip()])
 
 
 def gigabytes(n: float) -> str:
     """Write bytes for people."""
     return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the most bytes used so far: of tensors on CUDA, of the process on the CPU; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # In bytes on a Mac, in KiB elsewhere: see getrusage(2).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def estimate_cost(models: Models, settings: Settings) -> CostEstimate:
@@ -128,7 +149,7 @@ def estimate_cost(models: Models, settings: Settings) -> CostEstimate:
         Matrix products, convolutions and attention are counted, a multiplication and an addition as two operations.
         Activations are an estimate: libraries' workspaces and fragmentation come on top.
     """
-    with quietly(), fused_attention():
+    with quietly(), _fused_attention():
         counter = _Counter(models, settings)
         stages = (counter.encode(), counter.denoise(), counter.decode(), counter.embed(), counter.refine())
     dtype = str(models.pipeline.unet.dtype).removeprefix("torch.")
@@ -153,14 +174,12 @@ class _Counter:
         self.guided = settings.guidance_scale > 1
         self.all_weights = weight_bytes(*parts.values(), models.extractor.model, models.clip and models.clip.model)
 
-    def _stage(
-        self, name: str, work: str, times: float, do: Callable[[], Any], *parts: Any, more: int = 0
-    ) -> StageCost:
+    def _stage(self, name: str, work: str, times: float, do: Callable[[], Any], *parts: Any) -> StageCost:
         with Meter() as meter:
             kept = do()  # what it returns counts as held until here
         del kept
         weights = weight_bytes(*parts) if self.models.low_memory else self.all_weights
-        return StageCost(name, work, meter.flops * times, weights + more, meter.peak)
+        return StageCost(name, work, meter.flops * times, weights, meter.peak)
 
     @torch.no_grad()
     def encode(self) -> StageCost:
@@ -215,19 +234,17 @@ class _Counter:
         trained = sum(part.numel() for part in (*weights.values(), *rows.values()))
         if s.gradient_checkpointing or self.models.low_memory:
             unet.enable_gradient_checkpointing()
-            unet.train()
-        with ExitStack() as stack:
-            stack.enter_context(add_tokens(self.pipeline, s.token, rows))
-            stack.enter_context(apply_lora(unet, weights, rank=s.lora_rank, alpha=s.lora_rank, dtype=torch.float32))
+            unet.train()  # in evaluation nothing is recomputed
+        lora = apply_lora(unet, weights, rank=s.lora_rank, alpha=s.lora_rank, dtype=torch.float32)
+        with add_tokens(self.pipeline, s.token, rows), lora:
 
             def step() -> None:
                 text = condition(self.pipeline, s.caption(PROMPT)).expand(n)
                 denoising_loss(unet, scheduler, batch, text).backward()
 
-            return self._stage(
-                "refine", f"{s.refine_steps} steps, {n} at once", s.refine_steps, step, unet, *self.texts,
-                more=4 * (1 + ADAM) * trained,
-            )  # fmt: skip
+            work = f"{s.refine_steps} steps, {n} at once"
+            cost = self._stage("refine", work, s.refine_steps, step, unet, *self.texts)
+        return dataclasses.replace(cost, weights=cost.weights + 4 * (1 + ADAM) * trained)
 
 
 def _without_weights(module: Any) -> nn.Module:
@@ -236,3 +253,64 @@ def _without_weights(module: Any) -> nn.Module:
     with META:
         bare = build(module.config)
     return bare.to(dtype=module.dtype).eval().requires_grad_(False)
+
+
+class Meter(TorchDispatchMode):
+    """Counts, inside a with-block, floating point operations and the bytes of new tensors.
+
+    By the formulas of PyTorch's own `FlopCounterMode`: a multiplication and an addition count as two; matrix products,
+    convolutions and attention are counted, what goes element by element is not.
+
+    Attributes
+    ----------
+    flops : int
+    peak : int
+        Largest number of bytes that tensors made inside the block have held at a time.
+    """
+
+    # FlopCounterMode itself hooks every module, and its hooks hold tensors: with gradient checkpointing the peak was
+    # seven times too high. The formulas alone are what is wanted.
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.peak = self._now = 0
+        self._live: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **kwargs, out_val=out)
+        known = self._live.keys() | {storage._cdata for storage in _storages((args, kwargs))}
+        for storage in _storages(out):
+            if (key := storage._cdata) not in known:  # a view is not new
+                self._live[key] = storage.nbytes()
+                self._now += storage.nbytes()
+                self.peak = max(self.peak, self._now)
+                weakref.finalize(storage, self._drop, key).atexit = False
+        return out
+
+    def _drop(self, key: int) -> None:
+        self._now -= self._live.pop(key)
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Count attention on "meta" as its fused kernels work: the fallback there would make the (T, T) matrix."""
+    real = functional.scaled_dot_product_attention
+
+    def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        if not query.is_meta:
+            return real(query, key, value, *args, **more)
+        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, query.requires_grad)[0]
+
+    # A TorchFunctionMode would be off while checkpointed activations are computed again.
+    functional.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = real

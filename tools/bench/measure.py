@@ -25,7 +25,6 @@ from chosen_one_nb.models.offload import on_device
 from chosen_one_nb.run import store
 from chosen_one_nb.run.cost_estimate import CostEstimate, estimate_cost, gigabytes
 from chosen_one_nb.run.images import ImageFolder
-from chosen_one_nb.run.memory_profile import MeasuredMemory
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.embed import embed
@@ -37,6 +36,7 @@ from chosen_one_nb.steps.prompts import encoders
 from chosen_one_nb.steps.refine import refine
 from chosen_one_nb.steps.training_set import TrainingSet
 from chosen_one_nb.sweep.workers import WorkerPool
+from tools.bench.memory_profile import MeasuredMemory
 
 __all__ = ["Bench", "Row", "arithmetic", "bench", "gallery_flops", "matmul_speed", "total_flops"]
 
