@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from chosen_one_nb.cli import add_changes
-from chosen_one_nb.models.bundled import bundled
+from chosen_one_nb.models.hub import bundled
 from chosen_one_nb.models.load import load_models
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from chosen_one_nb.models.offload import keep_freed_memory
+from chosen_one_nb.models.memory import keep_freed_memory
 from menagerie.training.context import TrainingContext, TrainingError
 from menagerie.training.data import renders_of
 from menagerie.training.recipe import Recipe

@@ -14,8 +14,8 @@ import torch
 from helpers.tiny_models import made_for
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from chosen_one_nb.models.compiling import compile_blocks
 from chosen_one_nb.models.load import ModelError, load_models
+from chosen_one_nb.models.pipelines import compile_blocks
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from chosen_one_nb.steps.refine import refine

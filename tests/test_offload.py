@@ -15,9 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from chosen_one_nb.models.batches import OutOfMemory, batches
 from chosen_one_nb.models.load import settle
-from chosen_one_nb.models.offload import on_device
+from chosen_one_nb.models.memory import OutOfMemory, batches, on_device
 from chosen_one_nb.steps import generate as generating
 from chosen_one_nb.steps.embed import embed
 from chosen_one_nb.steps.gallery import SamplingRequest

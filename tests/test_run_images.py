@@ -12,7 +12,7 @@ import torch
 from helpers.tiny_models import made_for
 
 from chosen_one_nb import character
-from chosen_one_nb.models.batches import OutOfMemory
+from chosen_one_nb.models.memory import OutOfMemory
 from chosen_one_nb.run import store
 from chosen_one_nb.run.images import ImageFolder, draw
 from chosen_one_nb.steps import Callbacks, Cancelled

@@ -32,7 +32,7 @@ def test_a_run_reopened_on_such_a_device_works_in_the_precision_it_was_made_in(m
     monkeypatch.setattr("chosen_one_nb.models.load.load_models", lambda **given: asked.append(given))
     recorded = {"name": "sdxl", "load": {"name": "sdxl"}, "machine": {"device": "cuda", "dtype": "float16"}}
     for device in ("cuda", "cpu"):
-        monkeypatch.setattr("chosen_one_nb.models.offload.best_device", lambda device=device: torch.device(device))
+        monkeypatch.setattr("chosen_one_nb.models.memory.best_device", lambda device=device: torch.device(device))
         reloaded(recorded)
     reloaded({"name": "menagerie", "load": {}})  # as a run of earlier says it
     assert asked == [{"name": "sdxl", "dtype": "float16"}, {"name": "sdxl"}, {"name": "menagerie"}]

@@ -279,7 +279,7 @@ def test_other_eyes(kind: str, model_folder: Path, images: Any, tmp_path: Path) 
 
 
 def test_device_and_precision(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chosen_one_nb.models import offload as placement
+    from chosen_one_nb.models import memory
 
     assert load_models(model_folder, dtype="bfloat16").pipeline.unet.dtype == torch.bfloat16
     with pytest.raises(ModelError, match="dtype: expected float32, bfloat16 or float16, got 'int8'"):
@@ -287,9 +287,9 @@ def test_device_and_precision(model_folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: False)
     if not torch.cuda.is_available():
-        assert placement.best_device() == torch.device("mps")
-    assert placement.best_dtype(torch.device("mps")) == torch.float16
-    assert placement.best_dtype(torch.device("cpu")) == torch.float32
+        assert memory.best_device() == torch.device("mps")
+    assert memory.best_dtype(torch.device("mps")) == torch.float16
+    assert memory.best_dtype(torch.device("cpu")) == torch.float32
 
 
 def test_a_file_has_a_fingerprint(tmp_path: Path) -> None:

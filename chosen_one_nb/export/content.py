@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from PIL import Image
 
 from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.models.bundled import bundled
+from chosen_one_nb.models.hub import bundled
 from chosen_one_nb.settings import Settings
 
 if TYPE_CHECKING:

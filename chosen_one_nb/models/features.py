@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.models import open_clip
-from chosen_one_nb.models.batches import batches
 from chosen_one_nb.models.hub import ModelError, Source
-from chosen_one_nb.models.offload import on_device
+from chosen_one_nb.models.memory import batches, on_device
 
 __all__ = ["Clip", "FeatureExtractor", "Features"]
 

@@ -1,4 +1,4 @@
-"""Where models come from: folders, files, or the Hub by id and revision; and what to do when they are not there.
+"""Where models come from: the package, folders, files, or the Hub by id and revision; and what to do without them.
 
 Spelled `folder`, `file.safetensors`, `owner/name`, `owner/name@revision`, or with a file of the repository,
 `owner/name/file.safetensors@revision`. What comes from the Hub is fetched whole into its cache first, only the
@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-__all__ = ["LORA_FILE", "PICKLES", "UNET_FILE", "ModelError", "Source", "convert_line", "quietly", "wanted"]
+__all__ = ["LORA_FILE", "PICKLES", "UNET_FILE", "ModelError", "Source", "bundled", "convert_line", "quietly", "wanted"]
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """File endings that mean Python pickles, which can run code when opened."""
@@ -153,6 +153,19 @@ class Source:
     def __str__(self) -> str:
         inside = f"/{self.inside}" if self.inside else ""
         return f"{self.place}{inside}@{self.revision}" if self.revision else f"{self.place}{inside}"
+
+
+def bundled(*parts: str) -> Path:
+    """Return a path in the bundled data: inside the package in a wheel, beside it in a checkout.
+
+    Examples
+    --------
+    >>> bundled("menagerie", "clip", "config.json").is_file()
+    True
+    """
+    package = Path(__file__).parents[1]
+    inside = package / "data"
+    return (inside if inside.is_dir() else package.parent / "data").joinpath(*parts)
 
 
 def wanted(names: Iterable[str], half: bool = False, place: str = "") -> list[str]:

@@ -14,12 +14,10 @@ from typing import Any
 
 import torch
 
-from chosen_one_nb.models.bundled import bundled
-from chosen_one_nb.models.compiling import compile_blocks
 from chosen_one_nb.models.features import Clip, FeatureExtractor, Features
-from chosen_one_nb.models.hub import ModelError, Source
-from chosen_one_nb.models.offload import best_device, best_dtype, device_memory, keep_freed_memory, move
-from chosen_one_nb.models.pipelines import distil, load_pipeline, modules
+from chosen_one_nb.models.hub import ModelError, Source, bundled
+from chosen_one_nb.models.memory import best_device, best_dtype, device_memory, keep_freed_memory, move
+from chosen_one_nb.models.pipelines import compile_blocks, distil, load_pipeline, modules
 from chosen_one_nb.settings import SAMPLING, Settings
 
 __all__ = [

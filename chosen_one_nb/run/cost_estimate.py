@@ -25,7 +25,7 @@ from torch.utils.flop_counter import flop_registry
 
 from chosen_one_nb.models.hub import quietly
 from chosen_one_nb.models.load import Models, weight_bytes
-from chosen_one_nb.models.offload import device_memory
+from chosen_one_nb.models.memory import device_memory
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.latents import chunk_size, latent_size
 from chosen_one_nb.steps.lora import apply_lora, initial_lora

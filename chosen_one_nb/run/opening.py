@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chosen_one_nb.models.bundled import bundled
+from chosen_one_nb.models.hub import bundled
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
 from chosen_one_nb.run.node import FORMAT
@@ -121,7 +121,7 @@ def reloaded(recorded: dict[str, Any]) -> Models:
     hardly can.
     """
     from chosen_one_nb.models.load import load_models
-    from chosen_one_nb.models.offload import best_device
+    from chosen_one_nb.models.memory import best_device
 
     machine = recorded.get("machine") or {}
     again = {"dtype": machine["dtype"]} if machine.get("device") == best_device().type else {}

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chosen_one_nb.models.batches import advised, batches
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.models.offload import on_device
+from chosen_one_nb.models.memory import advised, batches, on_device
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
 from chosen_one_nb.steps.latents import decode, latent_size

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from chosen_one_nb.models.batches import OutOfMemory, batches
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.models.offload import on_device
+from chosen_one_nb.models.memory import OutOfMemory, batches, on_device
 from chosen_one_nb.settings import SettingsError
 
 __all__ = ["chunk_size", "decode", "encode", "in_float32", "latent_size"]

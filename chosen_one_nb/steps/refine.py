@@ -20,10 +20,9 @@ import torch
 from torch import nn
 
 from chosen_one_nb.character import Character
-from chosen_one_nb.models.batches import advised, free_memory, is_out_of_memory
-from chosen_one_nb.models.compiling import uncompiled
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.models.offload import on_device
+from chosen_one_nb.models.memory import advised, free_memory, is_out_of_memory, on_device
+from chosen_one_nb.models.pipelines import uncompiled
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.lora import apply_lora, frozen, initial_lora

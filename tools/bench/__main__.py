@@ -23,7 +23,7 @@ if not __package__:  # run as a folder: the project's root is not on the path
 from chosen_one_nb.cli import add_changes, add_common, add_machine, call, models_of, note_on
 from chosen_one_nb.models.hub import ModelError
 from chosen_one_nb.models.load import Models, load_models
-from chosen_one_nb.models.offload import best_device, best_dtype
+from chosen_one_nb.models.memory import best_device, best_dtype
 from chosen_one_nb.run.cost_estimate import estimate_cost
 from chosen_one_nb.settings import Settings
 from tools.bench.measure import arithmetic, bench, matmul_speed, total_flops

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chosen_one_nb.models.compiling import uncompiled
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.models.offload import on_device
+from chosen_one_nb.models.memory import on_device
+from chosen_one_nb.models.pipelines import uncompiled
 from chosen_one_nb.run import store
 from chosen_one_nb.run.cost_estimate import CostEstimate, estimate_cost, gigabytes
 from chosen_one_nb.run.images import ImageFolder

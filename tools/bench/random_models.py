@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from chosen_one_nb.models.compiling import compile_blocks
 from chosen_one_nb.models.features import Clip, FeatureExtractor
 from chosen_one_nb.models.hub import ModelError
 from chosen_one_nb.models.load import Models, settle
-from chosen_one_nb.models.offload import best_device, best_dtype
+from chosen_one_nb.models.memory import best_device, best_dtype
+from chosen_one_nb.models.pipelines import compile_blocks
 
 __all__ = ["EXTRACTORS", "GENERATORS", "random_models"]
 

@@ -1,8 +1,9 @@
-"""Where models rest and where they work: the device at hand, and parts that are on it while they work.
+"""Where models rest and where they work, and what is done when memory runs short.
 
 With enough memory every part stays on the device and nothing here moves. In low-memory mode all parts rest on the
 CPU, and each stage has only its own on the device: the text encoders while the prompt is encoded, then the UNet,
-then the VAE, then the feature extractor.
+then the VAE, then the feature extractor. Batches shrink until they fit; where nothing smaller is left to try, the
+error says what to lower.
 """
 
 # accelerate's hooks (`enable_model_cpu_offload`) move a part when its `forward` is called, which neither a VAE's
@@ -12,16 +13,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import torch
 
-from chosen_one_nb.models.batches import advised, free_memory
+__all__ = [
+    "OutOfMemory", "advised", "batches", "best_device", "best_dtype", "device_memory", "free_memory",
+    "is_out_of_memory", "keep_freed_memory", "move", "on_device",
+]  # fmt: skip
 
-__all__ = ["best_device", "best_dtype", "device_memory", "keep_freed_memory", "move", "on_device"]
+T = TypeVar("T")
 
 SMALLER = (
     "The models do not fit beside what is there: close other programs that use the device, take half precision "
@@ -29,6 +32,81 @@ SMALLER = (
 )
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's names and numbers, see mallopt(3)
 NEVER = 2**31 - 1
+
+
+class OutOfMemory(RuntimeError):
+    """Memory ran out and nothing smaller is left to try: the message says which setting to lower."""
+
+
+def batches(n: int, size: int, do: Callable[[range], T], advice: str) -> Iterator[tuple[range, T]]:
+    """Do n things in batches of at most `size`; where memory runs out, go on with batches of half the size.
+
+    Parameters
+    ----------
+    n, size : int
+    do : callable
+        Given a batch's range of indices; called again for its halves when it runs out of memory.
+    advice : str
+        What to lower, where not even one thing fits.
+
+    Yields
+    ------
+    (range, result)
+        In order; what was yielded is never done again.
+
+    Raises
+    ------
+    OutOfMemory
+        If a single thing does not fit.
+
+    Examples
+    --------
+    >>> [list(indices) for indices, _ in batches(5, 2, len, "")]
+    [[0, 1], [2, 3], [4]]
+    """
+    start = 0
+    while start < n:
+        indices = range(start, min(start + size, n))
+        try:
+            with advised(advice if len(indices) == 1 else None):
+                done = do(indices)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            yield indices, done
+            start = indices.stop
+            continue
+        free_memory()  # only here: in `except` the error's traceback holds the tensors that did not fit
+        size = len(indices) // 2
+
+
+@contextmanager
+def advised(advice: str | None) -> Iterator[None]:
+    """Turn an out-of-memory error into an `OutOfMemory` that says what to lower; None leaves it as it is."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if advice is None or not is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OutOfMemory(f"Out of memory. {advice} ({reason})") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Recognise the errors of accelerators and of the CPU's allocator; not one that already says what to lower."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if isinstance(error, OutOfMemory):
+        return False
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error)
+
+
+def free_memory() -> None:
+    """Give memory that no tensor holds any more back to the device."""
+    from accelerate.utils.memory import clear_device_cache
+
+    clear_device_cache(garbage_collection=True)
 
 
 def best_device() -> torch.device:
@@ -106,10 +184,7 @@ def keep_freed_memory() -> None:
     one by one. For small models on a CPU this costs more than the arithmetic: one training step of the bundled
     CLIP took 8.2 s without this and 1.9 s with it, on the same busy core.
     """
-    if sys.platform.startswith("linux"):
-        try:
-            mallopt = ctypes.CDLL("libc.so.6").mallopt
-        except (OSError, AttributeError):  # another C library
-            return
+    with suppress(OSError, AttributeError):  # another system, or another C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_MMAP_THRESHOLD, NEVER)
         mallopt(M_TRIM_THRESHOLD, NEVER)
