@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis import statistics as scores
-from chosen_one_nb.analysis.statistics import unit
+from chosen_one_nb.steps.embed import unit
 
 APART = np.array([[1.0, 0.0], [0.0, 1.0]])
 SAME = np.array([[2.0, 0.0], [5.0, 0.0], [1.0, 0.0]])

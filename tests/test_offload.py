@@ -47,7 +47,7 @@ def test_batches_shrink_and_nothing_is_done_twice() -> None:
         done.extend(indices)
         return len(indices)
 
-    assert [n for _, n in batches(7, 5, do, "")] == [2, 2, 2, 1]
+    assert [n for _, n in batches(range(7), 5, do, "")] == [2, 2, 2, 1]
     assert done == list(range(7))
 
 

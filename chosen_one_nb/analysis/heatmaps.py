@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
-from chosen_one_nb.analysis.statistics import Members, group_mask, unit
+from chosen_one_nb.analysis.statistics import Members, group_mask
+from chosen_one_nb.steps.embed import unit
 
 __all__ = ["Parts", "cohesion_heat", "cosegment", "phrase_heat", "scaled"]
 

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from chosen_one_nb.analysis.statistics import auroc, unit, varying
+from chosen_one_nb.analysis.statistics import auroc, varying
+from chosen_one_nb.steps.embed import unit
 
 __all__ = ["NO_PATCHES", "NotAvailable", "Segmentation", "cut_out", "resize", "segment"]
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chosen_one_nb.steps.embed import unit
+
 __all__ = [
     "Interval", "Members", "auroc", "balanced", "bootstrap", "group_mask", "identity_consistency", "interval", "mean",
-    "pair_mean", "random_groups", "resampled", "standardised", "two_kinds", "unit", "varying",
+    "pair_mean", "random_groups", "resampled", "standardised", "two_kinds", "varying",
 ]  # fmt: skip
 
 Members = Sequence[int] | np.ndarray
@@ -35,18 +37,6 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (..., D) at unit length; a zero vector stays zero.
-
-    Examples
-    --------
-    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6, 0.8], [0.0, 0.0]]
-    """
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def group_mask(members: Members, n: int) -> np.ndarray:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from chosen_one_nb.analysis.statistics import two_kinds, unit
+from chosen_one_nb.analysis.statistics import two_kinds
 from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary
+from chosen_one_nb.steps.embed import unit
 
 __all__ = ["AttributeScores", "score_attributes"]
 

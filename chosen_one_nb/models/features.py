@@ -129,30 +129,25 @@ class FeatureExtractor(_ImageModel):
         -------
         Features
         """
-        vectors, tokens, grid = [np.zeros((0, self.width), np.float32)], [], (0, 0)
+        parts = [Features(np.zeros((0, self.width), np.float32), None, (0, 0))]
         with on_device(self.device, self.model):
-            for indices, (vector, token, grid) in batches(  # noqa: B007 (the last grid is that of all)
-                len(images), batch_size, lambda part: self._extract(images[part.start : part.stop], patches), SMALLER
-            ):
-                vectors.append(vector)
-                if token is not None:
-                    tokens.append(token)
+            for indices, part in batches(images, batch_size, lambda some: self._extract(some, patches), SMALLER):
+                parts.append(part)
                 if on_batch is not None:
                     on_batch(indices.stop)
-        return Features(np.concatenate(vectors), np.concatenate(tokens) if tokens else None, grid)
+        tokens = [part.patches for part in parts if part.patches is not None]
+        whole = np.concatenate([part.cls for part in parts])
+        return Features(whole, np.concatenate(tokens) if tokens else None, parts[-1].grid)
 
     @torch.no_grad()
-    def _extract(
-        self, images: Sequence[Image.Image], patches: bool
-    ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
-        """B images -> CLS (B, D) float32, patch tokens (B, P, D') float16 or None, and their grid."""
+    def _extract(self, images: Sequence[Image.Image], patches: bool) -> Features:
         pixels = self._pixels(images)
         out = self.model(pixels)
         sequence = out.last_hidden_state  # (B, 1 + registers + P, D')
         vectors = out.image_embeds if self.projected else out.pooler_output
         vectors = sequence[:, 0] if vectors is None else vectors  # DINOv1 has no pooler
         tokens = sequence[:, self._skip :].float().cpu().numpy().astype(np.float16) if patches else None
-        return vectors.float().cpu().numpy(), tokens, _grid(pixels, self.model.config.patch_size)
+        return Features(vectors.float().cpu().numpy(), tokens, _grid(pixels, self.model.config.patch_size))
 
 
 class Clip(_ImageModel):
@@ -186,13 +181,11 @@ class Clip(_ImageModel):
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(model, processor, tokenizer, str(origin.pinned(folder)))
 
-    def images(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> np.ndarray:
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Return (N, D) float32 unit vectors of images."""
-        return self._unit_vectors(
-            images, batch_size, lambda part: self.model.get_image_features(self._pixels(part)).pooler_output
-        )
+        return self._unit_vectors(images, lambda part: self.model.get_image_features(self._pixels(part)).pooler_output)
 
-    def texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return (T, D) float32 unit vectors of texts; what is too long for the model is cut off."""
         limit = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
         how = {"padding": "max_length", "max_length": limit, "truncation": True, "return_tensors": "pt"}
@@ -200,9 +193,9 @@ class Clip(_ImageModel):
         def features(part: Sequence[str]) -> torch.Tensor:
             return self.model.get_text_features(**self.tokenizer(list(part), **how).to(self.model.device)).pooler_output
 
-        return self._unit_vectors(texts, batch_size, features)
+        return self._unit_vectors(texts, features, 64)
 
-    def patches(self, images: Sequence[Image.Image], *, batch_size: int = 32) -> tuple[np.ndarray, tuple[int, int]]:
+    def patches(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, tuple[int, int]]:
         """Return a vector for each patch of images, in the space of the texts.
 
         CLIP was only ever asked about whole images; its patch tokens, taken through the same last norm and
@@ -217,7 +210,7 @@ class Clip(_ImageModel):
         """
         blank = Image.new("RGB", (8, 8))
         grid = _grid(self._pixels(images[:1] or [blank]), self.model.config.vision_config.patch_size)
-        found = self._unit_vectors(images, batch_size, self._patch_features)
+        found = self._unit_vectors(images, self._patch_features)
         return found.reshape(-1, grid[0] * grid[1], self.width), grid
 
     def _patch_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -232,9 +225,9 @@ class Clip(_ImageModel):
         return float(self.model.logit_scale.exp())
 
     @torch.no_grad()
-    def _unit_vectors(self, items: Sequence[Any], size: int, features: Callable[[Sequence[Any]], Any]) -> np.ndarray:
+    def _unit_vectors(self, items: Sequence[Any], features: Callable[[Any], Any], size: int = 32) -> np.ndarray:
         with on_device(self.device, self.model):
-            parts = batches(len(items), size, lambda part: features(items[part.start : part.stop]), SMALLER)
+            parts = batches(items, size, features, SMALLER)
             vectors = [torch.nn.functional.normalize(part.float(), dim=-1).cpu().numpy() for _, part in parts]
         return np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
 

@@ -15,7 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-__all__ = ["LORA_FILE", "PICKLES", "UNET_FILE", "ModelError", "Source", "bundled", "convert_line", "quietly", "wanted"]
+__all__ = [
+    "LORA_FILE", "UNET_FILE", "ModelError", "Source", "bundled", "convert_line", "quietly", "refuse_pickle", "wanted",
+]  # fmt: skip
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """File endings that mean Python pickles, which can run code when opened."""
@@ -198,6 +200,15 @@ def wanted(names: Iterable[str], half: bool = False, place: str = "") -> list[st
 
     chosen = {max(found, key=preference) for found in forms.values()}
     return [name for name in names if name in chosen or name.endswith((".json", ".txt"))]
+
+
+def refuse_pickle(file: Path, error: type[Exception] = ModelError) -> None:
+    """Raise an error for a file that is a pickle by its ending, with the line that converts it."""
+    if file.suffix.lower() in PICKLES:
+        raise error(
+            f"{file}: expected a .safetensors file, got a pickle; pickle files are refused because they can run code. "
+            f"{convert_line(str(file))}"
+        )
 
 
 def convert_line(file: str = "MODEL.bin") -> str:

@@ -38,21 +38,22 @@ class OutOfMemory(RuntimeError):
     """Memory ran out and nothing smaller is left to try: the message says which setting to lower."""
 
 
-def batches(n: int, size: int, do: Callable[[range], T], advice: str) -> Iterator[tuple[range, T]]:
+def batches(items: Any, size: int, do: Callable[[Any], T], advice: str) -> Iterator[tuple[range, T]]:
     """Do n things in batches of at most `size`; where memory runs out, go on with batches of half the size.
 
     Parameters
     ----------
-    n, size : int
+    items : sequence, array or tensor of length n
+    size : int
     do : callable
-        Given a batch's range of indices; called again for its halves when it runs out of memory.
+        Given a batch of items; called again for its halves when it runs out of memory.
     advice : str
         What to lower, where not even one thing fits.
 
     Yields
     ------
     (range, result)
-        In order; what was yielded is never done again.
+        The batch's indices, in order, and what `do` returned; what was yielded is never done again.
 
     Raises
     ------
@@ -61,15 +62,15 @@ def batches(n: int, size: int, do: Callable[[range], T], advice: str) -> Iterato
 
     Examples
     --------
-    >>> [list(indices) for indices, _ in batches(5, 2, len, "")]
-    [[0, 1], [2, 3], [4]]
+    >>> list(batches("abcde", 2, str.upper, ""))
+    [(range(0, 2), 'AB'), (range(2, 4), 'CD'), (range(4, 5), 'E')]
     """
     start = 0
-    while start < n:
-        indices = range(start, min(start + size, n))
+    while start < len(items):
+        indices = range(start, min(start + size, len(items)))
         try:
             with advised(advice if len(indices) == 1 else None):
-                done = do(indices)
+                done = do(items[indices.start : indices.stop])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

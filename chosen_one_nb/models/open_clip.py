@@ -80,8 +80,7 @@ def load(kind: Any, source: Source, folder: Path, dtype: torch.dtype | None) -> 
         config = _config(values)
         model = kind(config if kind.__name__ == "CLIPModel" else config.vision_config)
         state = renamed(load_file(folder / WEIGHTS))
-        wanted = model.state_dict().keys()
-        model.load_state_dict({name: state[name] for name in wanted if name in state}, strict=True)
+        model.load_state_dict({name: state[name] for name in model.state_dict().keys() & state.keys()})
     return model.to(dtype or torch.float32)
 
 
@@ -95,12 +94,10 @@ def processor(source: Source, folder: Path) -> Any:
     if mode not in ("shortest", "squash"):
         raise ModelError(f"{source}: resize_mode: expected shortest or squash, got {mode!r}.")
     square = {"height": side, "width": side}
-    about: dict[str, Any] = {
-        name: list(asked[key]) for name, key in (("image_mean", "mean"), ("image_std", "std")) if key in asked
-    }
+    colours = {name: list(asked[key]) for name, key in (("image_mean", "mean"), ("image_std", "std")) if key in asked}
     return CLIPImageProcessorPil(
         size={"shortest_edge": side} if mode == "shortest" else square, do_center_crop=mode == "shortest",
-        crop_size=square, resample=RESAMPLING[asked.get("interpolation", "bicubic")], **about,
+        crop_size=square, resample=RESAMPLING[asked.get("interpolation", "bicubic")], **colours,
     )  # fmt: skip
 
 
@@ -133,19 +130,17 @@ def _values(source: Source, folder: Path) -> dict[str, Any]:
     """Read the configuration, and refuse what is not of the plain architecture."""
     with source.loading(f"a configuration ({CONFIG})"):
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        parts = {"": values["model_cfg"]} | {name: values["model_cfg"][name] for name in ("vision_cfg", "text_cfg")}
-    strange = sorted(
-        f"{name}={value!r}"
-        for part, entries in parts.items()
-        for name, value in entries.items()
-        if name not in KNOWN[part] and value not in NOT_APPLIED
-    )
-    if strange or not isinstance(parts["vision_cfg"].get("layers", 12), int):
+        model = values["model_cfg"]
+        parts = {"": model, "vision_cfg": model["vision_cfg"], "text_cfg": model["text_cfg"]}
+    entries = [(part, name, value) for part, entries in parts.items() for name, value in entries.items()]
+    strange = sorted(f"{name}={value!r}" for part, name, value in entries
+                     if name not in KNOWN[part] and value not in NOT_APPLIED)  # fmt: skip
+    if strange or not isinstance(model["vision_cfg"].get("layers", 12), int):
         raise ModelError(
             f"{source}: expected an OpenCLIP model of two plain transformers, got {', '.join(strange) or 'a ResNet'}. "
             "Take a ViT, or a repository that holds the transformers form (config.json of type clip) too."
         )
-    parts["vision_cfg"].setdefault("image_size", 224)
+    model["vision_cfg"].setdefault("image_size", 224)
     return values
 
 
@@ -154,30 +149,19 @@ def _config(values: dict[str, Any]) -> Any:
     from transformers import CLIPConfig
 
     model = values["model_cfg"]
+    image, text = model["vision_cfg"], model["text_cfg"]
     common = {"hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu", "projection_dim": model["embed_dim"]}
-    image: dict[str, Any] = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16} | model[
-        "vision_cfg"
-    ]
-    text: dict[str, Any] = {
-        "layers": 12,
-        "width": 512,
-        "heads": 8,
-        "mlp_ratio": 4.0,
-        "vocab_size": 49408,
-        "context_length": 77,
-    }
-    text |= model["text_cfg"]
-    image_config = {"image_size": image["image_size"], "patch_size": image["patch_size"]}
-    # eos_token_id 2: transformers then pools where OpenCLIP does, at the highest token
-    text_config = {"vocab_size": text["vocab_size"], "max_position_embeddings": text["context_length"],
-                   "eos_token_id": 2}  # fmt: skip
+    image_config = _transformer(image, 768, image.get("width", 768) // image.get("head_width", 64))
+    image_config |= {"image_size": image["image_size"], "patch_size": image.get("patch_size", 16)}
+    text_config = _transformer(text, 512, text.get("heads", 8))
+    text_config |= {"vocab_size": text.get("vocab_size", 49408), "eos_token_id": 2}  # pools at the highest token
+    text_config |= {"max_position_embeddings": text.get("context_length", 77)}
     return CLIPConfig(
-        vision_config=common | _transformer(image, image["width"] // image["head_width"]) | image_config,
-        text_config=common | _transformer(text, text["heads"]) | text_config, projection_dim=model["embed_dim"],
-    )  # fmt: skip
+        vision_config=common | image_config, text_config=common | text_config, projection_dim=model["embed_dim"]
+    )
 
 
-def _transformer(values: dict[str, Any], heads: int) -> dict[str, Any]:
-    width = values["width"]
-    return {"hidden_size": width, "num_hidden_layers": values["layers"], "num_attention_heads": heads,
-            "intermediate_size": int(width * values["mlp_ratio"])}  # fmt: skip
+def _transformer(values: dict[str, Any], width: int, heads: int) -> dict[str, Any]:
+    width = values.get("width", width)
+    return {"hidden_size": width, "num_hidden_layers": values.get("layers", 12), "num_attention_heads": heads,
+            "intermediate_size": int(width * values.get("mlp_ratio", 4.0))}  # fmt: skip

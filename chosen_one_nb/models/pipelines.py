@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from chosen_one_nb.models.hub import LORA_FILE, PICKLES, UNET_FILE, ModelError, Source, convert_line
+from chosen_one_nb.models.hub import LORA_FILE, UNET_FILE, ModelError, Source, refuse_pickle
 
-__all__ = ["compile_blocks", "distil", "load_pipeline", "modules", "uncompiled"]
+__all__ = ["compile_blocks", "load_pipeline", "modules", "uncompiled"]
 
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", None)
@@ -47,7 +47,9 @@ VARIANTS = 64
 """Compiled forms that a block may have: sizes x with or without Θ x batch sizes; PyTorch gives up at 8 by default."""
 
 
-def load_pipeline(source: Source, dtype: torch.dtype, config: str | Path | None = None) -> tuple[Any, list[str]]:
+def load_pipeline(
+    source: Source, dtype: torch.dtype, config: str | Path | None = None, distilled: str | Path | None = None
+) -> tuple[Any, dict[str, str]]:
     """Load a pipeline on the CPU, frozen and silent.
 
     Parameters
@@ -57,12 +59,14 @@ def load_pipeline(source: Source, dtype: torch.dtype, config: str | Path | None 
     dtype : torch.dtype
     config : str or Path, optional
         For a single-file checkpoint, which holds no tokenizers: a pipeline whose configuration it goes with.
+    distilled : str or Path, optional
+        A distilled LoRA or UNet that becomes part of it, by folder, file or Hub id.
 
     Returns
     -------
     pipeline : StableDiffusionXLPipeline or StableDiffusionPipeline
-    made_of : list of str
-        Where it came from, commits included.
+    origins : dict of str to str
+        Where "name" (the pipeline), "config" and "distilled" came from, commits included; without what was not needed.
 
     Raises
     ------
@@ -70,59 +74,22 @@ def load_pipeline(source: Source, dtype: torch.dtype, config: str | Path | None 
         If it is missing, incomplete, a pickle, of another class, or asks for code of its own.
     """
     fetched = source.fetch(half=dtype != torch.float32)
-    made_of = [str(source.pinned(fetched))]
+    origins = {"name": str(source.pinned(fetched))}
     if fetched.is_file():
-        pipeline, configured_by = _from_file(source, fetched, dtype, config)
-        made_of.append(configured_by)
+        pipeline, origins["config"] = _from_file(source, fetched, dtype, config)
     else:
         pipeline = _from_folder(source, fetched, dtype)
+    if distilled is not None:
+        origins["distilled"] = _distil(pipeline, Source.of(distilled, source.offline))
     for part in modules(pipeline):
         part.eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline, made_of
+    return pipeline, origins
 
 
 def modules(pipeline: Any) -> list[Any]:
     """Return the parts of a pipeline that have weights."""
     return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-
-
-def distil(pipeline: Any, source: Source) -> str:
-    """Make a distilled LoRA or UNet part of a pipeline for good, and return where it came from.
-
-    Parameters
-    ----------
-    pipeline : DiffusionPipeline
-        As loaded, without a character's LoRA.
-    source : Source
-        A folder or Hub id with `pytorch_lora_weights.safetensors` (LoRA) or `diffusion_pytorch_model.safetensors`
-        (UNet), or a .safetensors file of either.
-
-    Raises
-    ------
-    ModelError
-        If it is neither, or of another base.
-    """
-    from safetensors.torch import load_file
-
-    fetched = source.fetch()
-    candidates = [fetched] if fetched.is_file() else [fetched / LORA_FILE, fetched / UNET_FILE]
-    file = next((file for file in candidates if file.is_file()), None)
-    if file is None:
-        name_it = " Name the file itself: folder/file.safetensors, or owner/name/file.safetensors on the Hub."
-        raise source.lacks(f"{LORA_FILE} (a LoRA) or {UNET_FILE} (a UNet)", name_it)
-    _refuse_pickle(file)
-    with source.loading("a distilled LoRA or UNet of the same base"):
-        weights = load_file(file)
-        if any("lora" in key for key in weights):  # by its path: alpha stands in the file's metadata
-            named = {"weight_name": file.name, "use_safetensors": True, "local_files_only": True}
-            pipeline.load_lora_weights(str(file.parent), **named)
-            pipeline.fuse_lora(components=["unet"])
-            pipeline.unload_lora_weights()
-        else:
-            pipeline.unet.load_state_dict(weights, strict=True)
-    pipeline.unet.eval().requires_grad_(False)
-    return str(source.pinned(fetched))
 
 
 def compile_blocks(unet: Any, device: torch.device, how: bool | str | Callable[..., Any] = True) -> None:
@@ -164,12 +131,31 @@ def uncompiled() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager")
 
 
-def _refuse_pickle(file: Path) -> None:
-    if file.suffix.lower() in PICKLES:
-        raise ModelError(
-            f"{file}: expected a .safetensors file, got a pickle; pickle files are refused because they can run code. "
-            f"{convert_line(str(file))}"
-        )
+def _distil(pipeline: Any, source: Source) -> str:
+    """Make a distilled LoRA or UNet part of a pipeline for good, and return where it came from.
+
+    It is a folder or Hub id with `pytorch_lora_weights.safetensors` (LoRA) or `diffusion_pytorch_model.safetensors`
+    (UNet), or a .safetensors file of either.
+    """
+    from safetensors.torch import load_file
+
+    fetched = source.fetch()
+    candidates = [fetched] if fetched.is_file() else [fetched / LORA_FILE, fetched / UNET_FILE]
+    file = next((file for file in candidates if file.is_file()), None)
+    if file is None:
+        name_it = " Name the file itself: folder/file.safetensors, or owner/name/file.safetensors on the Hub."
+        raise source.lacks(f"{LORA_FILE} (a LoRA) or {UNET_FILE} (a UNet)", name_it)
+    refuse_pickle(file)
+    with source.loading("a distilled LoRA or UNet of the same base"):
+        weights = load_file(file)
+        if any("lora" in key for key in weights):  # by its path: alpha stands in the file's metadata
+            named = {"weight_name": file.name, "use_safetensors": True, "local_files_only": True}
+            pipeline.load_lora_weights(str(file.parent), **named)
+            pipeline.fuse_lora(components=["unet"])
+            pipeline.unload_lora_weights()
+        else:
+            pipeline.unet.load_state_dict(weights, strict=True)
+    return str(source.pinned(fetched))
 
 
 def _from_folder(source: Source, folder: Path, dtype: torch.dtype) -> Any:
@@ -210,7 +196,7 @@ def _from_file(source: Source, file: Path, dtype: torch.dtype, config: str | Pat
     """A single-file checkpoint, and whose configuration it was loaded with."""
     from safetensors import safe_open
 
-    _refuse_pickle(file)
+    refuse_pickle(file)
     with source.loading("a whole checkpoint"), safe_open(file, framework="pt") as opened:
         kind, usual = _class_of_names(file, opened.keys())
     origin = Source.of(config or usual, source.offline)

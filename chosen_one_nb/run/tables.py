@@ -124,7 +124,7 @@ def context_scores(
     models: Models, prompt: str, by_context: Mapping[str, Sequence[Image.Image]], settings: Settings
 ) -> pd.DataFrame:
     """Score by_context in contexts."""
-    from chosen_one_nb.steps.embed import embed
+    from chosen_one_nb.steps.embed import embed, unit
 
     images = [image for row in by_context.values() for image in row]
     found = {}
@@ -132,7 +132,7 @@ def context_scores(
         clip = models.clip.images(images)
         texts = models.clip.texts([f"{prompt} {context}".strip() for context in by_context])
         asked = np.repeat(texts, [len(row) for row in by_context.values()], axis=0)
-        found["prompt similarity (CLIP)"] = scoring.bootstrap((scoring.unit(clip) * scoring.unit(asked)).sum(1))
+        found["prompt similarity (CLIP)"] = scoring.bootstrap((unit(clip) * unit(asked)).sum(1))
         found["identity (CLIP)"] = scoring.identity_consistency(clip)
     features = embed(models, images, settings).cls
     found["identity (features, in the loop)"] = scoring.identity_consistency(features)

@@ -57,8 +57,8 @@ def unit(features: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> unit(np.array([[3.0, 4.0]]))
-    array([[0.6, 0.8]])
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
     """
     length = np.linalg.norm(features, axis=-1, keepdims=True)
     return features / np.where(length > 0, length, 1)

@@ -83,7 +83,7 @@ def generate(
         sampling = _Sampling(models, request, callbacks)
         images: list[Image.Image] = []
         latents: list[np.ndarray] = []
-        for indices, batch in batches(len(seeds), request.settings.batch_size, sampling.batch, SMALLER):
+        for indices, batch in batches(range(len(seeds)), request.settings.batch_size, sampling.batch, SMALLER):
             decoded = decode(models, batch)
             images += decoded
             latents.append(batch.float().cpu().numpy())

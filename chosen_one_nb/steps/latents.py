@@ -86,12 +86,12 @@ def _decode(pipeline: Any, latents: torch.Tensor, chunk: int) -> list[Image.Imag
     vae = pipeline.vae
     mean, factor = _shift_and_scale(vae)
 
-    def decode_part(indices: range) -> list[Image.Image]:
-        part = latents[indices.start : indices.stop].to(vae.device).float()  # (B, C, h, w)
-        pixels = vae.decode((part / factor + mean).to(vae.dtype), return_dict=False)[0]  # (B, 3, H, W)
+    def decode_part(part: torch.Tensor) -> list[Image.Image]:
+        code = part.to(vae.device).float() / factor + mean  # (B, C, h, w)
+        pixels = vae.decode(code.to(vae.dtype), return_dict=False)[0]  # (B, 3, H, W)
         return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
 
-    return [image for _, images in batches(len(latents), chunk, decode_part, SMALLER) for image in images]
+    return [image for _, images in batches(latents, chunk, decode_part, SMALLER) for image in images]
 
 
 @torch.no_grad()
@@ -113,14 +113,13 @@ def encode(models: Models, images: Sequence[Image.Image], size: int) -> tuple[to
     with on_device(models.device, vae), in_float32(vae):
         shift, factor = _shift_and_scale(vae)
 
-        def encode_part(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
-            part = list(images[indices.start : indices.stop])
-            pixels = processor.preprocess(part, height=size, width=size)  # (B, 3, H, W)
+        def encode_part(part: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+            pixels = processor.preprocess(list(part), height=size, width=size)  # (B, 3, H, W)
             code = vae.encode(pixels.to(vae.device, vae.dtype))
             if not hasattr(code, "latent_dist"):
                 return (code.latents.float() - shift) * factor, torch.zeros_like(code.latents).float()
             return (code.latent_dist.mean.float() - shift) * factor, code.latent_dist.std.float() * factor
 
-        pairs = [pair for _, pair in batches(len(images), chunk_size(models), encode_part, SMALLER)]
+        pairs = [pair for _, pair in batches(images, chunk_size(models), encode_part, SMALLER)]
     means, spreads = zip(*pairs, strict=True)
     return torch.cat(means), torch.cat(spreads)
