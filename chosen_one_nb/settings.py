@@ -7,9 +7,9 @@ ours, or that of the reimplementation named), "-" a number of this kit that the 
 
 from __future__ import annotations
 
+import reprlib
 import types
 import typing
-from numbers import Number
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,11 +53,12 @@ class Settings(BaseModel):
     )
 
     # generate
-    seed: int = setting(0, ge=0)
+    seed: int = setting(0, ge=0, lt=2**63)
     """Start of all randomness of a run: image seeds, clustering, training."""
     n_images: int = setting(
         64,
         ge=2,
+        le=16384,
         symbol="N",
         certainty="S",
         source="128 in a summary of the paper and in both reimplementations; fewer here, for a CPU",
@@ -65,20 +66,22 @@ class Settings(BaseModel):
     """Images in a gallery."""
     sampler: Literal["dpm++", "ddim", "euler", "euler trailing"] = setting("dpm++", certainty="X")
     """Deterministic sampler, built from the pipeline's own noise schedule."""
-    sampling_steps: int = setting(15, ge=1, certainty="X", source="ZichengDuan/TheChosenOne uses 35 on SDXL")
+    sampling_steps: int = setting(15, ge=1, le=1000, certainty="X", source="ZichengDuan/TheChosenOne uses 35 on SDXL")
     """Denoising steps per image."""
-    guidance_scale: float = setting(3.0, ge=0, certainty="X", source="ZichengDuan/TheChosenOne uses 7.5 on SDXL")
+    guidance_scale: float = setting(
+        3.0, ge=0, le=100, certainty="X", source="ZichengDuan/TheChosenOne uses 7.5 on SDXL"
+    )
     """Classifier-free guidance; 1 or less switches it off. High values compound over iterations."""
     guidance_rescale: float = setting(0.0, ge=0, le=1, symbol="phi", source="arXiv 2305.08891, section 3.4")
     """Pull the guided prediction's contrast back to the unguided one's (0 off, 1 fully)."""
     context_weight: float = setting(
-        1.5, gt=0, source="this kit; weighted prompts, as in compel, for what Theta would drown out"
+        1.5, gt=0, le=100, source="this kit; weighted prompts, as in compel, for what Theta would drown out"
     )
     """How much a context counts that is added to a character's prompt, such as 'at the beach'; 1 leaves it as
     is."""
-    image_size: int | None = setting(None, gt=0)
+    image_size: int | None = setting(None, gt=0, le=8192)
     """Side of the square images in pixels; None is the model's own size."""
-    batch_size: int = setting(16, ge=1)
+    batch_size: int = setting(16, ge=1, le=16384)
     """Images denoised, or looked at, at once; halved by itself when memory runs out."""
 
     # embed and cluster
@@ -102,25 +105,25 @@ class Settings(BaseModel):
         "squared", certainty="R", source="the form is told by third parties, the square is recollection"
     )
     """Cohesion as the mean squared distance to the centroid, or the plain distance."""
-    kmeans_restarts: int = setting(10, ge=1)
+    kmeans_restarts: int = setting(10, ge=1, le=1000)
     """K-means++ starts, the best of which is kept."""
 
     # refine
-    lora_rank: int = setting(8, ge=1, symbol="r", certainty="X", source="ZichengDuan/TheChosenOne uses 4")
+    lora_rank: int = setting(8, ge=1, le=1024, symbol="r", certainty="X", source="ZichengDuan/TheChosenOne uses 4")
     """Rank of the LoRA matrices on the UNet's self- and cross-attention; alpha equals it."""
     lora_learning_rate: float = setting(
-        1e-4, ge=0, symbol="theta", certainty="X", source="ZichengDuan/TheChosenOne uses 3e-5 for everything"
+        1e-4, ge=0, le=10, symbol="theta", certainty="X", source="ZichengDuan/TheChosenOne uses 3e-5 for everything"
     )
     """Learning rate of the LoRA."""
     token_learning_rate: float = setting(
-        5e-3, ge=0, symbol="tau", certainty="X", source="5e-4 is common for textual inversion"
+        5e-3, ge=0, le=10, symbol="tau", certainty="X", source="5e-4 is common for textual inversion"
     )
     """Learning rate of the new token's rows in the text encoders."""
-    refine_steps: int = setting(100, ge=1, certainty="X", source="ZichengDuan/TheChosenOne uses 500")
+    refine_steps: int = setting(100, ge=1, le=10**6, certainty="X", source="ZichengDuan/TheChosenOne uses 500")
     """Optimiser steps per iteration."""
-    refine_batch_size: int = setting(8, ge=1, certainty="X", source="ZichengDuan/TheChosenOne uses 1")
+    refine_batch_size: int = setting(8, ge=1, le=1024, certainty="X", source="ZichengDuan/TheChosenOne uses 1")
     """Images per optimiser step."""
-    weight_decay: float = setting(1e-4, ge=0, source="diffusers' LoRA training script")
+    weight_decay: float = setting(1e-4, ge=0, le=10, source="diffusers' LoRA training script")
     """AdamW's decay of the LoRA weights; the token rows are never decayed."""
     carry_over: Literal["warm", "reinit"] = setting(
         "warm", symbol="Theta", certainty="R", source="section 4.3, ablation 3"
@@ -129,7 +132,7 @@ class Settings(BaseModel):
     token: str = setting("<v>", symbol="[v]")
     """The new word that stands for the character."""
     token_vectors: int = setting(
-        1, ge=1, symbol="tau", certainty="S", source="one new token per text encoder, the paper's section 3.2"
+        1, ge=1, le=64, symbol="tau", certainty="S", source="one new token per text encoder, the paper's section 3.2"
     )
     """Embedding rows behind the new word, per text encoder."""
     initial_word: str | None = setting(None, certainty="X")
@@ -176,7 +179,7 @@ class Settings(BaseModel):
     """Stop when the mean pairwise distance falls to this (relative: times the first gallery's)."""
     convergence_mode: Literal["relative", "absolute"] = setting("relative", symbol="d_conv", certainty="T")
     """Whether d_conv is a fraction of the first gallery's distance or a distance."""
-    max_iterations: int = setting(5, ge=1, symbol="d_iter", certainty="X")
+    max_iterations: int = setting(5, ge=1, le=1000, symbol="d_iter", certainty="X")
     """Iterations at most."""
 
     # health: limits beyond which a gallery counts as collapsed and ends the run; None reports the value and goes on.
@@ -193,9 +196,9 @@ class Settings(BaseModel):
     """Smallest mean pairwise distance (features and thumbnails), over the first gallery's."""
 
     def __init__(self, **values: Any) -> None:
-        # NumPy's numbers count as numbers; everything else goes to pydantic's strict types as it is
+        # NumPy's numbers count as what Python has for them; everything else goes to pydantic's strict types as it is.
         values = {
-            name: value.item() if isinstance(value, Number) and hasattr(value, "item") else value
+            name: value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
             for name, value in values.items()
         }
         try:
@@ -399,7 +402,12 @@ def _sentence(error: ValidationError) -> str:
     choices = ", ".join(map(repr, _choices(field)))
     kind = _type_name(field).replace("float", "float (finite)")
     expected = _range(field) if out_of_range else f"one of {choices}" if choices else kind
-    return f"{name}: expected {expected}, got {first['input']!r}. {field.description}"
+    return f"{name}: expected {expected}, got {reprlib.repr(first['input'])}. {field.description}"
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a string that can be written to a file: half of a surrogate pair cannot."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _check_together(s: Settings) -> None:
@@ -414,6 +422,9 @@ def _check_together(s: Settings) -> None:
             f"target_cluster_size: expected at most n_images = {s.n_images}, got {s.target_cluster_size}. "
             "Not even one cluster of that size fits in the gallery."
         )
+    for name in ("token", "initial_word", "caption_template"):
+        if not is_text(getattr(s, name) or ""):
+            raise SettingsError(f"{name}: expected text, got {getattr(s, name)!r}, which cannot be written as UTF-8.")
     for part in ("{prompt}", "{token}"):
         if part not in s.caption_template:
             raise SettingsError(
