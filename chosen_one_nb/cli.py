@@ -388,8 +388,7 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
 def sweep_command(args: argparse.Namespace) -> int:
     """Carry a plan out, or go on with it; 1 where a job failed."""
     from chosen_one_nb.progress import ProgressBar
-    from chosen_one_nb.sweep.plan import SweepPlan
-    from chosen_one_nb.sweep.sweep import sweep
+    from chosen_one_nb.sweep import SweepPlan, sweep
     from chosen_one_nb.sweep.workers import joblib_backend
 
     plan = SweepPlan.read(args.plan)

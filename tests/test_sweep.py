@@ -14,10 +14,8 @@ from chosen_one_nb import cli
 from chosen_one_nb.run import store
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.steps.gallery import SamplingRequest
-from chosen_one_nb.sweep import workers
-from chosen_one_nb.sweep.plan import SweepPlan
-from chosen_one_nb.sweep.sweep import sweep
-from chosen_one_nb.sweep.workers import SweepError, WorkerPool
+from chosen_one_nb.sweep import SweepError, SweepPlan, sweep, workers
+from chosen_one_nb.sweep.workers import WorkerPool
 
 SMALL = {"n_images": 8, "batch_size": 4, "target_cluster_size": 4, "min_cluster_size": 1, "refine_steps": 2,
          "max_iterations": 1}  # fmt: skip

@@ -26,9 +26,9 @@ from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.sweep.workers import (
     Processes,
-    Shard,
     SweepError,
     WorkerPool,
+    draw_shard,
     joblib_backend,
     load_same_models,
     loading_of,
@@ -37,8 +37,8 @@ from chosen_one_nb.sweep.workers import (
 
 
 @contextmanager
-def processes(n: int, on_message: Any = print, devices: tuple[str, ...] = ()) -> Iterator[Processes]:
-    found = Processes(n, 1, on_message, devices)
+def processes(n: int, on_message: Any = print) -> Iterator[Processes]:
+    found = Processes(n, 1, on_message)
     try:
         yield found
     finally:
@@ -83,11 +83,13 @@ def test_an_error_ends_the_processes_at_once(tmp_path: Path):
     assert len(list(tmp_path.glob("t*"))) <= 2  # the third was never begun
 
 
-def test_workers_are_pinned_in_turn():
+def test_workers_are_pinned_in_turn(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+
     def values(workers: Processes, name: str) -> set[str]:
         return {result.value for _, result in workers.do([partial(environment, name)] * 4)}
 
-    with processes(2, devices=("3", "5")) as workers:
+    with processes(2) as workers:
         assert values(workers, "CUDA_VISIBLE_DEVICES") == {"3", "5"}
         assert values(workers, "OMP_NUM_THREADS") == {"1"}
 
@@ -190,7 +192,7 @@ def test_two_workers_draw_what_one_process_draws(gallery: Any, models: Any):
 
 
 def shards(drawing: SamplingRequest, album: ImageFolder, models: Any) -> list[Any]:
-    return [Shard(drawing, album, {"name": models.name}, block) for block in blocks(drawing)]
+    return [partial(draw_shard, drawing, album, {"name": models.name}, block) for block in blocks(drawing)]
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])

@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from chosen_one_nb.run.images import ImageFolder, blocks
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
-from chosen_one_nb.sweep.sweep import Prepare
-from chosen_one_nb.sweep.workers import Shard, WorkerPool
+from chosen_one_nb.sweep import prepare
+from chosen_one_nb.sweep.workers import WorkerPool, draw_shard
 
 PROMPT = "a sticker of a fox"
 
@@ -57,13 +58,14 @@ def pool_of(n: int, settings: Settings) -> tuple[float, float]:
     load = {"name": "menagerie"}
     with tempfile.TemporaryDirectory() as folder, WorkerPool(n) as pool:
         warm = settings.replace(n_images=max(2, n), batch_size=1, min_cluster_size=0, target_cluster_size=1)
-        [(_, prepared), *_] = pool.do([Prepare(load, ((PROMPT, settings),))])
+        [(_, prepared), *_] = pool.do([partial(prepare, load, ((PROMPT, settings),))])
         for name, chosen in (("warm", warm), ("measured", settings)):
             within = store.make_folder(Path(folder) / name)
             place = ImageFolder(within / "gallery", within, prepared.value[0])
             request = SamplingRequest(PROMPT, np.arange(chosen.n_images), chosen)
             begun = time.perf_counter()
-            results = [result for _, result in pool.do([Shard(request, place, load, part) for part in blocks(request)])]
+            shards = [partial(draw_shard, request, place, load, part) for part in blocks(request)]
+            results = [result for _, result in pool.do(shards)]
             seconds = time.perf_counter() - begun
     return seconds, sum(result.cpu for result in results)
 

@@ -30,7 +30,7 @@ from chosen_one_nb.run.state import ModelsDiffer
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest
 
-__all__ = ["Shard", "SweepError", "TaskResult", "WorkerPool", "joblib_backend", "load_same_models", "run_task"]
+__all__ = ["SweepError", "TaskResult", "WorkerPool", "draw_shard", "joblib_backend", "load_same_models", "run_task"]
 
 LIVES = 3  # processes that a task may cost
 PORTION = 4  # tasks of each worker that are given out at once where results come all together, as Ray's do
@@ -103,20 +103,11 @@ def _loaded(load: str) -> Models:
     return load_models(**json.loads(load))
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One block of a gallery, to be drawn unless it is there; returns how many images it holds."""
-
-    request: SamplingRequest
-    place: ImageFolder
-    load: Mapping[str, Any]
-    block: range
-
-    def __call__(self) -> int:
-        """Draw it."""
-        models = partial(load_same_models, self.load, self.place.fingerprint)  # loaded only if need be
-        draw_block(self.request, self.place, models, self.block)
-        return len(self.block)
+def draw_shard(request: SamplingRequest, place: ImageFolder, load: Mapping[str, Any], block: range) -> int:
+    """Draw one block of a gallery unless it is there; returns how many images it holds."""
+    models = partial(load_same_models, load, place.fingerprint)  # loaded only if need be
+    draw_block(request, place, models, block)
+    return len(block)
 
 
 # --- beside the workers
@@ -208,7 +199,7 @@ class WorkerPool:
         wanted = missing(request, place)
         total = len(request.seeds)
         done, load = total - sum(map(len, wanted)), loading_of(models()) if wanted else {}
-        for _, result in self.do([Shard(request, place, load, block) for block in wanted]):
+        for _, result in self.do([partial(draw_shard, request, place, load, block) for block in wanted]):
             if result.error:
                 raise SweepError(result.error)
             done += result.value
@@ -245,15 +236,10 @@ class Processes:
         How many processes, and threads of each.
     on_message : callable
         Called with a sentence when a process died.
-    devices : sequence of str, optional
-        GPUs; None takes those that are visible.
     """
 
-    def __init__(
-        self, n: int, threads: int, on_message: Callable[[str], None], devices: Sequence[str] | None = None
-    ) -> None:
-        self._threads, self._on_message = threads, on_message
-        self._devices = visible_devices() if devices is None else devices
+    def __init__(self, n: int, threads: int, on_message: Callable[[str], None]) -> None:
+        self._threads, self._on_message, self._devices = threads, on_message, visible_devices()
         self._executors: dict[int, ProcessPoolExecutor] = {}
         self._given: dict[int, Future[TaskResult]] = {}  # what each process does
         self._free: SimpleQueue[int] = SimpleQueue()
