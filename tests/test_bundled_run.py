@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from chosen_one_nb.models.load import load_models
-from chosen_one_nb.run.opening import EXAMPLE
-from chosen_one_nb.run.run import Run
+from chosen_one_nb.run.run import EXAMPLE, Run
 from chosen_one_nb.widgets import actions
 from chosen_one_nb.widgets.explorer import Explorer
 

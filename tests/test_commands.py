@@ -53,9 +53,9 @@ def test_an_export_that_cannot_be(
 
 
 def test_a_run_without_a_character_has_nothing_to_export(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    from chosen_one_nb.run import opening
+    from chosen_one_nb.run import run
 
-    monkeypatch.setattr(opening, "check_prompt", lambda models, prompt, settings: prompt)
+    monkeypatch.setattr(run, "check_prompt", lambda models, prompt, settings: prompt)
     Run.start("a fox", fakes.fake_models(), folder=tmp_path / "run").close()
     assert main(["export", str(tmp_path / "run")]) == 1
     assert "There is no character to export yet" in capsys.readouterr().err

@@ -356,7 +356,7 @@ def test_models_are_loaded_once_although_two_threads_ask(run: Run, monkeypatch: 
         loaded.append(object())
         return loaded[-1]
 
-    monkeypatch.setattr("chosen_one_nb.run.opening.reloaded", load)
+    monkeypatch.setattr("chosen_one_nb.run.state.load_recorded", load)
     run._state.loaded = None
     with ThreadPoolExecutor(2) as pool:
         got = list(pool.map(lambda _: run.models, range(2)))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from chosen_one_nb.run.opening import check_prompt, manifest, reloaded
+from chosen_one_nb.run.run import check_prompt
+from chosen_one_nb.run.state import load_recorded, new_manifest
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.prompts import PromptError
 from chosen_one_nb.steps.prompts import check_prompt as check_text
@@ -33,12 +34,12 @@ def test_a_run_reopened_on_such_a_device_works_in_the_precision_it_was_made_in(m
     recorded = {"name": "sdxl", "load": {"name": "sdxl"}, "machine": {"device": "cuda", "dtype": "float16"}}
     for device in ("cuda", "cpu"):
         monkeypatch.setattr("chosen_one_nb.models.memory.best_device", lambda device=device: torch.device(device))
-        reloaded(recorded)
-    reloaded({"name": "menagerie", "load": {}})  # as a run of earlier says it
+        load_recorded(recorded)
+    load_recorded({"name": "menagerie", "load": {}})  # as a run of earlier says it
     assert asked == [{"name": "sdxl", "dtype": "float16"}, {"name": "sdxl"}, {"name": "menagerie"}]
 
 
 def test_a_run_records_where_and_in_what_precision_it_is_made(models):
-    assert manifest("a fox", models, Settings())["models"]["machine"] == {
+    assert new_manifest("a fox", models, Settings())["models"]["machine"] == {
         key: models.machine[key] for key in ("device", "dtype") if key in models.machine
     }

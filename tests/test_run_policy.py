@@ -2,7 +2,7 @@
 
 import pytest
 
-from chosen_one_nb.run.policy import Outcome, character_source, last_sound, stop_reason
+from chosen_one_nb.run.decision import Outcome, character_source, last_sound, stop_reason
 
 NOT_YET, CONVERGED, COLLAPSED = "not yet", "converged", "collapsed"
 

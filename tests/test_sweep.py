@@ -26,12 +26,12 @@ FOX = {"preset": "quick", "prompts": ["a fox", "a cat"], "settings": SMALL, "var
 def faked(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Steps that take no time, done in this process."""
     import chosen_one_nb.run.cost_estimate
-    import chosen_one_nb.run.opening
+    import chosen_one_nb.run.run
 
     fakes.install(monkeypatch)
     models = fakes.fake_models("menagerie")
     monkeypatch.setattr(workers, "_loaded", lambda load: models)
-    monkeypatch.setattr(chosen_one_nb.run.opening, "check_prompt", lambda models, prompt, settings: prompt)
+    monkeypatch.setattr(chosen_one_nb.run.run, "check_prompt", lambda models, prompt, settings: prompt)
     monkeypatch.setattr(
         chosen_one_nb.run.cost_estimate, "estimate_cost", lambda models, settings: f"{settings.batch_size} at once"
     )
@@ -120,7 +120,7 @@ def test_a_prompt_that_the_models_refuse_stops_all(faked: Any, tmp_path: Path, m
     def refuse(models: Any, prompt: str, settings: Any) -> str:
         raise store.StoreError(f"{prompt!r} is too long.")
 
-    monkeypatch.setattr("chosen_one_nb.run.opening.check_prompt", refuse)
+    monkeypatch.setattr("chosen_one_nb.run.run.check_prompt", refuse)
     with pytest.raises(SweepError, match="'a fox' is too long"):
         sweep(SweepPlan(**FOX), tmp_path)
     assert faked.drawn == []

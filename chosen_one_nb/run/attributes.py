@@ -17,12 +17,11 @@ from chosen_one_nb.analysis.prompt_match import ANSWERS, Answer
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabulary
 from chosen_one_nb.analysis.zero_shot import score_attributes
-from chosen_one_nb.run import opening, store
+from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.node import Node, embedded
-from chosen_one_nb.run.reading import Embedding
+from chosen_one_nb.run.node import Embedding, Node, embedded
 from chosen_one_nb.run.samples import PROBES, RunSamples
-from chosen_one_nb.run.stages import Segmented, compute, segmented
+from chosen_one_nb.run.stages import Segmented, compute, segmented, vocabulary_file
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.prompts import subject
@@ -159,7 +158,7 @@ class RunAttributes:
     @property
     def vocabulary_file(self) -> Path:
         """The file of phrases that an inquiry asks about."""
-        return opening.vocabulary_file(self._state.folder, self._state.tree.manifest["models"]["name"])
+        return vocabulary_file(self._state.folder, self._state.tree.manifest["models"]["name"])
 
     def _vocabulary(self, given: Vocabulary | str | Path | None) -> Vocabulary:
         return given if isinstance(given, Vocabulary) else load_vocabulary(given or self.vocabulary_file)

@@ -7,25 +7,25 @@ known here.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
-from pydantic import TypeAdapter
+from PIL import Image
 
-from chosen_one_nb.run import policy, store
-from chosen_one_nb.run.decision import Decision, Edit, RunError
-from chosen_one_nb.run.reading import Embedding, Images, StageFiles
-from chosen_one_nb.run.store import Stamp, StoreError
+from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
+from chosen_one_nb.run import store
+from chosen_one_nb.run.decision import Decision, Edit, EditHistory, RunError, character_source, stop_reason
+from chosen_one_nb.run.store import StageFiles, Stamp, StoreError
 from chosen_one_nb.settings import Settings
 
 if TYPE_CHECKING:
     from chosen_one_nb.character import Character
     from chosen_one_nb.steps.cluster import Clusters
-    from chosen_one_nb.steps.converge import Convergence, Health, Verdict
+    from chosen_one_nb.steps.converge import Convergence, GalleryMeasures, Health, Verdict
 
 T = TypeVar("T")
 
@@ -61,106 +61,122 @@ class Check:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
-class _Edits:
-    """The contents of ``edits.json``."""
-
-    position: int = -1
-    edits: tuple[Edit, ...] = ()
-
-
-EDITS = TypeAdapter(_Edits)
-
-
-class EditHistory:
-    """What was done to a node's clusters and choice, and where undo and redo stand.
+class Images(Sequence[Image.Image]):
+    """The images of a gallery, read and checked one by one when asked for.
 
     Parameters
     ----------
     files : StageFiles
-
-    Raises
-    ------
-    StoreError
-        ``edits.json`` is damaged.
+    n : int
+        How many there are.
     """
 
-    def __init__(self, files: StageFiles) -> None:
-        self._files, self._path = files, files.folder / "edits.json"
-        self._cache: dict[str, Clusters] = {}
-        advice = "Put back a sound copy, or move it away to cluster and choose again (log.jsonl tells what was chosen)."
-        kept = _read_or_advise(self._path, advice, EDITS) if self._path.exists() else _Edits()
-        self.all, self._position = kept.edits, kept.position
+    def __init__(self, files: StageFiles, n: int) -> None:
+        self._files, self._n = files, n
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Image.Image]: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
+        # One by one: a gallery of 128 images at 1024 pixels would fill 400 MB at once.
+        if isinstance(index, slice):
+            return [self[i] for i in range(self._n)[index]]
+        if not -self._n <= index < self._n:
+            raise IndexError(f"expected an image index below {self._n}, got {index}")
+        return self._files.read("generate", f"gallery/{index % self._n:03d}.png")
+
+    def latents(self, indices: Sequence[int]) -> np.ndarray:
+        """Read the latents that images were decoded from, shape (len(indices), C, h, w) float32."""
+        names = [f"gallery/{index:03d}.npy" for index in indices]
+        return np.stack([self._files.read("generate", name) for name in names])
+
+
+class Embedding:
+    """Features of a gallery of N images, by the extractor and by CLIP; each part is read when first asked for.
+
+    Parameters
+    ----------
+    files : StageFiles
+        Of the node that keeps the gallery.
+    settings : Settings
+        Of the node that is looked at: they say what its clusters are made of.
+    """
+
+    def __init__(self, files: StageFiles, settings: Settings) -> None:
+        self._files, self._settings = files, settings
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Features of whole images, shape (N, D) float32, read-only."""
+        return self._files.read("embed", "features.npy")
+
+    @cached_property
+    def clip(self) -> np.ndarray | None:
+        """CLIP embeddings, unit length, shape (N, D'); None without CLIP."""
+        return self._optional("embed", "clip.npy")
+
+    @cached_property
+    def patches(self) -> np.ndarray | None:
+        """Patch tokens, shape (N, P, D) float16, once `RunAttributes.patch_tokens` has made them; None before."""
+        return self._optional("patches", "patches.npy")
+
+    def _optional(self, stage: str, name: str) -> np.ndarray | None:
+        return self._files.read(stage, name) if name in self._files.stamps(stage) else None
+
+    @cached_property
+    def measures(self) -> GalleryMeasures:
+        """What the health check compares of the gallery."""
+        from chosen_one_nb.steps.converge import GalleryMeasures
+
+        arrays = self._files.read("embed", "measures.npz")
+        # The prefix keeps the names of statistics apart from those of the other arrays of the file.
+        statistics = {name[2:]: values for name, values in arrays.items() if name.startswith("s_")}
+        return GalleryMeasures(self.features, statistics, arrays["thumbnails"], arrays.get("prompt_similarity"))
+
+    @cached_property
+    def segmentation(self) -> Segmentation | NotAvailable | None:
+        """Foreground and scene of each image, once `RunAttributes.segment` has run; None before.
+
+        NotAvailable, with the reason, where they cannot be told apart.
+        """
+        if not self._files.stamps("segmentation"):
+            return None
+        values = self._files.read("segmentation", "segmentation.json")
+        if "reason" in values:
+            return NotAvailable(values["reason"])
+        # The same file holds CLIP's embeddings, see `clip_alone`.
+        arrays = {name: self._segmented[name] for name in ("masks", "scores", "foreground", "scene")}
+        return Segmentation(**{**values, **arrays})
+
+    @cached_property
+    def _segmented(self) -> dict[str, np.ndarray]:
+        return self._files.read("segmentation", "segmentation.npz")
 
     @property
-    def current(self) -> Edit | None:
-        """The present state of clusters, exclusions and choice; None before clustering."""
-        return self.all[self._position] if self._position >= 0 else None
+    def clip_alone(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """CLIP embeddings of foregrounds and of scenes, each (N, D'), beside `segmentation`; None without."""
+        if not self.segmentation or "clip_foreground" not in self._segmented:
+            return None
+        return self._segmented["clip_foreground"], self._segmented["clip_scene"]
 
     @property
-    def can_undo(self) -> bool:
-        """Whether there is an edit to take back (never below the clustering itself)."""
-        return self._position > 0
+    def clustered_on(self) -> np.ndarray:
+        """What clusters are made of, by the setting `cluster_on`: features of images, or of foregrounds (N, D)."""
+        found = self.segmentation
+        if self._settings.cluster_on == "image" or found is None:
+            return self.features
+        if isinstance(found, NotAvailable):
+            raise RunError(f"cluster_on: foregrounds cannot be compared. {found.reason} Set it to 'image'.")
+        return found.foreground
 
     @property
-    def can_redo(self) -> bool:
-        """Whether an edit was taken back that can be made again."""
-        return self._position < len(self.all) - 1
-
-    def add(self, edit: Edit) -> None:
-        """Make an edit the present state; what had been undone is dropped."""
-        self._write((*self.all[: self._position + 1], edit), self._position + 1)
-
-    def move(self, by: int) -> None:
-        """Go back (-1) or forth (+1) among the edits."""
-        self._write(self.all, self._position + by)
-
-    def clear(self) -> None:
-        """Forget clusters and choice (the log keeps what they were)."""
-        self._path.unlink(missing_ok=True)
-        self.all, self._position = (), -1
-
-    def _write(self, edits: tuple[Edit, ...], position: int) -> None:
-        store.write_json(self._path, dataclasses.asdict(_Edits(position, edits)))
-        self.all, self._position = edits, position
-
-    def clusters(self, edit: Edit) -> Clusters:
-        """Read the clusters of an edit."""
-        if edit.clusters not in self._cache:
-            from chosen_one_nb.steps.cluster import Clusters
-
-            values, arrays = f"{edit.clusters}.json", f"{edit.clusters}.npz"
-            with self._files.advised("cluster"):
-                plain = store.read_json(self._files.folder / values, edit.stamps[values])
-                plain |= store.read_arrays(self._files.folder / arrays, edit.stamps[arrays])
-            self._cache[edit.clusters] = Clusters(**plain)
-        return self._cache[edit.clusters]
-
-    def write_clusters(self, clusters: Clusters, stem: str = "") -> tuple[str, dict[str, Stamp]]:
-        """Write clusters under a stem (by default a new one) and return it with the files' stamps."""
-        # Never a stem that was used: edits that were taken back still name their files, and redo needs them.
-        stem = stem or f"clusters-{max((int(edit.clusters.split('-')[1]) for edit in self.all), default=-1) + 1}"
-        plain, arrays = store.split(clusters)
-        stamps = store.write_files(self._files.folder, {f"{stem}.json": plain, f"{stem}.npz": arrays})
-        self._cache.pop(stem, None)
-        return stem, stamps
-
-    def repair(self, clusters: Clusters) -> None:
-        """Write the first clusters again, and let edits whose own are damaged stand on them; choices are kept."""
-        stem, stamps = self.write_clusters(clusters, "clusters-0")
-        # A merge was a person's: the features do not give it back, so its edit falls back on the first clusters.
-        edits = tuple(
-            edit if self._readable(edit) else dataclasses.replace(edit, clusters=stem, stamps=stamps)
-            for edit in self.all
-        )
-        self._write(edits, self._position)
-
-    def _readable(self, edit: Edit) -> bool:
-        try:
-            self.clusters(edit)
-        except StoreError:
-            return False
-        return True
+    def uses_foreground(self) -> bool:
+        """Whether it is the foregrounds that are compared here: the settings want it, and they have been found."""
+        return self._settings.cluster_on == "foreground" and bool(self.segmentation)
 
 
 class Node:
@@ -248,7 +264,7 @@ class Node:
     def stopped(self) -> str | None:
         """Why the method ends here: ``"converged"``, ``"collapsed"``, ``"limit"``; None where it goes on."""
         limit, overruled = self.settings.max_iterations, self.files.record["beyond"]
-        return policy.stop_reason(self.judged, self.iteration, limit, overruled=overruled)
+        return stop_reason(self.judged, self.iteration, limit, overruled=overruled)
 
     @property
     def judged(self) -> str | None:
@@ -273,9 +289,8 @@ class Node:
     @property
     def embedding(self) -> Embedding | None:
         """What the extractor and CLIP see of the gallery; None before it is embedded."""
-        return (
-            self._kept("embedding", lambda: Embedding(self.home.files, self.settings)) if self.done("embed") else None
-        )
+        make = lambda: Embedding(self.home.files, self.settings)  # noqa: E731
+        return self._kept("embedding", make) if self.done("embed") else None
 
     @property
     def check(self) -> Check | None:
@@ -285,7 +300,7 @@ class Node:
     def _read_check(self) -> Check:
         from chosen_one_nb.steps.converge import Convergence, Health, HealthCheck, Verdict
 
-        values = self.files.read("check", "check.json", store.read_json)
+        values = self.files.read("check", "check.json")
         checks = [HealthCheck(**check) for check in values["health"]["checks"]]
         health = Health(**{**values["health"], "checks": checks})
         return Check(Convergence(**values["convergence"]), health, Verdict(**values["verdict"]))
@@ -309,8 +324,7 @@ class Node:
     @property
     def losses(self) -> list[dict[str, Any]]:
         """What each refinement step reported: ``step``, ``loss``, ``ema_loss``, ...; empty before."""
-        read = lambda: self.files.read("refine", "losses.json", store.read_json)  # noqa: E731
-        return self._kept("losses", read) if self.refined else []
+        return self._kept("losses", lambda: self.files.read("refine", "losses.json")) if self.refined else []
 
     @property
     def theta(self) -> Character | None:
@@ -322,7 +336,7 @@ class Node:
 
         for name in self.files.stamps("refine"):
             if name.startswith("theta/"):  # loading does not check the stamps
-                self.files.read("refine", name, store.read_bytes)
+                self.files.read("refine", name)
         return Character.load(self.folder / "theta")
 
     @property
@@ -447,7 +461,7 @@ class Tree:
         """
         if not (folder / "run.json").exists():
             raise StoreError(f"{folder} holds no run (no run.json). Begin one there: Run.start(prompt, folder=...).")
-        manifest = _read_or_advise(folder / "run.json", "Put back a sound copy of it.")
+        manifest = store.read_or_advise(folder / "run.json", "Put back a sound copy of it.")
         # Refused as a whole, rather than read half: a later version may have changed what a file means.
         if manifest.get("format") != FORMAT:
             raise StoreError(
@@ -457,7 +471,7 @@ class Tree:
         tree = cls(folder, manifest)
         advice = "Put back a sound copy, or move that folder away to make the iteration again."
         # A folder without node.json was cut short while it was made, and does not count.
-        records = [_read_or_advise(path, advice) for path in (folder / "nodes").glob("*/node.json")]
+        records = [store.read_or_advise(path, advice) for path in (folder / "nodes").glob("*/node.json")]
         for record in sorted(records, key=lambda record: record["order"]):
             tree.nodes[record["id"]] = Node(tree, record)
         if tree.nodes:
@@ -495,14 +509,14 @@ class Tree:
     def theta_node(self, node: Node | str | None = None) -> Node | None:
         """Return the node whose character goes with another: itself, else the one its gallery was drawn with.
 
-        None: the node whose character is the one to use, looking back from the current (`policy.character_source`).
+        None: the node whose character is the one to use, looking back from the current (`character_source`).
         """
         if node is not None:
             node = self.node(node)
             return node if node.refined else node.parent
         # Of the current node's own branch only: what siblings found out says nothing about this character.
         path, here = self.path(self.current), self.current
-        source = policy.character_source(
+        source = character_source(
             [node.judged for node in path], refined=here.refined, children=[child.judged for child in here.children]
         )
         return None if source is None else path[source]
@@ -529,13 +543,6 @@ class Tree:
         store.write_json(folder / "node.json", record)
         self.nodes[name] = Node(self, record)
         return self.nodes[name]
-
-
-def _read_or_advise(path: Path, advice: str, schema: TypeAdapter[Any] | None = None) -> Any:
-    try:
-        return store.read_json(path, schema=schema)
-    except StoreError as error:
-        raise StoreError(f"{error} {advice}", error.path) from error
 
 
 def _stored_current(folder: Path) -> str:

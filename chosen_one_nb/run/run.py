@@ -6,6 +6,7 @@ Whatever a person can click in the explorer is a method here, and leaves the sam
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 import weakref
@@ -13,16 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chosen_one_nb.run import opening, policy, selection, store
+from chosen_one_nb.models.hub import bundled
+from chosen_one_nb.run import selection, store
 from chosen_one_nb.run.attributes import RunAttributes
-from chosen_one_nb.run.decision import ChoiceError, Decision, RunError
+from chosen_one_nb.run.decision import ChoiceError, Decision, Outcome, RunError, last_sound
 from chosen_one_nb.run.images import CONTEXTS
 from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, Tree, embedded
-from chosen_one_nb.run.policy import Outcome
 from chosen_one_nb.run.samples import RunSamples, typical
 from chosen_one_nb.run.selection import Change, RunSelection
 from chosen_one_nb.run.stages import COMPUTED, compute, segment_if_needed
-from chosen_one_nb.run.state import ModelsDiffer, RunState
+from chosen_one_nb.run.state import ModelsDiffer, RunState, new_manifest
 from chosen_one_nb.run.store import Lock
 from chosen_one_nb.run.tables import RunTables
 from chosen_one_nb.settings import Settings
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTEXTS", "STAGES", "ChoiceError", "Decision", "ModelsDiffer", "Node", "Outcome", "Run", "RunError"]
 
+
+EXAMPLE = bundled("runs", "fox")
+"""The bundled finished run, made by ``python tools/bundled_run.py``."""
+
+OWN = (".lock", "lock.json", "nodes")
+"""What a start that was cut short may have left in a folder."""
 
 # Two `Run` of one folder would overwrite each other's changes. Weak, so that a run nobody uses any more is freed.
 _open_runs: weakref.WeakValueDictionary[Path, Run] = weakref.WeakValueDictionary()
@@ -121,16 +128,16 @@ class Run:
         from chosen_one_nb.models.load import warn_unless_distilled
 
         # Everything that can be refused is checked before the first file is written.
-        place = opening.free_folder(prompt) if folder is None else Path(folder).expanduser().resolve()
-        opening.check_empty(place)
-        models = opening.loaded(models)
+        place = _free_folder(prompt) if folder is None else Path(folder).expanduser().resolve()
+        _check_empty(place)
+        models = _loaded(models)
         settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
-        prompt = opening.check_prompt(models, prompt, settings)
+        prompt = check_prompt(models, prompt, settings)
         lock = Lock(store.make_folder(place))
         lock.acquire()
         try:
-            manifest = opening.manifest(prompt, models, settings)
+            manifest = new_manifest(prompt, models, settings)
             store.make_folder(place / "nodes")
             store.write_json(place / "run.json", manifest)
             run = cls(Tree(place, manifest), lock)
@@ -183,7 +190,7 @@ class Run:
         if run is None or run.read_only:
             run = cls._opened(place, read_only)
         if models is not None:
-            run._state.loaded = opening.loaded(models)
+            run._state.loaded = _loaded(models)
         run._state.others_allowed |= allow_other_models
         return run
 
@@ -207,10 +214,10 @@ class Run:
             The bundled run is missing: it comes with the repository, in ``data/runs``.
         """
         if folder is None:
-            return cls.open(opening.EXAMPLE, read_only=True)
+            return cls.open(EXAMPLE, read_only=True)
         if (Path(folder).expanduser() / "run.json").exists():
             return cls.open(folder)
-        return cls.open(opening.EXAMPLE, read_only=True).copy(folder)
+        return cls.open(EXAMPLE, read_only=True).copy(folder)
 
     @classmethod
     def _opened(cls, place: Path, read_only: bool) -> Run:
@@ -264,7 +271,7 @@ class Run:
     def copy(self, folder: str | Path) -> Run:
         """Copy the whole run to a new folder and open it there, for example to change a bundled one."""
         place = Path(folder).expanduser().resolve()
-        opening.check_empty(place)
+        _check_empty(place)
         # The copy is nobody's yet, and half-written files belong to the process that writes them.
         leave = shutil.ignore_patterns(".lock", "lock.json", f"*{store.TEMPORARY}")
         with store.reported(place):
@@ -321,7 +328,7 @@ class Run:
         source = self._state.tree.theta_node(node)
         if source is None or source.theta is None:
             raise RunError("There is no character to export yet: run.next_iteration() refines the first one.")
-        place = Path(folder).expanduser() if folder else opening.export_folder(self.folder, self.prompt, source.id)
+        place = Path(folder).expanduser() if folder else export_folder(self.folder, self.prompt, source.id)
         return export.write(source.theta, place, formats, typical(source), name)
 
     # where it stands
@@ -376,7 +383,7 @@ class Run:
 
     def _outcome(self, node: Node) -> Outcome:
         path = self.path(node)
-        last = policy.last_sound([n.judged for n in path])
+        last = last_sound([n.judged for n in path])
         sound, clusters = None if last is None else path[last].id, node.clusters
         if node.stopped and node.check:
             # The check knows nothing of how many iterations there were.
@@ -561,3 +568,56 @@ class Run:
 def _open_stage(node: Node) -> str:
     """The first stage that is not done; a refined node stands for the child to be made of it."""
     return STAGES[0] if node.refined else next(stage for stage in STAGES if not node.done(stage))
+
+
+def check_prompt(models: Models, prompt: str, settings: Settings) -> str:
+    """Return the prompt stripped; `PromptError` where it, or the caption made of it, cannot be used.
+
+    The token is not known to the tokenizers yet. Short words stand for it, as many as it will have vectors, so that
+    the caption is as long as it will be while it is learned.
+    """
+    from chosen_one_nb.steps.prompts import check_prompt as checked
+
+    # Before anything is drawn: a caption that is cut off would lose its token only at the first refinement.
+    prompt = checked(models.pipeline, prompt, forbidden=settings.token)
+    token = " ".join(["a"] * settings.token_vectors)
+    checked(models.pipeline, settings.caption(prompt).replace(settings.token, token))
+    return prompt
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise a `RunError` unless a folder is missing or empty."""
+    if (folder / "run.json").exists():
+        raise RunError(f"{folder} holds a run already. Go on with it: Run.open(...), or give another folder.")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"Expected a folder, got the file {folder}.")
+    # What a start that was cut short left behind does not stand in the way of the next.
+    if folder.exists() and any(path.name not in OWN and not path.name.endswith(".part") for path in folder.iterdir()):
+        raise RunError(f"{folder} is not empty and holds no run. Give a new or empty folder.")
+
+
+def _words(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "run"
+
+
+def _free_folder(prompt: str) -> Path:
+    """Return a folder for a prompt's run under ``runs/`` that does not exist yet."""
+    name = _words(prompt)
+    # The same prompt again is another run, never the old one gone on with by accident.
+    place, n = Path("runs") / name, 2
+    while place.exists():
+        place, n = Path("runs") / f"{name}-{n}", n + 1
+    return place.resolve()
+
+
+def export_folder(folder: Path, prompt: str, node: str) -> Path:
+    """Return the folder that a run's character is exported to by default."""
+    return folder / "exports" / f"{_words(prompt)}-{node}"
+
+
+def _loaded(models: Models | str | Path) -> Models:
+    if isinstance(models, str | Path):
+        from chosen_one_nb.models.load import load_models
+
+        return load_models(models)
+    return models

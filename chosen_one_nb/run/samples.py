@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from chosen_one_nb.run import opening, store
+from chosen_one_nb.run import store
 from chosen_one_nb.run.images import CONTEXTS, ImageFolder, draw
 from chosen_one_nb.run.node import Node
 from chosen_one_nb.run.state import RunState
@@ -58,7 +58,7 @@ class RunSamples:
     def drawn_probe(self, node: Node | str | None = None, *, strength: float = 1.0) -> list[Image.Image]:
         """Return what `probe` has drawn before and kept; empty if it has not, or not with this character."""
         source = self._state.tree.theta_node(node or self._state.tree.current)
-        paths = sorted((self._folder("probe", source, strength) / opening.slug("")).glob("*.png"))
+        paths = sorted((self._folder("probe", source, strength) / store.slug("")).glob("*.png"))
         images = [store.read_image(path) for path in paths]
         # A refinement that was done again may have given another character under the same node.
         digest = source.theta_digest if source else ""
@@ -159,7 +159,7 @@ class RunSamples:
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
         digest = source.theta_digest if source else ""  # an image of an earlier character of this node is not taken
         request = SamplingRequest(text, seeds, settings, theta, strength, context, character_digest=digest)
-        folder, stage = self._folder(kind, source, strength) / opening.slug(context), kind.partition("/")[0]
+        folder, stage = self._folder(kind, source, strength) / store.slug(context), kind.partition("/")[0]
         about = {"context": context}
         place = ImageFolder(folder, state.folder, state.fingerprint, keep=not state.read_only, about=about)
         try:  # what is on disk can be shown while the run is at work; only drawing needs the models to itself

@@ -8,6 +8,7 @@ recorded them. Until then the files are mere leftovers: the stage may be cut sho
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation, cut_out, segment
-from chosen_one_nb.run import opening, store
+from chosen_one_nb.models.hub import bundled
+from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
 from chosen_one_nb.run.images import GalleryWorkers, ImageFolder, draw
 from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, chosen, embedded
@@ -194,7 +196,7 @@ def _descriptions(state: RunState, node: Node, images: Sequence[int]) -> list[li
             "describe_scene: expected models with CLIP. Load them with clip=..., or go on without: "
             f"run.branch({node.id!r}, describe_scene=False)."
         )
-    vocabulary = load_vocabulary(opening.vocabulary_file(state.folder, models.name))
+    vocabulary = load_vocabulary(vocabulary_file(state.folder, models.name))
     texts = models.clip.texts(vocabulary.texts(subject(state.prompt)))
     found = score_attributes(clip[list(images)], texts, vocabulary, logit_scale=models.clip.logit_scale)
     return descriptions(found, vocabulary, state.prompt)
@@ -296,3 +298,19 @@ def _drop_later(state: RunState, node: Node, stage: str) -> None:
 def _essence(files: Mapping[str, Any]) -> dict[str, Any]:
     """The stamps by which a stage came out the same: of a character its weights, not times and notes."""
     return {name: stamp for name, stamp in files.items() if not name.startswith(("theta/", "losses"))}
+
+
+def vocabulary_file(folder: Path, model_name: str) -> Path:
+    """Find the vocabulary of a run: its own, else one for its models, else that for images at large.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; a file ``vocabulary.json`` in it goes before all others.
+    model_name : str
+        ``data/attributes_NAME.json`` is taken for models whose name ends with NAME.
+    """
+    name = re.sub(r"\W+", "-", Path(model_name).name.lower())
+    # The CLIP of small models knows only the words of their world, so these have a vocabulary of their own.
+    choices = (folder / "vocabulary.json", bundled(f"attributes_{name}.json"), bundled("attributes.json"))
+    return next((path for path in choices if path.exists()), choices[-1])

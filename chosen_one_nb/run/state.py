@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from chosen_one_nb.run import opening, store
+from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.node import Node, Tree
+from chosen_one_nb.run.node import FORMAT, Node, Tree
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import image_seeds
 
 if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
+
+RECORDED = ("chosen_one_nb", "torch", "diffusers", "transformers", "peft", "scikit-learn", "numpy", "pillow")
+"""Packages whose versions are kept with a run."""
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -66,7 +71,7 @@ class RunState:
         """The models, loaded as ``run.json`` records them when first asked for."""
         with self._loading:
             if self.loaded is None:
-                self.loaded = opening.reloaded(self.tree.manifest["models"])
+                self.loaded = load_recorded(self.tree.manifest["models"])
             return self.loaded
 
     @property
@@ -166,3 +171,42 @@ class RunState:
         """Append a line to ``log.jsonl``."""
         line = {"time": store.now(), "action": action, "node": node.id, **store.plain(about)}
         store.append_line(self.folder / "log.jsonl", line)
+
+
+def load_recorded(recorded: dict[str, Any]) -> Models:
+    """Load the models that a manifest records, Hub ids at the commit they were loaded at.
+
+    In the precision recorded, where the device is of the same kind: what a GPU computes in half precision, a processor
+    hardly can.
+    """
+    from chosen_one_nb.models.load import load_models
+    from chosen_one_nb.models.memory import best_device
+
+    machine = recorded.get("machine") or {}
+    again = {"dtype": machine["dtype"]} if machine.get("device") == best_device().type else {}
+    return load_models(**(recorded.get("load") or {"name": recorded["name"]}), **again)
+
+
+def new_manifest(prompt: str, models: Models, settings: Settings) -> dict[str, Any]:
+    """Return the contents of ``run.json``: what the run is and with what it is made."""
+    return {
+        "format": FORMAT,
+        "prompt": prompt,
+        "models": {
+            "name": str(models.name),
+            "fingerprint": models.fingerprint,
+            "load": models.recipe,
+            "machine": {key: value for key, value in models.machine.items() if key in ("device", "dtype")},
+        },
+        "settings": settings.model_dump(),
+        "versions": {"python": platform.python_version(), "system": platform.platform()}
+        | {name: _version(name) for name in RECORDED},
+        "made": store.now(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # the kit itself may run from a folder
+        return "not installed"

@@ -9,18 +9,19 @@ Every write returns a *stamp* (checksum and size), by which a damaged file is la
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 T = TypeVar("T")
 
@@ -70,29 +72,29 @@ def stamp(data: bytes) -> Stamp:
     return {"sha256": digest(data), "bytes": len(data)}
 
 
-# --- values ---
+# --- values and names ---
 
 
-def split(result: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Split a dataclass into plain values (for JSON) and arrays (for ``.npz``)."""
-    values = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-    return {name: plain(value) for name, value in values.items() if name not in arrays}, arrays
+def slug(text: str) -> str:
+    """Turn a text into a short, readable, distinct file name.
+
+    Examples
+    --------
+    >>> slug("in the park!")
+    'in-the-park-165204'
+    >>> slug("")
+    'plain'
+    """
+    if not text:
+        return "plain"
+    # The checksum tells texts apart that are alike in letters and digits, such as "now!" and "now?".
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
+    return f"{words}-{digest(text)[:6]}".strip("-")
 
 
 def plain(value: Any) -> Any:
     """Turn dataclasses, numpy numbers and arrays into what JSON can hold; NaN and infinity become None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+    return to_jsonable_python(value, inf_nan_mode="null", fallback=lambda array: array.tolist())
 
 
 # --- writing
@@ -148,19 +150,18 @@ def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> Stamp:
     # In the same folder: only within one file system is the rename below atomic.
     beside = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
+        with reported(path, len(data)):
+            with open(beside, "wb") as file:
+                file.write(data)
+                file.flush()
+                if flush:
+                    # Contents first: some file systems would otherwise put the new name on the disk before the bytes.
+                    os.fsync(file.fileno())
+            os.replace(beside, path)
             if flush:
-                # Contents first: some file systems would otherwise put the new name on the disk before the bytes.
-                os.fsync(file.fileno())
-        os.replace(beside, path)
-        if flush:
-            _sync_folder(path.parent)
-    except BaseException as error:  # Ctrl-C too leaves nothing half-written
+                _sync_folder(path.parent)
+    except BaseException:  # Ctrl-C too leaves nothing half-written
         _remove(beside)
-        if isinstance(error, OSError):
-            raise _store_error(error, path, len(data)) from error
         raise
     return stamp(data)
 
@@ -314,6 +315,14 @@ def read_json(path: Path, stamp: Stamp | None = None, schema: TypeAdapter[Any] |
         raise StoreError(f"{path} is damaged: {where}: {first['msg']}.", path) from error
 
 
+def read_or_advise(path: Path, advice: str, schema: TypeAdapter[Any] | None = None) -> Any:
+    """Read a JSON file; a `StoreError` ends with what to do about it."""
+    try:
+        return read_json(path, schema=schema)
+    except StoreError as error:
+        raise StoreError(f"{error} {advice}", error.path) from error
+
+
 def read_array(path: Path, stamp: Stamp | None = None) -> np.ndarray:
     """Read one ``.npy`` array, read-only, never unpickling; StoreError where it is missing, truncated or no array."""
 
@@ -328,9 +337,8 @@ def read_array(path: Path, stamp: Stamp | None = None) -> np.ndarray:
 
 def read_arrays(path: Path, stamp: Stamp | None = None) -> dict[str, np.ndarray]:
     """Read the named arrays of one ``.npz``, never unpickling; StoreError where it is missing or damaged."""
-    return _decoded(
-        path, stamp, lambda data: dict(np.load(io.BytesIO(data), allow_pickle=False)), "a whole .npz archive"
-    )
+    decode = lambda data: dict(np.load(io.BytesIO(data), allow_pickle=False))  # noqa: E731
+    return _decoded(path, stamp, decode, "a whole .npz archive")
 
 
 def read_image(path: Path, stamp: Stamp | None = None) -> Image.Image:
@@ -342,6 +350,53 @@ def read_image(path: Path, stamp: Stamp | None = None) -> Image.Image:
         return image
 
     return _decoded(path, stamp, decode, "a whole PNG image")
+
+
+def read_file(path: Path, stamp: Stamp | None = None) -> Any:
+    """Read JSON, ``.npy``, ``.npz`` or an image by the ending of its name, anything else as bytes."""
+    readers = {".json": read_json, ".npy": read_array, ".npz": read_arrays, ".png": read_image}
+    return readers.get(path.suffix, read_bytes)(path, stamp)
+
+
+class StageFiles:
+    """The files that the stages of one node have left in its folder.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    record : dict
+        The contents of ``node.json``: which stages are done, with the stamps of their files.
+    """
+
+    def __init__(self, run: Path, record: dict[str, Any]) -> None:
+        self.run, self.record = run, record
+        self.folder = run / "nodes" / record["id"]
+
+    def stamps(self, stage: str) -> Mapping[str, Stamp]:
+        """Return the stamps of a stage's files by name; empty where it has not been done."""
+        return self.record["stages"].get(stage, {}).get("files", {})
+
+    def read(self, stage: str, name: str) -> Any:
+        """Read a file of a stage and compare it with its stamp; a `StoreError` says how to make it again."""
+        with self.advised(stage):
+            return read_file(self.folder / name, self.stamps(stage).get(name))
+
+    @contextlib.contextmanager
+    def advised(self, stage: str) -> Iterator[None]:
+        """Add to a `StoreError` what makes the damaged file again."""
+        try:
+            yield
+        except StoreError as error:
+            # A run that was moved away has no damaged files, and nothing in it can be made again.
+            if not self.run.is_dir():
+                raise gone(self.run) from error
+            node = self.record["id"]
+            raise StoreError(
+                f"{error} run.redo_stage({stage!r}, {node!r}) makes it again, in a shell `python -m chosen_one_nb run "
+                f"--folder {quote(str(self.run))} --node {node} --redo {stage}`; everything else is kept.",
+                error.path,
+            ) from error
 
 
 # --- a log, and one process at a time

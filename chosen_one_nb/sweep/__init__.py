@@ -158,7 +158,7 @@ class _Sweep:
 def prepare(load: Mapping[str, Any], asked: Sequence[tuple[str, Settings]]) -> tuple[str, str]:
     """Load the models and check every prompt with its caption; returns their fingerprint, and the memory needed."""
     from chosen_one_nb.run.cost_estimate import estimate_cost
-    from chosen_one_nb.run.opening import check_prompt
+    from chosen_one_nb.run.run import check_prompt
 
     models = load_same_models(load)
     for prompt, settings in asked:

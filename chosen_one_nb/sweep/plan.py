@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from chosen_one_nb.run.opening import slug
+from chosen_one_nb.run.store import slug
 from chosen_one_nb.settings import Settings
 
 __all__ = ["PlanError", "SweepJob", "SweepPlan"]

@@ -6,7 +6,7 @@ from html import escape
 
 import ipywidgets
 
-from chosen_one_nb.run.opening import export_folder
+from chosen_one_nb.run.run import export_folder
 
 from . import actions
 from .panel import Panel, Switch, framed, line, row, text
