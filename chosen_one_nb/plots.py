@@ -144,7 +144,9 @@ def distance_plot(
     axes.set_xticks(range(max(2, curve["iteration"].max() + 1)))
     axes.set_xlabel("iteration", fontsize=10, color=INK)
     if branches is None:
-        axes.annotate("d_conv", (1, threshold), (0, 3), **_beside(axes, "right"), color=GREY)
+        axes.margins(x=0.08)  # room for the names
+        # below the line at the left: distances begin above it, so nothing else is written there
+        axes.annotate("d_conv", (0, threshold), (4, -3), **_beside(axes, "left"), va="top", color=GREY)
         _tree(axes, rows)
     else:
         _branches(axes, rows, branches, threshold)
@@ -166,7 +168,14 @@ def _tree(axes: Axes, rows: Mapping[str, Any]) -> None:
         marker, colour = ("x", ALARM) if row["state"] == "collapsed" else ("o", PALETTE[0])
         point = axes.scatter(*at, s=50, marker=marker, color=colour, zorder=3)
         point.set_urls([f"node {name}: {row['distance']:.3f}, {row['state']}"])
-        axes.annotate(name, at, (6, 5), textcoords="offset points", fontsize=10, color=INK)
+    for iteration in dict.fromkeys(row["iteration"] for row in rows.values()):
+        names: dict[float, str] = {}  # branches that share a gallery share a point
+        for name, row in rows.items():
+            if row["iteration"] == iteration:
+                names[row["distance"]] = ", ".join(filter(None, (names.get(row["distance"]), name)))
+        heights = spread(list(names), _letter_height(axes))
+        for name, height in zip(names.values(), heights, strict=True):
+            axes.annotate(name, (iteration, height), (8, 3), textcoords="offset points", fontsize=10, color=INK)
 
 
 def _branches(axes: Axes, rows: Mapping[str, Any], branches: Mapping[str, Sequence[str]], threshold: float) -> None:
@@ -181,11 +190,16 @@ def _branches(axes: Axes, rows: Mapping[str, Any], branches: Mapping[str, Sequen
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
     """Write names at the right of a plot, by height and in a colour, one above the other where they would overlap."""
-    low, high = axes.get_ylim()
-    tall = axes.figure.bbox.height / axes.figure.dpi * POINTS_PER_INCH - 40  # in points; 40 for what is below the plot
-    heights = spread([height for _, height, _ in ends], LINE / tall * (high - low))
+    heights = spread([height for _, height, _ in ends], _letter_height(axes))
     for (name, _, colour), height in zip(ends, heights, strict=True):
         axes.annotate(name, (1, height), (8, 0), **_beside(axes, "left"), va="center", color=colour)
+
+
+def _letter_height(axes: Axes) -> float:
+    """Return how high a line of letters is, in the units of the plot's height."""
+    low, high = axes.get_ylim()
+    tall = axes.figure.bbox.height / axes.figure.dpi * POINTS_PER_INCH - 40  # in points; 40 for what is below the plot
+    return LINE / tall * (high - low)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -114,7 +114,7 @@ def test_the_character_is_exported_for_other_programs(explorer, tmp_path):
     assert form.folder.value == str(explorer.run.folder / "exports" / "a-sticker-of-a-fox-0b")
     form.folder.value, form.name.value = str(tmp_path / "taken"), "my_fox"
     form.export.click()
-    explorer.session.wait()
+    explorer.wait()
     assert "Exported Θ of node 0b" in explorer.status.text
     written = {path.relative_to(tmp_path / "taken").as_posix() for path in (tmp_path / "taken").rglob("*.*")}
     assert {"README.md", "loras/my_fox.safetensors", "embeddings/my_fox.safetensors", "comfyui_workflow.json"} < written
@@ -127,7 +127,7 @@ def test_an_export_that_cannot_be_says_why(explorer, tmp_path):
     form, explorer.session.raise_errors = explorer.export, False
     form.name.value = "My Fox!"
     form.export.click()
-    explorer.session.wait()
+    explorer.wait()
     assert "expected small letters" in explorer.status.text
     for box in form.formats:
         box.value = False

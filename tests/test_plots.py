@@ -82,6 +82,14 @@ def test_branches_have_lines_of_different_style_and_labels_apart():
     assert min(np.diff(heights)) > 0.05
 
 
+def test_nodes_of_the_tree_are_named_apart_and_a_shared_gallery_once():
+    near = pd.concat([CURVE.assign(distance=[1.0, 0.79, 0.8]), CURVE[:1].assign(node="0b")])
+    axes = distance_plot(near).axes[0]
+    assert words(axes.figure) == ["d_conv", "0, 0b", "1", "1b"]
+    heights = [text.xy[1] for text in axes.texts]
+    assert heights[3] - heights[2] > 0.05
+
+
 def test_the_map_names_clusters_and_those_dropped():
     places, labels = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]]), np.array([0, 0, 1, 1])
     figure = projection_plot(places, labels, np.array([True, False]), [1])

@@ -144,7 +144,7 @@ def test_going_elsewhere_while_it_asks_keeps_the_answers_where_they_belong(asked
     panel.session.background.put = lambda key, value: put.append((key, value))
     asked.run.attributes.inquiry = lambda node, **more: (asked.run.select(root), real(node, **more))[1]
     panel.ask.click()
-    asked.session.wait(60)
+    asked.wait(60)
     ((key, found),) = put
     assert key == panel.findings.key(later)
     assert len(found.galleries) == 2

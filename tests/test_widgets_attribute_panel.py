@@ -216,7 +216,7 @@ def test_the_proof_is_drawn_in_the_background_and_stays_with_its_attribute(asked
     asked.settle()
     before = len(asked.attributes.view.strips)
     asked.attributes.prove.click()
-    asked.session.wait(60)
+    asked.wait(60)
     strips = asked.attributes.view.strips
     assert len(strips) == before + 2
     assert [len(strip["images"]) for strip in strips[:2]] == [8, 8]

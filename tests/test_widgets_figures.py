@@ -33,8 +33,7 @@ def heard(figure):
     """A list that fills with what a figure tells."""
     said = []
     figure.observe(lambda change: said.append(("hover", change["new"])), "hovered")
-    figure.on_click(lambda index: said.append(("click", index)))
-    figure.on_select(lambda indices: said.append(("select", indices)))
+    figure.on_msg(lambda _figure, content, _buffers: said.append(tuple(content.values())))
     return said
 
 

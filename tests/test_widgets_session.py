@@ -45,7 +45,7 @@ def test_looking_elsewhere_during_work_does_not_move_the_work(second, monkeypatc
     second.session.show_node("0")
     assert second.node.id == "0"
     assert second.run.current.id == "1"
-    second.session.wait()
+    second.wait()
     assert second.node.id == "0"
     assert second.run.nodes["1"].refined
 
@@ -103,8 +103,8 @@ def test_a_vanished_folder_is_said_in_a_sentence(explorer):
         lambda e: setattr(e.map.thumbs, "value", True),
         lambda e: actions.save_table(e.session),
         lambda e: actions.write_report(e.session),
-        lambda e: (actions.next_stage(e.session), e.session.wait()),
-        lambda e: (actions.to_convergence(e.session), e.session.wait()),
+        lambda e: (actions.next_stage(e.session), e.wait()),
+        lambda e: (actions.to_convergence(e.session), e.wait()),
     ],
     ids=["leave out", "re-cluster", "look closer", "images", "table", "report", "next", "to convergence"],
 )
@@ -143,7 +143,7 @@ def test_errors_read_as_sentences():
     assert "try again" in sentence(ZeroDivisionError("division by zero"))
 
 
-def test_tables_are_written(explorer, tmp_path):
-    csv, parquet = actions.save_table(explorer.session, tmp_path / "out")
+def test_tables_are_written(explorer):
+    csv, parquet = actions.save_table(explorer.session)
     pd.testing.assert_frame_equal(pd.read_parquet(parquet), explorer.run.tables.gallery(), check_dtype=False)
     assert len(pd.read_csv(csv)) == 24

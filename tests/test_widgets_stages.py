@@ -35,7 +35,7 @@ def test_a_whole_iteration_and_the_second_gallery(explorer):
 
 def test_to_convergence_ends_with_a_reason(new):
     new.stepper.convergence.click()
-    new.session.wait()
+    new.wait()
     assert new.run.outcome.finished
     assert new.status.text.startswith("Finished, ")
     assert new.stepper.next.disabled
@@ -67,7 +67,7 @@ def test_cancel_stops_at_once_and_the_run_goes_on_from_there(explorer, monkeypat
     time.sleep(0.3)
     begun = time.monotonic()
     explorer.stepper.cancel.click()
-    explorer.session.wait(5)
+    explorer.wait(5)
     assert time.monotonic() - begun < 1.0
     assert explorer.status.text.startswith("Cancelled")
     assert not explorer.run.current.refined
@@ -86,7 +86,7 @@ def test_next_while_a_script_is_at_work_is_refused_in_words(new, monkeypatch):
     assert new.stepper.next.disabled
     new.session.raise_errors = False
     actions.next_stage(new.session)
-    new.session.wait()
+    new.wait()
     assert "at work" in new.status.text
     script.join()
     assert new.run.current.stages_done == ("generate",)
@@ -99,7 +99,7 @@ def test_a_second_click_on_next_is_refused_in_words(new, monkeypatch):
         actions.next_stage(new.session)
     assert "Still at work" in new.status.text
     assert new.stepper.next.disabled
-    new.session.wait()
+    new.wait()
     assert new.run.current.stages_done == ("generate",)
 
 

@@ -15,7 +15,7 @@ def test_strength_draws_eight_seeds_once(second):
     explorer = second
     explorer.strength.slider.value = 0.25
     explorer.strength.draw.click()
-    explorer.session.wait()
+    explorer.wait()
     assert len(explorer.strength.view.sections[0]["ids"]) == 8
     assert explorer.strength.view.thumbnails.endswith("/0@0.25")
     assert explorer.strength.draw.disabled

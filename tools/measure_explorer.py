@@ -106,7 +106,7 @@ def in_the_kernel(folder: Path) -> dict[str, float]:
         times.append(time.perf_counter() - begun)
     found |= {"hover, ms": 1000 * sorted(times)[10], "hover, kB": sorted(sizes)[10] / 1e3}
     session = explorer.session
-    found["step, kB"] = counter.during(lambda: (actions.next_stage(session), session.wait(), session.settle(600))) / 1e3
+    found["step, kB"] = counter.during(lambda: (actions.next_stage(session), explorer.wait(), explorer.settle())) / 1e3
     return found
 
 

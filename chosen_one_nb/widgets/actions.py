@@ -195,8 +195,8 @@ def export(session: Session, folder: str | Path, formats: Sequence[str], name: s
 
 
 @guarded
-def save_table(session: Session, folder: str | Path | None = None) -> list[Path]:
-    """Write the iteration's table as CSV and Parquet; None takes ``tables`` in the run's folder.
+def save_table(session: Session) -> list[Path]:
+    """Write the iteration's table as CSV and Parquet, into ``tables`` in the run's folder.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def save_table(session: Session, folder: str | Path | None = None) -> list[Path]
     run, node = session.run, session.node
     if not run.folder.exists():  # making the folder anew would stand in the way of putting the run back
         raise store.gone(run.folder)
-    place = Path(folder or session.output_folder / "tables")
+    place = session.output_folder / "tables"
     place.mkdir(parents=True, exist_ok=True)
     table, paths = run.tables.gallery(node), [place / f"iteration-{node.id}.{end}" for end in ("csv", "parquet")]
     table.to_csv(paths[0], index=False)

@@ -90,10 +90,11 @@ class AttributePanel(Panel):
         self.view = AttributesView()
         self.ui = ipywidgets.VBox([row(self.cluster, self.ask, self.prove, self.about), self.view, self.drift])
         self._shown: tuple[Any, ...] = ()
+        self._drifted: tuple[Inquiry | None, int] = (None, -1)  # what the drift was drawn for
         self._proofs: dict[Any, list[dict[str, Any]]] = {}
         traitlets.link((session, "lit"), (self.view, "lit"))
         self.cluster.observe(self.redraw, "value")
-        self.view.on_msg(lambda _view, content, _buffers: self.act(content))
+        self.listen(self.view)
 
     # --- showing ---------------------------------------------------------------------------------------------------
 
@@ -132,6 +133,7 @@ class AttributePanel(Panel):
         update(self.view, words=[said], rows=[], strips=self._proof())
         if inquiry is None:
             self.drift.value = self.about.value = ""
+            self._drifted = (None, -1)
 
     def _fill_clusters(self) -> None:
         """Offer the clusters; turn to the chosen or proposed one whenever it, or the grouping, has changed."""
@@ -154,10 +156,13 @@ class AttributePanel(Panel):
             f"{len(inquiry.attributes)} attributes in {len(groups)} groups, from {file}: edit it, or put a "
             f"vocabulary.json into the run's folder, and ask again{vocabulary_notes(self.findings.vocabulary())}"
         )
-        lit = [self.session.lit] if len(inquiry.galleries) > 1 and self.findings.lit() else []
-        figure = drift_plot(inquiry.drift(list(dict.fromkeys([*inquiry.risen(), *lit]))))
-        said = f"<h3>Drift over the iterations</h3><p>{escape(inquiry.headline)}</p>"
-        self.drift.value = said + (to_svg(figure) if figure.axes else "")
+        lit = self.session.lit if len(inquiry.galleries) > 1 and self.findings.lit() else -1
+        if inquiry is not self._drifted[0] or lit != self._drifted[1]:  # drawing takes a while, and most refreshes
+            self._drifted = (inquiry, lit)  # change neither
+            columns = dict.fromkeys([*inquiry.risen(), *([lit] if lit >= 0 else [])])
+            figure = drift_plot(inquiry.drift(list(columns)))
+            said = f"<h3>Drift over the iterations</h3><p>{escape(inquiry.headline)}</p>"
+            self.drift.value = said + (to_svg(figure) if figure.axes else "")
 
     def _strips(self, inquiry: Inquiry, members: list[int]) -> list[dict[str, Any]]:
         """Where in the images: what the lit attribute shows in, what makes the cluster cohesive, common parts."""

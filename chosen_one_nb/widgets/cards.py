@@ -195,7 +195,7 @@ class ClusterPanel(Panel):
         traitlets.link((session, "ticked"), (self.view, "ticked"))
         traitlets.dlink((self.view, "hovered"), (session, "pointed_cluster"))
         on_change(self.view, "pointed", session.hover)
-        self.view.on_msg(lambda _view, content, _buffers: self.act(content))
+        self.listen(self.view)
 
     def evidence(self) -> ClusterEvidence | None:
         """What speaks for the clusters shown; None until it is computed in the background."""

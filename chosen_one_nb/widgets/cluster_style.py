@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from chosen_one_nb.plots import ALARM, DROPPED, GLYPHS, PALETTE, colour_of
+
+if TYPE_CHECKING:
+    from chosen_one_nb.steps.cluster import Clusters
 
 ColourBy = Literal["cluster", "distance", "order", "kept"]
 
 UNKNOWN, LEFT_OUT = "#7F7F7F", ALARM
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
-
-
-class ClustersLike(Protocol):
-    """What styles need of clusters (see `chosen_one_nb.steps.cluster.Clusters`)."""
-
-    labels: NDArray[np.int64]
-    distances: NDArray[np.floating]
-    kept: NDArray[np.bool_]
-    order: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Marker:
     glyph: str
 
 
-def marker_of(clusters: ClustersLike, cluster: int) -> Marker:
+def marker_of(clusters: Clusters, cluster: int) -> Marker:
     """Return how one cluster is drawn.
 
     Raises
@@ -54,12 +47,12 @@ def marker_of(clusters: ClustersLike, cluster: int) -> Marker:
     return Marker(colour_of(cluster), SYMBOLS[cluster % len(SYMBOLS)], GLYPHS[cluster % len(GLYPHS)])
 
 
-def ranked_clusters(clusters: ClustersLike) -> list[int]:
+def ranked_clusters(clusters: Clusters) -> list[int]:
     """Clusters that were kept, most cohesive first, then the dropped ones."""
     return sorted((int(c) for c in clusters.order), key=lambda c: not clusters.kept[c])
 
 
-def ranked_members(clusters: ClustersLike, cluster: int) -> list[int]:
+def ranked_members(clusters: Clusters, cluster: int) -> list[int]:
     """Members of a cluster, nearest to its centroid first."""
     members = np.flatnonzero(clusters.labels == cluster)
     return members[np.argsort(clusters.distances[members], kind="stable")].tolist()
@@ -89,7 +82,7 @@ class PointStyle:
 
 
 def point_style(
-    clusters: ClustersLike | None, n: int, colour_by: ColourBy = "cluster", *,
+    clusters: Clusters | None, n: int, colour_by: ColourBy = "cluster", *,
     chosen: Sequence[int] = (), excluded: Sequence[int] = (),
 ) -> PointStyle:  # fmt: skip
     """Return how every image is drawn.

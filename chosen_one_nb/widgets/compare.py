@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 import pandas as pd
 from PIL import Image
 
 from chosen_one_nb.plots import distance_plot, to_svg
+from chosen_one_nb.run.node import Node
 
 from .gallery import GalleryView
 from .panel import Panel, control, on_change, row, text, update
 from .session import Session
 from .status import chosen_words, guarded
 from .tasks import Task
-
-if TYPE_CHECKING:
-    from chosen_one_nb.run.run import Node
 
 
 class ComparePanel(Panel):

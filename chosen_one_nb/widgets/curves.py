@@ -80,20 +80,13 @@ class CurveFigure(PlotlyFigure):
         joined = [end for row in rows if row["parent"] in known for end in (known[row["parent"]], row, None)]
         names, places = _names(rows)
         looks = [STATES.get(row["state"], STATES["not yet"]) for row in rows]
-        ends = [-0.3, last + 0.3]
+        marker = {"size": 10, "symbol": [symbol for symbol, _ in looks], "color": [colour for _, colour in looks]}
+        said, ends = [_describe(row) for row in rows], [-0.3, last + 0.3]
         highest = max((row["distance"] for row in rows), default=1)
         with self.hold_sync():
             self.edges = _EDGES | _spots(joined)
-            self.nodes = (
-                _NODES
-                | _spots(rows)
-                | {
-                    "text": names,
-                    "textposition": places,
-                    "hovertext": [_describe(row) for row in rows],
-                    "marker": {"size": 10, "symbol": [look[0] for look in looks], "color": [look[1] for look in looks]},
-                }
-            )
+            labels = {"text": names, "textposition": places, "hovertext": said, "marker": marker}
+            self.nodes = _NODES | _spots(rows) | labels
             self.limit = _LIMIT | ({"x": ends, "y": [rows[0]["threshold"]] * 2} if rows else {})
             self.ring = _RING | _spots([known[here]] if here in known else [])
             self.chart = self.chart | {
@@ -101,7 +94,7 @@ class CurveFigure(PlotlyFigure):
                 "yaxis": self.chart["yaxis"] | {"range": [0, 1.35 * highest]},
             }
             limit = f" d_conv is {rows[0]['threshold']:.3f}." if rows else ""
-            self.alt = f"Mean pairwise distance by iteration. {'; '.join(map(_describe, rows)) or 'None yet'}.{limit}"
+            self.alt = f"Mean pairwise distance by iteration. {'; '.join(said) or 'None yet'}.{limit}"
 
 
 def _spots(rows: Sequence[Row | None]) -> dict[str, Any]:
@@ -159,7 +152,7 @@ class CurvePanel(Panel):
         distance = framed("Distance against d_conv", ipywidgets.VBox([self.distance, self.verdict]))
         loss = framed("Loss of the refinement", ipywidgets.VBox([self.loss, self.about]))
         self.ui = ipywidgets.HBox([distance, loss]).add_class("chosen-curves")
-        self.distance.on_click(lambda index: session.show_node(self.distance.ids[index]))
+        self.listen(self.distance)
         session.observe(self._step, "training_step")
         self._losses: list[Row] = []
         self._loss_drawn = 0.0
@@ -175,6 +168,12 @@ class CurvePanel(Panel):
         elif not self.session.busy:
             self._losses = []
         self._draw_loss()
+
+    @guarded
+    def act(self, content: dict[str, Any]) -> None:
+        """Show the iteration whose point was clicked."""
+        if content.get("do") == "click":
+            self.session.show_node(self.distance.ids[content["index"]])
 
     @guarded
     def _step(self, change: dict[str, Any]) -> None:

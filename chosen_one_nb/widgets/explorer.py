@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
+import traitlets
 
 from .actions import next_stage
 from .attribute_findings import AttributeFindings
@@ -90,13 +91,14 @@ class Explorer:
         self.strength, self.settings = StrengthPanel(session), SettingsPanel(session)
         self.export = ExportPanel(session)
         self._make_screen()
-        session.observe(self._beat, "version")
+        traitlets.dlink((session, "version"), (self.hints, "beat"))  # last, when all panels have been shown
         with session.background.held():
             session.refresh()
 
     def _make_screen(self) -> None:
         tabs = (self.gallery, self.attributes, self.compare, self.strength, self.settings, self.export)
         self.tabs = ipywidgets.Tab([panel.ui for panel in tabs], titles=tuple(TABS))
+        tree = framed("Iterations and branches", self.tree.ui)
         maps = framed("Map of the features", self.map.ui)
         cards = framed("Clusters, most cohesive first", self.clusters.ui)
         self.ui = ipywidgets.VBox(
@@ -105,13 +107,12 @@ class Explorer:
                 self.bar.ui,
                 self.stepper.ui,
                 self.status,
-                _side_by_side(framed("Iterations and branches", self.tree.ui), self.curves.ui, kind="top"),
-                _side_by_side(maps, cards, kind="main"),
+                ipywidgets.HBox([tree, self.curves.ui]).add_class("chosen-top"),
+                ipywidgets.HBox([maps, cards]).add_class("chosen-main"),
                 framed("The choice", self.choice.ui),
                 self.tabs,
             ]
-        )
-        self.ui.add_class("chosen-explorer")
+        ).add_class("chosen-explorer")
         self.hints = Hints(self.ui, TABS)
         self.ui.children += (self.hints,)
 
@@ -154,22 +155,20 @@ class Explorer:
         next_stage(self.session)
 
     def wait(self, timeout: float | None = 600.0) -> None:
-        """Wait until the work under way is done and shown."""
-        self.session.wait(timeout)
+        """Wait until the work under way is done and shown.
+
+        Raises
+        ------
+        TimeoutError
+            When it is not after `timeout` seconds.
+        """
+        if self.session.tasks.task is not None:
+            self.session.tasks.task.wait(timeout)
 
     def settle(self, timeout: float | None = 600.0) -> None:
         """Wait until what is computed in the background (UMAP, resampling) is there and shown."""
-        self.session.settle(timeout)
+        self.session.background.settle(timeout)
 
     def _to_gallery(self, change: dict[str, Any]) -> None:
         if change["new"] >= 0:
             self.tabs.selected_index = 0
-
-    def _beat(self, _change: Any) -> None:
-        self.hints.beat += 1
-
-
-def _side_by_side(*widgets: ipywidgets.Widget, kind: str) -> ipywidgets.HBox:
-    box = ipywidgets.HBox(widgets)
-    box.add_class(f"chosen-{kind}")
-    return box

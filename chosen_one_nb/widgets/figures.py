@@ -9,7 +9,7 @@ what it held when it was made where it stands inside another widget, and sends 5
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -52,6 +52,9 @@ def send_plotly() -> PlotlyLibrary:
 
 class PlotlyFigure(anywidget.AnyWidget):
     """A figure on a ground that suits light and dark themes; a subclass adds its traces as traits.
+
+    It sends ``{"do": "click", "index": 3}`` when a point is clicked, and ``{"do": "select", "indices": [1, 3]}`` when
+    a lasso or box has been drawn, with none when it is taken away; see `Panel.listen`.
 
     Parameters
     ----------
@@ -96,30 +99,14 @@ class PlotlyFigure(anywidget.AnyWidget):
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": "#0072B2", "orientation": "v"},
         }
         super().__init__(chart=ground | chart)
-        self._handlers: dict[str, list[Callable[[Any], Any]]] = {"click": [], "select": []}
         self.on_msg(self._receive)
-
-    def on_click(self, handler: Callable[[int], Any]) -> None:
-        """Call ``handler(index)`` when a point is clicked."""
-        self._handlers["click"].append(handler)
-
-    def on_select(self, handler: Callable[[list[int]], Any]) -> None:
-        """Call ``handler(indices)`` when a lasso or box has been drawn, with none when it is taken away."""
-        self._handlers["select"].append(handler)
 
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         match content:
             case {"do": "send plotly"}:
                 send_plotly()
-            case {"do": "click", "index": index}:
-                self._tell("click", index)
             case {"do": "select", "indices": indices}:
                 self.selected = indices
-                self._tell("select", indices)
-
-    def _tell(self, event: str, what: Any) -> None:
-        for handler in self._handlers[event]:
-            handler(what)
 
 
 THUMBNAIL_PIXELS = 40

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -30,7 +30,6 @@ KEYS = (
     "<kbd>arrows</kbd> move · <kbd>space</kbd> leave out · <kbd>s</kbd> select · <kbd>f</kbd> look closer · "
     "<kbd>Enter</kbd> choose the cluster · <kbd>z</kbd>/<kbd>y</kbd> undo, redo"
 )
-Action = Literal["choose", "undo", "redo"]
 
 
 class GalleryView(anywidget.AnyWidget):
@@ -87,7 +86,7 @@ class GalleryView(anywidget.AnyWidget):
     large = traitlets.Dict().tag(sync=True)
     empty = traitlets.Unicode("No images yet.").tag(sync=True)
 
-    press: Callable[[Action, int], Any] = staticmethod(lambda action, index: None)
+    press: Callable[[str, int], Any] = staticmethod(lambda action, index: None)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)

@@ -21,20 +21,20 @@ def script(name: str) -> str:
     return (HERE / "page.js").read_text("utf-8") + (HERE / name).read_text("utf-8")
 
 
-def webp(image: Image.Image, side: int | None = SIDE, quality: int = 85) -> bytes:
+def webp(image: Image.Image, side: int = SIDE, quality: int = 85) -> bytes:
     """Encode an image as WebP.
 
     Parameters
     ----------
     image : PIL.Image.Image
         Any mode; drawn as RGB.
-    side : int or None
-        Longest side in pixels; a larger image is reduced to it, None keeps the size.
+    side : int
+        Longest side in pixels; a larger image is reduced to it.
     quality : int
         WebP quality in [0, 100].
     """
     small = image.convert("RGB")
-    if side is not None and max(small.size) > side:
+    if max(small.size) > side:
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=quality, method=4)

@@ -206,9 +206,8 @@ class MapPanel(Panel):
         on_change(self.glide, "value", lambda on: figure.set_glide(GLIDE if on else 0))
         on_change(self.steps, "value", lambda node: None if self.is_filling else session.show_node(node))
         on_change(figure, "hovered", session.hover)
-        figure.on_click(session.look)
-        figure.on_select(session.select)
-        self.preview.on_msg(self._receive)
+        self.listen(figure)
+        self.listen(self.preview)
         session.observe(self._point, "hovered")
         session.observe(self._ring_cluster, "pointed_cluster")
         traitlets.dlink((session, "selected"), (figure, "selected"))
@@ -331,9 +330,13 @@ class MapPanel(Panel):
             self.figure.ring(clusters.members(cluster).tolist() if cluster >= 0 else ())
 
     @guarded
-    def _receive(self, _view: Any, content: dict[str, Any], _buffers: Any) -> None:
-        if content.get("do") == "look":
-            self.session.look(int(content["index"]))
+    def act(self, content: dict[str, Any]) -> None:
+        """Look at the image whose point or neighbour was clicked, or select those in a lasso."""
+        match content:
+            case {"do": "click" | "look", "index": index}:
+                self.session.look(int(index))
+            case {"do": "select", "indices": indices}:
+                self.session.select(indices)
 
     @guarded
     def _toggle_variants(self) -> None:

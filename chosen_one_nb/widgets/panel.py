@@ -76,6 +76,14 @@ class Panel:
         """Whether this thread is inside `filling`."""
         return getattr(self._thread, "filling", False)
 
+    def listen(self, view: ipywidgets.Widget) -> None:
+        """Hand on to `act` what is pressed in a view: each message in its order, where a trait keeps only the last."""
+        view.on_msg(lambda _view, content, _buffers: self.act(content))
+
+    def act(self, content: dict[str, Any]) -> None:
+        """Do what was pressed in a view that the panel listens to: ``{"do": ..., ...}``."""
+        raise NotImplementedError
+
     def fill(self, view: ipywidgets.Widget, **traits: Any) -> None:
         """Set traits of a view of the iteration's images, and send them together."""
         update(view, thumbnails=self.session.gallery_key, labels=self.session.labels(), **traits)

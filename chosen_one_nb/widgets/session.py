@@ -91,7 +91,7 @@ class Session(traitlets.HasTraits):
         self._pinned: str | None = None
         self._gallery = ""
         self._drawn: dict[str, set[int]] = {}
-        run.listeners.append(self._heard)
+        run.listeners.append(self.refresh)
         self.tasks.watchers.append(self._watch)
         self.status.say(what_comes_next(run))
 
@@ -99,7 +99,7 @@ class Session(traitlets.HasTraits):
         """Stop listening to the run and its work, and forget who observes."""
         self.unobserve_all()
         self.background.close()
-        self.run.listeners[:] = [heard for heard in self.run.listeners if heard != self._heard]
+        self.run.listeners[:] = [heard for heard in self.run.listeners if heard != self.refresh]
         self.tasks.watchers[:] = [watch for watch in self.tasks.watchers if watch != self._watch]
         self.thumbnails.close()
 
@@ -165,8 +165,8 @@ class Session(traitlets.HasTraits):
         return [(i, float(distances[i])) for i in order[:n]]
 
     @guarded
-    def refresh(self) -> None:
-        """Bring every panel up to the run's state."""
+    def refresh(self, _event: Any = None) -> None:
+        """Bring every panel up to the run's state; called by the run, on whatever thread, when it has changed."""
         with self.run.lock:
             if self.node.gallery_of != self._gallery:
                 self._gallery, self.selected, self.hovered = self.node.gallery_of, [], -1
@@ -218,25 +218,6 @@ class Session(traitlets.HasTraits):
         self._pinned = None
 
     # --- hearing ---------------------------------------------------------------------------------------------------
-
-    def wait(self, timeout: float | None = 600.0) -> None:
-        """Wait until the work is done and shown (for cells and tests).
-
-        Raises
-        ------
-        TimeoutError
-            When it is not after `timeout` seconds.
-        """
-        if self.tasks.task is not None:
-            self.tasks.task.wait(timeout)
-
-    def settle(self, timeout: float | None = 600.0) -> None:
-        """Wait until what is computed in the background (UMAP, resampling) is there and shown."""
-        self.background.settle(timeout)
-
-    def _heard(self, _event: dict[str, Any]) -> None:
-        """The run has changed, on whatever thread."""
-        self.refresh()
 
     @guarded
     def _watch(self, kind: str, what: Any) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from PIL import Image, ImageDraw, ImageOps
 
 from chosen_one_nb.plots import contact_sheet, distance_plot, font, projection_plot, to_image
+from chosen_one_nb.run.node import Node
 
 from .cluster_style import marker_of, ranked_members
 from .map_panel import Layout
 from .session import Session
-
-if TYPE_CHECKING:
-    from chosen_one_nb.run.run import Node
 
 WIDTH, TILE = 470, 52
 MOST_CLUSTERS, MOST_IMAGES = 7, 11

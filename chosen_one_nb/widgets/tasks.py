@@ -87,7 +87,7 @@ class Task:
     Parameters
     ----------
     work : callable
-        Called with the task; hands `callbacks` on to the steps. What it returns becomes `result`.
+        Called with the task; hands `callbacks` on to the steps.
     name : str
         What the work is called on the screen.
     on_change : callable, optional
@@ -112,7 +112,6 @@ class Task:
         self.name, self.message = name, ""
         self.state: State = "ready"
         self.progress: Progress | None = None
-        self.result: Any = None
         self.error: BaseException | None = None
         self.stop = threading.Event()
         self._work, self._on_change = work, on_change or (lambda task: None)
@@ -165,7 +164,7 @@ class Task:
     def _run(self) -> None:
         try:
             self._on_change(self)
-            self.result = self._work(self)
+            self._work(self)
             self.state = "done"
         except Cancelled:
             self.state = "cancelled"
@@ -188,8 +187,8 @@ class TaskRunner:
     Examples
     --------
     >>> runner = TaskRunner()
-    >>> runner.start(lambda task: 2 + 2, name="sum").wait().result
-    4
+    >>> runner.start(lambda task: None, name="nothing").wait().state
+    'done'
     """
 
     def __init__(self) -> None:
@@ -281,10 +280,6 @@ class BackgroundCache:
         """Whether `key` has been asked for, or is known."""
         return key in self._futures or key in self._values
 
-    def waiting(self, key: Hashable) -> bool:
-        """Whether `key` has been asked for and is still being computed."""
-        return self.asked(key) and key not in self._values and key not in self._errors
-
     def error(self, key: Hashable) -> Exception | None:
         """Say why `key` could not be computed, None when it could or is not done yet."""
         return self._errors.get(key)
@@ -299,7 +294,7 @@ class BackgroundCache:
         """
         while not all(future.done() for future in list(self._futures.values())):  # showing one may ask for another
             if wait(list(self._futures.values()), timeout).not_done:
-                late = sorted(str(key) for key in self._futures if self.waiting(key))
+                late = sorted(str(key) for key, future in self._futures.items() if not future.done())
                 raise TimeoutError(f"Still computing {late} after {timeout} s.")
 
     def close(self) -> None:

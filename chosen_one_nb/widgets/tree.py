@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
 import traitlets
+
+from chosen_one_nb.run.node import Node
 
 from .images import HERE, script
 from .panel import Panel
 from .session import Session
 from .status import chosen_words, guarded
-
-if TYPE_CHECKING:
-    from chosen_one_nb.run.node import Node
 
 WORDS = {
     "converged": "★ converged",
@@ -72,7 +71,7 @@ class TreePanel(Panel):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.ui = self.view = TreeView()
-        self.view.on_msg(lambda _view, content, _buffers: self.act(content))
+        self.listen(self.view)
 
     def show(self) -> None:
         """Draw the tree as it is now."""

@@ -96,7 +96,7 @@ def asked(unasked):
 
 def ask(explorer):
     explorer.attributes.ask.click()
-    explorer.session.wait(60)
+    explorer.wait(60)
     explorer.settle()
     return explorer
 

@@ -74,7 +74,7 @@ def second(painted_steps, refined, tmp_path):
 def step(explorer, button="next"):
     """Press a button of the stepper and wait for the work."""
     getattr(explorer.stepper, button).click()
-    explorer.session.wait(60)
+    explorer.wait(60)
     return explorer.status.text
 
 
