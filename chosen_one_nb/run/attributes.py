@@ -19,7 +19,7 @@ from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabu
 from chosen_one_nb.analysis.zero_shot import score_attributes
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.node import Embedding, Node, embedded
+from chosen_one_nb.run.node import Node, embedded
 from chosen_one_nb.run.samples import PROBES, RunSamples
 from chosen_one_nb.run.stages import Segmented, compute, segmented, vocabulary_file
 from chosen_one_nb.run.state import RunState
@@ -61,9 +61,7 @@ class RunAttributes:
         RunError
             The gallery is not embedded yet, or the run is read-only and has none.
         """
-        patches = self._made(node, "patches", callbacks).patches
-        assert patches is not None  # just made
-        return patches
+        return self._made(node, "patches", callbacks)
 
     def segment(self, node: Node | str | None = None, **callbacks: Any) -> Segmentation | NotAvailable:
         """Segment each image of a gallery into foreground and scene by patch tokens; computed once and kept.
@@ -73,11 +71,9 @@ class RunAttributes:
         RunError
             The gallery is not embedded yet, or the run is read-only and has none.
         """
-        found = self._made(node, "segmentation", callbacks).segmentation
-        assert found is not None  # just made
-        return found
+        return self._made(node, "segmentation", callbacks)
 
-    def _made(self, node: Node | str | None, stage: str, callbacks: Mapping[str, Any]) -> Embedding:
+    def _made(self, node: Node | str | None, stage: str, callbacks: Mapping[str, Any]) -> Any:
         # Kept with the node that drew the gallery, so that all its branches have it.
         home = self._state.tree.node(node).home
         embedded(home)
@@ -85,7 +81,7 @@ class RunAttributes:
             self._state.check_writable()
             with self._state.working(lambda: (home, stage)):
                 compute(self._state, home, stage, Callbacks(**callbacks))
-        return embedded(home)  # asked for again: recording a stage forgets what was read before
+        return getattr(embedded(home), stage)  # asked for again: recording a stage forgets what was read before
 
     def inquiry(
         self,
@@ -241,10 +237,14 @@ class RunAttributes:
         n = 2 * sum(bool(attribute.opposite) for attribute in attributes)
         # Each opposite is drawn twice, with the base models and with the character: so many equal parts of progress.
         parts = iter([Callbacks(**callbacks).part(i, n) for i in range(n)])
+
+        def drawn(whose: Node | None, text: str) -> list[Image.Image]:
+            return self._samples.draw(self._samples.request(whose, text, seeds), whose, "counterfactual", next(parts))
+
         return counterfactual(
             attributes,
-            lambda text: self._samples.draw(None, text, seeds, "counterfactual", next(parts)),
-            lambda text: self._samples.draw(source, text, seeds, "counterfactual", next(parts)),
+            lambda text: drawn(None, text),
+            lambda text: drawn(source, text),
             lambda images, texts: sight.images(images) @ words.texts(texts).T,
             say=asked.sentence(noun),
             ask=asked.request(noun),

@@ -131,8 +131,9 @@ def draw(
     work = _Draw(request, place, models, callbacks, stage)
     done: Done = {}
     for block in blocks(request):
-        if (found := work.found(block)) is not None:
+        if (found := _found(request, place, block)) is not None:
             done |= found
+            work.show([(index, image) for index, (image, _) in found.items()])
             work.report(len(done))
     done |= work.drawn([index for index in range(len(request.seeds)) if index not in done])
     images = [done[index][0] for index in sorted(done)]
@@ -150,23 +151,41 @@ def blocks(request: SamplingRequest) -> list[range]:
 
 def draw_block(request: SamplingRequest, place: ImageFolder, models: Callable[[], Models], block: range) -> None:
     """Draw one block into a folder, unless it is there already; what `draw` finds later."""
-    work = _Draw(request, place, models)
-    done = work.found(block) or work.drawn(list(block))  # a task that is given out again finds what was drawn
+    # A task that is given out again finds what was drawn.
+    done = _found(request, place, block) or _Draw(request, place, models).drawn(list(block))
     store.flush_all(place.folder, [name for _, files in done.values() for name in files])
 
 
 def missing(request: SamplingRequest, place: ImageFolder) -> list[range]:
     """Return the blocks that are not on disk, or not as they should be."""
-    work = _Draw(request, place, _no_models)
-    return [block for block in blocks(request) if work.found(block) is None]
-
-
-def _no_models() -> Models:
-    raise AssertionError("nothing is to be drawn here")
+    return [block for block in blocks(request) if _found(request, place, block) is None]
 
 
 Done = dict[int, tuple[Image.Image, dict[str, Stamp]]]
 """Images by index, with the stamps of their files."""
+
+
+def _found(request: SamplingRequest, place: ImageFolder, block: range) -> Done | None:
+    """Read a block if all its images are there; None where one is missing, damaged or another."""
+    try:
+        return {index: _read(request, place, index) for index in block}
+    except StoreError:  # whatever is wrong with it, drawing it again gives the same image
+        return None
+
+
+def _read(request: SamplingRequest, place: ImageFolder, index: int) -> tuple[Image.Image, dict[str, Stamp]]:
+    path = place.folder / f"{index:03d}.png"
+    data, image = store.read_bytes(path), store.read_image(path)
+    expected = {"recipe": recipe(request, place.fingerprint), "seed": str(request.seeds[index])}
+    if any(image.info.get(key) != value for key, value in expected.items()):
+        raise StoreError(f"{path} is another image.", path)
+    files = {path.name: store.stamp(data)}
+    if place.latents:
+        beside = path.with_suffix(".npy")
+        files[beside.name] = store.stamp(store.read_bytes(beside))
+        if files[beside.name]["sha256"] != image.info.get("latents"):
+            raise StoreError(f"{beside} is damaged.", beside)
+    return image, files
 
 
 @dataclass(frozen=True)
@@ -179,38 +198,10 @@ class _Draw:
     callbacks: Callbacks = NO_CALLBACKS
     stage: str = "generate"
 
-    def found(self, block: range) -> Done | None:
-        """Read a block if all its images are there; None where one is missing, damaged or another."""
-        try:
-            done = {index: self._read(index) for index in block}
-        except StoreError:  # whatever is wrong with it, drawing it again gives the same image
-            return None
-        self.show([(index, image) for index, (image, _) in done.items()])
-        return done
-
     def show(self, images: list[tuple[int, Image.Image]]) -> None:
         """Pass finished images on."""
         if self.callbacks.on_images:
             self.callbacks.on_images(images)
-
-    def _read(self, index: int) -> tuple[Image.Image, dict[str, Stamp]]:
-        path = self.place.folder / f"{index:03d}.png"
-        data = store.read_bytes(path)
-        image = store.read_image(path)
-        expected = {"recipe": recipe(self.request, self.place.fingerprint), "seed": str(self.request.seeds[index])}
-        if any(image.info.get(key) != value for key, value in expected.items()):
-            raise StoreError(f"{path} is another image.", path)
-        files = {path.name: store.stamp(data)}
-        if self.place.latents:
-            files |= self._check_latents(index, image.info.get("latents", ""))
-        return image, files
-
-    def _check_latents(self, index: int, checksum: str) -> dict[str, Stamp]:
-        path = self.place.folder / f"{index:03d}.npy"
-        stamp = store.stamp(store.read_bytes(path))
-        if stamp["sha256"] != checksum:
-            raise StoreError(f"{path} is damaged.", path)
-        return {path.name: stamp}
 
     def drawn(self, indices: list[int]) -> Done:
         """Draw images by one call of `generate`; each batch is written while the next one is drawn."""

@@ -134,19 +134,9 @@ class Run:
         settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
         prompt = check_prompt(models, prompt, settings)
-        lock = Lock(store.make_folder(place))
-        lock.acquire()
-        try:
-            manifest = new_manifest(prompt, models, settings)
-            store.make_folder(place / "nodes")
-            store.write_json(place / "run.json", manifest)
-            run = cls(Tree(place, manifest), lock)
-            run._state.loaded = models
-            run._state.changed("start", run.root, prompt=prompt)
-        except BaseException:
-            lock.release()
-            raise
-        _open_runs[place] = run
+        run = cls._opened(store.make_folder(place), new_manifest(prompt, models, settings))
+        run._state.loaded = models
+        run._state.changed("start", run.root, prompt=prompt)
         return run
 
     @classmethod
@@ -188,7 +178,9 @@ class Run:
         run = None if read_only else _open_runs.get(place)
         # A run that was closed in this process stays readable there; whoever opens it again gets a new one.
         if run is None or run.read_only:
-            run = cls._opened(place, read_only)
+            # Where there is no run, none is locked: loading says so.
+            only_look = read_only or not (place / "run.json").exists()
+            run = cls(Tree.load(place), None) if only_look else cls._opened(place)
         if models is not None:
             run._state.loaded = _loaded(models)
         run._state.others_allowed |= allow_other_models
@@ -220,20 +212,19 @@ class Run:
         return cls.open(EXAMPLE, read_only=True).copy(folder)
 
     @classmethod
-    def _opened(cls, place: Path, read_only: bool) -> Run:
-        lock = None
-        if not read_only and (place / "run.json").exists():
-            lock = Lock(place)
-            lock.acquire()
-            store.sweep(place)  # only by the owner: in a run in use the half-written files are being written
+    def _opened(cls, place: Path, manifest: Mapping[str, Any] | None = None) -> Run:
+        """Open a run for writing; with a manifest, begin it."""
+        lock = Lock(place)
+        lock.acquire()
         try:
-            run = cls(Tree.load(place), lock)
+            store.sweep(place)  # only by the owner: in a run in use the half-written files are being written
+            if manifest:
+                store.make_folder(place / "nodes")
+                store.write_json(place / "run.json", manifest)
+            run = _open_runs[place] = cls(Tree.load(place), lock)
         except BaseException:
-            if lock:
-                lock.release()
+            lock.release()
             raise
-        if lock:
-            _open_runs[place] = run
         return run
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.images import CONTEXTS, ImageFolder, draw
+from chosen_one_nb.run.images import CONTEXTS, ImageFolder, draw, missing
 from chosen_one_nb.run.node import Node
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.steps import Callbacks
@@ -18,8 +19,6 @@ from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from chosen_one_nb.models.load import Models
 
 PROBES = 8
 """Images drawn with every character on the same seeds."""
@@ -53,7 +52,7 @@ class RunSamples:
         list of PIL.Image
         """
         source = self._state.tree.theta_node(node or self._state.tree.current)
-        return self.draw(source, "", PROBES, "probe", Callbacks(**callbacks), strength=strength)
+        return self.draw(self.request(source, "", PROBES, strength=strength), source, "probe", Callbacks(**callbacks))
 
     def drawn_probe(self, node: Node | str | None = None, *, strength: float = 1.0) -> list[Image.Image]:
         """Return what `probe` has drawn before and kept; empty if it has not, or not with this character."""
@@ -103,7 +102,9 @@ class RunSamples:
         # Another weight is another image, so it gets a folder of its own and the usual ones stay.
         kind = "contexts" if weight == usual else f"contexts/weight-{weight:g}"
         return {
-            text: self.draw(source, text, seeds, kind, every.part(i, len(contexts)), weight=weight)
+            text: self.draw(
+                self.request(source, text, seeds, weight=weight), source, kind, every.part(i, len(contexts))
+            )
             for i, text in enumerate(contexts)
         }
 
@@ -139,34 +140,29 @@ class RunSamples:
         with state.working(lambda: (state.tree.root, "scores")):
             return tables.context_scores(state.checked_models(), state.prompt, images, state.tree.root.settings)
 
-    def draw(
-        self,
-        source: Node | None,
-        context: str,
-        n: int,
-        kind: str,
-        callbacks: Callbacks,
-        *,
-        strength: float = 1.0,
-        weight: float = 1.0,
-    ) -> list[Image.Image]:
-        """Draw n images on seeds that depend on the run alone, with the character of ``source``."""
-        state, root = self._state, self._state.tree.root
+    def request(
+        self, source: Node | None, context: str, n: int, *, strength: float = 1.0, weight: float = 1.0
+    ) -> SamplingRequest:
+        """Ask for n images on seeds that depend on the run alone, with the character of ``source``."""
         # The root's settings whatever the node's: characters of branches with other settings are to be compared.
-        settings, theta = root.settings.replace(context_weight=weight), source.theta if source else None
-        text = theta.prompt() if theta else state.prompt
+        settings = self._state.tree.root.settings.replace(context_weight=weight)
+        theta = source.theta if source else None
+        text = theta.prompt() if theta else self._state.prompt
         # A place in the sequence that no iteration has, so that no character was learned from these seeds.
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
         digest = source.theta_digest if source else ""  # an image of an earlier character of this node is not taken
-        request = SamplingRequest(text, seeds, settings, theta, strength, context, character_digest=digest)
-        folder, stage = self._folder(kind, source, strength) / store.slug(context), kind.partition("/")[0]
-        about = {"context": context}
+        return SamplingRequest(text, seeds, settings, theta, strength, context, character_digest=digest)
+
+    def draw(self, request: SamplingRequest, source: Node | None, kind: str, callbacks: Callbacks) -> list[Image.Image]:
+        """Draw what `request` asked for into the folder of its kind, or find it there."""
+        state, stage = self._state, kind.partition("/")[0]
+        folder = self._folder(kind, source, request.strength) / store.slug(request.context)
+        about = {"context": request.context}
         place = ImageFolder(folder, state.folder, state.fingerprint, keep=not state.read_only, about=about)
-        try:  # what is on disk can be shown while the run is at work; only drawing needs the models to itself
-            return draw(request, place, _not_loaded, callbacks, stage=stage)[0]
-        except _NotDrawn:
-            with state.working(lambda: (source or root, stage)):
-                return draw(request, place, state.checked_models, callbacks, stage=stage)[0]
+        # What is on disk can be shown while the run is at work; only drawing needs the models to itself.
+        work = state.working(lambda: (source or state.tree.root, stage)) if missing(request, place) else nullcontext()
+        with work:
+            return draw(request, place, state.checked_models, callbacks, stage=stage)[0]
 
     def _folder(self, kind: str, source: Node | None, strength: float) -> Path:
         # By strength as well: the same seeds with half a character are other images.
@@ -189,11 +185,3 @@ def typical(node: Node, n: int = 4) -> list[Image.Image]:
         points = in_space(child.embedding.features, child.settings)
         order.sort(key=lambda i: float(np.linalg.norm(points[i] - points.mean(0))))
     return [child.images[i] for i in order[:n]]
-
-
-class _NotDrawn(Exception):
-    """Raised where models would be needed."""
-
-
-def _not_loaded() -> Models:
-    raise _NotDrawn

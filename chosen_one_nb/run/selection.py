@@ -213,13 +213,8 @@ def branch(state: RunState, node: Node, decision: Decision | None = None) -> Nod
 def record(state: RunState, node: Node, change: Change) -> None:
     """Make a change the state of a node, log it and report it."""
     apply(node, change)
-    state.changed(
-        change.action,
-        node,
-        clusters=current_edit(node).clusters,
-        excluded=node.excluded,
-        decision=store.plain(node.decision),
-    )
+    clusters, decision = current_edit(node).clusters, store.plain(node.decision)
+    state.changed(change.action, node, clusters=clusters, excluded=node.excluded, decision=decision)
 
 
 def choose(

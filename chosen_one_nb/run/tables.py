@@ -108,35 +108,36 @@ class RunTables:
 
 def identity(node: Node) -> dict[str, scoring.Interval]:
     """Score a node's gallery with intervals; a score that needs CLIP is left out where there is none."""
-    if (seen := node.embedding) is None:
-        return {}
-    found = {}
-    if seen.measures.prompt_similarity is not None:
-        found["prompt similarity (CLIP)"] = scoring.bootstrap(seen.measures.prompt_similarity)
-    if seen.clip is not None:
-        found["identity (CLIP)"] = scoring.identity_consistency(seen.clip)
-    # In the loop: the clusters were chosen by these very features, so that this is no independent evidence.
-    found["identity (features, in the loop)"] = scoring.identity_consistency(seen.features)
-    return found
+    seen = node.embedding
+    return {} if seen is None else _intervals(seen.features, seen.clip, seen.measures.prompt_similarity)
 
 
 def context_scores(
     models: Models, prompt: str, by_context: Mapping[str, Sequence[Image.Image]], settings: Settings
 ) -> pd.DataFrame:
-    """Score by_context in contexts."""
+    """Score images by context, each against its own prompt; see `RunSamples.context_scores`."""
     from chosen_one_nb.steps.embed import embed, unit
 
     images = [image for row in by_context.values() for image in row]
-    found = {}
+    clip = similarity = None
     if models.clip is not None:
         clip = models.clip.images(images)
         texts = models.clip.texts([f"{prompt} {context}".strip() for context in by_context])
         asked = np.repeat(texts, [len(row) for row in by_context.values()], axis=0)
-        found["prompt similarity (CLIP)"] = scoring.bootstrap((unit(clip) * unit(asked)).sum(1))
+        similarity = (unit(clip) * unit(asked)).sum(1)
+    return _rows(_intervals(embed(models, images, settings).cls, clip, similarity))
+
+
+def _intervals(
+    features: np.ndarray, clip: np.ndarray | None, prompt_similarity: np.ndarray | None
+) -> dict[str, scoring.Interval]:
+    found = {}
+    if prompt_similarity is not None:
+        found["prompt similarity (CLIP)"] = scoring.bootstrap(prompt_similarity)
+    if clip is not None:
         found["identity (CLIP)"] = scoring.identity_consistency(clip)
-    features = embed(models, images, settings).cls
-    found["identity (features, in the loop)"] = scoring.identity_consistency(features)
-    return _rows(found)
+    # In the loop: the clusters were chosen by these very features, so that this is no independent evidence.
+    return found | {"identity (features, in the loop)": scoring.identity_consistency(features)}
 
 
 def _rows(found: Mapping[str, scoring.Interval]) -> pd.DataFrame:
