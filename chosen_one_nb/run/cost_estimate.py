@@ -27,7 +27,7 @@ from chosen_one_nb.models.hub import quietly
 from chosen_one_nb.models.load import Models, weight_bytes
 from chosen_one_nb.models.memory import device_memory
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps.latents import chunk_size, latent_size
+from chosen_one_nb.steps.latents import chunk_size, in_float32, latent_size
 from chosen_one_nb.steps.lora import apply_lora, initial_lora
 from chosen_one_nb.steps.loss import Batch, denoising_loss
 from chosen_one_nb.steps.prompts import condition, condition_pair, encoders
@@ -202,12 +202,11 @@ class _Counter:
 
     @torch.no_grad()
     def decode(self) -> StageCost:
-        n, dtype = self.settings.n_images, self.pipeline.vae.dtype
+        n = self.settings.n_images
         chunk = min(chunk_size(self.models), n)
-        dtype = torch.float32 if dtype == torch.float16 else dtype  # as `decode` does, against overflow
-        vae = self.pipeline.vae.to(dtype)
-        code = torch.empty(chunk, vae.config.latent_channels, self.side, self.side, device=META, dtype=dtype)
-        return self._stage("decode", f"{n} images, {chunk} at once", n / chunk, lambda: vae.decode(code), vae)
+        with in_float32(self.pipeline.vae) as vae:
+            code = torch.empty(chunk, vae.config.latent_channels, self.side, self.side, device=META, dtype=vae.dtype)
+            return self._stage("decode", f"{n} images, {chunk} at once", n / chunk, lambda: vae.decode(code), vae)
 
     @torch.no_grad()
     def embed(self) -> StageCost:

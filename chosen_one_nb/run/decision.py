@@ -176,18 +176,13 @@ class EditHistory:
         """Write the first clusters again, and let edits whose own are damaged stand on them; choices are kept."""
         stem, stamps = self.write_clusters(clusters, "clusters-0")
         # A merge was a person's: the features do not give it back, so its edit falls back on the first clusters.
-        edits = tuple(
-            edit if self._readable(edit) else dataclasses.replace(edit, clusters=stem, stamps=stamps)
-            for edit in self.all
-        )
-        self._write(edits, self._position)
-
-    def _readable(self, edit: Edit) -> bool:
-        try:
-            self.clusters(edit)
-        except StoreError:
-            return False
-        return True
+        edits = list(self.all)
+        for i, edit in enumerate(edits):
+            try:
+                self.clusters(edit)
+            except StoreError:
+                edits[i] = dataclasses.replace(edit, clusters=stem, stamps=stamps)
+        self._write(tuple(edits), self._position)
 
 
 @dataclass(frozen=True)

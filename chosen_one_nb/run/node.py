@@ -1,4 +1,4 @@
-"""One iteration of a run as it lies on disk (`Node`), and all of them (`Tree`).
+"""One iteration of a run as it lies on disk (`Node`, with its `Images` and `Embedding`), and all of them (`Tree`).
 
 Reading only looks up what is asked for and checks it; what changes a node writes the disk first and the
 memory after it, so that an interruption between two lines leaves both readable. No widget and no model is
@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, islice, product
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
@@ -560,10 +562,5 @@ def _letters(n: int) -> str:
     >>> [_letters(n) for n in (0, 1, 25, 26, 27)]
     ['', 'b', 'z', 'aa', 'ab']
     """
-    if n == 0:
-        return ""
-    text, n = "", n + 1
-    while n:
-        n, rest = divmod(n - 1, 26)
-        text = chr(ord("a") + rest) + text
-    return text
+    words = ("".join(letters) for length in count(1) for letters in product(ascii_lowercase, repeat=length))
+    return next(islice(words, n, None)) if n else ""

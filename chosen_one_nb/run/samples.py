@@ -60,8 +60,7 @@ class RunSamples:
         paths = sorted((self._folder("probe", source, strength) / store.slug("")).glob("*.png"))
         images = [store.read_image(path) for path in paths]
         # A refinement that was done again may have given another character under the same node.
-        digest = source.theta_digest if source else ""
-        whole = len(images) == PROBES and all(image.info.get("theta") == digest for image in images)
+        whole = len(images) == PROBES and all(image.info.get("theta") == _digest(source) for image in images)
         return images if whole else []
 
     def contexts(
@@ -101,12 +100,11 @@ class RunSamples:
         weight = usual if weight is None else weight
         # Another weight is another image, so it gets a folder of its own and the usual ones stay.
         kind = "contexts" if weight == usual else f"contexts/weight-{weight:g}"
-        return {
-            text: self.draw(
-                self.request(source, text, seeds, weight=weight), source, kind, every.part(i, len(contexts))
-            )
-            for i, text in enumerate(contexts)
-        }
+        found = {}
+        for i, text in enumerate(contexts):
+            request = self.request(source, text, seeds, weight=weight)
+            found[text] = self.draw(request, source, kind, every.part(i, len(contexts)))
+        return found
 
     def drawn_contexts(self, node: Node | str | None = None) -> dict[str, list[Image.Image]]:
         """Return the images in contexts that are on disk already, by context; see `contexts`."""
@@ -114,7 +112,7 @@ class RunSamples:
         drawn: dict[str, list[Image.Image]] = {context: [] for context in CONTEXTS}
         for path in sorted(self._folder("contexts", source, 1.0).glob("*/*.png")):
             image = store.read_image(path)
-            if image.info.get("theta") == (source.theta_digest if source else ""):
+            if image.info.get("theta") == _digest(source):
                 drawn.setdefault(image.info.get("context", ""), []).append(image)
         return {context: images for context, images in drawn.items() if images}
 
@@ -150,8 +148,7 @@ class RunSamples:
         text = theta.prompt() if theta else self._state.prompt
         # A place in the sequence that no iteration has, so that no character was learned from these seeds.
         seeds = np.random.SeedSequence([settings.seed, 2**31]).generate_state(n, np.uint32).astype(np.int64)
-        digest = source.theta_digest if source else ""  # an image of an earlier character of this node is not taken
-        return SamplingRequest(text, seeds, settings, theta, strength, context, character_digest=digest)
+        return SamplingRequest(text, seeds, settings, theta, strength, context, character_digest=_digest(source))
 
     def draw(self, request: SamplingRequest, source: Node | None, kind: str, callbacks: Callbacks) -> list[Image.Image]:
         """Draw what `request` asked for into the folder of its kind, or find it there."""
@@ -166,7 +163,7 @@ class RunSamples:
 
     def _folder(self, kind: str, source: Node | None, strength: float) -> Path:
         # By strength as well: the same seeds with half a character are other images.
-        name = f"{source.id if source else 'base'}" + (f"@{strength:g}" if strength != 1.0 else "")
+        name = (source.id if source else "base") + (f"@{strength:g}" if strength != 1.0 else "")
         return self._state.folder / kind / name
 
 
@@ -185,3 +182,8 @@ def typical(node: Node, n: int = 4) -> list[Image.Image]:
         points = in_space(child.embedding.features, child.settings)
         order.sort(key=lambda i: float(np.linalg.norm(points[i] - points.mean(0))))
     return [child.images[i] for i in order[:n]]
+
+
+def _digest(source: Node | None) -> str:
+    # By it an image of an earlier character of the same node is told apart, and not taken.
+    return source.theta_digest if source else ""

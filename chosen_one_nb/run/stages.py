@@ -69,10 +69,9 @@ def embed_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
         # asked for, and the token means whatever has been learned.
         similarity = (contents["clip.npy"] @ models.clip.texts([state.prompt])[0]).astype(np.float32)
     measures = measure(images, features, similarity)
-    contents["measures.npz"] = {f"s_{name}": values for name, values in measures.statistics.items()}
-    contents["measures.npz"] |= {"thumbnails": measures.thumbnails}
-    contents["measures.npz"] |= {} if similarity is None else {"prompt_similarity": similarity}
-    return store.write_files(node.home.folder, contents)
+    arrays = {f"s_{name}": values for name, values in measures.statistics.items()}
+    arrays |= {"thumbnails": measures.thumbnails} | ({} if similarity is None else {"prompt_similarity": similarity})
+    return store.write_files(node.home.folder, {**contents, "measures.npz": arrays})
 
 
 def embed_patches(state: RunState, node: Node, callbacks: Callbacks) -> Files:
@@ -278,11 +277,8 @@ def segment_if_needed(state: RunState, node: Node, stage: str, callbacks: Callba
 
 def _drop_later(state: RunState, node: Node, stage: str) -> None:
     """Drop what was made from files that came out differently when done again."""
-    followers = [
-        other.id
-        for other in state.tree.nodes.values()
-        if other.parent is node or (other.home is node and other is not node)
-    ]
+    others = [other for other in state.tree.nodes.values() if other is not node]
+    followers = [other.id for other in others if node in (other.parent, other.home)]
     # A branch may stand for hours of work and a person's choices; it is kept, and the log says what it was made from.
     if followers:
         state.log("differs", node, stage=stage, kept=followers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,9 +89,7 @@ class RunTables:
 
     def compare(self, a: Node | str, b: Node | str) -> pd.DataFrame:
         """Set two nodes side by side, choices and what followed: a row per fact, a column per node."""
-        columns = {}
-        for node in (self._tree.node(a), self._tree.node(b)):
-            columns[node.id] = {name: fact(node) for name, fact in FACTS.items()} | _followed(node)
+        columns = {node.id: _facts(node) | _followed(node) for node in map(self._tree.node, (a, b))}
         rows = list(dict.fromkeys(name for facts in columns.values() for name in facts))
         # As objects: a row holds numbers, words and gaps, which pandas would otherwise turn into floats.
         values = {name: [facts.get(row) for row in rows] for name, facts in columns.items()}
@@ -145,24 +143,23 @@ def _rows(found: Mapping[str, scoring.Interval]) -> pd.DataFrame:
     return pd.DataFrame(rows, index=list(found), columns=["value", "low", "high", "n"])
 
 
-FACTS: dict[str, Callable[[Node], Any]] = {
-    "iteration": lambda node: node.iteration,
-    "distance": lambda node: node.check and node.check.convergence.distance,
-    "images chosen": lambda node: node.decision and len(node.decision.images),
-    "cluster": lambda node: node.decision and node.decision.cluster,
-    "proposed by the rule": lambda node: node.decision and node.decision.proposed,
-    "chosen by": lambda node: node.decision and node.decision.by,
-    "note": lambda node: node.decision and node.decision.note,
-    "left out": lambda node: len(node.excluded),
-    "cohesion of the cluster": lambda node: _cohesion(node),
-}
-"""What is compared of a node itself."""
-
-
-def _cohesion(node: Node) -> float | None:
-    if node.decision is None or node.decision.cluster is None or node.clusters is None:
-        return None
-    return float(node.clusters.cohesion[node.decision.cluster])
+def _facts(node: Node) -> dict[str, Any]:
+    """What is compared of a node itself; None where it is not known yet."""
+    decision, clusters = node.decision, node.clusters
+    facts: dict[str, Any] = {
+        "iteration": node.iteration,
+        "distance": node.check and node.check.convergence.distance,
+        "images chosen": decision and len(decision.images),
+        "cluster": decision and decision.cluster,
+        "proposed by the rule": decision and decision.proposed,
+        "chosen by": decision and decision.by,
+        "note": decision and decision.note,
+        "left out": len(node.excluded),
+        "cohesion of the cluster": None,
+    }
+    if decision is not None and decision.cluster is not None and clusters is not None:
+        facts["cohesion of the cluster"] = float(clusters.cohesion[decision.cluster])
+    return facts
 
 
 def _followed(node: Node) -> dict[str, Any]:
