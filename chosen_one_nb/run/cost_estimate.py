@@ -176,8 +176,10 @@ class _Counter:
 
     def _stage(self, name: str, work: str, times: float, do: Callable[[], Any], *parts: Any) -> StageCost:
         with Meter() as meter:
+            # One batch stands for all: they have the same shapes.
             kept = do()  # what it returns counts as held until here
         del kept
+        # With low memory a stage brings only the models it uses to the device; otherwise all of them stay there.
         weights = weight_bytes(*parts) if self.models.low_memory else self.all_weights
         return StageCost(name, work, meter.flops * times, weights, meter.peak)
 
@@ -189,6 +191,7 @@ class _Counter:
     @torch.no_grad()
     def denoise(self) -> StageCost:
         s, unet = self.settings, self.pipeline.unet
+        # Guidance predicts the noise with the prompt and without it, in one batch of twice the size.
         n = min(s.batch_size, s.n_images) * (2 if self.guided else 1)
         text = condition(self.pipeline, PROMPT).expand(n)
         like = {"device": META, "dtype": unet.dtype}
@@ -203,6 +206,7 @@ class _Counter:
     @torch.no_grad()
     def decode(self) -> StageCost:
         n = self.settings.n_images
+        # In few at once and in float32 where `decode` does so: it is this that sets the peak of a gallery.
         chunk = min(chunk_size(self.models), n)
         with in_float32(self.pipeline.vae) as vae:
             code = torch.empty(chunk, vae.config.latent_channels, self.side, self.side, device=META, dtype=vae.dtype)
@@ -212,6 +216,7 @@ class _Counter:
     def embed(self) -> StageCost:
         extractor, s = self.models.extractor, self.settings
         n, model = min(s.batch_size, s.n_images), _without_weights(extractor.model)
+        # The processor resizes as it likes, so it is asked rather than second-guessed.
         prepared = extractor.processor([Image.new("RGB", (self.pixels,) * 2)], return_tensors="pt")["pixel_values"]
         side = prepared.shape[-1]
         pixels = torch.empty(n, 3, side, side, device=META, dtype=extractor.model.dtype)

@@ -134,6 +134,7 @@ class Run:
         settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
         prompt = check_prompt(models, prompt, settings)
+        # Locked before ``run.json`` is there: of two processes that begin in one folder, only one does.
         run = cls._opened(store.make_folder(place), new_manifest(prompt, models, settings))
         run._state.loaded = models
         run._state.changed("start", run.root, prompt=prompt)

@@ -354,6 +354,7 @@ def read_image(path: Path, stamp: Stamp | None = None) -> Image.Image:
 
 def read_file(path: Path, stamp: Stamp | None = None) -> Any:
     """Read JSON, ``.npy``, ``.npz`` or an image by the ending of its name, anything else as bytes."""
+    # The counterpart of `write_files`: what a name ends with says how it was written.
     readers = {".json": read_json, ".npy": read_array, ".npz": read_arrays, ".png": read_image}
     return readers.get(path.suffix, read_bytes)(path, stamp)
 
