@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from chosen_one_nb.models.hub import LORA_FILE
 from chosen_one_nb.steps import AdapterError
 from chosen_one_nb.steps.lora import TARGETS, apply_lora
 from chosen_one_nb.steps.prompts import encoders
@@ -19,7 +20,6 @@ from chosen_one_nb.steps.tokens import add_tokens
 
 __all__ = ["Character", "CharacterError", "packed", "write_files"]
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 TOKEN_FILE = "embeddings.safetensors"
 INITIAL_FILE = "initial_embeddings.safetensors"
 NOTES_FILE = "character.json"

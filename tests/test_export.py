@@ -27,7 +27,7 @@ from chosen_one_nb.character import Character, CharacterError
 from chosen_one_nb.export import a1111_prompt, comfyui_prompt
 from chosen_one_nb.export.content import Base, ExportContent, ImageRecord
 from chosen_one_nb.export.kohya import kohya_tensors
-from chosen_one_nb.export.templates import comfyui_workflow, readme
+from chosen_one_nb.export.writer import comfyui_workflow, readme
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
@@ -713,7 +713,7 @@ def nothing(c: Character, f: Path) -> Any:
     [
         (truncated_lora, r"loras.chosen_x.*expected a whole safetensors file, got .* bytes .* copy it again"),
         (truncated_rows, r"embeddings.chosen_x.*expected a whole safetensors file, got 20 bytes"),
-        (a_pickle, r"rows.pt: expected a .safetensors file, got a pickle, .*save_file"),
+        (a_pickle, r"(?s)rows.pt: expected a .safetensors file, got a pickle; .*save_file"),
         (other_width, r"narrow.*expected rows whose widths sum to 40, .* got 768 .*; pass"),
         (unequal_rows, r"odd.*expected rows \(n, width\) with the same n"),
         (other_rank, r"pytorch_lora_weights.*expected a LoRA of rank 2, .* got rank 4"),

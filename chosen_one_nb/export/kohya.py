@@ -91,11 +91,7 @@ def kohya_metadata(content: ExportContent) -> dict[str, str]:
     """Return what a kohya file says about itself: ModelSpec, sd-scripts' own, and this kit's notes."""
     c = content.character
     notes = KohyaNotes(
-        token=c.token,
-        caption=c.caption,
-        alpha=c.alpha,
-        layers_per_block=_layers_per_block(c),
-        provenance=c.provenance,
+        token=c.token, caption=c.caption, alpha=c.alpha, layers_per_block=_layers_per_block(c), provenance=c.provenance
     )
     return {**_modelspec(content), **_sd_scripts(content), NOTES: notes.model_dump_json()}
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
-from chosen_one_nb.character import INITIAL_FILE, LORA_FILE, NOTES_FILE, Character, CharacterError
+from chosen_one_nb.character import INITIAL_FILE, NOTES_FILE, Character, CharacterError
 from chosen_one_nb.export.kohya import LAYERS_PER_BLOCK, KohyaNotes
+from chosen_one_nb.models.hub import LORA_FILE, refuse_pickle
 
 __all__ = ["ONE_ENCODER", "check_rows", "read"]
 
@@ -31,7 +32,6 @@ ONE_ENCODER = "emb_params"
 TOKEN = "<v>"
 """The word for rows whose file does not name one."""
 
-PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 ALIASES = {"text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
 CHECKPOINT = re.compile(r"_emb_checkpoint_\d+$")  # written by diffusers' advanced script on the way
 KEY = re.compile(
@@ -193,12 +193,7 @@ def _opened(file: Path) -> Iterator[Any]:
     """Open a safetensors file, with errors that say what to do."""
     from safetensors import SafetensorError, safe_open
 
-    if file.suffix.lower() in PICKLES:
-        raise CharacterError(
-            f"{file}: expected a .safetensors file, got a pickle, which could run code when opened. Where "
-            "you trust it, turn it into one: safetensors.torch.save_file(torch.load(file, "
-            "weights_only=True), ...)."
-        )
+    refuse_pickle(file, CharacterError)
     try:
         with safe_open(file, framework="pt") as opened:
             yield opened
@@ -226,11 +221,13 @@ def _contents(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def _combine(lora: Path, rows: Path | None) -> Character:
     """Put a LoRA file and an embeddings file together."""
     tensors, metadata = _contents(lora)
-    weights, rank, alpha = _read_lora(tensors, metadata, lora)
+    notes = KohyaNotes.of(metadata)
+    per_block = notes.layers_per_block if notes else LAYERS_PER_BLOCK
+    weights, rank, alpha = _read_lora(tensors, metadata, per_block, lora)
     learned, stated = (_bundled_rows(tensors, lora), {}) if rows is None else _read_rows(rows)
     token = stated.get("token", TOKEN)
     caption, provenance = stated.get("caption", token), {}
-    if notes := KohyaNotes.of(metadata):
+    if notes:
         token, caption, provenance = notes.token, notes.caption, notes.provenance
         if float(torch.tensor(notes.alpha)) == alpha:
             alpha = notes.alpha  # exact, where the tensor has rounded it
@@ -238,7 +235,7 @@ def _combine(lora: Path, rows: Path | None) -> Character:
 
 
 def _read_lora(
-    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], file: Path
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], per_block: int, file: Path
 ) -> tuple[dict[str, torch.Tensor], int, float]:
     """Return a LoRA with peft's keys in float32, its rank and alpha.
 
@@ -256,8 +253,7 @@ def _read_lora(
     for name, keys in layers.items():
         matrices[keys["down"]] = tensors[keys["down"]].float()
         matrices[keys["up"]] = tensors[keys["up"]].float() * (1 if alike else alphas[name] / rank)
-    notes = KohyaNotes.of(metadata)
-    weights = _renamed(matrices, notes.layers_per_block if notes else LAYERS_PER_BLOCK, file)
+    weights = _renamed(matrices, per_block, file)
     return weights, rank, next(iter(alphas.values())) if alike else float(rank)
 
 
