@@ -11,8 +11,8 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,7 +192,9 @@ def add_run(command: argparse.ArgumentParser) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    """Begin a run or go on with it, to its end or to the next choice."""
+    """Begin a run or go on with it, to its end or to the next choice; tells the memory planned, and measured."""
+    from chosen_one_nb.run.cost_estimate import gigabytes, peak_memory
+
     with _start_or_open(args) as run:
         if args.redo:
             run.redo_stage(args.redo, args.node)
@@ -201,8 +203,12 @@ def run_command(args: argparse.Namespace) -> int:
         if args.choose is not None or args.choose_images is not None:
             images, exclude = args.choose_images, args.exclude
             _choose(run, args, cluster=args.choose, images=images, exclude=exclude, note=args.note)
-        with _memory(run, quiet=args.quiet):
-            outcome = _until_end(run, args)
+        tell = not args.quiet and run.next_stage is not None
+        if tell:
+            print(run.plan(run.root), file=sys.stderr)
+        outcome = _until_end(run, args)
+        if tell and (peak := peak_memory(run.models.device)):
+            print(f"peak measured: {gigabytes(peak)}", file=sys.stderr)
         print(f"{outcome}\n{run.folder}")
     if outcome.finished:
         return COLLAPSED if outcome.state == "collapsed" else DONE
@@ -238,13 +244,10 @@ def _start(args: argparse.Namespace) -> Run:
     settings, models = _settings(args), models_of(args)
     if args.sampling and not args.quiet:
         print(note_on(args.sampling), file=sys.stderr)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(action="ignore"):
         warnings.simplefilter("always", RuntimeWarning)
-        run = Run.start(args.prompt, models, settings, args.folder)
-    for warning in caught:
-        if warning.category is RuntimeWarning:
-            print(f"warning: {warning.message}", file=sys.stderr)
-    return run
+        warnings.showwarning = lambda message, *place, **more: print(f"warning: {message}", file=sys.stderr)
+        return Run.start(args.prompt, models, settings, args.folder)
 
 
 def _settings(args: argparse.Namespace, stored: Settings | None = None) -> Settings:
@@ -272,23 +275,8 @@ def _check_same(run: Run, args: argparse.Namespace) -> None:
         raise RunError(f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another.")
 
 
-@contextmanager
-def _memory(run: Run, *, quiet: bool) -> Iterator[None]:
-    """Print the memory plan before a run's work, and the peak measured after it."""
-    if quiet or run.next_stage is None:
-        yield
-        return
-    from chosen_one_nb.run.cost_estimate import gigabytes, peak_memory
-
-    print(run.plan(run.root), file=sys.stderr)
-    yield
-    if peak := peak_memory(run.models.device):
-        print(f"peak measured: {gigabytes(peak)}", file=sys.stderr)
-
-
 def _choose(run: Run, args: argparse.Namespace, **choice: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # what it would warn of is printed below
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # what it would warn of is printed below
         decision = run.selection.choose(**choice)
     if not args.quiet:
         about = f"{len(decision.images)} images chosen by {decision.by}. {run.selection.risk(decision.images)}"

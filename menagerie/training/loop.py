@@ -53,6 +53,10 @@ class Schedule:
         cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         return self.rate * min(1.0, (step + 1) / self.warmup) * max(0.02, cosine)
 
+    def optimizer(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return AdamW over weights."""
+        return torch.optim.AdamW(weights, lr=self.rate, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=True)
+
 
 def with_progress(name: str, parts: Iterable[Part], n: int) -> Iterator[Part]:
     """Yield ``parts``, ``n`` of them; as each arrives print how many are there and how long the others will take."""
@@ -198,9 +202,7 @@ def fit(
     accelerator = context.accelerator
     objective.to(accelerator.device)
     learning = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        learning, lr=schedule.rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
-    )
+    optimizer = schedule.optimizer(learning)
     average = EMAModel(learning, decay=schedule.average, foreach=True)
     parts = {"model": objective, "average": average, "optimizer": optimizer}
     checkpoint = TrainingCheckpoint(context.checkpoint(name), parts, save_every)
