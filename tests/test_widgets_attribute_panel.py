@@ -8,6 +8,7 @@ from helpers.attributes import COLOURS, WORDS, ask, edit, line, press, second_ga
 
 from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.run import Run
+from chosen_one_nb.widgets import attribute_panel
 from chosen_one_nb.widgets.attribute_findings import counterfactual_strips
 
 pytest_plugins = ["helpers.attributes"]
@@ -166,6 +167,17 @@ def test_the_drift_of_the_lit_attribute_is_drawn_too(asked):
     press(asked, "light", column=steady)
     shares = [found.has_it[:, steady].mean() for found in inquiry.galleries.values()]
     assert f" {name}: {shares[0]:.0%}, {shares[1]:.0%}" in asked.attributes.drift.value
+
+
+def test_the_drift_is_drawn_again_only_when_it_changes(asked, monkeypatch):
+    second_gallery(asked)
+    drawn, draw = [], attribute_panel.drift_plot
+    monkeypatch.setattr(attribute_panel, "drift_plot", lambda drift: drawn.append(len(drift)) or draw(drift))
+    asked.session.refresh()
+    assert drawn == []
+    press(asked, "light", column=0)
+    asked.settle()
+    assert len(drawn) == 1
 
 
 def test_markup_in_a_phrase_is_shown_not_obeyed(asked):

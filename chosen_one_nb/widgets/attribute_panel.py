@@ -157,12 +157,13 @@ class AttributePanel(Panel):
             f"vocabulary.json into the run's folder, and ask again{vocabulary_notes(self.findings.vocabulary())}"
         )
         lit = self.session.lit if len(inquiry.galleries) > 1 and self.findings.lit() else -1
-        if inquiry is not self._drifted[0] or lit != self._drifted[1]:  # drawing takes a while, and most refreshes
-            self._drifted = (inquiry, lit)  # change neither
+        before, lit_before = self._drifted
+        if inquiry is not before or lit != lit_before:  # drawing takes a while, and most refreshes change neither
             columns = dict.fromkeys([*inquiry.risen(), *([lit] if lit >= 0 else [])])
             figure = drift_plot(inquiry.drift(list(columns)))
             said = f"<h3>Drift over the iterations</h3><p>{escape(inquiry.headline)}</p>"
             self.drift.value = said + (to_svg(figure) if figure.axes else "")
+            self._drifted = (inquiry, lit)
 
     def _strips(self, inquiry: Inquiry, members: list[int]) -> list[dict[str, Any]]:
         """Where in the images: what the lit attribute shows in, what makes the cluster cohesive, common parts."""
