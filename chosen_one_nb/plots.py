@@ -528,7 +528,7 @@ def heat_over(image: Image.Image, heat: np.ndarray, *, side: int = 128, strength
     ----------
     image : PIL.Image
     heat : ndarray of shape (h, w)
-        In [0, 1]: `heatmaps.scaled` brings it there.
+        In [0, 1]: `localization.scaled` brings it there.
     side : int
         Of the result, in pixels.
     strength : float
@@ -548,7 +548,7 @@ def parts_over(image: Image.Image, labels: np.ndarray, *, side: int = 128, stren
     ----------
     image : PIL.Image
     labels : ndarray of int, shape (h, w)
-        Of `heatmaps.cosegment`; -1 is scene and stays pale.
+        Of `localization.cosegment`; -1 is scene and stays pale.
     side, strength
         As of `heat_over`.
     """

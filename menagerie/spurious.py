@@ -22,9 +22,8 @@ import pandas as pd
 from PIL import Image
 
 from chosen_one_nb.analysis.attributes import contrast
-from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment
 from chosen_one_nb.analysis.inquiry import Inquiry, most_and_least
-from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
+from chosen_one_nb.analysis.localization import cohesion_heat, cosegment, held_by, on_foreground, shown_by
 from chosen_one_nb.analysis.prompt_match import asked
 from chosen_one_nb.analysis.segmentation import Segmentation, cut_out, segment
 from chosen_one_nb.analysis.vocabulary import Vocabulary, load_vocabulary

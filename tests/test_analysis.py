@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 
 from chosen_one_nb.analysis.attributes import contrast, drift, headline, rise
-from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat
 from chosen_one_nb.analysis.inquiry import leave_out, prefer_least
-from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
+from chosen_one_nb.analysis.localization import cohesion_heat, cosegment, held_by, on_foreground, phrase_heat, shown_by
 from chosen_one_nb.analysis.projection import project
 from chosen_one_nb.analysis.prompt_match import classify
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, cut_out, segment

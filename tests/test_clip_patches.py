@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from chosen_one_nb.analysis.heatmaps import cohesion_heat, phrase_heat
+from chosen_one_nb.analysis.localization import cohesion_heat, phrase_heat
 from chosen_one_nb.analysis.segmentation import segment
 from chosen_one_nb.models.features import Clip, FeatureExtractor
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chosen_one_nb.analysis.counterfactual import Counterfactual
-from chosen_one_nb.analysis.heatmaps import phrase_heat
 from chosen_one_nb.analysis.inquiry import Inquiry
-from chosen_one_nb.analysis.localization import shown_by
+from chosen_one_nb.analysis.localization import phrase_heat, shown_by
 from chosen_one_nb.analysis.prompt_match import ANSWERS, Answer
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabulary

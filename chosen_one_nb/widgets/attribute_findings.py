@@ -243,7 +243,7 @@ def _row(inquiry: Inquiry, line: Any, column: int, most: list[int], least: list[
 
 def cohesion_strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[dict[str, Any]]:
     """Show which patches make a cluster cohesive, and the common parts of its foregrounds."""
-    from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, scaled
+    from chosen_one_nb.analysis.localization import cohesion_heat, cosegment, scaled
 
     if node.embedding is None or node.embedding.patches is None or not inquiry.segmentation:
         return []
@@ -265,8 +265,8 @@ def cohesion_strips(node: Node, inquiry: Inquiry, members: list[int]) -> list[di
 
 def phrase_strip(run: Any, node: Node, inquiry: Inquiry, column: int, members: list[int]) -> dict[str, Any]:
     """Show which patches say an attribute, in the images that have it most and least."""
-    from chosen_one_nb.analysis.heatmaps import scaled
     from chosen_one_nb.analysis.inquiry import most_and_least
+    from chosen_one_nb.analysis.localization import scaled
 
     attribute = inquiry.attributes[column]
     most, least = most_and_least(inquiry.found.values[:, column], members, STRIP // 2)

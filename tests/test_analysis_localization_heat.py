@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.heatmaps import cohesion_heat, cosegment, phrase_heat, scaled
+from chosen_one_nb.analysis.localization import cohesion_heat, cosegment, phrase_heat, scaled
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
 
 GRID = (2, 3)
