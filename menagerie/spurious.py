@@ -26,8 +26,7 @@ from chosen_one_nb.analysis.inquiry import Inquiry, most_and_least
 from chosen_one_nb.analysis.localization import cohesion_heat, cosegment, held_by, on_foreground, shown_by
 from chosen_one_nb.analysis.prompt_match import asked
 from chosen_one_nb.analysis.segmentation import Segmentation, cut_out, segment
-from chosen_one_nb.analysis.vocabulary import Vocabulary, load_vocabulary
-from chosen_one_nb.analysis.zero_shot import AttributeScores, score_attributes
+from chosen_one_nb.analysis.vocabulary import AttributeScores, Vocabulary, load_vocabulary, score_attributes
 from chosen_one_nb.models.load import Models, load_models
 from chosen_one_nb.run.run import Run
 from chosen_one_nb.settings import Settings

@@ -14,8 +14,7 @@ from chosen_one_nb.analysis.localization import cohesion_heat, cosegment, held_b
 from chosen_one_nb.analysis.projection import project
 from chosen_one_nb.analysis.prompt_match import classify
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, cut_out, segment
-from chosen_one_nb.analysis.vocabulary import load_vocabulary
-from chosen_one_nb.analysis.zero_shot import score_attributes
+from chosen_one_nb.analysis.vocabulary import load_vocabulary, score_attributes
 from chosen_one_nb.models.features import Clip, FeatureExtractor
 from chosen_one_nb.steps.prompts import subject
 

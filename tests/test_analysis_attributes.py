@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chosen_one_nb.analysis.attributes import contrast, drift, headline, rise
-from chosen_one_nb.analysis.vocabulary import Attribute, read_vocabulary
-from chosen_one_nb.analysis.zero_shot import AttributeScores, score_attributes
+from chosen_one_nb.analysis.vocabulary import Attribute, AttributeScores, read_vocabulary, score_attributes
 
 
 def toy(values):

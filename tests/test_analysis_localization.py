@@ -3,7 +3,7 @@ import pytest
 
 from chosen_one_nb.analysis.localization import held_by, on_foreground, shown_by
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
-from chosen_one_nb.analysis.zero_shot import AttributeScores
+from chosen_one_nb.analysis.vocabulary import AttributeScores
 
 N = 64
 

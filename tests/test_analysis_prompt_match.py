@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.prompt_match import asked, classify, descriptions, pieces
-from chosen_one_nb.analysis.vocabulary import read_vocabulary
-from chosen_one_nb.analysis.zero_shot import score_attributes
+from chosen_one_nb.analysis.vocabulary import read_vocabulary, score_attributes
 
 WORDS = read_vocabulary(
     {

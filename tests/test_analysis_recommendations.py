@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.inquiry import leave_out, most_and_least, prefer_least
-from chosen_one_nb.analysis.vocabulary import Attribute
-from chosen_one_nb.analysis.zero_shot import AttributeScores
+from chosen_one_nb.analysis.vocabulary import Attribute, AttributeScores
 
 HAT = AttributeScores(
     np.array([[0.9], [0.8], [0.1], [0.2], [0.7], [0.0]]),

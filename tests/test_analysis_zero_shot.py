@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from chosen_one_nb.analysis.vocabulary import read_vocabulary
-from chosen_one_nb.analysis.zero_shot import score_attributes
+from chosen_one_nb.analysis.vocabulary import read_vocabulary, score_attributes
 
 PLACES = read_vocabulary(
     {"place": {"one_of": True, "phrases": ["beach", "snow", {"text": "ice", "attribute": "snow"}]}}

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from chosen_one_nb.analysis.inquiry import Inquiry
-from chosen_one_nb.analysis.vocabulary import VocabularyError, read_vocabulary
-from chosen_one_nb.analysis.zero_shot import AttributeScores
+from chosen_one_nb.analysis.vocabulary import AttributeScores, VocabularyError, read_vocabulary
 from chosen_one_nb.run.attributes import ClipVectors
 from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.run.stages import vocabulary_file

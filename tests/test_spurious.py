@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from chosen_one_nb.analysis import inquiry
-from chosen_one_nb.analysis.vocabulary import Attribute, load_vocabulary, read_vocabulary
-from chosen_one_nb.analysis.zero_shot import AttributeScores
+from chosen_one_nb.analysis.vocabulary import Attribute, AttributeScores, load_vocabulary, read_vocabulary
 from chosen_one_nb.models.load import Features
 from menagerie import spurious, world
 from menagerie.persisting import meaning

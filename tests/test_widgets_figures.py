@@ -6,9 +6,8 @@ from PIL import Image
 from chosen_one_nb.plots import DROPPED, GREY, PALETTE, colour_of
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.cluster import cluster
-from chosen_one_nb.widgets.cluster_style import PointStyle, marker_of, point_style
-from chosen_one_nb.widgets.curves import CurveFigure, LossFigure
-from chosen_one_nb.widgets.figures import MapFigure, PlotlyFigure, send_plotly
+from chosen_one_nb.widgets.figures import MapFigure, PlotlyFigure, PointStyle, marker_of, point_style, send_plotly
+from chosen_one_nb.widgets.history import CurveFigure, LossFigure
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from chosen_one_nb.widgets import actions
 from chosen_one_nb.widgets import gallery as gallery_module
 from chosen_one_nb.widgets.cards import CardsView
 from chosen_one_nb.widgets.gallery import GalleryView
+from chosen_one_nb.widgets.history import TreeView
 from chosen_one_nb.widgets.images import HERE, ThumbnailBatch, Thumbnails, webp
 from chosen_one_nb.widgets.map_panel import Preview
 from chosen_one_nb.widgets.panel import Hints, Switch, described
-from chosen_one_nb.widgets.tree import TreeView
 
 pytest_plugins = ["helpers.explorers"]
 VIEWS = [GalleryView, CardsView, Preview, TreeView, ThumbnailBatch, lambda: Hints(ipywidgets.VBox(), {}), Switch]

@@ -7,7 +7,7 @@ import numpy as np
 from helpers.figures import click, hover
 
 from chosen_one_nb.widgets import actions
-from chosen_one_nb.widgets.cluster_style import LEFT_OUT
+from chosen_one_nb.widgets.figures import LEFT_OUT
 
 pytest_plugins = ["helpers.explorers"]
 

@@ -21,7 +21,7 @@ from chosen_one_nb.analysis.statistics import (
     standardised,
     varying,
 )
-from chosen_one_nb.analysis.zero_shot import AttributeScores
+from chosen_one_nb.analysis.vocabulary import AttributeScores
 
 __all__ = ["contrast", "drift", "headline", "rise"]
 

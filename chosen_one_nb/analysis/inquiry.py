@@ -18,8 +18,7 @@ from chosen_one_nb.analysis.localization import HeldBy, held_by, on_foreground
 from chosen_one_nb.analysis.prompt_match import Answer, classify
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
 from chosen_one_nb.analysis.statistics import Members, group_mask
-from chosen_one_nb.analysis.vocabulary import Attribute
-from chosen_one_nb.analysis.zero_shot import AttributeScores
+from chosen_one_nb.analysis.vocabulary import Attribute, AttributeScores
 
 __all__ = ["Inquiry", "Recommendation", "leave_out", "most_and_least", "prefer_least"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from chosen_one_nb.analysis.segmentation import NO_PATCHES, NotAvailable, Segmentation
 from chosen_one_nb.analysis.statistics import Members, group_mask, random_groups, varying
-from chosen_one_nb.analysis.zero_shot import AttributeScores
+from chosen_one_nb.analysis.vocabulary import AttributeScores
 from chosen_one_nb.steps.embed import unit
 
 __all__ = [

@@ -14,8 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary
-from chosen_one_nb.analysis.zero_shot import AttributeScores
+from chosen_one_nb.analysis.vocabulary import Attribute, AttributeScores, Vocabulary
 
 __all__ = ["ANSWERS", "Answer", "asked", "classify", "descriptions", "pieces"]
 

@@ -14,8 +14,7 @@ from chosen_one_nb.analysis.inquiry import Inquiry
 from chosen_one_nb.analysis.localization import phrase_heat, shown_by
 from chosen_one_nb.analysis.prompt_match import ANSWERS, Answer
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
-from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabulary
-from chosen_one_nb.analysis.zero_shot import score_attributes
+from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabulary, score_attributes
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
 from chosen_one_nb.run.node import Node, embedded

@@ -186,8 +186,7 @@ def _masks(node: Node, images: Sequence[int]) -> np.ndarray | None:
 def _descriptions(state: RunState, node: Node, images: Sequence[int]) -> list[list[str]]:
     """What images of a gallery show beside the character, by CLIP, for their captions."""
     from chosen_one_nb.analysis.prompt_match import descriptions
-    from chosen_one_nb.analysis.vocabulary import load_vocabulary
-    from chosen_one_nb.analysis.zero_shot import score_attributes
+    from chosen_one_nb.analysis.vocabulary import load_vocabulary, score_attributes
 
     models, clip = state.checked_models(), embedded(node).clip
     if clip is None or models.clip is None:

@@ -5,12 +5,12 @@
 `session`                                 what is shown, selected and under way, as traits
 `actions`                                 what a click does: functions on a session that call methods of `Run`
 `panel`                                   what panels have in common, and the controls they are built of
-`stages`, `tree`, `curves`                where the run stands
+`stages`, `history`                       where the run stands
 `map_panel`, `cards`, `gallery`           the images: as points, as clusters, one by one
 `selection_panel`, `attribute_panel`      what is chosen, and what it shares that nobody asked for
 `compare`, `settings_panel`               branches and strengths of Θ side by side; every number of the method
 `export_panel`                            files to take away
-`figures`, `images`, `cluster_style`      Plotly figures, images sent once, colours and symbols
+`figures`, `images`                       Plotly figures with their colours and symbols; images, sent once
 `attribute_findings`                      what is known of the attributes, shown by several panels
 `status`, `tasks`                         what the screen says; the threads
 ========================================  =========================================================================

@@ -27,7 +27,7 @@ from .attribute_findings import (
     sentences,
     vocabulary_notes,
 )
-from .cluster_style import ranked_members
+from .figures import ranked_members
 from .images import HERE, script
 from .panel import Panel, control, row, text, update
 from .session import Session

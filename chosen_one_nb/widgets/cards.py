@@ -15,7 +15,7 @@ from chosen_one_nb.plots import or_dash
 
 from . import actions
 from .attribute_findings import AttributeFindings
-from .cluster_style import marker_of, ranked_clusters, ranked_members
+from .figures import marker_of, ranked_clusters, ranked_members
 from .images import HERE, script
 from .panel import Panel, on_change, update
 from .session import Session

@@ -18,10 +18,10 @@ from .attribute_findings import AttributeFindings
 from .attribute_panel import AttributePanel
 from .cards import ClusterPanel
 from .compare import ComparePanel, StrengthPanel
-from .curves import CurvePanel
 from .export_panel import ExportPanel
 from .figures import send_plotly
 from .gallery import GalleryPanel
+from .history import CurvePanel, TreePanel
 from .images import HERE
 from .map_panel import MapPanel, Method
 from .panel import Hints, framed, walk
@@ -30,7 +30,6 @@ from .session import Session
 from .settings_panel import SettingsPanel
 from .snapshot import snapshot
 from .stages import StageBar, Stepper
-from .tree import TreePanel
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ import traitlets
 
 from . import actions
 from .attribute_findings import AttributeFindings
-from .cluster_style import marker_of, ranked_clusters, ranked_members
+from .figures import marker_of, ranked_clusters, ranked_members
 from .images import HERE, script, webp
 from .panel import Panel, control, on_change, row, text
 from .session import Session

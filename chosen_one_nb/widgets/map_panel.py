@@ -21,8 +21,7 @@ from chosen_one_nb.plots import projection_plot, to_svg
 from chosen_one_nb.run.node import Node, compared, use_foreground
 
 from .attribute_findings import AttributeFindings
-from .cluster_style import PointStyle, point_style
-from .figures import MapFigure
+from .figures import MapFigure, PointStyle, point_style
 from .images import HERE, script
 from .panel import Panel, Switch, control, on_change, row, text, update
 from .session import Session

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageOps
 from chosen_one_nb.plots import contact_sheet, distance_plot, font, projection_plot, to_image
 from chosen_one_nb.run.node import Node
 
-from .cluster_style import marker_of, ranked_members
+from .figures import marker_of, ranked_members
 from .map_panel import Layout
 from .session import Session
 

@@ -12,7 +12,7 @@ def test_the_loss_is_drawn_while_it_learns(explorer, monkeypatch):
     seen = []
     actions.choose(explorer.session)
     monkeypatch.setattr(painted, "pause", 0.05)
-    monkeypatch.setattr("chosen_one_nb.widgets.curves.LOSS_EVERY", 0.0)
+    monkeypatch.setattr("chosen_one_nb.widgets.history.LOSS_EVERY", 0.0)
     monkeypatch.setattr(explorer.curves.loss, "show", lambda losses: seen.append(len(losses)))
     step(explorer)
     assert {1, 6, 12} <= set(seen)
