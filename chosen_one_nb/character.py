@@ -69,6 +69,15 @@ class Character:
     initial: dict[str, torch.Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for part, tensors in (("lora", self.lora), ("tokens", self.tokens), ("initial", self.initial)):
+            for key, tensor in tensors.items():
+                if not tensor.isfinite().all():
+                    raise CharacterError(
+                        f"{part}: expected finite numbers, got NaN or infinity in {key}. The training that made it "
+                        "went wrong, or the file is damaged: take an earlier one, or another copy."
+                    )
+
     def prompt(self, context: str = "") -> str:
         """Return the prompt that draws the character, in a context such as "on the beach"."""
         return f"{self.caption} {context}".strip()

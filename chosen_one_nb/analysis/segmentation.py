@@ -18,7 +18,7 @@ import numpy as np
 from chosen_one_nb.analysis.statistics import auroc, varying
 from chosen_one_nb.steps.embed import unit
 
-__all__ = ["NO_PATCHES", "NotAvailable", "Segmentation", "cut_out", "resize", "segment"]
+__all__ = ["NO_PATCHES", "NotAvailable", "Segmentation", "among", "cut_out", "resize", "segment"]
 
 Method = Literal["border", "pca"]
 
@@ -77,8 +77,11 @@ class Segmentation:
 
     def rows(self, images: Sequence[int] | slice | np.ndarray) -> Segmentation:
         """Return the same for some of the images."""
-        parts = {name: getattr(self, name)[images] for name in ("masks", "scores", "foreground", "scene")}
-        return replace(self, **parts)
+        return replace(self, **{name: getattr(self, name)[images] for name in PARTS})
+
+    def among(self, images: Sequence[int], n: int) -> Segmentation:
+        """Return the same for n images of which these are some; the others have no foreground and no features."""
+        return replace(self, **{name: among(getattr(self, name), images, n) for name in PARTS})
 
     def with_features(self, foregrounds: np.ndarray, scenes: np.ndarray) -> Segmentation:
         """Return the same with features from the patch tokens (N, P, D) of the images that `cut_out` gives.
@@ -93,6 +96,17 @@ class Segmentation:
                 raise ValueError(f"expected patch tokens of {n} {name}, shape ({n}, {patches}, D), got {got}.")
         masks = self.masks.reshape(n, patches)
         return replace(self, foreground=_masked_mean(foregrounds, masks), scene=_masked_mean(scenes, ~masks))
+
+
+PARTS = ("masks", "scores", "foreground", "scene")
+"""What a segmentation has of each image."""
+
+
+def among(rows: np.ndarray, images: Sequence[int], n: int) -> np.ndarray:
+    """Return rows as those of some of n images, and zeros for the others."""
+    whole = np.zeros((n, *rows.shape[1:]), rows.dtype)
+    whole[images] = rows
+    return whole
 
 
 def segment(

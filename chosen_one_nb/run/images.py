@@ -239,6 +239,8 @@ class _Draw:
 
     def _kept(self, indices: list[int], part: Gallery) -> Done:
         """Write a part of the gallery, if it is to be kept."""
+        for index, image in zip(indices, part.images, strict=True):
+            image.info.update(self._about(index))  # how it was made goes with an image, kept or not
         if not self.place.keep:
             return {index: (image, {}) for index, image in zip(indices, part.images, strict=True)}
         store.make_folder(self.place.folder, within=self.place.within)
@@ -249,14 +251,16 @@ class _Draw:
         # The latents first: an image that is there then stands for a whole pair, and carries their checksum. Not
         # flushed one by one: `draw` waits for the disk once, at the end.
         files = {}
-        about = self._about(index)
+        image, about = gallery.images[i], self._about(index)
+        if "broken" in image.info:
+            about["broken"] = image.info["broken"]
         if self.place.latents:
             name = f"{index:03d}.npy"
             files[name] = store.write_array(self.place.folder / name, gallery.latents[i], flush=False)
             about["latents"] = files[name]["sha256"]
         name = f"{index:03d}.png"
-        files[name] = store.write_image(self.place.folder / name, gallery.images[i], about, flush=False)
-        return gallery.images[i], files
+        files[name] = store.write_image(self.place.folder / name, image, about, flush=False)
+        return image, files
 
     def _about(self, index: int) -> dict[str, str]:
         return {

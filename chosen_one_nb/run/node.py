@@ -289,6 +289,20 @@ class Node:
         return Images(self.home.files, len(self.seeds) if self.done("generate") else 0)
 
     @property
+    def broken(self) -> dict[int, str]:
+        """The images that are nothing to learn from; see `chosen_one_nb.steps.gallery.broken_images`."""
+        files = self.home.files
+        if "broken.json" not in files.stamps("generate"):
+            return {}
+        read = lambda: {int(i): what for i, what in files.read("generate", "broken.json").items()}  # noqa: E731
+        return self._kept("broken", read)
+
+    @property
+    def intact(self) -> list[int]:
+        """Indices of the images that are not broken."""
+        return [i for i in range(len(self.images)) if i not in self.broken]
+
+    @property
     def embedding(self) -> Embedding | None:
         """What the extractor and CLIP see of the gallery; None before it is embedded."""
         make = lambda: Embedding(self.home.files, self.settings)  # noqa: E731

@@ -536,7 +536,7 @@ class Run:
 
         begun = time.monotonic()
         segment_if_needed(self._state, node, "cluster", callbacks)
-        clusters = cluster(embedded(node).clustered_on, node.settings)
+        clusters = cluster(embedded(node).clustered_on, node.settings, broken=node.broken)
         with self.lock:
             if again:  # a person's choices on these clusters are kept
                 node.edits.repair(clusters)

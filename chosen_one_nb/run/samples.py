@@ -175,7 +175,7 @@ def typical(node: Node, n: int = 4) -> list[Image.Image]:
     child = next((child for child in reversed(node.children) if len(child.images)), None)
     if child is None:
         return []
-    order = list(range(len(child.images)))
+    order = child.intact
     if child.embedding is not None:
         from chosen_one_nb.steps.embed import in_space
 

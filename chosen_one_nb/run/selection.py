@@ -238,6 +238,7 @@ def choose(
         cluster = clusters.proposed
     base = _indices(node, images or ()) if cluster is None else _members(clusters, cluster)
     excluded = _merged(node.excluded, _indices(node, exclude))
+    _check_intact(node, base)
     by = by or ("rule" if by_rule else "person")
     return Change("choose", excluded, _decision(base, excluded, cluster, clusters.proposed, by, note))
 
@@ -259,9 +260,10 @@ def recluster(node: Node, k: int | None) -> Change:
     """Cluster the same features again into k clusters; a choice made before is open again."""
     from chosen_one_nb.steps.cluster import cluster
 
-    if k is not None and not 1 <= k <= len(node.seeds):
-        raise ChoiceError(f"Expected k from 1 to N = {len(node.seeds)} clusters, got {k}.")
-    return Change("recluster", node.excluded, None, cluster(embedded(node).clustered_on, node.settings, k=k))
+    if k is not None and not 1 <= k <= len(node.intact):
+        raise ChoiceError(f"Expected k from 1 to N = {len(node.intact)} clusters, got {k}.")
+    clusters = cluster(embedded(node).clustered_on, node.settings, k=k, broken=node.broken)
+    return Change("recluster", node.excluded, None, clusters)
 
 
 def merge(node: Node, a: int, b: int) -> Change:
@@ -270,12 +272,12 @@ def merge(node: Node, a: int, b: int) -> Change:
 
     clusters = clustered(node)
     for cluster in (a, b):
-        _members(clusters, cluster)
+        _check_intact(node, _members(clusters, cluster))
     if a == b:
         raise ChoiceError(f"Expected two clusters to merge, got {a} twice.")
     # Renumbered without a gap, as the clustering expects it.
     labels = np.unique(np.where(clusters.labels == b, a, clusters.labels), return_inverse=True)[1]
-    merged = clusters_from_labels(embedded(node).clustered_on, labels, node.settings)
+    merged = clusters_from_labels(embedded(node).clustered_on, labels, node.settings, broken=node.broken)
     return Change("merge", node.excluded, None, merged)
 
 
@@ -293,6 +295,11 @@ def _members(clusters: Clusters, cluster: int) -> tuple[int, ...]:
     if isinstance(cluster, bool) or not 0 <= int(cluster) < len(clusters.sizes):
         raise ChoiceError(f"Expected a cluster from 0 to {len(clusters.sizes) - 1}, got {cluster!r}.")
     return tuple(int(index) for index in clusters.members(int(cluster)))
+
+
+def _check_intact(node: Node, images: Sequence[int]) -> None:
+    if broken := [index for index in images if index in node.broken]:
+        raise ChoiceError(f"Images {broken} are broken (NaN or infinity), so nothing can be learned from them.")
 
 
 def _indices(node: Node, images: Sequence[int]) -> tuple[int, ...]:

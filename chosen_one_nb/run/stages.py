@@ -11,7 +11,8 @@ import dataclasses
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation, cut_out, segment
+from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation, among, cut_out, segment
 from chosen_one_nb.models.hub import bundled
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
@@ -29,7 +30,7 @@ from chosen_one_nb.run.state import RunState
 from chosen_one_nb.run.store import Stamp
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
-from chosen_one_nb.steps.gallery import SamplingRequest
+from chosen_one_nb.steps.gallery import SamplingRequest, broken_images, tell_broken
 from chosen_one_nb.steps.prompts import subject
 
 if TYPE_CHECKING:
@@ -50,14 +51,33 @@ def draw_gallery(state: RunState, node: Node, callbacks: Callbacks, workers: Gal
     theta, digest = node.theta_in, node.parent.theta_digest if node.parent else ""
     prompt = theta.prompt() if theta else state.prompt
     request = SamplingRequest(prompt, node.seeds, node.settings, theta, character_digest=digest)
-    _, files = draw(request, place, state.checked_models, callbacks, workers=workers)
-    return {f"gallery/{name}": stamp for name, stamp in files.items()}
+    _forget(place, node.broken)  # done again, perhaps with models that draw them
+    images, stamps = draw(request, place, state.checked_models, callbacks, workers=workers)
+    files = {f"gallery/{name}": stamp for name, stamp in stamps.items()}
+    broken = broken_images(images)
+    if not broken:
+        return files
+    left, least = len(images) - len(broken), node.settings.min_cluster_size
+    if left <= least:
+        _forget(place, broken)
+        raise RunError(
+            f"{len(broken)} of {len(images)} images are broken, and a cluster must hold more than {least} "
+            f"(min_cluster_size). {tell_broken(broken)} With other models this run goes on; other settings need a new "
+            "run, or a branch of the node before."
+        )
+    return files | store.write_files(folder, {"broken.json": {str(i): what for i, what in broken.items()}})
+
+
+def _forget(place: ImageFolder, images: Iterable[int]) -> None:
+    """Delete images, so that they count as not drawn yet."""
+    for index in images:
+        (place.folder / f"{index:03d}.png").unlink(missing_ok=True)
 
 
 def embed_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
     """Compute features of the gallery by the extractor and CLIP, and plain image statistics."""
     from chosen_one_nb.steps.converge import measure
-    from chosen_one_nb.steps.embed import embed
+    from chosen_one_nb.steps.embed import check_finite, embed
 
     models, images = state.checked_models(), list(node.images)
     features = embed(models, images, node.settings, callbacks).cls
@@ -68,6 +88,7 @@ def embed_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
         # With the plain prompt, not with the caption: the health check asks whether a gallery still shows what was
         # asked for, and the token means whatever has been learned.
         similarity = (contents["clip.npy"] @ models.clip.texts([state.prompt])[0]).astype(np.float32)
+        check_finite(similarity, "CLIP")
     measures = measure(images, features, similarity)
     arrays = {f"s_{name}": values for name, values in measures.statistics.items()}
     arrays |= {"thumbnails": measures.thumbnails} | ({} if similarity is None else {"prompt_similarity": similarity})
@@ -105,24 +126,26 @@ def segmented(models: Models, node: Node, callbacks: Callbacks) -> Segmented:
     from chosen_one_nb.steps.embed import embed
 
     # The extractor runs three times: over whole images, then over foregrounds and over scenes alone.
-    images, parts = list(node.images), [callbacks.part(i, 3) for i in range(3)]
+    # Broken images show nothing, and are left out: what is a foreground is found from all images together.
+    n, intact = len(node.images), node.intact
+    images, parts = [node.images[i] for i in intact], [callbacks.part(i, 3) for i in range(3)]
     seen = embed(models, images, node.settings, parts[0], patches=True)
     found = segment(seen.patches, seen.grid)
     if isinstance(found, NotAvailable):
         return found, None
     sides = [[Image.fromarray(pixels) for pixels in side] for side in cut_out(images, found)]
     alone = [_patches(models, side, node.settings, part) for side, part in zip(sides, parts[1:], strict=True)]
-    clip = None if models.clip is None else tuple(models.clip.images(side) for side in sides)
-    return found.with_features(*alone), clip
+    clip = None if models.clip is None else tuple(among(models.clip.images(side), intact, n) for side in sides)
+    return found.with_features(*alone).among(intact, n), clip
 
 
 def check_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
     """Measure the gallery against d_conv and against the first one's health (section 3.3)."""
     from chosen_one_nb.steps import converge
 
-    now, first = embedded(node), embedded(state.tree.root)
+    now, first = (embedded(each).measures.rows(each.intact) for each in (node, state.tree.root))
     convergence = converge.check(now.features, first.features, node.settings)
-    health = converge.health(now.measures, first.measures, node.settings)
+    health = converge.health(now, first, node.settings)
     found = {"convergence": convergence, "health": health, "verdict": converge.verdict(convergence, health)}
     return store.write_files(node.folder, {"check.json": store.plain(found)})
 
@@ -161,10 +184,10 @@ def _training_set(state: RunState, node: Node) -> TrainingSet:
         return _descriptions(state, source, images) if node.settings.describe_scene else None
 
     # The first gallery shows what the words of the prompt mean without the token, and keeps them from drifting.
-    prior, root, every = None, state.tree.root, range(len(state.tree.root.images))
+    prior, root, intact = None, state.tree.root, state.tree.root.intact
     if node.settings.prior_share:
-        images = list(root.images)
-        prior = TrainingSet(state.prompt, images, root.images.latents(every), descriptions=described(root, every))
+        images = [root.images[i] for i in intact]
+        prior = TrainingSet(state.prompt, images, root.images.latents(intact), descriptions=described(root, intact))
     picked = chosen(node).images
     return TrainingSet(
         state.prompt, [node.images[i] for i in picked], node.images.latents(picked), _masks(node, picked),
@@ -263,6 +286,9 @@ def compute(
         if before and stage in STAGES and _essence(before) != _essence(files):
             _drop_later(state, owner, stage)
         state.changed("stage", node, stage=stage)
+    # Outside the lock, and last: a person may have turned warnings into errors, and the stage is done by now.
+    if stage == "generate" and node.broken:
+        warnings.warn(f"Left out of what comes: {tell_broken(node.broken)}", RuntimeWarning, stacklevel=3)
 
 
 def segment_if_needed(state: RunState, node: Node, stage: str, callbacks: Callbacks) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["NO_CALLBACKS", "AdapterError", "Callbacks", "Cancelled"]
+__all__ = ["NO_CALLBACKS", "AdapterError", "Callbacks", "Cancelled", "NumericalError"]
 
 
 class Cancelled(Exception):
@@ -23,6 +23,10 @@ class Cancelled(Exception):
 
 class AdapterError(Exception):
     """A character that does not fit a pipeline, or a pipeline that has one already."""
+
+
+class NumericalError(ArithmeticError):
+    """NaN or infinity where numbers are expected; says where it arose and what to do."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ cohesion(c) = 1 / |c| * sum over e in c of || e - c_cen ||^2
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,9 @@ class Clusters:
         return np.flatnonzero(self.labels == cluster)
 
 
-def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -> Clusters:
+def cluster(
+    features: np.ndarray, settings: Settings, *, k: int | None = None, broken: Collection[int] = ()
+) -> Clusters:
     """Group images by K-means++ and propose the most cohesive group (section 3.1).
 
     Parameters
@@ -79,6 +82,8 @@ def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -
         d_size-c, d_min-c, feature space, form of cohesion, restarts, seed.
     k : int, optional
         Number of clusters, at least 1; None is N // d_size-c, at least 1. Never more than distinct features.
+    broken : collection of int
+        Images that show nothing (`Gallery.broken`): they do not count in N, and make a cluster more, never kept.
 
     Returns
     -------
@@ -102,13 +107,18 @@ def cluster(features: np.ndarray, settings: Settings, *, k: int | None = None) -
     (array([0, 0, 0, 1, 1, 1, 2]), 1)
     """
     points = in_space(features, settings)
-    k = max(1, len(points) // settings.target_cluster_size) if k is None else k
-    if not 1 <= k <= len(points):
-        raise ValueError(f"k: expected between 1 and the {len(points)} images, got {k}.")
-    return _describe(points, _kmeans(points, k, settings.kmeans_restarts, settings.seed), settings)
+    intact = np.setdiff1d(np.arange(len(points)), list(broken))
+    k = max(1, len(intact) // settings.target_cluster_size) if k is None else k
+    if not 1 <= k <= len(intact):
+        raise ValueError(f"k: expected between 1 and the {len(intact)} images, got {k}.")
+    labels = np.full(len(points), k)
+    labels[intact] = _kmeans(points[intact], k, settings.kmeans_restarts, settings.seed)
+    return _describe(points, labels, settings, broken=broken)
 
 
-def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Settings) -> Clusters:
+def clusters_from_labels(
+    features: np.ndarray, labels: np.ndarray, settings: Settings, *, broken: Collection[int] = ()
+) -> Clusters:
     """Describe groups made elsewhere, such as two clusters merged by hand.
 
     Parameters
@@ -117,6 +127,8 @@ def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Set
     labels : ndarray of shape (N,), int
         Any numbers; the result's clusters are numbered by their first image.
     settings : Settings
+    broken : collection of int
+        As of `cluster`; what holds one of them is never kept.
 
     Returns
     -------
@@ -125,7 +137,7 @@ def clusters_from_labels(features: np.ndarray, labels: np.ndarray, settings: Set
     points = in_space(features, settings)
     if np.shape(labels) != (len(points),):
         raise ValueError(f"labels: expected one for each of {len(points)} images, got shape {np.shape(labels)}.")
-    return _describe(points, np.asarray(labels), settings)
+    return _describe(points, np.asarray(labels), settings, broken=broken)
 
 
 def selection_frequency(
@@ -136,6 +148,7 @@ def selection_frequency(
     resamples: int = 50,
     share: float = 0.8,
     seed: int = 0,
+    broken: Collection[int] = (),
 ) -> np.ndarray:
     """Estimate how often each cluster would be the proposal had only a share of the images been drawn.
 
@@ -150,6 +163,8 @@ def selection_frequency(
     share : float in (0, 1]
         Size of a subset; d_min-c shrinks with it and k stays.
     seed : int
+    broken : collection of int
+        As of `cluster`: never drawn.
 
     Returns
     -------
@@ -158,13 +173,15 @@ def selection_frequency(
         was large enough.
     """
     points, rng = in_space(features, settings), np.random.default_rng(seed)
-    clusters = clusters or cluster(features, settings)
-    n, size = len(points), max(clusters.k, round(share * len(points)))
+    clusters = clusters or cluster(features, settings, broken=broken)
+    intact = np.setdiff1d(np.arange(len(points)), list(broken))
+    n, k = len(intact), len(np.unique(clusters.labels[intact]))
+    size = max(k, round(share * n))
     wins = np.zeros(clusters.k)
     for _ in range(resamples):
-        chosen = np.sort(rng.choice(n, size, replace=False))
+        chosen = np.sort(rng.choice(intact, size, replace=False))
         # Two restarts are enough: over many resamples a poor one averages out.
-        labels = _kmeans(points[chosen], clusters.k, 2, int(rng.integers(2**31)))
+        labels = _kmeans(points[chosen], k, 2, int(rng.integers(2**31)))
         found = _describe(points[chosen], labels, settings, minimum=settings.min_cluster_size * size / n)
         if found.proposed is not None:
             # Matched by members, because the numbers of a resample's clusters mean nothing outside of it.
@@ -224,7 +241,14 @@ def _kmeans(points: np.ndarray, k: int, restarts: int, seed: int) -> np.ndarray:
     return labels
 
 
-def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, minimum: float | None = None) -> Clusters:
+def _describe(
+    points: np.ndarray,
+    labels: np.ndarray,
+    settings: Settings,
+    *,
+    minimum: float | None = None,
+    broken: Collection[int] = (),
+) -> Clusters:
     """Measure groups of points already in their space."""
     minimum = settings.min_cluster_size if minimum is None else minimum
     labels = _by_first_image(labels)
@@ -233,7 +257,9 @@ def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, min
     distances = np.linalg.norm(points - centroids[labels], axis=1)  # (N,)
     members = [np.flatnonzero(labels == c) for c in range(len(sizes))]
     cohesion = np.array([_cohesion(distances[m], settings) for m in members])
-    kept = sizes > minimum
+    # Why: broken images are all black, so theirs would be the most cohesive cluster of all.
+    nothing = np.unique(labels[np.array(sorted(broken), dtype=int)])
+    kept = (sizes > minimum) & ~np.isin(np.arange(len(sizes)), nothing)
     # The last key counts first: kept clusters before others, then by cohesion, by size, and by first image.
     order = np.lexsort((np.arange(len(sizes)), -sizes, cohesion, ~kept))
     proposed = int(order[0]) if kept[order[0]] else None
@@ -248,7 +274,8 @@ def _describe(points: np.ndarray, labels: np.ndarray, settings: Settings, *, min
         kept,
         order,
         proposed,
-        _reason(proposed, sizes, cohesion, kept, minimum),
+        _reason(proposed, np.delete(sizes, nothing).max(initial=0), sizes, cohesion, kept, minimum)
+        + _left_out(broken, nothing),
     )
 
 
@@ -269,10 +296,18 @@ def _corrected(cohesion: np.ndarray, sizes: np.ndarray, settings: Settings) -> n
     return cohesion * (factor if settings.cohesion == "squared" else np.sqrt(factor))
 
 
-def _reason(proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float) -> str:
+def _left_out(broken: Collection[int], clusters: np.ndarray) -> str:
+    if not len(broken):
+        return ""
+    return f" Cluster {', '.join(map(str, clusters))} is of broken images, never learned from: {sorted(broken)}."
+
+
+def _reason(
+    proposed: int | None, largest: int, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float
+) -> str:
     if proposed is None:
         return (
-            f"No cluster holds more than {minimum:g} images; the largest holds {sizes.max()}. Choose fewer "
+            f"No cluster holds more than {minimum:g} images; the largest holds {largest}. Choose fewer "
             "clusters, lower min_cluster_size, or choose images by hand."
         )
     return (

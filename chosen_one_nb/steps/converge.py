@@ -79,6 +79,12 @@ class GalleryMeasures:
     thumbnails: np.ndarray
     prompt_similarity: np.ndarray | None = None
 
+    def rows(self, images: Sequence[int]) -> GalleryMeasures:
+        """Return the same for some of the images."""
+        statistics = {name: values[images] for name, values in self.statistics.items()}
+        similarity = None if self.prompt_similarity is None else self.prompt_similarity[images]
+        return GalleryMeasures(self.features[images], statistics, self.thumbnails[images], similarity)
+
 
 @dataclass(frozen=True)
 class HealthCheck:

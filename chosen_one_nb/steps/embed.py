@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from chosen_one_nb.settings import Settings
-from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks, NumericalError
 
 if TYPE_CHECKING:  # a run that is only read must not load torch
     from chosen_one_nb.models.load import Features, Models
 
-__all__ = ["embed", "in_space", "unit"]
+__all__ = ["check_finite", "embed", "in_space", "unit"]
 
 
 def embed(
@@ -43,13 +43,30 @@ def embed(
     -------
     Features
         `cls` (N, D) float32 as the model gives it; `in_space` brings it to the space of the settings.
+
+    Raises
+    ------
+    NumericalError
+        If a feature is NaN or infinite.
     """
 
     def on_batch(done: int) -> None:
         callbacks.raise_if_cancelled()
         callbacks.report("embed", done, len(images), "images")
 
-    return models.extractor(images, batch_size=settings.batch_size, patches=patches, on_batch=on_batch)
+    found = models.extractor(images, batch_size=settings.batch_size, patches=patches, on_batch=on_batch)
+    check_finite(found.cls, f"the feature extractor {models.extractor.name}")
+    return found
+
+
+def check_finite(features: np.ndarray, maker: str) -> None:
+    """Raise a `NumericalError` if what a model makes of images, (N, ...), is not finite."""
+    bad = [i for i, row in enumerate(features) if not np.isfinite(row).all()]
+    if bad:
+        raise NumericalError(
+            f"Expected finite numbers from {maker}, got NaN or infinity for images {bad}. Load the models in "
+            'float32 (load_models(..., dtype="float32"), in a shell --dtype float32), or take another file of it.'
+        )
 
 
 def unit(features: np.ndarray) -> np.ndarray:

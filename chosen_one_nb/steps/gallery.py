@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from chosen_one_nb.character import Character
 
-__all__ = ["Gallery", "SamplingRequest", "image_seeds", "probe_seeds"]
+__all__ = ["Gallery", "SamplingRequest", "broken_images", "image_seeds", "probe_seeds", "tell_broken"]
 
 PROBE = 2**31 - 1  # the "iteration" of the seeds that every iteration is compared by
 
@@ -79,6 +80,32 @@ class Gallery:
     latents: np.ndarray
     seeds: np.ndarray
     prompt: str
+
+    @property
+    def broken(self) -> dict[int, str]:
+        """The images that hold NaN or infinity; see `broken_images`."""
+        return broken_images(self.images)
+
+
+def broken_images(images: Iterable[Image.Image]) -> dict[int, str]:
+    """Return what of an image is NaN or infinite ("latents" or "pixels"), by its index; `decode` found it."""
+    return {i: image.info["broken"] for i, image in enumerate(images) if "broken" in image.info}
+
+
+def tell_broken(broken: Mapping[int, str]) -> str:
+    """Say which images are broken, why, and what helps."""
+    causes = {
+        "latents": "the UNet made them so",
+        "pixels": "the VAE made them so, as SDXL's does in half precision",
+    }
+    found = [
+        f"images {', '.join(str(i) for i in broken if broken[i] == what)}: NaN or infinite {what}, {cause}"
+        for what, cause in causes.items() if what in broken.values()
+    ]  # fmt: skip
+    return (
+        f"Broken {'; '.join(found)}. Load the models in float32 "
+        '(load_models(..., dtype="float32"), in a shell --dtype float32), or lower guidance_scale.'
+    )
 
 
 def image_seeds(settings: Settings, iteration: int, *, n: int | None = None) -> np.ndarray:

@@ -12,6 +12,7 @@ from PIL import Image
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.memory import OutOfMemory, batches, on_device
 from chosen_one_nb.settings import SettingsError
+from chosen_one_nb.steps import NumericalError
 
 __all__ = ["chunk_size", "decode", "encode", "in_float32", "latent_size"]
 
@@ -67,6 +68,7 @@ def decode(models: Models, latents: torch.Tensor) -> list[Image.Image]:
     """Turn latents (N, C, h, w) into N images, a few at a time.
 
     Where memory runs out fewer are decoded at a time, and at last one in tiles, whose tones may differ a little.
+    An image that holds NaN or infinity says so in `image.info["broken"]`: "latents" or "pixels", where it arose.
     """
     vae = models.pipeline.vae
     with on_device(models.device, vae), in_float32(vae):
@@ -89,9 +91,20 @@ def _decode(pipeline: Any, latents: torch.Tensor, chunk: int) -> list[Image.Imag
     def decode_part(part: torch.Tensor) -> list[Image.Image]:
         code = part.to(vae.device).float() / factor + mean  # (B, C, h, w)
         pixels = vae.decode(code.to(vae.dtype), return_dict=False)[0]  # (B, 3, H, W)
-        return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+        # Told here, for an 8-bit image cannot say it: NaN would become an image like any other, of black.
+        shown = pixels.float().nan_to_num(nan=-1, posinf=-1, neginf=-1)
+        images = pipeline.image_processor.postprocess(shown, output_type="pil")
+        for image, *finite in zip(images, _finite(part), _finite(pixels), strict=True):
+            if not all(finite):
+                image.info["broken"] = "pixels" if finite[0] else "latents"
+        return images
 
     return [image for _, images in batches(latents, chunk, decode_part, SMALLER) for image in images]
+
+
+def _finite(batch: torch.Tensor) -> list[bool]:
+    """Whether all numbers of each of B things (B, ...) are finite."""
+    return batch.isfinite().flatten(1).all(1).tolist()
 
 
 @torch.no_grad()
@@ -121,5 +134,10 @@ def encode(models: Models, images: Sequence[Image.Image], size: int) -> tuple[to
             return (code.latent_dist.mean.float() - shift) * factor, code.latent_dist.std.float() * factor
 
         pairs = [pair for _, pair in batches(images, chunk_size(models), encode_part, SMALLER)]
-    means, spreads = zip(*pairs, strict=True)
-    return torch.cat(means), torch.cat(spreads)
+    means, spreads = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    if broken := [i for i, finite in enumerate(_finite(means)) if not finite]:
+        raise NumericalError(
+            f"The VAE made NaN or infinite latents of images {broken}. Load the models in float32: "
+            'load_models(..., dtype="float32"), in a shell --dtype float32.'
+        )
+    return means, spreads

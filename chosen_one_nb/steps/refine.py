@@ -81,7 +81,7 @@ def refine(
         For a caption too long, an unknown initial word, a rank that differs from the warm start's, a
         missing prior or missing masks.
     RefineError
-        If the loss is no longer a number.
+        If the loss or a weight is no longer a number.
     OutOfMemory
         If not even one image fits. A batch that does not fit goes through the UNet in halves, quarters and so on.
     Cancelled
@@ -228,10 +228,7 @@ class _Trainer:
             # 2. Compute the loss and its gradients, in as many parts as memory requires.
             loss = self._backward(batch)
             if not np.isfinite(loss):
-                raise RefineError(
-                    f"refine: the loss became {loss} at step {step} of {steps}. Lower "
-                    "lora_learning_rate or token_learning_rate; the last good character is unchanged."
-                )
+                raise RefineError(_diverged(f"the loss became {loss}", step, steps))
             # 3. One optimiser moves theta and tau together, as in the paper.
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
@@ -247,6 +244,9 @@ class _Trainer:
                 event: dict[str, Any] = {"step": step, "steps": steps, "loss": loss, "ema_loss": ema}
                 event["embedding_norms"] = self.scale.norms(self.rows)
                 callbacks.on_step({**event, "seconds": time.monotonic() - began})
+        # A last step has no loss after it that would tell.
+        if not all(parameter.isfinite().all() for parameter in self.trained):
+            raise RefineError(_diverged("weights of the LoRA or token rows became NaN or infinite", steps, steps))
 
     def _backward(self, batch: Batch) -> float:
         """Add up the gradients of a batch; whenever memory runs out begin it again with half as many at once."""
@@ -271,6 +271,14 @@ class _Trainer:
         # Why (pitfall 5): a float16 base would flush small gradients to zero; scaled up they pass.
         self.scaler.scale(loss).backward()
         return loss.item()
+
+
+def _diverged(what: str, step: int, steps: int) -> str:
+    # Before the first step nothing has been learned yet that rates could spoil.
+    advice = "Lower lora_learning_rate or token_learning_rate"
+    if step == 1:
+        advice = 'The base models give no numbers: load them in float32, load_models(..., dtype="float32")'
+    return f"refine: {what} at step {step} of {steps}. {advice}; the last good character is unchanged."
 
 
 def _optimizer(groups: list[dict[str, Any]], models: Models) -> torch.optim.Optimizer:

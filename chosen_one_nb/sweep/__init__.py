@@ -18,8 +18,8 @@ import pandas as pd
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.images import ImageFolder, draw, missing, recipe
-from chosen_one_nb.steps import Callbacks
-from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds
+from chosen_one_nb.steps import Callbacks, NumericalError
+from chosen_one_nb.steps.gallery import SamplingRequest, broken_images, image_seeds, tell_broken
 from chosen_one_nb.sweep.plan import SweepJob, SweepPlan
 from chosen_one_nb.sweep.workers import SweepError, TaskResult, WorkerPool, draw_shard, load_same_models
 
@@ -190,13 +190,17 @@ def gallery_figures(
     """Return a gallery's features (N, D) and its figures.
 
     `distance` is the mean pairwise distance that d_conv is set against, `similarity` the mean cosine with the
-    prompt; `cluster` and `cohesion` are size and cohesion of the cluster that the rule proposes.
+    prompt; `cluster` and `cohesion` are size and cohesion of the cluster that the rule proposes. Broken images are left
+    out; `broken` counts them, where there are any.
     """
     from chosen_one_nb.steps.cluster import cluster
     from chosen_one_nb.steps.converge import mean_pairwise_distance
     from chosen_one_nb.steps.embed import embed, in_space
 
-    settings, clip = request.settings, models.clip
+    settings, clip, broken = request.settings, models.clip, broken_images(images)
+    images = [image for i, image in enumerate(images) if i not in broken]
+    if not images:
+        raise NumericalError(tell_broken(broken))
     features = embed(models, images, settings).cls
     clusters = cluster(features, settings)
     proposed = clusters.proposed
@@ -207,6 +211,7 @@ def gallery_figures(
         "similarity": similarity,
         "cluster": 0 if proposed is None else clusters.sizes[proposed],
         "cohesion": None if proposed is None else clusters.cohesion[proposed],
+        **({"broken": len(broken)} if broken else {}),
     }
     return features, store.plain(figures)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,9 @@ class ClusterEvidence:
     chance: NDArray[np.floating]
 
 
-def compute_evidence(features: NDArray[np.floating], clusters: Clusters, settings: Settings) -> ClusterEvidence:
+def compute_evidence(
+    features: NDArray[np.floating], clusters: Clusters, settings: Settings, broken: Collection[int] = ()
+) -> ClusterEvidence:
     """Resample, compare and draw lots: takes a second or so for 128 images.
 
     Parameters
@@ -97,6 +100,8 @@ def compute_evidence(features: NDArray[np.floating], clusters: Clusters, setting
     clusters : Clusters
         Of those features.
     settings : Settings
+    broken : collection of int
+        Images that show nothing (`Node.broken`).
     """
     from chosen_one_nb.steps.cluster import random_group_cohesion, selection_frequency, silhouettes
 
@@ -104,7 +109,7 @@ def compute_evidence(features: NDArray[np.floating], clusters: Clusters, setting
     null = {int(size): random_group_cohesion(features, int(size), settings) for size in set(clusters.sizes)}
     pairs = zip(clusters.sizes, clusters.cohesion, strict=True)
     return ClusterEvidence(
-        selection_frequency(features, settings, clusters=clusters, resamples=RESAMPLES),
+        selection_frequency(features, settings, clusters=clusters, resamples=RESAMPLES, broken=broken),
         np.array([each[clusters.labels == c].mean() for c in range(len(clusters.sizes))]),
         np.array([float((null[int(size)] <= cohesion).mean()) for size, cohesion in pairs]),
     )
@@ -201,7 +206,9 @@ class ClusterPanel(Panel):
         """What speaks for the clusters shown; None until it is computed in the background."""
         node, features, clusters = self.node, self.node.embedding.clustered_on, self.node.clusters
         key = ("evidence", node.id, node.edits.current.clusters)
-        return self.session.background.get(key, lambda: compute_evidence(features, clusters, node.settings))
+        return self.session.background.get(
+            key, lambda: compute_evidence(features, clusters, node.settings, node.broken)
+        )
 
     def show(self) -> None:
         """Show the clusters as they are now."""
