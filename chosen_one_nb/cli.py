@@ -11,7 +11,7 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -195,14 +195,21 @@ def run_command(args: argparse.Namespace) -> int:
     """Begin a run or go on with it, to its end or to the next choice; tells the memory planned, and measured."""
     from chosen_one_nb.run.cost_estimate import gigabytes, peak_memory
 
+    choosing = args.choose is not None or args.choose_images is not None
+    _refuse_alone({"--exclude": args.exclude, "--note": args.note}, choosing, "--choose or --choose-images")
     with _start_or_open(args) as run:
         if args.redo:
             run.redo_stage(args.redo, args.node)
+        before = run.current
         if args.node is not None:
             run.select(args.node)
-        if args.choose is not None or args.choose_images is not None:
+        if choosing:
             images, exclude = args.choose_images, args.exclude
-            _choose(run, args, cluster=args.choose, images=images, exclude=exclude, note=args.note)
+            try:
+                _choose(run, args, cluster=args.choose, images=images, exclude=exclude, note=args.note)
+            except Exception:
+                run.select(before)  # what is refused leaves the run as it was
+                raise
         tell = not args.quiet and run.next_stage is not None
         if tell:
             print(run.plan(run.root), file=sys.stderr)
@@ -214,6 +221,14 @@ def run_command(args: argparse.Namespace) -> int:
         return COLLAPSED if outcome.state == "collapsed" else DONE
     print("Choose: --choose CLUSTER, --choose-images I,J,... or open the run in the explorer.")
     return WAITING
+
+
+def _refuse_alone(options: Mapping[str, Any], complete: bool, needed: str) -> None:
+    """Refuse options that would be ignored, since what they belong to is not asked for."""
+    from chosen_one_nb.run.run import RunError
+
+    if not complete and (given := [name for name, value in options.items() if value not in (None, [], "")]):
+        raise RunError(f"{', '.join(given)}: expected {needed} with it, alone it does nothing.")
 
 
 def _start_or_open(args: argparse.Namespace) -> Run:
@@ -291,7 +306,9 @@ def _until_end(run: Run, args: argparse.Namespace) -> Outcome:
         while True:
             with WorkerPool(args.workers) if args.workers is not None else nullcontext() as workers:
                 outcome = run.until_converged(ask=args.ask, on_progress=progress, workers=workers)
-            if outcome.state == "limit" and args.iterations and run.current.iteration < args.iterations:
+            # Of the branch's end, where the limit is: the current node may be an old one.
+            done = run.node(outcome.node).iteration
+            if outcome.state == "limit" and args.iterations and done < args.iterations:
                 run.go_on()
             elif outcome.finished or not (args.ask and sys.stdin.isatty() and _ask(run, args)):
                 return outcome
@@ -346,13 +363,13 @@ def show_command(args: argparse.Namespace) -> int:
 
 
 def _open_to_show(args: argparse.Namespace) -> Run:
-    """Open the run for writing (what is drawn is kept), or for looking where another process works on it."""
+    """Open the run for writing (what is drawn is kept), or for looking where that is not possible."""
     from chosen_one_nb.run.run import Run
-    from chosen_one_nb.run.store import RunInUse
+    from chosen_one_nb.run.store import NotWritable, RunInUse
 
     try:
         return Run.open(args.folder, args.models)
-    except RunInUse as error:
+    except (RunInUse, NotWritable) as error:
         print(f"note: {error}", file=sys.stderr)
         return Run.open(args.folder, args.models, read_only=True)
 
@@ -379,6 +396,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     from chosen_one_nb.sweep import SweepPlan, sweep
     from chosen_one_nb.sweep.workers import joblib_backend
 
+    _refuse_alone({"--address": args.address}, bool(args.backend), "--backend")
     plan = SweepPlan.read(args.plan)
     plan = SweepPlan(**plan.model_dump() | {"models": args.models or plan.models})
     folder = args.folder or Path("runs") / f"sweep-{args.plan.stem}"
@@ -427,7 +445,10 @@ def export_command(args: argparse.Namespace) -> int:
     from chosen_one_nb.character import CharacterError
     from chosen_one_nb.run.run import Run
 
-    if (args.source / "run.json").exists():
+    is_run = (args.source / "run.json").exists()
+    _refuse_alone({"--images": args.images, "--embeddings": args.embeddings}, not is_run, "a character's folder")
+    _refuse_alone({"--node": args.node}, is_run, "a run's folder")
+    if is_run:
         run = Run.open(args.source, read_only=True)
         folder = run.export(args.to, args.node, formats=args.formats, name=args.name)
     elif args.to is None:

@@ -300,3 +300,54 @@ def test_show_while_another_process_works(folder: Path, capsys: Any, monkeypatch
     assert "note: in use by process 7" in capsys.readouterr().err
     assert (tmp_path / "out/gallery-0.png").exists()
     assert cli.main(["run", "--folder", str(folder)]) == 1
+
+
+def test_a_limit_holds_whichever_node_is_looked_at(folder: Path):
+    begin(folder)
+    again = ["run", "--folder", str(folder), "--node", "0", "--iterations", "1"]
+    assert cli.main(again) == 0
+    assert list(nodes(folder)) == ["0", "1"]
+    assert cli.main([*again[:-1], "2"]) == 0
+    assert list(nodes(folder)) == ["0", "1", "2"]
+
+
+def test_a_refused_choice_leaves_the_run_where_it_was(folder: Path, capsys: pytest.CaptureFixture):
+    begin(folder)
+    assert cli.main(["run", "--folder", str(folder), "--node", "0", "--choose", "99"]) == 1
+    assert "Expected a cluster from 0 to" in capsys.readouterr().err
+    assert Run.open(folder, read_only=True).current.id == "1"
+
+
+@pytest.mark.parametrize(("arguments", "match"), [
+    (["run", FOX, "--folder", "F/new", "--exclude", "1"], "--exclude: expected --choose or --choose-images with it"),
+    (["run", FOX, "--folder", "F/new", "--note", "why"], "--note: expected --choose or --choose-images with it"),
+    (["export", "F", "--images", "a.png", "--to", "F/out"], "--images: expected a character's folder with it"),
+    (["export", "F/nodes/0/theta", "--node", "1", "--to", "F/out"], "--node: expected a run's folder with it"),
+    (["sweep", "plan.json", "--address", "tcp://x"], "--address: expected --backend with it"),
+])  # fmt: skip
+def test_an_option_that_would_be_ignored_is_refused(folder: Path, capsys: Any, arguments: list[str], match: str):
+    begin(folder)
+    assert cli.main([part.replace("F/", f"{folder}/") if part != "F" else str(folder) for part in arguments]) == 1
+    assert match in capsys.readouterr().err
+    assert not (folder / "new").exists()
+    assert not (folder / "out").exists()
+
+
+def test_a_run_on_a_read_only_disk_is_shown_elsewhere(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+):
+    begin(folder)
+    before = sorted(path for path in folder.rglob("*"))
+
+    def refuse(self: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store.FileLock, "acquire", refuse)
+    out = tmp_path / "out"
+    contexts = ["--contexts", "on the moon", "--seeds", "1"]
+    assert cli.main(["show", str(folder), "--out", str(out), *contexts]) == 0
+    assert "may not be written (Permission denied)" in capsys.readouterr().err
+    assert Image.open(out / "contexts.png").size[0] > 100  # drawn and shown, though not kept
+    assert "on the moon" in (out / "report.html").read_text()
+    assert cli.main(["export", str(folder), "--to", str(tmp_path / "export")]) == 0
+    assert sorted(path for path in folder.rglob("*")) == before

@@ -564,6 +564,24 @@ def test_images_of_a_run_bring_seed_and_settings(exports: Any, how: Any, tmp_pat
         export.write(character, tmp_path / "out", images=[tmp_path / "none.png"])
 
 
+def test_pixels_are_promised_only_of_images_that_another_program_can_draw(
+    exports: Any, how: Any, tmp_path: Path
+) -> None:
+    """A context that counts more than it is written, as `RunSamples.contexts` draws it, is none of them."""
+    _, character, gallery, _ = exports["sdxl"]
+    weighed, plain = (gallery.images[0].copy() for _ in range(2))
+    about = {"settings": how.replace(context_weight=1.5).model_dump_json(), "strength": "1.0"}
+    weighed.info.update(about, seed="7", prompt="a <v> in the snow", context="in the snow")
+    plain.info.update(about, seed="8", prompt="a <v>", context="")
+    text = (export.write(character, tmp_path / "out", ("diffusers",), [weighed, plain]) / "README.md").read_text()
+    assert r"| 7 | a \<v\> in the snow (context x 1.5) |" in text
+    assert "the image is the one that the kit draws there (number 2 above), pixel by pixel" in text
+    assert "seed, size = 8," in text
+    alone = export.write(character, tmp_path / "alone", ("diffusers",), [weighed]) / "README.md"
+    assert "the image is the one that the kit draws there, pixel by pixel" in alone.read_text()
+    assert "seed, size = 0," in alone.read_text()
+
+
 def test_bases_of_every_kind(full_size: Character) -> None:
     from chosen_one_nb.models.load import KNOWN
 

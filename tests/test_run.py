@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import fakes, runs
+from PIL import Image
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.run import STAGES, ChoiceError, ModelsDiffer, Run, RunError
@@ -368,3 +370,55 @@ def test_models_are_loaded_once_although_two_threads_ask(run: Run, monkeypatch: 
 def test_without_settings_a_run_takes_those_its_models_go_with(name: str, preset: str, tmp_path: Path):
     with Run.start("a fox", fakes.fake_models(name), folder=tmp_path / "run") as run:
         assert run.root.settings == Settings.preset(preset)
+
+
+def test_of_two_starts_at_once_in_one_folder_one_is_told(tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch):
+    import chosen_one_nb.run.run as module
+
+    whole, others = module.check_prompt, []
+
+    def while_the_other_begins(*given: Any) -> str:
+        monkeypatch.setattr(module, "check_prompt", whole)
+        others.append(Run.start(runs.PROMPT, models, runs.settings(), tmp_path / "run"))
+        others[0].step()
+        others[0].close()
+        return whole(*given)
+
+    monkeypatch.setattr(module, "check_prompt", while_the_other_begins)
+    with pytest.raises(RunError, match="holds a run already"):
+        Run.start("a photo of a cat", models, runs.settings(), tmp_path / "run")
+    again = Run.open(tmp_path / "run", read_only=True)
+    assert (again.prompt, again.root.stages_done) == (runs.PROMPT, ("generate",))
+
+
+def test_of_two_starts_at_once_without_a_folder_each_gets_its_own(
+    tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        begun = list(threads.map(lambda _: Run.start("a fox", models, runs.settings()), range(4)))
+    assert sorted(run.folder.name for run in begun) == ["a-fox", "a-fox-2", "a-fox-3", "a-fox-4"]
+
+
+def test_half_a_copy_is_no_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run.step()
+    real = shutil.copyfile
+
+    def cut_short(source: str, target: str) -> str:
+        if str(source).endswith("003.png"):
+            raise KeyboardInterrupt
+        return real(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        run.copy(tmp_path / "copy")
+    assert (tmp_path / "copy/nodes").exists()
+    with pytest.raises(StoreError, match="holds no run"):
+        Run.open(tmp_path / "copy")
+
+
+def test_a_first_gallery_of_one_image_over_and_over_is_told(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fakes, "image", lambda seed, far: Image.new("RGB", (8, 8), "white"))
+    with pytest.raises(RunError, match="All 9 images of the first gallery are the same to the feature extractor"):
+        run.until_converged()
+    assert run.next_stage == "check"

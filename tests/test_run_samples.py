@@ -94,3 +94,15 @@ def test_the_contexts_are_those_the_menagerie_can_judge():
     from menagerie.world import CONTEXTS as JUDGED
 
     assert [text for text, _ in JUDGED] == list(CONTEXTS)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "only looked at"])
+def test_images_carry_how_they_were_made(run: Run, models: Any, kept: bool):
+    run.next_iteration()
+    seen = run if kept else Run.open(run.folder, models, read_only=True)
+    [image] = seen.samples.contexts(contexts=["in the snow"], seeds=1)["in the snow"]
+    assert image.info["prompt"] == "a sticker of a fox <v> in the snow"
+    assert image.info["context"] == "in the snow"
+    assert image.info["theta"] == run.node("0").theta_digest
+    assert (seen.folder / "contexts").exists() == kept
+    assert seen.samples.drawn_contexts()["in the snow"][0].info["seed"] == image.info["seed"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -234,3 +237,43 @@ def test_a_worker_draws_in_the_precision_of_the_run(model_folder: Path, quick: A
         pool.draw(drawing, folders[1], lambda: models, Callbacks())
     here, there = ({path.name: path.read_bytes() for path in place.folder.iterdir()} for place in folders)
     assert here == there
+
+
+PARENT = """
+import sys
+from functools import partial
+from pathlib import Path
+from helpers.chores import note
+from chosen_one_nb.sweep.workers import WorkerPool
+with WorkerPool(2) as pool:
+    for _, result in pool.do([partial(note, Path(sys.argv[1]), f"t{i}", wait=0 if i < 2 else 600) for i in range(4)]):
+        print(result.value, flush=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="counts processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_die_with_their_parent(tmp_path: Path, how: signal.Signals):
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}", "KILL_MARK": str(tmp_path)}
+
+    def left() -> list[str]:
+        """Those that this test has begun, by what they have in their environment."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"KILL_MARK={tmp_path}".encode() in (process / "environ").read_bytes():
+                    found.append(process.name)
+        return found
+
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, env=environment
+    ) as run:
+        workers = {int(run.stdout.readline()) for _ in range(2)}  # both are at their long task, or about to
+        assert len(workers) in (1, 2)
+        assert len(left()) >= 2
+        run.send_signal(how)
+    late = time.monotonic() + 5
+    while left() and time.monotonic() < late:
+        time.sleep(0.1)
+    assert left() == []

@@ -81,7 +81,8 @@ class Segmentation:
 
     def among(self, images: Sequence[int], n: int) -> Segmentation:
         """Return the same for n images of which these are some; the others have no foreground and no features."""
-        return replace(self, **{name: among(getattr(self, name), images, n) for name in PARTS})
+        parts: dict[str, Any] = {name: among(getattr(self, name), images, n) for name in PARTS}
+        return replace(self, **parts)
 
     def with_features(self, foregrounds: np.ndarray, scenes: np.ndarray) -> Segmentation:
         """Return the same with features from the patch tokens (N, P, D) of the images that `cut_out` gives.

@@ -112,6 +112,8 @@ class ImageRecord:
         Of the run that drew it; what is not recorded is the preset "paper"'s.
     strength : float
         Of the character, in [0, 1].
+    context_weight : float
+        How much the part of the prompt that names a context counted.
     """
 
     prompt: str
@@ -119,6 +121,12 @@ class ImageRecord:
     settings: dict[str, Any]
     image: Image.Image | None = None
     strength: float = 1.0
+    context_weight: float = 1.0
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether another program draws the same from prompt, seed and settings: nothing was weighed differently."""
+        return self.seed is not None and self.strength == 1 and self.context_weight == 1
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -142,9 +150,9 @@ class ExportContent:
 
     @cached_property
     def example(self) -> ImageRecord:
-        """The best image that others can draw again (seed known, full strength); without one, the caption."""
+        """The best image that others can draw again (see `ImageRecord.repeatable`); without one, the caption."""
         for record in self.images:
-            if record.seed is not None and record.strength == 1 and self.character.token in record.prompt:
+            if record.repeatable and self.character.token in record.prompt:
                 return record
         return ImageRecord(self.character.caption, 0, _complete(self.character.provenance.get("settings", {})))
 
@@ -175,7 +183,8 @@ def image_records(images: Images, character: Character) -> list[ImageRecord]:
         try:
             seed, drawn_with = int(image.info["seed"]), _complete(json.loads(image.info["settings"]))
             prompt, strength = image.info.get("prompt", character.caption), float(image.info.get("strength", 1))
-            records.append(ImageRecord(prompt, seed, drawn_with, image, strength))
+            weight = float(drawn_with["context_weight"]) if image.info.get("context") else 1.0
+            records.append(ImageRecord(prompt, seed, drawn_with, image, strength, weight))
         except (KeyError, ValueError):
             records.append(ImageRecord(character.caption, None, settings, image))
     return records

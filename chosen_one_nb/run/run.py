@@ -11,6 +11,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,14 +129,15 @@ class Run:
         from chosen_one_nb.models.load import warn_unless_distilled
 
         # Everything that can be refused is checked before the first file is written.
-        place = _free_folder(prompt) if folder is None else Path(folder).expanduser().resolve()
-        _check_empty(place)
+        place = None if folder is None else Path(folder).expanduser().resolve()
+        if place is not None:
+            _check_empty(place)
         models = _loaded(models)
         settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
         prompt = check_prompt(models, prompt, settings)
-        # Locked before ``run.json`` is there: of two processes that begin in one folder, only one does.
-        run = cls._opened(store.make_folder(place), new_manifest(prompt, models, settings))
+        manifest = new_manifest(prompt, models, settings)
+        run = cls._opened(_new_folder(prompt) if place is None else store.make_folder(place), manifest)
         run._state.loaded = models
         run._state.changed("start", run.root, prompt=prompt)
         return run
@@ -220,6 +222,7 @@ class Run:
         try:
             store.sweep(place)  # only by the owner: in a run in use the half-written files are being written
             if manifest:
+                _check_empty(place)  # again: while the models were loaded another process may have begun here
                 store.make_folder(place / "nodes")
                 store.write_json(place / "run.json", manifest)
             run = _open_runs[place] = cls(Tree.load(place), lock)
@@ -264,12 +267,19 @@ class Run:
         """Copy the whole run to a new folder and open it there, for example to change a bundled one."""
         place = Path(folder).expanduser().resolve()
         _check_empty(place)
-        # The copy is nobody's yet, and half-written files belong to the process that writes them.
-        leave = shutil.ignore_patterns(".lock", "lock.json", f"*{store.TEMPORARY}")
-        with store.reported(place):
-            shutil.copytree(self.folder, place, ignore=leave, copy_function=shutil.copyfile, dirs_exist_ok=True)
-            for part in (place, *(path for path in place.rglob("*") if path.is_dir())):
-                part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written
+        # Half-written files belong to the process that writes them; run.json last, so that half a copy is no run.
+        leave = shutil.ignore_patterns(".lock", "lock.json", "run.json", f"*{store.TEMPORARY}")
+        lock = Lock(store.make_folder(place))
+        lock.acquire()
+        try:
+            _check_empty(place)
+            with store.reported(place):
+                shutil.copytree(self.folder, place, ignore=leave, copy_function=shutil.copyfile, dirs_exist_ok=True)
+                for part in (place, *(path for path in place.rglob("*") if path.is_dir())):
+                    part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written
+            store.write_bytes(place / "run.json", store.read_bytes(self.folder / "run.json"))
+        finally:
+            lock.release()
         return Run.open(place, self._state.loaded)
 
     def plan(self, node: Node | str | None = None) -> CostEstimate:
@@ -592,14 +602,16 @@ def _words(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "run"
 
 
-def _free_folder(prompt: str) -> Path:
-    """Return a folder for a prompt's run under ``runs/`` that does not exist yet."""
-    name = _words(prompt)
-    # The same prompt again is another run, never the old one gone on with by accident.
-    place, n = Path("runs") / name, 2
-    while place.exists():
-        place, n = Path("runs") / f"{name}-{n}", n + 1
-    return place.resolve()
+def _new_folder(prompt: str) -> Path:
+    """Make a folder for a prompt's run under ``runs/``; of two starts at once each gets its own."""
+    runs, name, n = store.make_folder(Path("runs").resolve()), _words(prompt), 1
+    while True:
+        # The same prompt again is another run, never the old one gone on with by accident.
+        place = runs / (name if n == 1 else f"{name}-{n}")
+        with store.reported(place), suppress(FileExistsError):
+            place.mkdir()  # looks whether it is free, and takes it, in one step
+            return place
+        n += 1
 
 
 def export_folder(folder: Path, prompt: str, node: str) -> Path:

@@ -34,6 +34,7 @@ class RunSamples:
 
     def __init__(self, state: RunState) -> None:
         self._state = state
+        self._unkept: dict[str | None, dict[str, list[Image.Image]]] = {}  # drawn for a run that is only looked at
 
     def probe(self, node: Node | str | None = None, *, strength: float = 1.0, **callbacks: Any) -> list[Image.Image]:
         """Draw the run's eight fixed seeds with the character of a node, to compare characters by eye.
@@ -104,6 +105,8 @@ class RunSamples:
         for i, text in enumerate(contexts):
             request = self.request(source, text, seeds, weight=weight)
             found[text] = self.draw(request, source, kind, every.part(i, len(contexts)))
+        if self._state.read_only and kind == "contexts":
+            self._unkept[source.id if source else None] = found
         return found
 
     def drawn_contexts(self, node: Node | str | None = None) -> dict[str, list[Image.Image]]:
@@ -114,6 +117,7 @@ class RunSamples:
             image = store.read_image(path)
             if image.info.get("theta") == _digest(source):
                 drawn.setdefault(image.info.get("context", ""), []).append(image)
+        drawn |= self._unkept.get(source.id if source else None, {})
         return {context: images for context, images in drawn.items() if images}
 
     def context_scores(

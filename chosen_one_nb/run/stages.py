@@ -144,6 +144,13 @@ def check_gallery(state: RunState, node: Node, callbacks: Callbacks) -> Files:
     from chosen_one_nb.steps import converge
 
     now, first = (embedded(each).measures.rows(each.intact) for each in (node, state.tree.root))
+    # A distance of 0 is no threshold: every later gallery would be 0 / 0 of it.
+    if converge.all_same(first.features, node.settings):
+        raise RunError(
+            f"All {len(first.features)} images of the first gallery are the same to the feature extractor, so nothing "
+            f"can be compared with it. Look at them ({state.tree.root.folder / 'gallery'}), then begin another run: "
+            "with other models, another prompt or other sampling settings."
+        )
     convergence = converge.check(now.features, first.features, node.settings)
     health = converge.health(now, first, node.settings)
     found = {"convergence": convergence, "health": health, "verdict": converge.verdict(convergence, health)}

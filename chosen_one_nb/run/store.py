@@ -57,6 +57,10 @@ class RunInUse(StoreError):
     """Another process has the run open for writing; names its id and machine."""
 
 
+class NotWritable(StoreError):
+    """A folder or file may only be read."""
+
+
 def now() -> str:
     """Return the time as an ISO 8601 string in UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -116,7 +120,10 @@ def _store_error(error: OSError, path: Path, size: int) -> StoreError:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         text = f"The disk is full: {path} needs {size:,} bytes. Free some space and call the same step again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        text = f"{path} may not be written ({error.strerror}). Look with read_only=True, or copy the run"
+        return NotWritable(
+            f"{path} may not be written ({error.strerror}). Look with read_only=True, write elsewhere (--out, --to) or "
+            "copy the run; what was stored before is untouched.", path,
+        )  # fmt: skip
     elif error.errno == errno.ENOENT:
         return gone(path.parent)
     else:

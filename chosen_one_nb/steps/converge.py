@@ -21,8 +21,8 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
 
 __all__ = [
-    "Convergence", "GalleryMeasures", "Health", "HealthCheck", "Verdict", "check", "health", "image_statistics",
-    "mean_pairwise_distance", "measure", "thumbnails", "verdict",
+    "Convergence", "GalleryMeasures", "Health", "HealthCheck", "Verdict", "all_same", "check", "health",
+    "image_statistics", "mean_pairwise_distance", "measure", "thumbnails", "verdict",
 ]  # fmt: skip
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear red, green and blue (ITU-R BT.709)
@@ -137,6 +137,12 @@ def mean_pairwise_distance(features: np.ndarray) -> float:
     2.0
     """
     return float(pdist(features).mean()) if len(features) > 1 else 0.0
+
+
+def all_same(features: np.ndarray, settings: Settings) -> bool:
+    """Whether N > 1 images are one and the same to the feature extractor, but for rounding."""
+    points = in_space(features, settings)
+    return len(points) > 1 and mean_pairwise_distance(points) <= 1e-6 * np.linalg.norm(points, axis=1).mean()
 
 
 def check(features: np.ndarray, first: np.ndarray, settings: Settings) -> Convergence:

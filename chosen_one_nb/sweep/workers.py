@@ -7,6 +7,7 @@ there. Models are loaded once per process and kept.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import threading
@@ -108,6 +109,21 @@ def draw_shard(request: SamplingRequest, place: ImageFolder, load: Mapping[str, 
     models = partial(load_same_models, load, place.fingerprint)  # loaded only if need be
     draw_block(request, place, models, block)
     return len(block)
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after its parent has ended, however that did; called in a worker when it begins."""
+
+    def watch() -> None:
+        # Why not the pipe that tasks come through: a worker holds both of its ends, so a killed parent closes nothing.
+        # Why not the death signal of Linux: it is sent when the thread that began the worker ends, not the process.
+        if sys.platform == "win32":
+            multiprocessing.parent_process().join()
+        while os.getppid() == parent and sys.platform != "win32":
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 # --- beside the workers
@@ -285,7 +301,9 @@ class Processes:
             environment = {name: str(self._threads) for name in ParallelBackendBase.MAX_NUM_THREADS_VARS}
             if self._devices:
                 environment["CUDA_VISIBLE_DEVICES"] = self._devices[index % len(self._devices)]
-            self._executors[index] = ProcessPoolExecutor(max_workers=1, env=environment)
+            self._executors[index] = ProcessPoolExecutor(
+                1, env=environment, initializer=end_with, initargs=(os.getpid(),)
+            )
         return self._executors[index]
 
     def close(self, *, kill: bool = False) -> None:
