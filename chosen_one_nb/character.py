@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,12 @@ class Character:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for part, tensors in (("lora", self.lora), ("tokens", self.tokens), ("initial", self.initial)):
-            for key, tensor in tensors.items():
-                if not tensor.isfinite().all():
-                    raise CharacterError(
-                        f"{part}: expected finite numbers, got NaN or infinity in {key}. The training that made it "
-                        "went wrong, or the file is damaged: take an earlier one, or another copy."
-                    )
+        for key, tensor in chain(self.lora.items(), self.tokens.items(), self.initial.items()):
+            if not tensor.isfinite().all():
+                raise CharacterError(
+                    f"{key}: expected finite numbers, got NaN or infinity. The training that made it went wrong, or "
+                    "the file is damaged: take an earlier one, or another copy."
+                )
 
     def prompt(self, context: str = "") -> str:
         """Return the prompt that draws the character, in a context such as "on the beach"."""

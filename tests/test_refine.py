@@ -129,9 +129,26 @@ def test_cancelled_between_steps(models: Any, gallery: Gallery, quick: Any) -> N
 
 def test_a_loss_that_is_no_number_is_reported(models: Any, gallery: Gallery, quick: Any) -> None:
     before = trace(models.pipeline)
-    with pytest.raises(RefineError, match=r"the loss became nan at step 1 of 3. Lower lora_learning_rate"):
+    with pytest.raises(RefineError, match=r"the loss became nan at step 1 of 3. .*load the models in float32"):
         refine(models, TrainingSet(PROMPT, gallery.images, np.full((6, 4, 8, 8), np.nan)), quick)
     assert trace(models.pipeline) == before
+
+
+@pytest.mark.parametrize(
+    ("steps", "what"), [(3, "the loss became nan at step 2 of 3"), (1, "the last of 1 steps made NaN")]
+)
+def test_rates_that_spoil_the_weights_are_reported(
+    models: Any, gallery: Gallery, quick: Any, monkeypatch: pytest.MonkeyPatch, steps: int, what: str
+) -> None:
+    """In the last step too, which no loss follows."""
+
+    def spoil(trained: Any, norm: float) -> None:
+        for parameter in trained:
+            parameter.grad[:] = float("inf")
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoil)
+    with pytest.raises(RefineError, match=rf"{what}.* Lower lora_learning_rate"):
+        refine(models, TrainingSet(PROMPT, gallery.images), quick.replace(refine_steps=steps))
 
 
 def test_an_error_in_a_callback_leaves_the_pipeline_alone(models: Any, gallery: Gallery, quick: Any) -> None:

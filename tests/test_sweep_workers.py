@@ -252,8 +252,7 @@ with WorkerPool(2) as pool:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="counts processes in /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_die_with_their_parent(tmp_path: Path, how: signal.Signals):
+def test_workers_die_with_their_parent(tmp_path: Path):
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}", "KILL_MARK": str(tmp_path)}
 
@@ -270,9 +269,8 @@ def test_workers_die_with_their_parent(tmp_path: Path, how: signal.Signals):
         [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, env=environment
     ) as run:
         workers = {int(run.stdout.readline()) for _ in range(2)}  # both are at their long task, or about to
-        assert len(workers) in (1, 2)
-        assert len(left()) >= 2
-        run.send_signal(how)
+        assert {str(worker) for worker in workers} < set(left())
+        run.send_signal(signal.SIGKILL)
     late = time.monotonic() + 5
     while left() and time.monotonic() < late:
         time.sleep(0.1)

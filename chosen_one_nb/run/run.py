@@ -269,17 +269,11 @@ class Run:
         _check_empty(place)
         # Half-written files belong to the process that writes them; run.json last, so that half a copy is no run.
         leave = shutil.ignore_patterns(".lock", "lock.json", "run.json", f"*{store.TEMPORARY}")
-        lock = Lock(store.make_folder(place))
-        lock.acquire()
-        try:
-            _check_empty(place)
-            with store.reported(place):
-                shutil.copytree(self.folder, place, ignore=leave, copy_function=shutil.copyfile, dirs_exist_ok=True)
-                for part in (place, *(path for path in place.rglob("*") if path.is_dir())):
-                    part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written
-            store.write_bytes(place / "run.json", store.read_bytes(self.folder / "run.json"))
-        finally:
-            lock.release()
+        with store.reported(place):
+            shutil.copytree(self.folder, place, ignore=leave, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            for part in (place, *(path for path in place.rglob("*") if path.is_dir())):
+                part.chmod(part.stat().st_mode | 0o700)  # the original may be one that cannot be written
+        store.write_bytes(place / "run.json", store.read_bytes(self.folder / "run.json"))
         return Run.open(place, self._state.loaded)
 
     def plan(self, node: Node | str | None = None) -> CostEstimate:

@@ -258,8 +258,8 @@ def _describe(
     members = [np.flatnonzero(labels == c) for c in range(len(sizes))]
     cohesion = np.array([_cohesion(distances[m], settings) for m in members])
     # Why: broken images are all black, so theirs would be the most cohesive cluster of all.
-    nothing = np.unique(labels[np.array(sorted(broken), dtype=int)])
-    kept = (sizes > minimum) & ~np.isin(np.arange(len(sizes)), nothing)
+    black = np.unique(labels[np.array(sorted(broken), dtype=int)])
+    kept = (sizes > minimum) & ~np.isin(np.arange(len(sizes)), black)
     # The last key counts first: kept clusters before others, then by cohesion, by size, and by first image.
     order = np.lexsort((np.arange(len(sizes)), -sizes, cohesion, ~kept))
     proposed = int(order[0]) if kept[order[0]] else None
@@ -274,8 +274,7 @@ def _describe(
         kept,
         order,
         proposed,
-        _reason(proposed, np.delete(sizes, nothing).max(initial=0), sizes, cohesion, kept, minimum)
-        + _left_out(broken, nothing),
+        _reason(proposed, sizes, cohesion, kept, minimum, black),
     )
 
 
@@ -296,21 +295,16 @@ def _corrected(cohesion: np.ndarray, sizes: np.ndarray, settings: Settings) -> n
     return cohesion * (factor if settings.cohesion == "squared" else np.sqrt(factor))
 
 
-def _left_out(broken: Collection[int], clusters: np.ndarray) -> str:
-    if not len(broken):
-        return ""
-    return f" Cluster {', '.join(map(str, clusters))} is of broken images, never learned from: {sorted(broken)}."
-
-
 def _reason(
-    proposed: int | None, largest: int, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float
+    proposed: int | None, sizes: np.ndarray, cohesion: np.ndarray, kept: np.ndarray, minimum: float, black: np.ndarray
 ) -> str:
+    left_out = f" Cluster {', '.join(map(str, black))} is of broken images, never learned from." if len(black) else ""
     if proposed is None:
         return (
-            f"No cluster holds more than {minimum:g} images; the largest holds {largest}. Choose fewer "
-            "clusters, lower min_cluster_size, or choose images by hand."
+            f"No cluster holds more than {minimum:g} images; the largest holds {np.delete(sizes, black).max()}. Choose "
+            f"fewer clusters, lower min_cluster_size, or choose images by hand.{left_out}"
         )
     return (
         f"Cluster {proposed} is the most cohesive ({cohesion[proposed]:.3g}) of {kept.sum()} with "
-        f"more than {minimum:g} images; it holds {sizes[proposed]}."
+        f"more than {minimum:g} images; it holds {sizes[proposed]}.{left_out}"
     )

@@ -39,6 +39,11 @@ SMALLER = (
 )
 
 
+KEPT = "the last good character is unchanged."
+SLOWER = f"Lower lora_learning_rate or token_learning_rate; {KEPT}"
+UPCAST = f'Images or base models give no numbers: load the models in float32, load_models(..., dtype="float32"); {KEPT}'
+
+
 class RefineError(RuntimeError):
     """Training went wrong; the last good character stands."""
 
@@ -228,7 +233,8 @@ class _Trainer:
             # 2. Compute the loss and its gradients, in as many parts as memory requires.
             loss = self._backward(batch)
             if not np.isfinite(loss):
-                raise RefineError(_diverged(f"the loss became {loss}", step, steps))
+                advice = SLOWER if step > 1 else UPCAST  # before the first step nothing has been learned yet
+                raise RefineError(f"refine: the loss became {loss} at step {step} of {steps}. {advice}")
             # 3. One optimiser moves theta and tau together, as in the paper.
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
@@ -246,7 +252,7 @@ class _Trainer:
                 callbacks.on_step({**event, "seconds": time.monotonic() - began})
         # A last step has no loss after it that would tell.
         if not all(parameter.isfinite().all() for parameter in self.trained):
-            raise RefineError(_diverged("weights of the LoRA or token rows became NaN or infinite", steps, steps))
+            raise RefineError(f"refine: the last of {steps} steps made NaN or infinity of weights. {SLOWER}")
 
     def _backward(self, batch: Batch) -> float:
         """Add up the gradients of a batch; whenever memory runs out begin it again with half as many at once."""
@@ -271,14 +277,6 @@ class _Trainer:
         # Why (pitfall 5): a float16 base would flush small gradients to zero; scaled up they pass.
         self.scaler.scale(loss).backward()
         return loss.item()
-
-
-def _diverged(what: str, step: int, steps: int) -> str:
-    # Before the first step nothing has been learned yet that rates could spoil.
-    advice = "Lower lora_learning_rate or token_learning_rate"
-    if step == 1:
-        advice = 'The base models give no numbers: load them in float32, load_models(..., dtype="float32")'
-    return f"refine: {what} at step {step} of {steps}. {advice}; the last good character is unchanged."
 
 
 def _optimizer(groups: list[dict[str, Any]], models: Models) -> torch.optim.Optimizer:
