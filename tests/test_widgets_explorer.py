@@ -1,6 +1,8 @@
 """The screen as a whole: built, sent, described, closed; one iteration with real models."""
 
+import gc
 import threading
+import weakref
 
 import ipywidgets
 import numpy as np
@@ -102,6 +104,10 @@ def test_closing_leaves_no_widget_no_thread_and_no_listener(explorer):
     assert set(_instances) == widgets
     assert set(threading.enumerate()) <= threads
     assert len(explorer.run.listeners) == len(explorer.session.tasks.watchers) == 1
+    kept = [weakref.ref(part) for part in (other.session, other.gallery.view, other.map.figure)]
+    del other
+    gc.collect()
+    assert [part() for part in kept] == [None, None, None]
 
 
 def test_one_iteration_with_real_models(models, quick, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from .attribute_findings import (
     vocabulary_notes,
 )
 from .figures import ranked_members
-from .images import HERE, script
+from .images import script, style
 from .panel import Panel, control, row, text, update
 from .session import Session
 from .status import guarded
@@ -64,7 +64,7 @@ class AttributesView(anywidget.AnyWidget):
     """
 
     _esm = script("attributes.js")
-    _css = HERE / "attributes.css"
+    _css = style("attributes.css")
     thumbnails = traitlets.Unicode().tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     words = traitlets.List().tag(sync=True)

@@ -17,7 +17,7 @@ from chosen_one_nb.plots import or_dash
 from . import actions
 from .attribute_findings import AttributeFindings
 from .figures import marker_of, ranked_clusters, ranked_members
-from .images import HERE, script
+from .images import script, style
 from .panel import Panel, on_change, update
 from .session import Session
 from .status import guarded
@@ -58,7 +58,7 @@ class CardsView(anywidget.AnyWidget):
     """
 
     _esm = script("cards.js")
-    _css = HERE / "cards.css"
+    _css = style("cards.css")
     thumbnails = traitlets.Unicode().tag(sync=True)
     cards = traitlets.List(traitlets.Dict()).tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)

@@ -19,7 +19,7 @@ import traitlets
 from . import actions
 from .attribute_findings import AttributeFindings
 from .figures import marker_of, ranked_clusters, ranked_members
-from .images import HERE, script, webp
+from .images import script, style, webp
 from .panel import Panel, control, on_change, row, text
 from .session import Session
 from .status import guarded
@@ -68,7 +68,7 @@ class GalleryView(anywidget.AnyWidget):
     """
 
     _esm = script("gallery.js")
-    _css = HERE / "gallery.css"
+    _css = style("gallery.css")
 
     name = traitlets.Unicode("Images").tag(sync=True)
     thumbnails = traitlets.Unicode().tag(sync=True)

@@ -15,7 +15,7 @@ from chosen_one_nb.plots import ALARM, PALETTE
 from chosen_one_nb.run.node import Node
 
 from .figures import GRID, LINE, PlotlyFigure, trace
-from .images import HERE, script
+from .images import script, style
 from .panel import Panel, framed, text
 from .session import Session
 from .status import chosen_words, guarded
@@ -44,7 +44,7 @@ class TreeView(anywidget.AnyWidget):
     """
 
     _esm = script("tree.js")
-    _css = HERE / "tree.css"
+    _css = style("tree.css")
     nodes = traitlets.List(traitlets.Dict()).tag(sync=True)
 
 

@@ -21,6 +21,12 @@ def script(name: str) -> str:
     return (HERE / "page.js").read_text("utf-8") + (HERE / name).read_text("utf-8")
 
 
+def style(name: str) -> str:
+    """Read a view's style sheet."""
+    # Why not its path: anywidget would watch the file, and the watch keeps every view ever made, with its whole screen.
+    return (HERE / name).read_text("utf-8")
+
+
 def webp(image: Image.Image, side: int = SIDE, quality: int = 85) -> bytes:
     """Encode an image as WebP.
 

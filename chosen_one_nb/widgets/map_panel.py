@@ -22,7 +22,7 @@ from chosen_one_nb.run.node import Node, compared, use_foreground
 
 from .attribute_findings import AttributeFindings
 from .figures import MapFigure, PointStyle, point_style
-from .images import HERE, script
+from .images import script, style
 from .panel import Panel, Switch, control, on_change, row, text, update
 from .session import Session
 from .status import guarded
@@ -153,7 +153,7 @@ class Preview(anywidget.AnyWidget):
     """
 
     _esm = script("preview.js")
-    _css = HERE / "preview.css"
+    _css = style("preview.css")
     thumbnails = traitlets.Unicode().tag(sync=True)
     index = traitlets.Int(-1).tag(sync=True)
     lines = traitlets.List(traitlets.Unicode()).tag(sync=True)
