@@ -41,13 +41,14 @@ def test_the_best_silhouette_of_two_apart_by_hand():
 def test_the_stored_sample(request):
     folder = request.config.rootpath / "data/silhouettes"
     drawn = read_outlined(folder)
-    assert drawn.masks.shape == (16, 64, 64)
-    assert all(image.size == (64, 64) for image in drawn.images)
+    side = drawn.images[0].width
+    assert drawn.masks.shape == (16, side, side)
+    assert all(image.size == (side, side) for image in drawn.images)
     assert (drawn.masks.mean(axis=(1, 2)) > 0.2).all()
     assert (drawn.masks.mean(axis=(1, 2)) < 0.8).all()
     entries = json.loads((folder / "outlines.json").read_text())["images"]
     assert {entry["file"] for entry in entries} == {path.name for path in folder.glob("*.png")}
-    assert all(0 <= number <= 64 for entry in entries for point in entry["outline"] for number in point)
+    assert all(0 <= number <= side for entry in entries for point in entry["outline"] for number in point)
 
 
 def test_the_rows_of_the_score():

@@ -130,11 +130,11 @@ def test_the_mask_is_the_figure():
     for kind in world.ATTRIBUTES["kind"]:
         truth = world.sample(rng, kind=kind)
         render = world.render(truth)
-        assert render.mask.shape == (64, 64)
+        assert render.mask.shape == (128, 128)
         assert render.mask.dtype == bool
         assert 0.08 < render.mask.mean() < 0.75
-        assert render.mask[30:36, 26:38].all()  # the face, whatever the framing
-        assert not render.mask[:2, :2].any()
+        assert render.mask[60:72, 52:76].all()  # the face, whatever the framing
+        assert not render.mask[:4, :4].any()
 
 
 def test_extras_and_places_leave_the_mask_alone():
@@ -239,8 +239,8 @@ def test_joints_that_are_seen_lie_on_the_figure(seed):
     render = world.render(world.sample(Random(seed)))
     for x, y, seen in render.joints:
         if seen:
-            row, column = int(y * 64), int(x * 64)
-            assert render.mask[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].any()
+            row, column = int(y * 128), int(x * 128)
+            assert render.mask[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3].any()
 
 
 def test_what_covers_a_joint_hides_it():

@@ -3,7 +3,7 @@
 >>> import random
 >>> truth = sample(random.Random(0), kind="fox", place="snow")
 >>> render(truth).image.size
-(64, 64)
+(128, 128)
 """
 
 from menagerie.world.captions import CONTEXTS, Caption, caption, caption_of, late_words, named_in, vocabulary

@@ -37,7 +37,7 @@ class Render:
     joints: np.ndarray
 
 
-def render(truth: Truth, size: int = 64) -> Render:
+def render(truth: Truth, size: int = 128) -> Render:
     """Draw a truth.
 
     Parameters
