@@ -41,7 +41,7 @@ def meaning(attribute: Attribute, sentence: str) -> tuple[str, str]:
 
 
 def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
-    """For each attribute the prompt leaves open: flagged before refining or not, and does Θ hold on to it.
+    """For each attribute that the prompt leaves open and the reader knows: was it flagged, and does Θ hold on to it?
 
     Flagged: a finding in what was chosen at the first gallery, which the kit does not take for asked for. Persists:
     see `persists`. Seen: the reader sees it in at least one of the chosen images. What is not there cannot be
@@ -70,6 +70,8 @@ def run_table(run: Run, vocabulary: Vocabulary, reader: Reader) -> pd.DataFrame:
     chosen = reader([run.root.images[at] for at in run.root.decision.images])
     rows = []
     for (name, value), answer, flagged in _open(run.prompt, vocabulary, findings):
+        if name not in chosen:  # a reader that learnt before the world had it
+            continue
         side = [shown(read, name, value) for read in (base, drawn)]
         share = float((chosen[name] == value).mean())
         rows.append({"prompt": run.prompt, "name": name, "value": value, "answer": answer, "flagged": flagged,

@@ -136,6 +136,12 @@ def test_a_run_that_holds_on_to_what_was_flagged(capsys):
     assert (table.base["underwater"], table.character["underwater"]) == (0, 1)
 
 
+def test_what_the_reader_does_not_know_is_not_counted():
+    """Poses came into the world after some readers had learnt."""
+    words = read_vocabulary({"groups": {"legs": {"kind": "incidental", "phrases": ["sitting"]}}})
+    assert run_table(WordRun(), words, pd.DataFrame).empty
+
+
 def test_a_run_that_was_not_refined_is_refined_first():
     run, done = WordRun(), []
     run.root = SimpleNamespace(**{**vars(WordRun.root), "refined": False})
