@@ -73,8 +73,7 @@ class Judge:
     @torch.inference_mode()
     def features(self, images: list[Image.Image]) -> np.ndarray:
         """The reader's last features before it names anything: (N, D)."""
-        pixels = self.reader.processor(images, return_tensors="pt").pixel_values
-        return self.reader.model.resnet(pixels).pooler_output.flatten(1).numpy()
+        return self.reader.model.resnet(self.reader.pixels(images)).pooler_output.flatten(1).numpy()
 
     def __call__(self, images: list[Image.Image], first: list[Image.Image], prompt: str) -> Verdict:
         """Judge a gallery of a prompt against its first one."""
