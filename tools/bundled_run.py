@@ -18,7 +18,7 @@ from chosen_one_nb.run.store import TEMPORARY
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a sticker of a fox"
-SETTINGS = {"n_images": 32, "target_cluster_size": 6, "min_cluster_size": 4, "lora_rank": 4}
+SETTINGS = {"n_images": 30, "target_cluster_size": 6, "min_cluster_size": 4, "lora_rank": 4}
 STRENGTHS = (0.0, 0.5, 1.0)
 NOTE = "The rule's runner-up, without its oddest image: which of the two would you draw?"
 
