@@ -192,7 +192,9 @@ class Settings(BaseModel):
     """Largest fall of the mean prompt similarity, in standard deviations of the first gallery."""
     drift_limit: float | None = setting(1.75, gt=0)
     """Largest mean distance to the nearest first-gallery image, over that gallery's own."""
-    variety_floor: float | None = setting(0.25, ge=0, le=1)
+    variety_floor: float | None = setting(
+        0.125, ge=0, le=1, source="foxes of the bundled miniature that are one fox in several places reach 0.23"
+    )
     """Smallest mean pairwise distance (features and thumbnails), over the first gallery's."""
 
     def __init__(self, **values: Any) -> None:
