@@ -8,6 +8,7 @@ files that are needed, and loaded from there as any folder is: safetensors only,
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = [
-    "LORA_FILE", "UNET_FILE", "ModelError", "Source", "bundled", "convert_line", "quietly", "refuse_pickle", "wanted",
+    "KNOWN", "LORA_FILE", "UNET_FILE", "ModelError", "Source", "absolute", "bundled", "convert_line", "quietly",
+    "refuse_pickle", "wanted",
 ]  # fmt: skip
+
+DINOV2 = "facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"
+CLIP_L = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
+KNOWN = {"sdxl": ("stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b", DINOV2, CLIP_L)}
+"""Short names: (pipeline, extractor, clip) on the Hub, at one commit each."""
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """File endings that mean Python pickles, which can run code when opened."""
@@ -57,9 +64,10 @@ class Source:
     @classmethod
     def of(cls, text: str | Path, offline: bool = False) -> Source:
         """Read a place as people write it; raises `ModelError` if it can be none."""
+        text = absolute(text)
         if Path(text).exists():
-            return cls(str(text), offline=offline)
-        if found := _HUB_ID.fullmatch(str(text)):
+            return cls(text, offline=offline)
+        if found := _HUB_ID.fullmatch(text):
             return cls(**found.groupdict(), offline=offline)
         raise ModelError(f"{text}: no such folder, and not a Hub id (owner/name or owner/name@revision).")
 
@@ -157,6 +165,22 @@ class Source:
         return f"{self.place}{inside}@{self.revision}" if self.revision else f"{self.place}{inside}"
 
 
+def absolute(text: str | Path) -> str:
+    """Return a folder or file of this machine by its absolute path, `~` expanded; every other name as it is.
+
+    What is recorded so is found from any working directory, and is never taken for a Hub id there.
+
+    Examples
+    --------
+    >>> absolute("sdxl"), absolute("owner/name@main")
+    ('sdxl', 'owner/name@main')
+    """
+    place = Path(text).expanduser()
+    if str(text) in ("menagerie", *KNOWN) or not place.exists():  # a short name goes before a folder of that name
+        return str(place if str(text).startswith("~") else text)
+    return os.path.abspath(place)
+
+
 def bundled(*parts: str) -> Path:
     """Return a path in the bundled data: inside the package in a wheel, beside it in a checkout.
 
@@ -217,7 +241,8 @@ def convert_line(file: str = "MODEL.bin") -> str:
     return (
         "Where you trust it, convert it once, which runs none of its code:\n"
         '    python -c "import torch; from safetensors.torch import save_file; '
-        f"d = torch.load({file!r}, map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+        f"d = torch.load({file!r}, map_location='cpu', weights_only=True); "
+        "d = d.get('state_dict', d.get('string_to_param', d)); "
         f"save_file({{k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}}, {new!r}, "
         "{'format': 'pt'})\""
     )

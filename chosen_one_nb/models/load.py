@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from chosen_one_nb.models.features import Clip, FeatureExtractor, Features
-from chosen_one_nb.models.hub import ModelError, Source, bundled
+from chosen_one_nb.models.hub import KNOWN, ModelError, Source, absolute, bundled
 from chosen_one_nb.models.memory import best_device, best_dtype, device_memory, keep_freed_memory, move
 from chosen_one_nb.models.pipelines import compile_blocks, load_pipeline, modules
 from chosen_one_nb.settings import SAMPLING, Settings
@@ -24,11 +24,6 @@ __all__ = [
     "KNOWN", "Clip", "FeatureExtractor", "Features", "ModelError", "Models", "fingerprint", "load_models", "settle",
     "warn_unless_distilled", "weight_bytes",
 ]  # fmt: skip
-
-DINOV2 = "facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"
-CLIP_L = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
-KNOWN = {"sdxl": ("stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b", DINOV2, CLIP_L)}
-"""Short names: (pipeline, extractor, clip) on the Hub, at one commit each."""
 
 ENOUGH = 1 << 20  # bytes of a file's beginning and end that tell it from another one
 ROOM = 2  # device memory that is plenty: this many times the weights
@@ -46,7 +41,7 @@ class Models:
     clip : Clip or None
         For prompt similarity; without it, health watches one statistic less.
     name : str
-        What `load_models` was asked for.
+        What `load_models` was asked for; a folder or file by its absolute path.
     fingerprint : str
         SHA-256 over the configurations and the beginnings and sizes of the weights: a run says which models
         made it.
@@ -127,6 +122,7 @@ def load_models(
     """
     place = torch.device(device) if device else best_device()
     kind = _dtype(dtype) or best_dtype(place)
+    name = absolute(name)
     own_pipeline, own_extractor, own_clip = _sources(name)
     source = Source.of(own_pipeline, offline)
     if extractor is None and own_extractor is None:
@@ -139,9 +135,9 @@ def load_models(
     reading = _ready(Clip, own_clip if clip is None else clip, kind, offline)
     whole = fingerprint([*recipe.values(), seeing.name, reading and reading.name])
     if Path(recipe["name"]).exists():  # else a Hub id, as the commit that was loaded
-        recipe["name"] = str(name)
+        recipe["name"] = name
     for key, given, model in (("extractor", extractor, seeing), ("clip", clip, reading)):
-        if model and (given or str(name) in KNOWN):
+        if model and (given or name in KNOWN):
             recipe[key] = model.name
     if low_memory is None:
         low_memory = _cramped(place, pipeline, seeing, reading)
@@ -149,7 +145,7 @@ def load_models(
     compile_blocks(pipeline.unet, place, compile)
     machine = {"device": place.type, "dtype": str(kind).removeprefix("torch."), "low_memory": low_memory,
                "compile": compile, "offline": offline}  # fmt: skip
-    return Models(pipeline, seeing, reading, str(name), whole, recipe, place, low_memory, machine)
+    return Models(pipeline, seeing, reading, name, whole, recipe, place, low_memory, machine)
 
 
 def fingerprint(sources: Sequence[str | Path | None]) -> str:
@@ -194,26 +190,26 @@ def weight_bytes(*parts: Any) -> int:
     return sum(part.get_memory_footprint() for part in parts if part is not None)
 
 
-def _sources(name: str | Path) -> tuple[str | Path, str | Path | None, str | Path | None]:
+def _sources(name: str) -> tuple[str | Path, str | Path | None, str | Path | None]:
     """Where pipeline, extractor and clip of a name are; None for what it does not say."""
-    if str(name) in KNOWN:
-        return KNOWN[str(name)]
-    folder = bundled("menagerie") if str(name) == "menagerie" else Path(name)
+    if name in KNOWN:
+        return KNOWN[name]
+    folder = bundled("menagerie") if name == "menagerie" else Path(name)
     if (folder / "pipeline").is_dir():
         extractor, clip = (part if part.is_dir() else None for part in (folder / "dinov2", folder / "clip"))
         return folder / "pipeline", extractor, clip
     if (folder / "model_index.json").is_file() or folder.is_file():
         return folder, None, None
-    if folder.exists() or str(name) == "menagerie":
+    if folder.exists() or name == "menagerie":
         raise ModelError(
             f"{folder}: expected a model set (folders pipeline/, dinov2/, clip/) or a diffusers pipeline "
             "(model_index.json), found neither. Check the path, or fetch the model again."
         )
-    if "/" not in str(name):
+    if "/" not in name:
         raise ModelError(
             f"{name}: no such folder, and not a Hub id (owner/name) or one of {', '.join(('menagerie', *KNOWN))}."
         )
-    return str(name), None, None
+    return name, None, None
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -43,6 +43,14 @@ UNCHANGED_IMAGES: dict[str, dict[str, Any]] = {
 }
 """Neither a watermark nor a safety checker: both change images that are to be compared."""
 
+BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""The noise schedules that every sampler of the kit, and training, can take over."""
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+EDM_MARKERS = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+"""Tensors by which single files say that they were trained with EDM's noise (Playground v2.5; CosXL)."""
+
 VARIANTS = 64
 """Compiled forms that a block may have: sizes x with or without Θ x batch sizes; PyTorch gives up at 8 by default."""
 
@@ -71,7 +79,8 @@ def load_pipeline(
     Raises
     ------
     ModelError
-        If it is missing, incomplete, a pickle, of another class, or asks for code of its own.
+        If it is missing, incomplete, a pickle, of another class, asks for code of its own, or was trained with other
+        noise than the kit draws and trains with (EDM, flow matching).
     """
     fetched = source.fetch(half=dtype != torch.float32)
     origins = {"name": str(source.pinned(fetched))}
@@ -79,12 +88,36 @@ def load_pipeline(
         pipeline, origins["config"] = _from_file(source, fetched, dtype, config)
     else:
         pipeline = _from_folder(source, fetched, dtype)
+    _check_scheduler(source, pipeline.scheduler)
     if distilled is not None:
         origins["distilled"] = _distil(pipeline, Source.of(distilled, source.offline))
     for part in modules(pipeline):
         part.eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline, origins
+
+
+def _check_scheduler(source: Source, scheduler: Any) -> None:
+    """Refuse noise that is no DDPM's: a sampler made of its configuration would fill the gaps with its own defaults."""
+    config = scheduler.config
+    kind, betas = type(scheduler).__name__, config.get("trained_betas") or config.get("beta_schedule")
+    continuous = config.get("timestep_type") == "continuous" or config.get("use_flow_sigmas")
+    if continuous or betas is None or (isinstance(betas, str) and betas not in BETAS):
+        got = f"{kind} with beta schedule {betas}" if isinstance(betas, str) else kind
+        raise _other_noise(source, got + (" of continuous times" if continuous else ""))
+    if config.get("prediction_type", "epsilon") not in PREDICTIONS:
+        raise ModelError(
+            f"{source}: expected a model that predicts {', '.join(PREDICTIONS)}, got {config.prediction_type!r} in the "
+            "configuration of its scheduler. The kit cannot draw or train with it."
+        )
+
+
+def _other_noise(source: object, got: str) -> ModelError:
+    return ModelError(
+        f"{source}: expected a model trained with DDPM's noise (a scheduler with beta schedule {', '.join(BETAS)}), "
+        f"got {got}. The kit can neither draw nor train with EDM or flow matching; take another model, such as SDXL "
+        "base or one fine-tuned from it."
+    )
 
 
 def modules(pipeline: Any) -> list[Any]:
@@ -198,7 +231,10 @@ def _from_file(source: Source, file: Path, dtype: torch.dtype, config: str | Pat
 
     refuse_pickle(file)
     with source.loading("a whole checkpoint"), safe_open(file, framework="pt") as opened:
-        kind, usual = _class_of_names(file, opened.keys())
+        names = set(opened.keys())
+        kind, usual = _class_of_names(file, names)
+    if edm := sorted(names.intersection(EDM_MARKERS)):
+        raise _other_noise(file, f"a file that is marked {edm[0]}")
     origin = Source.of(config or usual, source.offline)
     fetched = origin.fetch(weights=False)
     with source.loading(f"a checkpoint of {kind}'s shape, as {origin} configures it,"):
@@ -215,7 +251,22 @@ def _from_file(source: Source, file: Path, dtype: torch.dtype, config: str | Pat
             f"{file}: expected a whole checkpoint, got one that lacks {len(empty)} tensors, such as {empty[0]}. "
             "Fetch it again; a UNet alone is loaded by distilled=."
         )
+    pipeline.scheduler = _as_marked(pipeline.scheduler, names)
     return pipeline, str(origin.pinned(fetched))
+
+
+def _as_marked(scheduler: Any, names: set[str]) -> Any:
+    """Return the scheduler that a single file asks for by its markers, which go before the configuration beside it.
+
+    A tensor `v_pred` says that the model predicts v, `ztsnr` that its noisiest level is pure noise (arXiv 2305.08891),
+    from which sampling must then begin.
+    """
+    from diffusers import EulerDiscreteScheduler
+
+    marked = {"prediction_type": "v_prediction"} if "v_pred" in names else {}
+    if "ztsnr" in names:
+        marked |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return EulerDiscreteScheduler.from_config(scheduler.config, **marked) if marked else scheduler
 
 
 def _class_of_names(file: Path, names: Iterable[str]) -> tuple[str, str]:

@@ -289,7 +289,7 @@ class Run:
         """Write the run as one HTML page that needs nothing else; None: ``report.html`` in its folder."""
         from chosen_one_nb.report import page
 
-        place = Path(path) if path else self.folder / "report.html"
+        place = Path(path).expanduser() if path else self.folder / "report.html"
         store.write_bytes(place, page(self).encode())
         return place
 

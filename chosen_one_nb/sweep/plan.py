@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from chosen_one_nb.models.hub import absolute
 from chosen_one_nb.run.store import slug
 from chosen_one_nb.settings import Settings
 
@@ -56,7 +57,7 @@ def _check_prompt(text: str) -> str:
 def _check_plain(value: Any) -> Any:
     if not isinstance(value, str | bool | None):
         raise ValueError(f"expected a text, true, false or null, got {value!r}.")
-    return value
+    return absolute(value) if isinstance(value, str) else value  # workers may have another working directory
 
 
 Prompt = Annotated[str, AfterValidator(_check_prompt)]
@@ -97,8 +98,8 @@ class SweepPlan(BaseModel):
     """A sampling preset on top of `preset`, as of `Settings.sampled`."""
     do: Literal["gallery", "run"] = "gallery"
     """Draw the first gallery of each job, or carry the whole method through."""
-    models: str = "menagerie"
-    """Name, folder or Hub id."""
+    models: Annotated[str, AfterValidator(absolute)] = "menagerie"
+    """Name, folder or Hub id; a folder counts by its absolute path."""
     load: dict[LoadOption, Annotated[Any, AfterValidator(_check_plain)]] = {}
     """More for `load_models`. Images that are on disk already are not drawn again for another device or dtype."""
 
@@ -112,7 +113,7 @@ class SweepPlan(BaseModel):
     def read(cls, path: str | Path) -> SweepPlan:
         """Read a plan from a JSON file; `PlanError` says what is wrong with it."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError(f"a {type(values).__name__}")
         except OSError as error:
