@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from chosen_one_nb.models.images import as_rgb
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -389,7 +391,7 @@ def _paste(sheet: Image.Image, image: Image.Image, corner: tuple[int, int], tile
     x, y = corner
     whole = image.width < tile and tile % image.width == 0
     how = Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS
-    sheet.paste(image.convert("RGB").resize((tile, tile), how), corner)
+    sheet.paste(as_rgb(image).resize((tile, tile), how), corner)
     if frame:
         ImageDraw.Draw(sheet).rectangle((x - 2, y - 2, x + tile + 1, y + tile + 1), outline=frame, width=3)
 
@@ -562,5 +564,5 @@ def parts_over(image: Image.Image, labels: np.ndarray, *, side: int = 128, stren
 
 def _pale(image: Image.Image, side: int) -> np.ndarray:
     """Half the colour of an image, so that what is laid over it stands out, (side, side, 3) float."""
-    pixels = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), float)
+    pixels = np.asarray(as_rgb(image).resize((side, side), Image.Resampling.BICUBIC), float)
     return (pixels + pixels.mean(axis=-1, keepdims=True)) / 2

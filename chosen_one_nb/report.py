@@ -17,6 +17,7 @@ from PIL import Image
 
 from chosen_one_nb import plots
 from chosen_one_nb.analysis.projection import project
+from chosen_one_nb.models.images import as_rgb
 from chosen_one_nb.run import store
 from chosen_one_nb.run.node import compared
 from chosen_one_nb.settings import settings_help
@@ -55,7 +56,7 @@ def page(run: Any) -> str:
 
 def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> str:
     """Return a small image as a data URI."""
-    small = image.convert("RGB")
+    small = as_rgb(image)
     small.thumbnail((2 * side, 2 * side))
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=80)

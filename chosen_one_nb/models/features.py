@@ -14,6 +14,7 @@ from PIL import Image
 
 from chosen_one_nb.models import open_clip
 from chosen_one_nb.models.hub import ModelError, Source
+from chosen_one_nb.models.images import as_rgb
 from chosen_one_nb.models.memory import batches, on_device
 
 __all__ = ["Clip", "FeatureExtractor", "Features"]
@@ -62,7 +63,7 @@ class _ImageModel:
 
     def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """B images of any size -> (B, 3, H, W)."""
-        pixels = self.processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+        pixels = self.processor([as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
         return pixels.to(self.model.device, self.model.dtype)
 
 

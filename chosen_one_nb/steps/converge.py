@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.distance import cdist, pdist
 
+from chosen_one_nb.models.images import as_rgb
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import in_space
 
@@ -185,13 +186,13 @@ def image_statistics(images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
     - detail: mean absolute difference of neighbouring luminances;
     - clipped: share of pixels with a channel fully on or off.
     """
-    rows = [_statistics(np.asarray(image.convert("RGB"), dtype=np.float64) / 255) for image in images]
+    rows = [_statistics(np.asarray(as_rgb(image), dtype=np.float64) / 255) for image in images]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
 
 
 def thumbnails(images: Sequence[Image.Image]) -> np.ndarray:
     """Return images reduced to 16 x 16 RGB in [0, 1] and flattened: (N, 768)."""
-    small = [image.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX) for image in images]
+    small = [as_rgb(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX) for image in images]
     return np.stack([np.asarray(tile, dtype=np.float32).ravel() / 255 for tile in small])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from chosen_one_nb.models.images import as_rgb
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.memory import OutOfMemory, batches, on_device
 from chosen_one_nb.settings import SettingsError
@@ -127,7 +128,7 @@ def encode(models: Models, images: Sequence[Image.Image], size: int) -> tuple[to
         shift, factor = _shift_and_scale(vae)
 
         def encode_part(part: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-            pixels = processor.preprocess(list(part), height=size, width=size)  # (B, 3, H, W)
+            pixels = processor.preprocess([as_rgb(image) for image in part], height=size, width=size)  # (B, 3, H, W)
             code = vae.encode(pixels.to(vae.device, vae.dtype))
             if not hasattr(code, "latent_dist"):
                 return (code.latents.float() - shift) * factor, torch.zeros_like(code.latents).float()

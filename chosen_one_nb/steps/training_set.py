@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from chosen_one_nb.models.images import as_rgb
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.latents import encode, latent_size
@@ -161,6 +162,7 @@ def place_weights(masks: np.ndarray, outside: float, size: Sequence[int]) -> tor
 
 def square(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int], tuple[int, int]]:
     """Cut a centred square: (image, original (height, width), corner (top, left) of the cut)."""
+    image = as_rgb(image)  # before anything is measured: EXIF may turn it
     original = (image.height, image.width)
     scale = size / min(original)
     height, width = (max(size, round(side * scale)) for side in original)
@@ -168,7 +170,7 @@ def square(image: Image.Image, size: int) -> tuple[Image.Image, tuple[int, int],
     if (height, width) != original:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     # Why no flips (pitfall 20): a character may have a parting or a patch on one side.
-    return image.convert("RGB").crop((left, top, left + size, top + size)), original, (top, left)
+    return image.crop((left, top, left + size, top + size)), original, (top, left)
 
 
 class Batches:

@@ -11,6 +11,8 @@ import anywidget
 import traitlets
 from PIL import Image
 
+from chosen_one_nb.models.images import as_rgb
+
 HERE = Path(__file__).parent
 SIDE = 96
 """Longest side of a thumbnail in pixels; smaller images are sent as they are."""
@@ -39,7 +41,7 @@ def webp(image: Image.Image, side: int = SIDE, quality: int = 85) -> bytes:
     quality : int
         WebP quality in [0, 100].
     """
-    small = image.convert("RGB")
+    small = as_rgb(image)
     if max(small.size) > side:
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
