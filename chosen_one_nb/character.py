@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import torch
 
 from chosen_one_nb.models.hub import LORA_FILE
 from chosen_one_nb.steps import AdapterError
-from chosen_one_nb.steps.lora import TARGETS, apply_lora
+from chosen_one_nb.steps.lora import TARGETS, apply_frozen, apply_lora
 from chosen_one_nb.steps.prompts import encoders
 from chosen_one_nb.steps.tokens import add_tokens
 
@@ -25,6 +26,8 @@ TOKEN_FILE = "embeddings.safetensors"
 INITIAL_FILE = "initial_embeddings.safetensors"
 NOTES_FILE = "character.json"
 FORMAT = 1
+
+_ATTENTION = re.compile(rf"(unet\.)?{TARGETS}\.lora_[AB]\.weight")
 
 
 class CharacterError(Exception):
@@ -48,9 +51,10 @@ class Character:
         theta: peft keys of the UNet without prefix, `...attn1.to_q.lora_A.weight` (r, in),
         `...lora_B.weight` (out, r).
     tokens : dict of str to Tensor (n, D), float32
-        tau: the learned rows, `clip_l` for the first text encoder and `clip_g` for the second.
+        tau: the learned rows, `clip_l` for the first text encoder and `clip_g` for the second. Empty for a LoRA of
+        another trainer that came without: then prompts are drawn as they are.
     token : str
-        The word that stands for them in a prompt, such as "<v>".
+        The word that stands for them in a prompt, such as "<v>"; empty without rows.
     caption : str
         The caption it was trained with, such as "a sticker of a fox <v>".
     rank, alpha : int, float
@@ -59,6 +63,10 @@ class Character:
         The rows from which training began, what strength 0 means.
     provenance : dict
         JSON values: prompt, model name and fingerprint, settings, images it was made of.
+    frozen : dict of str to Tensor, float32 on the CPU
+        What another trainer's LoRA has beside the UNet's attention projections, `unet.<module>.lora_A.weight`,
+        `text_encoder.<module>...`: drawn with, saved and exported, but not trained. Each module has its own rank, and
+        adds B A.
     """
 
     lora: dict[str, torch.Tensor]
@@ -69,6 +77,7 @@ class Character:
     alpha: float
     initial: dict[str, torch.Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    frozen: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, tensor in chain(self.lora.items(), self.tokens.items(), self.initial.items()):
@@ -107,8 +116,10 @@ class Character:
             raise CharacterError(f"strength: expected a number from 0 (off) to 1 (as learned), got {strength!r}.")
         with ExitStack() as stack:
             try:
-                stack.enter_context(add_tokens(pipeline, self.token, self._rows(pipeline, strength)))
+                if self.tokens:
+                    stack.enter_context(add_tokens(pipeline, self.token, self._rows(pipeline, strength)))
                 stack.enter_context(apply_lora(pipeline.unet, self.lora, rank=self.rank, alpha=self.alpha * strength))
+                stack.enter_context(apply_frozen(pipeline, self.frozen, strength))
             except AdapterError as error:
                 raise CharacterError(f"cannot put {self.token!r} on this pipeline: {error}") from error
             yield pipeline
@@ -133,7 +144,7 @@ class Character:
         CharacterError
             If the folder cannot be written, or the disk is full, in which case what lay there before stays.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         try:
             write_files(folder, self.files())
         except OSError as error:
@@ -146,8 +157,7 @@ class Character:
 
     def files(self) -> dict[str, bytes]:
         """Return the files that `save` writes: contents by name."""
-        scale = json.dumps({"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS})
-        lora = {f"unet.{key}": weight for key, weight in self.lora.items()}
+        lora = {f"unet.{key}": weight for key, weight in self.lora.items()} | self.frozen
         notes = {
             "format": FORMAT,
             "token": self.token,
@@ -157,11 +167,29 @@ class Character:
             "provenance": self.provenance,
         }
         return {
-            LORA_FILE: packed(lora, {"lora_adapter_metadata": scale}),
+            LORA_FILE: packed(lora, {"lora_adapter_metadata": json.dumps(self._adapter_config())}),
             TOKEN_FILE: packed(self.tokens, {"token": self.token}),
             INITIAL_FILE: packed(self.initial),
             NOTES_FILE: json.dumps(notes, indent=1, ensure_ascii=False).encode(),
         }
+
+    def _adapter_config(self) -> dict[str, Any]:
+        """Return what diffusers must know to load the LoRA file: PEFT's configuration of each part of a pipeline."""
+        config: dict[str, Any] = {"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": TARGETS}
+        for part in ("unet", "text_encoder", "text_encoder_2"):
+            # Without "text_model", which some builds of the encoders have and others do not.
+            ranks = {
+                key.removeprefix(f"{part}.").removeprefix("text_model.").removesuffix(".lora_A.weight"): len(weight)
+                for key, weight in self.frozen.items()
+                if key.startswith(f"{part}.") and key.endswith(".lora_A.weight")
+            }
+            if not ranks:
+                continue
+            attention = [key.removesuffix(".lora_A.weight") for key in self.lora if key.endswith(".lora_A.weight")]
+            config |= {f"{part}.rank_pattern": ranks, f"{part}.alpha_pattern": ranks}
+            config[f"{part}.target_modules"] = [*(attention if part == "unet" else []), *ranks]
+            config = {f"{part}.r": 1, f"{part}.lora_alpha": 1} | config
+        return config
 
     @classmethod
     def load(cls, folder: str | Path) -> Character:
@@ -172,12 +200,13 @@ class Character:
         CharacterError
             If a file is missing, damaged, or written by a later version; the message names it.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         notes = _read_notes(folder / NOTES_FILE)
-        lora = {key.removeprefix("unet."): weight for key, weight in _read(folder / LORA_FILE).items()}
+        weights = _read(folder / LORA_FILE)
+        attention = {key: key.removeprefix("unet.") for key in weights if _ATTENTION.fullmatch(key)}
         try:
             return cls(
-                lora,
+                {name: weights[key] for key, name in attention.items()},
                 _read(folder / TOKEN_FILE),
                 notes["token"],
                 notes["caption"],
@@ -185,6 +214,7 @@ class Character:
                 notes["alpha"],
                 _read(folder / INITIAL_FILE),
                 notes["provenance"],
+                {key: weight for key, weight in weights.items() if key not in attention},
             )
         except KeyError as error:
             raise CharacterError(

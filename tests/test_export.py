@@ -659,15 +659,6 @@ def other_rank(c: Character, f: Path) -> Any:
     return {"path": f}
 
 
-def mixed_ranks(c: Character, f: Path) -> Any:
-    state = kohya_tensors(c)
-    first = next(iter(state)).split(".")[0]
-    half = {f"{first}.lora_down.weight": state[f"{first}.lora_down.weight"][:1],
-            f"{first}.lora_up.weight": state[f"{first}.lora_up.weight"][:, :1]}  # fmt: skip
-    save_file({key: tensor.contiguous() for key, tensor in (state | half).items()}, f / "mixed.safetensors")
-    return {"path": f / "mixed.safetensors", "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
-
-
 def half_missing(c: Character, f: Path) -> Any:
     state = kohya_tensors(c)
     state.pop(next(key for key in state if "lora_up" in key))
@@ -675,10 +666,10 @@ def half_missing(c: Character, f: Path) -> Any:
     return {"path": f / "half.safetensors", "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
 
 
-def text_encoder(c: Character, f: Path) -> Any:
-    more = {"lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": torch.zeros(1, 8)}
-    save_file(kohya_tensors(c) | more, f / "te.safetensors")
-    return {"path": f / "te.safetensors", "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
+def another_model(c: Character, f: Path) -> Any:
+    more = {"lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight": torch.zeros(1, 8)}
+    save_file(kohya_tensors(c) | more, f / "other.safetensors")
+    return {"path": f / "other.safetensors", "embeddings": f / "embeddings" / f"{NAME}.safetensors"}
 
 
 def mixed_names(c: Character, f: Path) -> Any:
@@ -735,12 +726,13 @@ def nothing(c: Character, f: Path) -> Any:
         (other_width, r"narrow.*expected rows whose widths sum to 40, .* got 768 .*; pass"),
         (unequal_rows, r"odd.*expected rows \(n, width\) with the same n"),
         (other_rank, r"pytorch_lora_weights.*expected a LoRA of rank 2, .* got rank 4"),
-        (mixed_ranks, r"mixed.*expected a LoRA of one rank, got layers by rank \{1: 1, 2: \d+\}.*; resize"),
         (half_missing, r"half.*expected matrices \(r, in\) and \(out, r\) for .* got \(2, \d+\) and None"),
-        (text_encoder, r"te.safetensors: expected a LoRA of the UNet's attention .* got also 1 others, .*_te1_"),
+        (another_model, r"other.safetensors: expected a LoRA of the UNet and .* got also 1 other tensors, .*lora_te3_"),
         (mixed_names, r"mixed.safetensors: expected layers named as one program names .* got .*lora_unet_"),
         (with_metadata("{"), r"noted.*expected JSON under the metadata key lora_adapter_metadata"),
-        (with_metadata('{"unet.use_dora": true}'), r"noted.*expected a plain LoRA, got one with use_dora"),
+        (with_metadata('{"unet.use_dora": true}'), r"noted.*expected a plain LoRA .* got DoRA"),
+        (with_metadata("[]"), r"noted.*expected JSON under the metadata key lora_adapter_metadata"),
+        (with_metadata('{"unet.lora_alpha": "8"}'.replace("8", "eight")), r"noted.*expected JSON .* a LoRA's config"),
         (two_bundles, r"bundled.*expected at most one embedding in a LoRA file, got bundle_emb.cat"),
         (rows_for_lora, r"embeddings.*: expected a LoRA file, got tensors clip_g, clip_l"),
         (lora_for_rows, r"loras.*: expected learned rows .* got tensors lora_unet"),

@@ -14,6 +14,7 @@ from PIL import Image
 
 from chosen_one_nb.character import Character, CharacterError
 from chosen_one_nb.models.hub import bundled
+from chosen_one_nb.models.images import ImageError, read_image
 from chosen_one_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class Base:
     @classmethod
     def of(cls, character: Character) -> Base:
         """Read it from a character's provenance and token rows."""
-        sdxl = len(character.tokens) > 1
+        # Without rows by the width of the text that cross-attention takes: 768 in SD 1.x, 2048 in SDXL.
+        widths = {weight.shape[1] for key, weight in character.lora.items() if key.endswith("attn2.to_k.lora_A.weight")}
+        sdxl = len(character.tokens) > 1 or (not character.tokens and widths != {STANDARD_WIDTHS["clip_l"]})
         standard = all(rows.shape[-1] == STANDARD_WIDTHS.get(key) for key, rows in character.tokens.items())
         name, about = character.provenance.get("model"), character.provenance
         if name is None:
@@ -195,16 +198,10 @@ def _complete(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _opened(source: Image.Image | str | Path) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return source
     try:
-        with Image.open(source) as image:
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError) as error:
-        raise CharacterError(
-            f"{source}: expected an image, could not read one ({error}). Pass PIL images or paths of whole PNG files."
-        ) from error
+        return read_image(source)
+    except ImageError as error:
+        raise CharacterError(str(error)) from error
 
 
 def a1111_prompt(character: Character, name: str, prompt: str | None = None) -> str:
@@ -223,5 +220,7 @@ def comfyui_prompt(character: Character, name: str, prompt: str | None = None) -
 def _replace_token(prompt: str | None, character: Character, word: str, special: str) -> str:
     """Replace the token by a word that stands apart; escape special characters elsewhere."""
     text = " ".join((character.caption if prompt is None else prompt).split())
+    if not character.token:  # a LoRA without rows
+        return re.sub(special, lambda found: "\\" + found[0], text)
     escaped = [re.sub(special, lambda found: "\\" + found[0], part) for part in text.split(character.token)]
     return re.sub(r" +", " ", f" {word} ".join(escaped)).replace(f"{word} ,", f"{word},").strip()

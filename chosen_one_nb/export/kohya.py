@@ -22,11 +22,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.export.content import Base, ExportContent, a1111_prompt
+from chosen_one_nb.export.names import LAYERS_PER_BLOCK, sgm_name
+from chosen_one_nb.models.images import as_rgb
 
-__all__ = ["LAYERS_PER_BLOCK", "KohyaNotes", "kohya_metadata", "kohya_tensors"]
-
-LAYERS_PER_BLOCK = 2
-"""Of the UNets of SDXL and SD 1.x."""
+__all__ = ["KohyaNotes", "kohya_metadata", "kohya_tensors"]
 
 NOTES = "chosen_one_nb"  # metadata key of this kit's notes (JSON)
 THUMBNAIL = 256  # pixels of a preview's longer side, as ModelSpec suggests
@@ -34,30 +33,28 @@ THUMBNAIL = 256  # pixels of a preview's longer side, as ModelSpec suggests
 
 def kohya_tensors(character: Character) -> dict[str, torch.Tensor]:
     """Return a character's LoRA as a kohya file's tensors, named as sd-scripts does: for SDXL after the SGM code."""
-    from diffusers.utils import convert_state_dict_to_kohya
-
-    tensors = convert_state_dict_to_kohya({f"unet.{key}": weight for key, weight in character.lora.items()})
-    # diffusers writes the rank as alpha, which would be wrong for every other alpha
-    tensors |= {key: torch.tensor(float(character.alpha)) for key in tensors if key.endswith(".alpha")}
-    if len(character.tokens) > 1:
-        layers = _layers_per_block(character)
-        tensors = {_sgm_name(key, layers): tensor for key, tensor in tensors.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    weights = {f"unet.{key}": weight for key, weight in character.lora.items()}
+    for key, weight in (weights | character.frozen).items():
+        layer, _ = key.rsplit(".lora_", 1)
+        name = _kohya_name(layer, character)
+        tensors[f"{name}.lora_{'down' if key.endswith('lora_A.weight') else 'up'}.weight"] = weight
+        alpha = character.alpha if key in weights else len(character.frozen[f"{layer}.lora_A.weight"])
+        tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
     return tensors
 
 
-def _sgm_name(name: str, layers: int) -> str:
-    """Rename a layer's block from diffusers' to the SGM code's.
-
-    A down block of L layers takes L + 1 places there (the last one samples down) after the first convolution, an up
-    block of L + 1 layers as many. Attention stands at index 1 of its place, behind the residual layer.
-    """
-
-    def place(found: re.Match[str]) -> str:
-        number = int(found["block"] or 0) * (layers + 1) + int(found["layer"])
-        places = {"down": f"input_blocks_{number + 1}_1", "mid": "middle_block_1", "up": f"output_blocks_{number}_1"}
-        return places[found["part"]]
-
-    return re.sub(r"(?P<part>down|mid|up)_blocks?(?:_(?P<block>\d+))?_attentions_(?P<layer>\d+)", place, name)
+def _kohya_name(layer: str, character: Character) -> str:
+    part, _, module = layer.partition(".")
+    sdxl = Base.of(character).sdxl
+    if part == "unet" and sdxl:
+        block = re.match(r"up_blocks\.\d+\.", module)
+        attention = block is None or any(key.startswith(f"{block[0]}attentions") for key in character.lora)
+        module = sgm_name(module, _layers_per_block(character), attention)
+    prefix = {"unet": "lora_unet", "text_encoder": "lora_te1" if sdxl else "lora_te", "text_encoder_2": "lora_te2"}[
+        part
+    ]
+    return f"{prefix}_{module}".replace(".", "_")
 
 
 def _layers_per_block(character: Character) -> int:
@@ -112,7 +109,10 @@ def _modelspec(content: ExportContent) -> dict[str, str]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "license": base.licence,
         "trigger_phrase": prompt.rsplit(" <lora:", 1)[0],
-        "usage_hint": f"Put embeddings/{name}.safetensors beside your embeddings and prompt: {prompt}",
+        "usage_hint": (
+            f"Put embeddings/{name}.safetensors beside your embeddings and prompt: " if character.tokens else "Prompt: "
+        )
+        + prompt,
         "tags": "character",
         "thumbnail": _data_uri(preview) if preview else None,
     }
@@ -121,7 +121,7 @@ def _modelspec(content: ExportContent) -> dict[str, str]:
 
 def _data_uri(image: Image.Image) -> str:
     """Return a thumbnail as JPEG."""
-    small, buffer = image.convert("RGB"), io.BytesIO()
+    small, buffer = as_rgb(image), io.BytesIO()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     small.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

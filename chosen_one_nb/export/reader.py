@@ -1,11 +1,13 @@
-"""Read a character from the files of this kit, of diffusers' training scripts, and of kohya's.
+"""Read a character from the files of this kit, or a LoRA with or without embeddings from those of other trainers.
 
-LoRA        diffusers: `unet.<layer>.lora_A.weight` and `.lora_B.weight` (peft's), `.lora.down.weight` and
-            `.lora.up.weight`, or in old files `unet.<attention>.processor.to_q_lora.down.weight`; alpha stands as
-            JSON in the metadata `lora_adapter_metadata`, and equals the rank without that. kohya: see `kohya`.
+LoRA        One of diffusers, PEFT, sd-scripts, OneTrainer, ComfyUI or cog-sdxl, by the names in `names`. Its strength
+            stands beside each layer (`alpha`), as JSON in the metadata `lora_adapter_metadata` (diffusers) or in
+            `adapter_config.json` (PEFT); in files of diffusers without either, alpha is the rank. What it has beside
+            the UNet's attention projections becomes the character's `frozen` part. DoRA, LoHa, LoKr and others are
+            refused by name.
 embeddings  SDXL: `{"clip_l": (n, 768), "clip_g": (n, 1280)}` of sd-scripts and diffusers' advanced script; cog-sdxl
-            calls them `text_encoders_0` and `_1`. SD 1.x: one tensor (n, 768), whose name diffusers takes for the
-            token. OneTrainer: within the LoRA's file, as `bundle_emb.<name>.clip_l`.
+            calls them `text_encoders_0` and `_1`, in a file `.pti`. SD 1.x: one tensor (n, 768), whose name diffusers
+            takes for the token. OneTrainer: within the LoRA's file, as `bundle_emb.<name>.clip_l`.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch.nn.functional import pad
 
 from chosen_one_nb.character import INITIAL_FILE, NOTES_FILE, Character, CharacterError
-from chosen_one_nb.export.kohya import LAYERS_PER_BLOCK, KohyaNotes
+from chosen_one_nb.export.kohya import KohyaNotes
+from chosen_one_nb.export.names import LAYERS_PER_BLOCK, layer_and_part, module_name, other_kind
 from chosen_one_nb.models.hub import LORA_FILE, refuse_pickle
+from chosen_one_nb.steps.lora import TARGETS
 
 __all__ = ["ONE_ENCODER", "check_rows", "read"]
 
@@ -32,37 +38,37 @@ ONE_ENCODER = "emb_params"
 TOKEN = "<v>"
 """The word for rows whose file does not name one."""
 
+ALONE = "pass it as embeddings=, or embeddings=False for the LoRA alone"
+UNNAMED = (ONE_ENCODER, "*")
 ALIASES = {"text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
 CHECKPOINT = re.compile(r"_emb_checkpoint_\d+$")  # written by diffusers' advanced script on the way
-KEY = re.compile(
-    r"(?P<layer>(?:lora_unet_|unet\.|base_model\.model\.)?"
-    r"(?:(?:down|up|input|output)_blocks[._]\d+|mid_block|middle_block)[._](?:attentions[._]\d+|1)"
-    r"[._]transformer_blocks[._]\d+[._]attn[12](?:\.processor)?[._]to_(?:[qkv]|out[._]0|[qkv]_lora|out_lora))"
-    r"\.(?:(?P<alpha>alpha)|(?P<down>lora_A|(?:lora[_.])?down)\.weight|(?P<up>lora_B|(?:lora[_.])?up)\.weight)"
-)
+ENDINGS = ("*.safetensors", "*.pti")  # the latter is cog-sdxl's, and safetensors by its contents
+PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
-Layers = dict[str, dict[str, str]]  # key of "alpha", "down" and "up" by layer, as the file spells it
+Module = tuple[str, str]  # part of the pipeline, and module in it
+Layers = dict[Module, dict[str, torch.Tensor]]  # "down", "up" and perhaps "alpha" of each module
 
 
 def read(
     path: str | Path,
     *,
-    embeddings: str | Path | None = None,
+    embeddings: str | Path | Literal[False] | None = None,
     token: str | None = None,
     caption: str | None = None,
     pipeline: Any = None,
 ) -> Character:
-    """Read a character: what `Character.save` or `export.write` wrote, or other trainers' LoRA and embeddings.
+    """Read a character: what `Character.save` or `export.write` wrote, or other trainers' LoRA, with or without rows.
 
     Parameters
     ----------
     path : str or Path
-        A folder of any of these, or a LoRA file of diffusers' or kohya's trainers, beside which its embeddings are
-        looked for.
-    embeddings : str or Path, optional
-        The embeddings file, where it cannot be found so.
+        A folder of any of these, or a LoRA file of diffusers, PEFT, sd-scripts, OneTrainer, ComfyUI or cog-sdxl,
+        beside which its embeddings are looked for.
+    embeddings : str, Path or False, optional
+        The embeddings file, where it cannot be found so; False reads the LoRA alone.
     token, caption : str, optional
-        Instead of what the files say; files of other programs say neither: "<v>", and the token alone.
+        Instead of what the files say; files of other programs say neither: "<v>", and the token alone. A LoRA that
+        comes without rows has neither, and is drawn with by prompts that are none of its own.
     pipeline : DiffusionPipeline, optional
         Checks that the character fits it, by putting it on and taking it off.
 
@@ -76,15 +82,16 @@ def read(
         If a file is missing, damaged, of another base or rank, or written by a later version; the message names it
         and says what was expected.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     saved = next((place for place in (path, path / "diffusers") if (place / NOTES_FILE).is_file()), None)
     if saved is not None and embeddings is None:
         character, where = _load_saved(saved), str(saved)
     else:
-        lora, rows = _find_files(path, None if embeddings is None else Path(embeddings))
+        given = Path(embeddings).expanduser() if isinstance(embeddings, str | Path) else embeddings
+        lora, rows = _find_files(path, given)
         character, where = _combine(lora, rows), str(rows or lora)
     check_rows(character, where)
-    if token is not None:
+    if token is not None and character.tokens:
         character.caption = character.caption.replace(character.token, token)
         character.token = token
     character.caption = character.caption if caption is None else caption
@@ -109,6 +116,8 @@ def check_rows(character: Character, where: str) -> None:
         With the numbers expected and found.
     """
     shapes = {key: tuple(row.shape) for key, row in character.tokens.items()}
+    if not shapes:
+        return
     if any(len(shape) != 2 for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) != 1:
         raise CharacterError(
             f"{where}: expected rows (n, width) with the same n for every text encoder, got {shapes}. The "
@@ -139,36 +148,57 @@ def _load_saved(folder: Path) -> Character:
 # --- which files
 
 
-def _find_files(path: Path, rows: Path | None) -> tuple[Path, Path | None]:
-    """Find the LoRA file and the embeddings file; None for the latter where the LoRA carries its own."""
+def _find_files(path: Path, rows: Path | Literal[False] | None) -> tuple[Path, Path | Literal[False] | None]:
+    """Find the LoRA file and the embeddings file; None for the latter where there is none, or the LoRA carries it."""
     if path.is_dir():
         places = [path, *(path / name for name in ("diffusers", "loras", "embeddings"))]
-        files = [file for place in places for file in sorted(place.glob("*.safetensors"))]
+        files = [file for place in places for ending in ENDINGS for file in sorted(place.glob(ending))]
         loras = [file for file in files if _is_lora(_names(file))]
-        lora = _one(loras, path, "LoRA file", "pass the file's path instead of the folder's")
-        return lora, rows or _rows_of(lora, [file for file in files if file not in loras])
-    names = _names(path)
-    if not _is_lora(names):
-        raise CharacterError(
-            f"{path}: expected a LoRA file, got tensors {', '.join(sorted(names)[:3])}. If it is an "
-            "embeddings file, pass the LoRA's path, and this one as embeddings=."
-        )
-    beside = [*sorted(path.parent.glob("*.safetensors")), path.parent.parent / "embeddings" / path.name]
-    return path, rows or _rows_of(path, [file for file in beside if file != path and file.is_file()])
+        lora, beside = _lora_of(loras, path), [file for file in files if file not in loras]
+    else:
+        names = _names(path)
+        if not _is_lora(names):
+            raise CharacterError(
+                f"{path}: expected a LoRA file, got tensors {', '.join(sorted(names)[:3])}. If it is an "
+                "embeddings file, pass the LoRA's path, and this one as embeddings=."
+            )
+        files = [file for ending in ENDINGS for file in sorted(path.parent.glob(ending))]
+        files.append(path.parent.parent / "embeddings" / path.name)
+        lora, beside = path, [file for file in files if file != path and file.is_file()]
+    if rows is None:
+        rows = _rows_of(lora, beside)
+    return lora, rows
+
+
+def _lora_of(loras: Sequence[Path], folder: Path) -> Path:
+    """Find the one LoRA of a folder. diffusers' advanced script leaves it twice: under its own names and kohya's."""
+    own = [file for file in loras if file.name == LORA_FILE]
+    if len(own) == 1 and all(file in own or _same_weights(own[0], file) for file in loras):
+        return own[0]
+    return _one(loras, folder, "LoRA file", "pass the file's path instead of the folder's")
+
+
+def _same_weights(a: Path, b: Path) -> bool:
+    """Whether two files hold the same matrices, whatever their names and alpha."""
+    ours, theirs = (_layers(_contents(file)[0], LAYERS_PER_BLOCK, file) for file in (a, b))
+    parts = ("down", "up")
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name][part], theirs[name][part]) for name in ours for part in parts if part in ours[name]
+    )
 
 
 def _rows_of(lora: Path, files: Sequence[Path]) -> Path | None:
-    """Find the embeddings of a LoRA among files: of the same name, or the only ones there."""
+    """Find the embeddings of a LoRA among files: of the same name, or the only ones there; None without any."""
     found = [
         file
         for file in files
         if file.name != INITIAL_FILE and not CHECKPOINT.search(file.stem) and _is_rows(_names(file))
     ]
-    if not found and any(name.startswith("bundle_emb.") for name in _names(lora)):
+    if not found:
         return None
     named = [file for file in found if file.stem == lora.stem]
     unlike = [file for file in found if file.name != "learned_embeds.safetensors"]
-    return _one(named or unlike or found, lora, "embeddings file", "pass it as embeddings=")
+    return _one(named or unlike or found, lora, "embeddings file", ALONE)
 
 
 def _one(files: Sequence[Path], place: Path, what: str, remedy: str) -> Path:
@@ -218,122 +248,176 @@ def _contents(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 # --- what is in them
 
 
-def _combine(lora: Path, rows: Path | None) -> Character:
-    """Put a LoRA file and an embeddings file together."""
-    tensors, metadata = _contents(lora)
+@dataclass(frozen=True)
+class _Lora:
+    """A LoRA as a character holds it; see `Character`."""
+
+    lora: dict[str, torch.Tensor]
+    frozen: dict[str, torch.Tensor]
+    rank: int
+    alpha: float
+
+
+class _AdapterConfig(BaseModel):
+    """What PEFT's configuration of an adapter says about its strength, and about what it is."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    peft_type: str | None = None
+    lora_alpha: float | None = None
+    alpha_pattern: dict[str, float] | None = None
+    use_rslora: bool | None = False
+    use_dora: bool | None = False
+    init_lora_weights: Any = True
+
+    def alpha(self, module: str, rank: int) -> float:
+        """Return a module's alpha; `use_rslora` divides it by the square root of the rank, not by the rank."""
+        from peft.utils.other import get_pattern_key
+
+        patterns, alpha = self.alpha_pattern or {}, rank if self.lora_alpha is None else self.lora_alpha
+        alpha = patterns.get(get_pattern_key(list(patterns), module), alpha)
+        return alpha * rank**0.5 if self.use_rslora else alpha
+
+    def check(self, file: Path) -> None:
+        """Refuse kinds of adapters whose matrices mean something else than B A added to the base."""
+        kinds = {str(self.peft_type): self.peft_type not in (None, "LORA"), "DoRA (use_dora)": self.use_dora}
+        start = self.init_lora_weights
+        changed = isinstance(start, str) and start.lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga"))
+        kinds[f"weights on a changed base (init_lora_weights {start!r})"] = changed
+        if kind := next((kind for kind, found in kinds.items() if found), None):
+            raise _not_held(file, kind)
+
+
+def _not_held(file: Path, got: str) -> CharacterError:
+    return CharacterError(
+        f"{file}: expected a plain LoRA (or LoCon), got {got}. The kit does not load such adapters; make a LoRA of it "
+        "with the trainer's tools, or use the file in the program that it was made for."
+    )
+
+
+def _combine(file: Path, rows: Path | Literal[False] | None) -> Character:
+    """Put a LoRA file and an embeddings file together; None looks in the LoRA file, False leaves rows out."""
+    tensors, metadata = _contents(file)
     notes = KohyaNotes.of(metadata)
-    per_block = notes.layers_per_block if notes else LAYERS_PER_BLOCK
-    weights, rank, alpha = _read_lora(tensors, metadata, per_block, lora)
-    learned, stated = (_bundled_rows(tensors, lora), {}) if rows is None else _read_rows(rows)
-    token = stated.get("token", TOKEN)
-    caption, provenance = stated.get("caption", token), {}
+    lora = _read_lora(tensors, metadata, notes.layers_per_block if notes else LAYERS_PER_BLOCK, file)
+    learned, stated = _read_rows(rows) if rows else ({} if rows is False else _bundled_rows(tensors, file), {})
+    token = stated.get("token", TOKEN) if learned else ""
+    caption, provenance, alpha = stated.get("caption", token), {}, lora.alpha
     if notes:
+        if notes.token and rows is None and not learned:
+            _one([], file, "embeddings file", ALONE)
         token, caption, provenance = notes.token, notes.caption, notes.provenance
         if float(torch.tensor(notes.alpha)) == alpha:
             alpha = notes.alpha  # exact, where the tensor has rounded it
-    return Character(weights, learned, token, caption, rank, alpha, provenance=provenance)
+    if token and not learned:
+        token, caption = "", " ".join(caption.replace(token, "").split())
+    return Character(lora.lora, learned, token, caption, lora.rank, alpha, provenance=provenance, frozen=lora.frozen)
 
 
-def _read_lora(
-    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], per_block: int, file: Path
-) -> tuple[dict[str, torch.Tensor], int, float]:
-    """Return a LoRA with peft's keys in float32, its rank and alpha.
+def _read_lora(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], per_block: int, file: Path) -> _Lora:
+    """Read a LoRA in float32.
 
-    Where layers differ in alpha, it is folded into the upper matrices and alpha becomes the rank.
+    Where attention layers differ in rank they are filled up with zeros to the largest, and where they differ in alpha
+    it is folded into the upper matrices and alpha becomes the rank. Other modules keep their rank, with alpha folded.
     """
-    layers = _layers(tensors, file)
-    rank = _rank(layers, tensors, file)
-    stated = _stated_alphas(list(layers), metadata, file)
-    alphas = {
-        name: float(tensors[keys["alpha"]]) if "alpha" in keys else stated.get(name, rank)
-        for name, keys in layers.items()
-    }
-    alike = len(set(alphas.values())) == 1
-    matrices = {}
-    for name, keys in layers.items():
-        matrices[keys["down"]] = tensors[keys["down"]].float()
-        matrices[keys["up"]] = tensors[keys["up"]].float() * (1 if alike else alphas[name] / rank)
-    weights = _renamed(matrices, per_block, file)
-    return weights, rank, next(iter(alphas.values())) if alike else float(rank)
+    layers = _layers(tensors, per_block, file)
+    configs = _configs(tensors, metadata, file)
+    ranks = {module: _rank(module, parts, file) for module, parts in layers.items()}
+    alphas = {}
+    for (part, name), parts in layers.items():
+        stated, rank = configs.get(part, _AdapterConfig()), ranks[part, name]
+        alphas[part, name] = float(parts["alpha"]) if "alpha" in parts else float(stated.alpha(name, rank))
+    attention = [module for module in layers if module[0] == "unet" and re.fullmatch(TARGETS, module[1])]
+    if not attention:
+        raise CharacterError(
+            f"{file}: expected a LoRA of the UNet's attention projections, perhaps with more, got one of "
+            f"{len(layers)} other modules, first {'.'.join(next(iter(layers)))}. Use it in diffusers or A1111 directly."
+        )
+    rank = max(ranks[module] for module in attention)
+    alike = len({(ranks[module], alphas[module]) for module in attention}) == 1
+    lora: dict[str, torch.Tensor] = {}
+    frozen: dict[str, torch.Tensor] = {}
+    for module, parts in layers.items():
+        down, up, own = parts["down"].float(), parts["up"].float(), ranks[module]
+        if module not in attention:
+            name = ".".join(module)
+            frozen |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up * (alphas[module] / own)}
+            continue
+        if not alike:
+            down, up = pad(down, (0, 0, 0, rank - own)), pad(up * (alphas[module] / own), (0, rank - own))
+        lora |= {f"{module[1]}.lora_A.weight": down, f"{module[1]}.lora_B.weight": up}
+    return _Lora(lora, frozen, rank, alphas[attention[0]] if alike else float(rank))
 
 
-def _layers(tensors: Mapping[str, torch.Tensor], file: Path) -> Layers:
-    """Group a file's keys by layer; refuse those of other layers than the UNet's attention projections."""
+def _layers(tensors: Mapping[str, torch.Tensor], per_block: int, file: Path) -> Layers:
+    """Group a file's tensors by the module that they are for; refuse what is none of a UNet or text encoder."""
     layers: Layers = {}
     strange = []
-    for key in tensors:
-        if found := KEY.fullmatch(key):
-            layers.setdefault(found["layer"], {})[str(found.lastgroup)] = key
-        elif not key.startswith("bundle_emb."):
+    for key, tensor in tensors.items():
+        if key.startswith("bundle_emb."):
+            continue
+        if kind := other_kind(key):
+            raise _not_held(file, f"{kind} ({key})")
+        split = layer_and_part(key)
+        module = module_name(split[0], per_block) if split else None
+        if split is None or module is None:
             strange.append(key)
+            continue
+        if split[1] in layers.setdefault(module, {}):
+            raise CharacterError(
+                f"{file}: expected layers named as one program names those of one UNet, got two names of "
+                f"{'.'.join(module)}, one of them {key}. Use the file in the program that it was made for."
+            )
+        layers[module][split[1]] = tensor
     if strange:
         raise CharacterError(
-            f"{file}: expected a LoRA of the UNet's attention projections only (to_q, to_k, to_v, to_out of "
-            f"attn1 and attn2), got also {len(strange)} others, first {strange[0]}. This kit's characters do not hold "
-            "text encoder, convolution, feed-forward or DoRA weights; use the file in diffusers or A1111 directly."
+            f"{file}: expected a LoRA of the UNet and text encoders of Stable Diffusion XL or 1.x, got also "
+            f"{len(strange)} other tensors, first {strange[0]}. It is for another kind of model, or of a kind that the "
+            "kit does not know; use it in the program that it was made for."
         )
     return layers
 
 
-def _rank(layers: Layers, tensors: Mapping[str, torch.Tensor], file: Path) -> int:
-    """Check that each layer has two matrices that fit, and all layers one rank."""
-    ranks = []
-    for name, keys in layers.items():
-        down, up = (tuple(tensors[keys[part]].shape) if part in keys else None for part in ("down", "up"))
-        if down is None or up is None or len(down) != 2 or len(up) != 2 or down[0] != up[1]:
+def _rank(module: Module, parts: Mapping[str, torch.Tensor], file: Path) -> int:
+    """Return a module's rank, after checking that its two matrices fit."""
+    down, up = (tuple(parts[part].shape) if part in parts else None for part in ("down", "up"))
+    if down is None or up is None or {len(down), len(up)} - {2, 4} or down[0] != up[1] or set(up[2:]) - {1}:
+        raise CharacterError(
+            f"{file}: expected matrices (r, in) and (out, r) for {'.'.join(module)}, got {down} and {up}. The file is "
+            "incomplete or not a plain LoRA; take another copy."
+        )
+    return down[0]
+
+
+def _configs(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], file: Path) -> dict[str, _AdapterConfig]:
+    """Return what is said about a LoRA's strength, by part of the pipeline: by diffusers or by PEFT beside the file."""
+    parts = ("unet", "text_encoder", "text_encoder_2")
+    place, text = "the metadata key lora_adapter_metadata", metadata.get("lora_adapter_metadata", "{}")
+    if of_peft := file.name == PEFT_FILE or all(key.startswith("base_model.model.") for key in tensors):
+        place = str(file.parent / PEFT_CONFIG)
+        try:
+            text = (file.parent / PEFT_CONFIG).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise CharacterError(
-                f"{file}: expected matrices (r, in) and (out, r) for {name}, got {down} and {up}. The file is "
-                "incomplete or not a plain LoRA; take another copy."
-            )
-        ranks.append(down[0])
-    if len(set(ranks)) != 1:
-        counts = {rank: ranks.count(rank) for rank in sorted(set(ranks))}
-        raise CharacterError(
-            f"{file}: expected a LoRA of one rank, got layers by rank {counts or 'none'}. A character holds "
-            "one rank for all layers; resize the LoRA to one, or use the file in diffusers directly."
-        )
-    return ranks[0]
-
-
-def _stated_alphas(names: Sequence[str], metadata: Mapping[str, str], file: Path) -> dict[str, float]:
-    """Return what a diffusers file's metadata says about alpha, by layer; nothing where it is silent."""
-    from peft.utils.other import get_pattern_key
-
+                f"{file}: expected {PEFT_CONFIG} beside it, which says how strong PEFT's LoRA is, could not read it "
+                f"({error}). Copy the whole folder that the trainer wrote."
+            ) from error
     try:
-        config: dict[str, Any] = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError as error:
+        values = json.loads(text)
+        own = {
+            part: {key.removeprefix(f"{part}."): value for key, value in values.items() if key.startswith(f"{part}.")}
+            for part in parts
+        }
+        configs = {part: _AdapterConfig.model_validate(values if of_peft else own[part]) for part in parts}
+    except (ValueError, AttributeError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CharacterError(
-            f"{file}: expected JSON under the metadata key lora_adapter_metadata, got something else "
-            f"({error}). Take another copy of the file."
+            f"{file}: expected JSON under {place}, a LoRA's configuration, got something else ({reason}). "
+            "Take another copy."
         ) from error
-    config = {key.removeprefix("unet."): value for key, value in config.items()}
-    if variant := [name for name in ("use_dora", "use_rslora") if config.get(name)]:
-        raise CharacterError(
-            f"{file}: expected a plain LoRA, got one with {variant[0]}. Use the file in diffusers directly."
-        )
-    if config.get("lora_alpha") is None:
-        return {}
-    patterns: dict[str, float] = config.get("alpha_pattern") or {}
-    return {name: patterns.get(get_pattern_key(list(patterns), name), config["lora_alpha"]) for name in names}
-
-
-def _renamed(matrices: Mapping[str, torch.Tensor], per_block: int, file: Path) -> dict[str, torch.Tensor]:
-    """Give matrices peft's names, whichever of the spellings they have; SGM names need the layers per block."""
-    from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
-    from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
-
-    unet = SimpleNamespace(layers_per_block=per_block)
-    try:
-        state, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(dict(matrices), unet_config=unet)
-    except (KeyError, ValueError):
-        state = {}
-    if len(state) != len(matrices):  # of a file that mixes SGM names with others, diffusers drops the former
-        raise CharacterError(
-            f"{file}: expected layers named as one program names those of one UNet, got names that diffusers cannot "
-            f"place, such as {next(iter(matrices))}. Use the file in the program that it was made for."
-        )
-    prefix = re.compile(r"^(unet|base_model\.model)\.")
-    return {prefix.sub("", key): tensor for key, tensor in convert_unet_state_dict_to_peft(state).items()}
+    for config in configs.values():
+        config.check(file)
+    return configs
 
 
 def _read_rows(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -348,7 +432,7 @@ def _read_rows(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     name = next(iter(tensors))
     if len(tensors) == 1 and ALIASES.get(name, name) not in ("clip_l", "clip_g"):
         tensors = {"clip_l": tensors[name]}
-        stated = ({} if name == ONE_ENCODER else {"token": name}) | stated
+        stated = ({} if name in UNNAMED else {"token": name}) | stated
     return {ALIASES.get(key, key): torch.atleast_2d(rows).float() for key, rows in tensors.items()}, stated
 
 
@@ -359,5 +443,10 @@ def _bundled_rows(tensors: Mapping[str, torch.Tensor], file: Path) -> dict[str, 
         raise CharacterError(
             f"{file}: expected at most one embedding in a LoRA file, got {', '.join(sorted(keys))}. "
             "Pass the one that is meant as embeddings=."
+        )
+    if added := [key for key in keys if key.endswith("_out")]:
+        raise CharacterError(
+            f"{file}: expected rows that go into the text encoders, got {added[0]}, which is added behind one. The kit "
+            "does not draw with such rows; train without OneTrainer's output embedding, or pass embeddings=False."
         )
     return {"clip_g" if key.endswith(".clip_g") else "clip_l": torch.atleast_2d(tensors[key]).float() for key in keys}

@@ -59,7 +59,7 @@ def write(
         For an unknown format, a name that no prompt could hold, or a folder that cannot be written. All files are
         written, or none.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     formats = _check_formats(formats)
     name = _default_name(folder) if name is None else _check_name(name)
     check_rows(character, "this character")
@@ -129,10 +129,10 @@ def _kohya_files(content: ExportContent) -> dict[str, bytes]:
     bare = packed(tensors)
     digest = hashlib.sha256(bare[8 + int.from_bytes(bare[:8], "little") :]).hexdigest()
     metadata = kohya_metadata(content) | {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
-    return {
-        f"loras/{content.name}.safetensors": packed(tensors, metadata),
-        f"embeddings/{content.name}.safetensors": _rows_file(content.character, ONE_ENCODER),
-    }
+    files = {f"loras/{content.name}.safetensors": packed(tensors, metadata)}
+    if content.character.tokens:
+        files[f"embeddings/{content.name}.safetensors"] = _rows_file(content.character, ONE_ENCODER)
+    return files
 
 
 def _rows_file(character: Character, key: str) -> bytes:

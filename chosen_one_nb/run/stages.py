@@ -234,7 +234,8 @@ def weights_digest(theta: Character) -> str:
     """Return a checksum of what a character is."""
     # Of the tensors by name: safetensors writes its notes in any order, so equal characters have unequal files.
     parts = [theta.token, theta.caption, str(theta.rank), str(theta.alpha)]
-    for name, tensors in (("lora", theta.lora), ("tokens", theta.tokens), ("initial", theta.initial)):
+    weights = {"lora": theta.lora, "tokens": theta.tokens, "initial": theta.initial, "frozen": theta.frozen}
+    for name, tensors in weights.items():
         for key in sorted(tensors):
             parts.append(f"{name} {key} {tuple(tensors[key].shape)} {store.digest(tensors[key].numpy().tobytes())}")
     return store.digest("\n".join(parts))

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from chosen_one_nb.steps import AdapterError
 
-__all__ = ["TARGETS", "apply_lora", "frozen", "initial_lora"]
+__all__ = ["TARGETS", "apply_frozen", "apply_lora", "frozen", "initial_lora"]
 
 TARGETS = r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 """The UNet's self- (attn1) and cross-attention (attn2) projections: what the paper adapts."""
 
 ADAPTER = "chosen_one"
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 Shapes = dict[str, tuple[int, int]]
 
@@ -95,6 +97,83 @@ def apply_lora(
             # Why (pitfalls 12, 13, 14): nothing is fused or unloaded, which is not exact and leaves things behind;
             # every original goes back to its place and the LoRA layers are dropped whole.
             _remove(unet)
+
+
+class _Added(nn.Module):
+    """A linear or convolutional layer with B A added to it, neither of which is trained."""
+
+    def __init__(self, base: nn.Module, down: torch.Tensor, up: torch.Tensor) -> None:
+        super().__init__()
+        self.base = base
+        self.down, self.up = (nn.Parameter(weight, requires_grad=False) for weight in (down, up))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.base, nn.Conv2d):
+            base = self.base
+            middle = functional.conv2d(x, self.down, None, base.stride, base.padding, base.dilation)
+            return base(x) + functional.conv2d(middle, self.up)
+        return self.base(x) + functional.linear(functional.linear(x, self.down), self.up)
+
+
+@contextmanager
+def apply_frozen(pipeline: Any, weights: Mapping[str, torch.Tensor], strength: float = 1.0) -> Iterator[None]:
+    """Put LoRA layers that are not trained around any modules of a pipeline, for the length of a with-block.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+    weights : mapping of str to Tensor
+        `unet.<module>.lora_A.weight` (r, in) or (r, in, k, k) and `...lora_B.weight` (out, r) or (out, r, 1, 1); the
+        rank may differ by module. `text_encoder.` and `text_encoder_2.` likewise.
+    strength : float
+        The layers add strength * B A.
+
+    Raises
+    ------
+    AdapterError
+        If a module is missing, or has other widths.
+    """
+    with ExitStack() as stack:
+        for key in [key for key in weights if key.endswith(_DOWN)]:
+            layer = key.removesuffix(_DOWN)
+            parent, name, base = _module(pipeline, layer)
+            down, up = _fitted(layer, base, weights[key], weights[f"{layer}{_UP}"] * strength)
+            stack.callback(setattr, parent, name, base)
+            setattr(parent, name, _Added(base, down, up))
+        yield
+
+
+def _module(pipeline: Any, layer: str) -> tuple[Any, str, Any]:
+    """Find a module: (its parent, its name in there, itself)."""
+    part, _, path = layer.partition(".")
+    whole: Any = getattr(pipeline, part, None)
+    if part != "unet" and not hasattr(whole, "text_model"):  # newer builds of CLIP's text encoder are flat
+        path = path.removeprefix("text_model.")
+    parent, _, name = path.rpartition(".")
+    try:
+        place = whole.get_submodule(parent)
+        return place, name, place.get_submodule(name)
+    except AttributeError:
+        raise AdapterError(
+            f"LoRA weights: expected modules of this pipeline, got {layer}, which it does not have. "
+            "This character was made with another kind of model."
+        ) from None
+
+
+def _fitted(layer: str, base: Any, down: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return A and B where and as the layer is; a linear layer's may be written as of a 1 x 1 convolution, and back."""
+    if isinstance(base, nn.Conv2d):
+        down, up = (weight if weight.ndim == 4 else weight[..., None, None] for weight in (down, up))
+        ours, theirs = (*base.weight.shape[:2], *base.kernel_size), (up.shape[0], *down.shape[1:])
+    else:
+        down, up = (weight.flatten(1) for weight in (down, up))
+        ours, theirs = tuple(base.weight.shape), (up.shape[0], down.shape[1])
+    if ours != theirs:
+        raise AdapterError(
+            f"LoRA weights: expected {ours} for {layer}, got {theirs}. "
+            "This character was made with another kind of model."
+        )
+    return down.to(base.weight, copy=True), up.to(base.weight, copy=True)
 
 
 @contextmanager

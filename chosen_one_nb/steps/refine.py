@@ -25,7 +25,7 @@ from chosen_one_nb.models.memory import advised, free_memory, is_out_of_memory, 
 from chosen_one_nb.models.pipelines import uncompiled
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
-from chosen_one_nb.steps.lora import apply_lora, frozen, initial_lora
+from chosen_one_nb.steps.lora import apply_frozen, apply_lora, frozen, initial_lora
 from chosen_one_nb.steps.loss import Batch, denoising_loss
 from chosen_one_nb.steps.prompts import check_prompt, condition, condition_pair, encoders
 from chosen_one_nb.steps.tokens import EmbeddingScale, add_tokens, initial_rows
@@ -115,6 +115,8 @@ def refine(
         lora = stack.enter_context(
             apply_lora(pipeline.unet, start.lora, rank=start.rank, alpha=start.alpha, dtype=torch.float32)
         )
+        # What the character it begins from has beside attention goes through training as a part of the base.
+        stack.enter_context(apply_frozen(pipeline, start.frozen))
         if settings.gradient_checkpointing or models.low_memory:
             stack.enter_context(_checkpointed(pipeline.unet))
         # Another seed than that of the LoRA's first weights, which would repeat as noise.
