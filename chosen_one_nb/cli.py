@@ -49,6 +49,10 @@ MACHINE = ("device", "dtype", "low_memory", "compile", "offline", "extractor", "
 """Arguments of `load_models` that the command line takes."""
 
 
+TAKEN_OVER = ("token", "token_vectors", "lora_rank", "carry_over")
+"""Settings that a run takes over from the character that it begins from."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says.
 
@@ -174,6 +178,8 @@ def add_run(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("prompt", nargs="?", help="what the character is; may be left out where the folder holds a run")
     add("--folder", type=Path, help="where the run lies or will lie (default: runs/<prompt>)")
+    add("--images", type=Path, metavar="FOLDER", help="begin with your own images there as the first gallery")
+    add("--character", type=Path, metavar="PATH", help="begin from a character, or another trainer's LoRA")
     add("--preset", help="settings to begin with: menagerie, paper or quick (default: menagerie)")
     add("--sampling", help="sampling on top of the preset: full, standard, fast or flash (another distribution each)")
     add_changes(command)
@@ -262,7 +268,8 @@ def _start(args: argparse.Namespace) -> Run:
     with warnings.catch_warnings(action="ignore"):
         warnings.simplefilter("always", RuntimeWarning)
         warnings.showwarning = lambda message, *place, **more: print(f"warning: {message}", file=sys.stderr)
-        return Run.start(args.prompt, models, settings, args.folder)
+        begin = {"images": args.images, "character": args.character}
+        return Run.start(args.prompt, models, settings, args.folder, **begin)
 
 
 def _settings(args: argparse.Namespace, stored: Settings | None = None) -> Settings:
@@ -284,8 +291,15 @@ def _check_same(run: Run, args: argparse.Namespace) -> None:
 
     if args.prompt and args.prompt.strip() != run.prompt:
         raise RunError(f"{run.folder} holds a run of {run.prompt!r}, not of {args.prompt!r}. Give another --folder.")
+    for name, kept in (("images", "images"), ("character", "start")):
+        if getattr(args, name) and kept not in run.manifest:
+            raise RunError(
+                f"{run.folder} holds a run that was not begun with --{name}. Leave it out, or begin another."
+            )
     asked, stored = _settings(args, run.root.settings).model_dump(), run.root.settings.model_dump()
     different = [f"{name}={stored[name]!r} (asked: {asked[name]!r})" for name in stored if stored[name] != asked[name]]
+    if "start" in run.manifest:
+        different = [text for text in different if text.partition("=")[0] not in TAKEN_OVER]
     if different and (args.preset or args.set or args.sampling):
         raise RunError(f"{run.folder} holds a run with {', '.join(different)}. Leave these out, or begin another.")
 

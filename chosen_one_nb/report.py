@@ -19,7 +19,7 @@ from chosen_one_nb import plots
 from chosen_one_nb.analysis.projection import project
 from chosen_one_nb.models.images import as_rgb
 from chosen_one_nb.run import store
-from chosen_one_nb.run.node import compared
+from chosen_one_nb.run.node import compared, image_label
 from chosen_one_nb.settings import settings_help
 
 __all__ = ["page", "thumbnail", "write_all"]
@@ -96,7 +96,7 @@ def _tiles(node: Any) -> Iterator[dict[str, Any]]:
         cluster = f", cluster {node.clusters.labels[i]}" if node.clusters is not None else ""
         yield {
             "image": node.images[i], "mark": mark,
-            "alt": f"image {i}, seed {node.seeds[i]}{cluster}{mark and f', {mark}'}",
+            "alt": f"{image_label(i, node.seeds[i])}{cluster}{mark and f', {mark}'}",
             "caption": f"{i}{' ✓' if mark == 'chosen' else ' left out' if mark else ''}",
         }  # fmt: skip
 

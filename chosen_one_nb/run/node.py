@@ -40,6 +40,12 @@ SHARED = ("generate", "embed")
 ASIDE = ("patches", "segmentation")
 """What is computed of a gallery only when asked for; kept beside it."""
 
+START = "start"
+"""The folder of the character that a run begins from, where it begins from one."""
+
+UNKNOWN_SEED = -1
+"""In place of the seed of an image that was not drawn here."""
+
 FORMAT = 2
 """Of the files of a run; raised when older versions of the kit could not read them."""
 
@@ -184,9 +190,9 @@ class Embedding:
 class Node:
     """One iteration of a run: a gallery, its features, what was chosen, and the character learned from it.
 
-    Its gallery is drawn with ``theta_in`` (the parent's character; none at the root). Its parts (`embedding`, `check`,
-    `clusters`, `theta`) are None, and sequences empty, until they are done, so that a view can show any node at any
-    time.
+    Its gallery is drawn with ``theta_in`` (the parent's character; at the root mostly none). Its parts (`embedding`,
+    `check`, `clusters`, `theta`) are None, and sequences empty, until they are done, so that a view can show any node
+    at any time.
 
     Parameters
     ----------
@@ -207,7 +213,7 @@ class Node:
     settings : Settings
         The settings its stages are done with.
     seeds : ndarray of shape (N,), int64
-        Seed of each image.
+        Seed of each image; `UNKNOWN_SEED` for a person's own.
     files : StageFiles
     edits : EditHistory
         What was done to its clusters and choice.
@@ -357,8 +363,8 @@ class Node:
 
     @property
     def theta_in(self) -> Character | None:
-        """The character its gallery is drawn with; None at the root."""
-        return self.parent.theta if self.parent else None
+        """The character its gallery is drawn with; at the root what the run begins from, mostly None."""
+        return self.parent.theta if self.parent else self._tree.start
 
     @property
     def theta_digest(self) -> str:
@@ -390,6 +396,11 @@ class Node:
         for node in self._tree.nodes.values():
             if node is self or node.gallery_of == self.id:
                 node._cache = {}
+
+
+def image_label(index: int, seed: int) -> str:
+    """Name an image: "image 3, seed 17", or "image 3, your own"."""
+    return f"image {index}, " + ("your own" if seed == UNKNOWN_SEED else f"seed {seed}")
 
 
 def embedded(node: Node) -> Embedding:
@@ -493,6 +504,13 @@ class Tree:
         if tree.nodes:
             tree.current = tree.nodes.get(_stored_current(folder), list(tree.nodes.values())[-1])
         return tree
+
+    @cached_property
+    def start(self) -> Character | None:
+        """The character that the run began from; None where the first gallery is drawn by the base models."""
+        from chosen_one_nb.character import Character
+
+        return Character.load(self.folder / START) if self.manifest.get("start") else None
 
     @property
     def root(self) -> Node:

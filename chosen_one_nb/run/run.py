@@ -20,10 +20,11 @@ from chosen_one_nb.run import selection, store
 from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.decision import ChoiceError, Decision, Outcome, RunError, last_sound
 from chosen_one_nb.run.images import CONTEXTS
-from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, Tree, embedded
+from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, START, Node, Tree, embedded
+from chosen_one_nb.run.own import OwnImages, begin_from
 from chosen_one_nb.run.samples import RunSamples, typical
 from chosen_one_nb.run.selection import Change, RunSelection
-from chosen_one_nb.run.stages import COMPUTED, compute, segment_if_needed
+from chosen_one_nb.run.stages import COMPUTED, compute, segment_if_needed, weights_digest
 from chosen_one_nb.run.state import ModelsDiffer, RunState, new_manifest
 from chosen_one_nb.run.store import Lock
 from chosen_one_nb.run.tables import RunTables
@@ -31,6 +32,8 @@ from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.run.cost_estimate import CostEstimate
@@ -42,7 +45,7 @@ __all__ = ["CONTEXTS", "STAGES", "ChoiceError", "Decision", "ModelsDiffer", "Nod
 EXAMPLE = bundled("runs", "fox")
 """The bundled finished run, made by ``python tools/bundled_run.py``."""
 
-OWN = (".lock", "lock.json", "nodes")
+OWN = (".lock", "lock.json", "nodes", START)
 """What a start that was cut short may have left in a folder."""
 
 # Two `Run` of one folder would overwrite each other's changes. Weak, so that a run nobody uses any more is freed.
@@ -96,6 +99,9 @@ class Run:
         models: Models | str | Path = "menagerie",
         settings: Settings | None = None,
         folder: str | Path | None = None,
+        *,
+        images: str | Path | Sequence[Image.Image | str | Path] | None = None,
+        character: Character | str | Path | None = None,
     ) -> Run:
         """Begin a run; nothing is drawn yet.
 
@@ -109,6 +115,13 @@ class Run:
             None takes the preset that the models go with: ``menagerie`` for the bundled ones, ``paper`` for others.
         folder : str or Path, optional
             A new or empty folder; None makes ``runs/<prompt>``.
+        images : str or Path of a folder, or sequence of PIL.Image or path, optional
+            Your own images as the first gallery, in place of one that is drawn: cut to squares and encoded, seeds
+            unknown, everything else the same. `selection.choose(images=range(n))` then learns from all of them.
+        character : Character, or str or Path of one or of another trainer's LoRA, optional
+            What the first gallery is drawn with, and refined further: `export.read` says what is read. The settings
+            take over its rank and token; a LoRA without token rows gets those of the initial word. What it has beside
+            the UNet's attention stays as it is, in every character of the run.
 
         Returns
         -------
@@ -117,7 +130,10 @@ class Run:
         Raises
         ------
         RunError
-            The prompt is empty, too long, or holds the placeholder token; the folder holds something else.
+            The prompt is empty, too long, or holds the placeholder token; the folder holds something else; images and
+            a character are both given.
+        ImageError, CharacterError
+            An image or a character that cannot be read, or a character that does not fit the models.
         StoreError
             The folder cannot be written.
 
@@ -135,9 +151,23 @@ class Run:
         models = _loaded(models)
         settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
+        if images is not None and character is not None:
+            raise RunError("Expected images or a character to begin with, got both. Give the one you mean.")
+        own = None if images is None else OwnImages.read(images, models, settings)
+        theta = None
+        if character is not None:
+            theta, settings = begin_from(character, models, settings, prompt)
         prompt = check_prompt(models, prompt, settings)
-        manifest = new_manifest(prompt, models, settings)
-        run = cls._opened(_new_folder(prompt) if place is None else store.make_folder(place), manifest)
+        manifest = new_manifest(prompt, models, settings) | ({"images": own.names} if own else {})
+        manifest |= {"start": weights_digest(theta)} if theta else {}
+
+        def prepare(place: Path) -> None:
+            if own:
+                own.write(place / "nodes" / "0")
+            if theta:
+                theta.save(place / START)
+
+        run = cls._opened(_new_folder(prompt) if place is None else store.make_folder(place), manifest, prepare)
         run._state.loaded = models
         run._state.changed("start", run.root, prompt=prompt)
         return run
@@ -215,8 +245,10 @@ class Run:
         return cls.open(EXAMPLE, read_only=True).copy(folder)
 
     @classmethod
-    def _opened(cls, place: Path, manifest: Mapping[str, Any] | None = None) -> Run:
-        """Open a run for writing; with a manifest, begin it."""
+    def _opened(
+        cls, place: Path, manifest: Mapping[str, Any] | None = None, prepare: Callable[[Path], None] | None = None
+    ) -> Run:
+        """Open a run for writing; with a manifest, begin it, once `prepare` has put there what it begins from."""
         lock = Lock(place)
         lock.acquire()
         try:
@@ -224,6 +256,8 @@ class Run:
             if manifest:
                 _check_empty(place)  # again: while the models were loaded another process may have begun here
                 store.make_folder(place / "nodes")
+                if prepare:
+                    prepare(place)
                 store.write_json(place / "run.json", manifest)
             run = _open_runs[place] = cls(Tree.load(place), lock)
         except BaseException:
@@ -360,9 +394,12 @@ class Run:
 
     @property
     def character(self) -> Character | None:
-        """The character to use: the newest up to the current node whose gallery has not collapsed; None if none."""
+        """The character to use: the newest up to the current node whose gallery has not collapsed.
+
+        Without one, what the run began from, or None.
+        """
         source = self._state.tree.theta_node()
-        return source.theta if source else None
+        return source.theta if source else self._state.tree.start
 
     def _next(self) -> tuple[Node, str | None]:
         """The node and stage that come next; a refined node stands for the child to be made."""

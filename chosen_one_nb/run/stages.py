@@ -26,6 +26,7 @@ from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
 from chosen_one_nb.run.images import GalleryWorkers, ImageFolder, draw
 from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, chosen, embedded
+from chosen_one_nb.run.own import encode_own
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.run.store import Stamp
 from chosen_one_nb.settings import Settings
@@ -44,11 +45,17 @@ Segmented = tuple[Segmentation | NotAvailable, tuple[np.ndarray, ...] | None]
 
 
 def draw_gallery(state: RunState, node: Node, callbacks: Callbacks, workers: GalleryWorkers | None = None) -> Files:
-    """Draw the gallery (section 3): ``gallery/000.png`` with ``000.npy``, the latents it was decoded from."""
+    """Draw the gallery (section 3): ``gallery/000.png`` with ``000.npy``, the latents it was decoded from.
+
+    A person's own images lie there already, and are encoded.
+    """
+    if node.iteration == 0 and state.tree.manifest.get("images"):
+        return encode_own(state.checked_models(), node.home.folder, len(node.seeds), callbacks)
     about = {"run": state.prompt, "iteration": str(node.iteration), "node": node.home.id}
     folder = node.home.folder
     place = ImageFolder(folder / "gallery", folder, state.fingerprint, latents=True, about=about)
-    theta, digest = node.theta_in, node.parent.theta_digest if node.parent else ""
+    theta = node.theta_in
+    digest = node.parent.theta_digest if node.parent else state.tree.manifest.get("start", "")
     prompt = theta.prompt() if theta else state.prompt
     request = SamplingRequest(prompt, node.seeds, node.settings, theta, character_digest=digest)
     _forget(place, node.broken)  # done again, perhaps with models that draw them
@@ -162,6 +169,8 @@ def refine_character(state: RunState, node: Node, callbacks: Callbacks) -> Files
     from chosen_one_nb.steps.refine import refine
 
     settings, losses = node.settings, list[dict[str, Any]]()
+    if not _drawn_by_base(state):
+        settings = settings.replace(prior_share=0.0)
 
     def on_step(event: dict[str, Any]) -> None:
         losses.append(store.plain(event))
@@ -192,7 +201,7 @@ def _training_set(state: RunState, node: Node) -> TrainingSet:
 
     # The first gallery shows what the words of the prompt mean without the token, and keeps them from drifting.
     prior, root, intact = None, state.tree.root, state.tree.root.intact
-    if node.settings.prior_share:
+    if node.settings.prior_share and _drawn_by_base(state):
         images = [root.images[i] for i in intact]
         prior = TrainingSet(state.prompt, images, root.images.latents(intact), descriptions=described(root, intact))
     picked = chosen(node).images
@@ -200,6 +209,13 @@ def _training_set(state: RunState, node: Node) -> TrainingSet:
         state.prompt, [node.images[i] for i in picked], node.images.latents(picked), _masks(node, picked),
         described(node, picked), prior,
     )  # fmt: skip
+
+
+def _drawn_by_base(state: RunState) -> bool:
+    """Whether the first gallery shows what words mean to the base models: a person's own images, or those of a LoRA,
+    would teach the prompt's other words the character.
+    """
+    return not (state.tree.manifest.get("images") or state.tree.manifest.get("start"))
 
 
 def _masks(node: Node, images: Sequence[int]) -> np.ndarray | None:

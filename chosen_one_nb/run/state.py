@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.node import FORMAT, Node, Tree
+from chosen_one_nb.run.node import FORMAT, UNKNOWN_SEED, Node, Tree
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import image_seeds
 
@@ -149,7 +151,10 @@ class RunState:
     def add_child(self, parent: Node | None) -> Node:
         """Begin the next iteration (None: the first) and make it the current node."""
         settings = parent.settings if parent else Settings(**self.tree.manifest["settings"])
-        node = self.tree.add(parent, settings, image_seeds(settings, parent.iteration + 1 if parent else 0))
+        seeds = image_seeds(settings, parent.iteration + 1 if parent else 0)
+        if parent is None and (own := self.tree.manifest.get("images")):
+            seeds = np.full(len(own), UNKNOWN_SEED)
+        node = self.tree.add(parent, settings, seeds)
         self.set_current(node)
         return node
 

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from chosen_one_nb.plots import distance_plot, to_svg
-from chosen_one_nb.run.node import Node
+from chosen_one_nb.run.node import Node, image_label
 
 from .gallery import GalleryView
 from .panel import Panel, control, on_change, row, text, update
@@ -78,7 +78,7 @@ class ComparePanel(Panel):
         update(
             view,
             thumbnails=self.session.thumbnails.send(shown.gallery_of, shown.images),
-            labels=[f"{shown.id} image {i}, seed {seed}" for i, seed in enumerate(shown.seeds)],
+            labels=[f"{shown.id} {image_label(i, seed)}" for i, seed in enumerate(shown.seeds)],
             sections=[{"ids": ids}] if ids else [],
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import traitlets
 
-from chosen_one_nb.run.node import compared
+from chosen_one_nb.run.node import compared, image_label
 
 from .images import Thumbnails
 from .status import Status, guarded, what_comes_next
@@ -146,7 +146,7 @@ class Session(traitlets.HasTraits):
     def labels(self) -> list[str]:
         """Alt text of every image of the iteration that is shown."""
         node, clusters = self.node, self.node.clusters
-        named = [f"Image {i}, seed {seed}" for i, seed in enumerate(node.seeds)]
+        named = [image_label(i, seed).capitalize() for i, seed in enumerate(node.seeds)]
         if clusters is None:
             return named
         dropped = ["" if kept else " (dropped)" for kept in clusters.kept]
