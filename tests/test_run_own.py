@@ -134,11 +134,11 @@ def test_a_run_begins_from_a_character_or_lora(rows: bool, models: Any, quick: A
 def test_in_the_shell(photos: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tmp_path / "run")
     few = ["--preset", "quick", "--set", "refine_steps=2", "sampling_steps=2", "n_images=4", "min_cluster_size=1",
-           "target_cluster_size=3", "--iterations", "1", "--quiet"]  # fmt: skip
+           "target_cluster_size=3", "--ask", "--quiet"]  # fmt: skip
     begin = ["run", PROMPT, "--models", str(model_folder), "--folder", folder, "--images", str(photos), *few]
-    assert main(begin) == 0, capsys.readouterr().err
+    assert main(begin) == 4, capsys.readouterr().err  # waits for a choice
     with Run.open(folder, read_only=True) as run:
         assert len(run.root.images) == 6
-    assert main(begin) == 0, "the same command goes on"
+    assert main(begin) == 4, "the same command goes on"
     assert main(["run", "--folder", folder, "--character", str(photos)]) == 1
     assert "was not begun with --character" in capsys.readouterr().err

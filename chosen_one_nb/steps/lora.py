@@ -24,6 +24,7 @@ TARGETS = r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 
 ADAPTER = "chosen_one"
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_PARTS = ("unet", "text_encoder", "text_encoder_2")  # of a pipeline, that a LoRA may be for
 
 Shapes = dict[str, tuple[int, int]]
 
@@ -137,7 +138,9 @@ def apply_frozen(pipeline: Any, weights: Mapping[str, torch.Tensor], strength: f
         for key in [key for key in weights if key.endswith(_DOWN)]:
             layer = key.removesuffix(_DOWN)
             parent, name, base = _module(pipeline, layer)
-            down, up = _fitted(layer, base, weights[key], weights[f"{layer}{_UP}"] * strength)
+            if (other := weights.get(f"{layer}{_UP}")) is None:
+                raise AdapterError(f"LoRA weights: expected {layer}{_UP} beside {key}, got none. Take another copy.")
+            down, up = _fitted(layer, base, weights[key], other * strength)
             stack.callback(setattr, parent, name, base)
             setattr(parent, name, _Added(base, down, up))
         yield
@@ -146,7 +149,7 @@ def apply_frozen(pipeline: Any, weights: Mapping[str, torch.Tensor], strength: f
 def _module(pipeline: Any, layer: str) -> tuple[Any, str, Any]:
     """Find a module: (its parent, its name in there, itself)."""
     part, _, path = layer.partition(".")
-    whole: Any = getattr(pipeline, part, None)
+    whole: Any = getattr(pipeline, part, None) if part in _PARTS else None
     if part != "unet" and not hasattr(whole, "text_model"):  # newer builds of CLIP's text encoder are flat
         path = path.removeprefix("text_model.")
     parent, _, name = path.rpartition(".")
@@ -168,9 +171,9 @@ def _fitted(layer: str, base: Any, down: torch.Tensor, up: torch.Tensor) -> tupl
     else:
         down, up = (weight.flatten(1) for weight in (down, up))
         ours, theirs = tuple(base.weight.shape), (up.shape[0], down.shape[1])
-    if ours != theirs:
+    if ours != theirs or len(down) != up.shape[1]:
         raise AdapterError(
-            f"LoRA weights: expected {ours} for {layer}, got {theirs}. "
+            f"LoRA weights: expected {ours} for {layer}, got {theirs} of ranks {len(down)} and {up.shape[1]}. "
             "This character was made with another kind of model."
         )
     return down.to(base.weight, copy=True), up.to(base.weight, copy=True)
