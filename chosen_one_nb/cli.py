@@ -269,7 +269,13 @@ def _start(args: argparse.Namespace) -> Run:
         warnings.simplefilter("always", RuntimeWarning)
         warnings.showwarning = lambda message, *place, **more: print(f"warning: {message}", file=sys.stderr)
         begin = {"images": args.images, "character": args.character}
-        return Run.start(args.prompt, models, settings, args.folder, **begin)
+        run = Run.start(args.prompt, models, settings, args.folder, **begin)
+    kept = len(run.character.frozen) // 2 if run.character else 0
+    if kept and not args.quiet:
+        print(
+            f"note: {kept} modules of the LoRA beside the UNet's attention are drawn with, not trained", file=sys.stderr
+        )
+    return run
 
 
 def _settings(args: argparse.Namespace, stored: Settings | None = None) -> Settings:

@@ -115,6 +115,7 @@ def test_a_run_begins_from_a_character_or_lora(rows: bool, models: Any, quick: A
     with Run.start(PROMPT, models, settings, place, character=character.save(tmp_path / "start")) as run:
         token = "<w>" if rows else settings.token
         assert (run.root.settings.token, run.root.settings.carry_over) == (token, "warm")
+        assert '"frozen_modules": 1' in (place / "log.jsonl").read_text()
         assert run.character.caption == run.root.settings.caption(PROMPT)
         run.step()
         drawn = np.asarray(run.root.images[0])
