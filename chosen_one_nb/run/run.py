@@ -169,7 +169,7 @@ class Run:
 
         run = cls._opened(_new_folder(prompt) if place is None else store.make_folder(place), manifest, prepare)
         run._state.loaded = models
-        about = {"frozen_modules": len(theta.frozen) // 2} if theta else {}
+        about: dict[str, Any] = {"frozen_modules": len(theta.frozen) // 2} if theta else {}
         run._state.changed("start", run.root, prompt=prompt, **about)
         return run
 
