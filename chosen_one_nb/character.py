@@ -27,7 +27,7 @@ INITIAL_FILE = "initial_embeddings.safetensors"
 NOTES_FILE = "character.json"
 FORMAT = 1
 
-_ATTENTION = re.compile(rf"(unet\.)?{TARGETS}\.lora_[AB]\.weight")
+_FROZEN = re.compile(rf"(?!{TARGETS}\.lora_).*\.lora_[AB]\.weight")  # all but the UNet's attention
 
 
 class CharacterError(Exception):
@@ -203,10 +203,10 @@ class Character:
         folder = Path(folder).expanduser()
         notes = _read_notes(folder / NOTES_FILE)
         weights = _read(folder / LORA_FILE)
-        attention = {key: key.removeprefix("unet.") for key in weights if _ATTENTION.fullmatch(key)}
+        frozen = {key: weight for key, weight in weights.items() if _FROZEN.fullmatch(key)}
         try:
             return cls(
-                {name: weights[key] for key, name in attention.items()},
+                {key.removeprefix("unet."): weight for key, weight in weights.items() if key not in frozen},
                 _read(folder / TOKEN_FILE),
                 notes["token"],
                 notes["caption"],
@@ -214,7 +214,7 @@ class Character:
                 notes["alpha"],
                 _read(folder / INITIAL_FILE),
                 notes["provenance"],
-                {key: weight for key, weight in weights.items() if key not in attention},
+                frozen,
             )
         except KeyError as error:
             raise CharacterError(
