@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chosen_one_nb.models.hub import LORA_FILE
+from chosen_one_nb.settings import first_error
 from chosen_one_nb.steps import AdapterError
 from chosen_one_nb.steps.lora import TARGETS, apply_frozen, apply_lora
 from chosen_one_nb.steps.prompts import encoders
@@ -202,24 +204,10 @@ class Character:
         """
         folder = Path(folder).expanduser()
         notes = _read_notes(folder / NOTES_FILE)
-        weights = _read(folder / LORA_FILE)
-        frozen = {key: weight for key, weight in weights.items() if _FROZEN.fullmatch(key)}
-        try:
-            return cls(
-                {key.removeprefix("unet."): weight for key, weight in weights.items() if key not in frozen},
-                _read(folder / TOKEN_FILE),
-                notes["token"],
-                notes["caption"],
-                notes["rank"],
-                notes["alpha"],
-                _read(folder / INITIAL_FILE),
-                notes["provenance"],
-                frozen,
-            )
-        except KeyError as error:
-            raise CharacterError(
-                f"{folder / NOTES_FILE}: the entry {error} is missing. Save the character again, or take another copy."
-            ) from error
+        weights, rows, initial = (_read(folder / name) for name in (LORA_FILE, TOKEN_FILE, INITIAL_FILE))
+        frozen = {key: weights[key] for key in weights if _FROZEN.fullmatch(key)}
+        lora = {key.removeprefix("unet."): weights[key] for key in weights if key not in frozen}
+        return cls(lora, rows, notes.token, notes.caption, notes.rank, notes.alpha, initial, notes.provenance, frozen)
 
 
 def packed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -261,10 +249,23 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _read_notes(file: Path) -> dict[str, Any]:
+class _Notes(BaseModel):
+    """What stands in the notes beside the tensors; a character may come from anybody."""
+
+    model_config = ConfigDict(strict=True)
+
+    token: str = Field(pattern=r"^\S*$")
+    caption: str
+    rank: int = Field(ge=1)
+    alpha: float = Field(allow_inf_nan=False)
+    provenance: dict[str, Any]
+
+
+def _read_notes(file: Path) -> _Notes:
     try:
         notes = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        json.dumps(notes, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
+    except (OSError, ValueError, RecursionError) as error:
         raise CharacterError(
             f"{file}: expected a character's notes, could not read them ({error}). "
             "Check that the folder is one a character was saved to."
@@ -275,4 +276,7 @@ def _read_notes(file: Path) -> dict[str, Any]:
             f"{file}: expected format {FORMAT}, got {found}. "
             "It was saved by another version of the kit; update the kit."
         )
-    return notes
+    try:
+        return _Notes.model_validate(notes)
+    except ValidationError as error:
+        raise CharacterError(f"{file}: {first_error(error)} Save the character again, or take another copy.") from error

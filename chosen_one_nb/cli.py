@@ -7,6 +7,7 @@ the other way round. An error is one sentence; ``--debug`` shows where it arose.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import traceback
@@ -45,6 +46,8 @@ EXAMPLES = """examples:
   python -m chosen_one_nb export runs/fox --to fox --formats diffusers,kohya
 """
 
+WORKERS = 256
+
 MACHINE = ("device", "dtype", "low_memory", "compile", "offline", "extractor", "clip", "distilled")
 """Arguments of `load_models` that the command line takes."""
 
@@ -66,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code; see `CODES`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks must not end a run
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(arguments)
     return call(args.do, args)
 
@@ -147,11 +153,27 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers within limits."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20 and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text[:40]!r}")
+        return int(text)
+
+    return read
+
+
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 1,4,9, got {text!r}") from None
+        return [whole(0, 10**6)(part.strip()) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 1,4,9, got {text[:40]!r}") from None
+
+
+def _machine(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `load_models` that were given, an empty text among them."""
+    return {key: getattr(args, key) for key in MACHINE if getattr(args, key) not in (None, False)}
 
 
 def models_of(args: argparse.Namespace, name: str | None = None) -> Models | str:
@@ -159,7 +181,7 @@ def models_of(args: argparse.Namespace, name: str | None = None) -> Models | str
     from chosen_one_nb.models.load import load_models
 
     name = name or args.models or "menagerie"
-    machine = {key: getattr(args, key) for key in MACHINE if getattr(args, key)}
+    machine = _machine(args)
     return load_models(name, **machine) if machine else name
 
 
@@ -183,12 +205,14 @@ def add_run(command: argparse.ArgumentParser) -> None:
     add("--preset", help="settings to begin with: menagerie, paper or quick (default: menagerie)")
     add("--sampling", help="sampling on top of the preset: full, standard, fast or flash (another distribution each)")
     add_changes(command)
-    add("--iterations", type=int, metavar="N", help="iterations at most; more than before goes on past the limit")
-    add("--workers", type=int, metavar="N", help="processes that share the drawing of each gallery")
+    more = "iterations at most; more than before goes on past the limit"
+    add("--iterations", type=whole(1, 1000), metavar="N", help=more)
+    add("--workers", type=whole(1, WORKERS), metavar="N", help="processes that share the drawing of each gallery")
     add("--ask", action="store_true", help="stop at each choice and ask")
     add("--node", help="go on from this node of the tree instead of the latest")
     add("--redo", metavar="STAGE", help="do a stage of the node again first, for example where a file was damaged")
-    add("--choose", type=int, metavar="CLUSTER", help="take this cluster; at a refined node: as a new branch")
+    take = "take this cluster; at a refined node: as a new branch"
+    add("--choose", type=whole(0, 10**6), metavar="CLUSTER", help=take)
     add("--choose-images", type=_numbers, metavar="I,J,...", help="take these images of the gallery instead")
     add("--exclude", type=_numbers, default=[], metavar="I,J,...", help="images to leave out of the choice")
     add("--note", default="", help="why, kept with the choice")
@@ -238,16 +262,16 @@ def _refuse_alone(options: Mapping[str, Any], complete: bool, needed: str) -> No
 
 
 def _start_or_open(args: argparse.Namespace) -> Run:
+    from chosen_one_nb.run.node import Tree
     from chosen_one_nb.run.run import Run, RunError
-    from chosen_one_nb.run.store import read_json
 
     if not (args.folder and (args.folder / "run.json").exists()):
         if not args.prompt:
             raise RunError("Expected a prompt, or --folder of a run to go on with.")
         return _start(args)
     models = None
-    if args.models or any(getattr(args, key) for key in MACHINE):
-        stored = None if args.models else str(read_json(args.folder / "run.json")["models"]["name"])
+    if args.models or _machine(args):
+        stored = None if args.models else Tree.load(args.folder).manifest["models"]["name"]
         models = models_of(args, stored)
     run = Run.open(args.folder, models, allow_other_models=args.allow_other_models)
     try:
@@ -360,9 +384,9 @@ def add_show(command: argparse.ArgumentParser) -> None:
     add("folder", type=Path, help="the run's folder")
     add("--out", type=Path, help="where to write (default: show/ in the run's folder)")
     add("--contexts", type=lambda text: text.split(","), help="contexts to draw, with commas (default: eight)")
-    add("--seeds", type=int, default=4, help="images per context (default: 4)")
+    add("--seeds", type=whole(1, 1024), default=4, help="images per context (default: 4)")
     add("--no-contexts", action="store_true", help="draw nothing; show what there is (needs no models)")
-    add("--tile", type=int, default=96, help="side of the images on the sheets, in pixels (default: 96)")
+    add("--tile", type=whole(16, 1024), default=96, help="side of the images on the sheets, in pixels (default: 96)")
     add("--quiet", action="store_true", help="print nothing but where the page is")
 
 
@@ -402,8 +426,8 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("plan", type=Path, help="JSON: prompts, seeds, vary, settings, preset, sampling, do, models, load")
     add("--folder", type=Path, help="where everything lies (default: runs/sweep-<plan>)")
-    add("--workers", type=int, metavar="N", help="processes (default: one per GPU, or one per core)")
-    add("--threads", type=int, default=1, metavar="N", help="of PyTorch in each worker (default: 1)")
+    add("--workers", type=whole(1, WORKERS), metavar="N", help="processes (default: one per GPU, or one per core)")
+    add("--threads", type=whole(1, 1024), default=1, metavar="N", help="of PyTorch in each worker (default: 1)")
     add("--backend", choices=("dask", "ray"), help="who provides the workers (default: processes of this machine)")
     add("--address", help="of a running Dask scheduler or Ray cluster (default: a local one is started)")
     add("--check", action="store_true", help="only check the plan and print what it would do")

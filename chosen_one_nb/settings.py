@@ -7,6 +7,7 @@ ours, or that of the reimplementation named), "-" a number of this kit that the 
 
 from __future__ import annotations
 
+import re
 import reprlib
 import types
 import typing
@@ -405,6 +406,20 @@ def _sentence(error: ValidationError) -> str:
     kind = _type_name(field).replace("float", "float (finite)")
     expected = _range(field) if out_of_range else f"one of {choices}" if choices else kind
     return f"{name}: expected {expected}, got {reprlib.repr(first['input'])}. {field.description}"
+
+
+def first_error(error: ValidationError) -> str:
+    """Say what a schema found wrong first: entry, expected, got."""
+    first = error.errors(include_url=False)[0]
+    place = "".join(f"{part}: " for part in first["loc"])
+    if first["type"] == "value_error":  # a sentence of this kit
+        return f"{place}{first['msg'].removeprefix('Value error, ')}"
+    if first["type"] == "missing":
+        return f"{place}expected an entry of this name, got none."
+    if first["type"] == "json_invalid":
+        return f"expected JSON ({first['msg']})."
+    expected = re.sub(r"^(Input|\w+) should ", "", first["msg"])
+    return f"{place}expected it to {expected}, got {reprlib.repr(first['input'])}."
 
 
 def is_text(value: object) -> bool:

@@ -293,7 +293,7 @@ def damage_weights(folder: Path) -> None:
         (damage_nothing, "character.json: expected a character's notes"),
         (damage_notes, "character.json: expected a"),
         (damage_format, "expected format 1, got 99"),
-        (damage_entry, "the entry 'caption' is missing"),
+        (damage_entry, "caption: expected an entry of this name, got none"),
         (damage_weights, "pytorch_lora_weights.safetensors: expected a safetensors file"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,37 @@ ERRORS = {
     "too few images": (["run", "a fox", "--folder", "F", "--set", "n_images=4"], "n_images: expected more than"),
     "no run to show": (["show", "F"], "holds no run"),
 }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["run", "a fox", *wrong] for wrong in (["--workers", "0"], ["--iterations", "-1"], ["--choose", "0.7"])),
+        *(["show", "F", *wrong] for wrong in (["--tile", "0"], ["--tile", "100000"], ["--seeds", "-1"])),
+        *(["sweep", "plan.json", *wrong] for wrong in (["--threads", "-1"], ["--workers", "9" * 5000])),
+    ],
+)
+def test_numbers_beyond_their_limits_are_refused(arguments: list[str], capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert "expected a whole number from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_lacks_letters_loses_no_line(
+    tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch, encoding: str
+):
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert begin(tmp_path / "キツネ") == 0
+    for stream in streams.values():
+        stream.flush()
+    said = {name: stream.buffer.getvalue().decode(encoding) for name, stream in streams.items()}
+    assert "node 0" in said["stdout"]
+    assert "generate: 9 images" in said["stdout"]
+    assert ascii("キツネ")[1:-1] in said["stdout"]
+    assert "UnicodeEncodeError" not in said["stderr"]
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -607,7 +607,7 @@ NASTY = "a *fox* | <img src=x> ```\n# (big) [one] {or} \"two\" 'three' \\ `x` _<
 
 def test_user_text_is_shown_not_obeyed(full_size: Character) -> None:
     character = Character(full_size.lora, full_size.tokens, "<v>", NASTY, 1, 1.0, provenance={"prompt": NASTY})
-    image = ImageRecord(NASTY, 1, Settings.preset("paper").model_dump(), Image.new("RGB", (8, 8)))
+    image = ImageRecord(NASTY, 1, Settings.preset("paper"), Image.new("RGB", (8, 8)))
     text = readme(ExportContent(character, NAME, [image]), export.FORMATS)
     blocks = re.findall(r"^(`{3,})(\w*)\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
     code = next(body for _, language, body in blocks if language == "python")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from chosen_one_nb.run.run import check_prompt
+from chosen_one_nb.run.run import Run, check_prompt
 from chosen_one_nb.run.state import load_recorded, new_manifest
-from chosen_one_nb.settings import Settings
+from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps.prompts import PromptError
 from chosen_one_nb.steps.prompts import check_prompt as check_text
 from chosen_one_nb.steps.tokens import add_tokens
@@ -26,6 +26,15 @@ def test_a_prompt_is_refused_at_the_start_if_its_caption_will_be_too_long(models
         check_text(models.pipeline, settings.caption(fits.strip()))
         with pytest.raises(PromptError, match=f"got {limit + 1}"):
             check_text(models.pipeline, settings.caption(fits + "fox"))
+
+
+def test_settings_that_do_not_fit_the_models_are_told_before_the_folder_is_made(models, tmp_path):
+    """Not at refine, after a whole gallery; and the corrected command finds no folder with other settings."""
+    known = next(word for word in models.pipeline.tokenizer.get_vocab() if word.isalpha())
+    for name, value in {"token": known, "image_size": 63}.items():
+        with pytest.raises(SettingsError, match=f"^{name}: expected"):
+            Run.start("!", models, Settings(**{name: value}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_reopened_on_such_a_device_works_in_the_precision_it_was_made_in(monkeypatch):

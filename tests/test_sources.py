@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -217,11 +218,15 @@ def test_single_files_that_are_none(sd_models: Any, model_folder: Path, tmp_path
         load_models(tmp_path / "lora.safetensors", extractor=sd_models.extractor)
 
 
-def test_a_pickle_is_refused_and_the_line_given_converts_it(sd_models: Any, tmp_path: Path) -> None:
+def test_a_pickle_is_refused_and_the_line_given_converts_it(
+    sd_models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.save({"state_dict": {"a": torch.ones(2), "step": 3}}, tmp_path / "model.ckpt")
     with pytest.raises(ModelError, match="refused because they can run code") as told:
         load_models(tmp_path / "model.ckpt", extractor=sd_models.extractor)
-    exec(re.search(r'python -c "(.*)"', str(told.value))[1], {})
+    _, _, code, *files = shlex.split(str(told.value).splitlines()[-1])
+    monkeypatch.setattr("sys.argv", ["-c", *files])
+    exec(code, {})
     assert torch.equal(load_file(tmp_path / "model.safetensors")["a"], torch.ones(2))
 
 

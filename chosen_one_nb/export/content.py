@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chosen_one_nb.character import Character, CharacterError
 from chosen_one_nb.models.hub import bundled
 from chosen_one_nb.models.images import ImageError, read_image
-from chosen_one_nb.settings import Settings
+from chosen_one_nb.settings import Settings, first_error
 
 if TYPE_CHECKING:
     from chosen_one_nb.steps.gallery import Gallery
@@ -37,7 +37,45 @@ BASES: dict[str, tuple[str | None, str]] = {
 }
 """Licence and usual file name of base models."""
 
+DRAWING = ("sampler", "sampling_steps", "guidance_scale", "guidance_rescale", "image_size", "context_weight")
+"""The settings that other programs are told."""
+
 STANDARD_WIDTHS = {"clip_l": 768, "clip_g": 1280}
+
+
+class Provenance(BaseModel):
+    """What an export says of where a character comes from; checked, since a character may come from anybody."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    prompt: str | None = None
+    model: str | None = None
+    load: dict[str, str] = {}
+    distilled: str | None = None
+    n_images: int | None = Field(None, ge=0)
+    seed: int | None = None
+    settings: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, character: Character) -> Provenance:
+        """Check a character's provenance.
+
+        Raises
+        ------
+        CharacterError
+            An entry is of another type than this kit writes.
+        """
+        try:
+            return cls.model_validate(character.provenance)
+        except ValidationError as error:
+            raise CharacterError(f"provenance: {first_error(error)} Take another copy of the character.") from error
+
+    def drawing(self) -> Settings:
+        """Return what it was drawn with; what is not recorded is the preset "paper"'s."""
+        try:
+            return _drawing(self.settings)
+        except ValueError as error:
+            raise CharacterError(f"provenance: settings: {error} Take another copy of the character.") from error
 
 
 @dataclass(frozen=True)
@@ -66,19 +104,20 @@ class Base:
 
     @classmethod
     def of(cls, character: Character) -> Base:
-        """Read it from a character's provenance and token rows."""
+        """Read it from a character's provenance and token rows; `CharacterError` where the former is no such thing."""
         # Without rows by the width of the text that cross-attention takes: 768 in SD 1.x, 2048 in SDXL.
         widths = {weight.shape[1] for key, weight in character.lora.items() if key.endswith("attn2.to_k.lora_A.weight")}
         sdxl = len(character.tokens) > 1 or (not character.tokens and widths != {STANDARD_WIDTHS["clip_l"]})
         standard = all(rows.shape[-1] == STANDARD_WIDTHS.get(key) for key, rows in character.tokens.items())
-        name, about = character.provenance.get("model"), character.provenance
+        about = Provenance.of(character)
+        name = about.model
         if name is None:
             return cls(SDXL if sdxl else SD1, False, sdxl, standard)
         revision = None
         if not Path(name).exists():  # a Hub id: the commit stands in it, or in what was passed to load_models
-            revision = str(about.get("load", {}).get("name", name)).partition("@")[2] or None
-            name = str(name).split("@")[0]
-        return cls(SDXL if name == "sdxl" else str(name), True, sdxl, standard, revision)
+            revision = about.load.get("name", name).partition("@")[2] or None
+            name = name.split("@")[0]
+        return cls(SDXL if name == "sdxl" else name, True, sdxl, standard, revision)
 
     @property
     def pipeline(self) -> str:
@@ -111,8 +150,8 @@ class ImageRecord:
     prompt : str
     seed : int or None
         None where it is not recorded.
-    settings : dict
-        Of the run that drew it; what is not recorded is the preset "paper"'s.
+    settings : Settings
+        Of the run that drew it, as far as it was drawn by them; what is not recorded is the preset "paper"'s.
     strength : float
         Of the character, in [0, 1].
     context_weight : float
@@ -121,7 +160,7 @@ class ImageRecord:
 
     prompt: str
     seed: int | None
-    settings: dict[str, Any]
+    settings: Settings
     image: Image.Image | None = None
     strength: float = 1.0
     context_weight: float = 1.0
@@ -134,7 +173,7 @@ class ImageRecord:
     @property
     def size(self) -> tuple[int, int] | None:
         """Width and height in pixels; None is the base model's own."""
-        side = self.settings.get("image_size")
+        side = self.settings.image_size
         return self.image.size if self.image else (side, side) if side else None
 
 
@@ -157,7 +196,12 @@ class ExportContent:
         for record in self.images:
             if record.repeatable and self.character.token in record.prompt:
                 return record
-        return ImageRecord(self.character.caption, 0, _complete(self.character.provenance.get("settings", {})))
+        return ImageRecord(self.character.caption, 0, self.about.drawing())
+
+    @cached_property
+    def about(self) -> Provenance:
+        """Where the character comes from."""
+        return Provenance.of(self.character)
 
 
 def image_records(images: Images, character: Character) -> list[ImageRecord]:
@@ -177,24 +221,39 @@ def image_records(images: Images, character: Character) -> list[ImageRecord]:
     """
     if images is None:
         return []
-    settings = _complete(character.provenance.get("settings", {}))
+    settings = Provenance.of(character).drawing()
     if not isinstance(images, Sequence):
         pairs = zip(images.images, images.seeds, strict=True)
         return [ImageRecord(images.prompt, int(seed), settings, image) for image, seed in pairs]
     records = []
-    for image in map(_opened, images):
+    for image in map(_opened, [images] if isinstance(images, str | Path) else images):
         try:
-            seed, drawn_with = int(image.info["seed"]), _complete(json.loads(image.info["settings"]))
-            prompt, strength = image.info.get("prompt", character.caption), float(image.info.get("strength", 1))
-            weight = float(drawn_with["context_weight"]) if image.info.get("context") else 1.0
-            records.append(ImageRecord(prompt, seed, drawn_with, image, strength, weight))
-        except (KeyError, ValueError):
+            chunks = _Chunks.model_validate(image.info)
+            drawn_with = _drawing(_OBJECT.validate_json(chunks.settings))
+            prompt = character.caption if chunks.prompt is None else chunks.prompt
+            weight = drawn_with.context_weight if chunks.context else 1.0
+            records.append(ImageRecord(prompt, chunks.seed, drawn_with, image, chunks.strength, weight))
+        except ValueError:  # another program's image, or one that somebody has changed
             records.append(ImageRecord(character.caption, None, settings, image))
     return records
 
 
-def _complete(settings: dict[str, Any]) -> dict[str, Any]:
-    return Settings.preset("paper").model_dump() | settings
+class _Chunks(BaseModel):
+    """The text chunks of an image of this kit."""
+
+    seed: int = Field(ge=0, lt=2**63)
+    settings: str
+    prompt: str | None = None
+    context: str = ""
+    strength: float = Field(1.0, ge=0, le=1)
+
+
+_OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+def _drawing(settings: dict[str, Any]) -> Settings:
+    """Return what images were drawn with; settings of a file become numbers in programs, so they are checked."""
+    return Settings.preset("paper", **{name: settings[name] for name in DRAWING if name in settings})
 
 
 def _opened(source: Image.Image | str | Path) -> Image.Image:

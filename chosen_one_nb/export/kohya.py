@@ -98,7 +98,7 @@ def _modelspec(content: ExportContent) -> dict[str, str]:
     character, base, name = content.character, content.base, content.name
     preview = content.images[0].image if content.images else None
     width, height = preview.size if preview else base.size
-    prompt, subject = a1111_prompt(character, name), character.provenance.get("prompt", character.caption)
+    prompt, subject = a1111_prompt(character, name), content.about.prompt or character.caption
     entries = {
         "sai_model_spec": "1.0.0",
         "architecture": f"stable-diffusion-{'xl-v1-base' if base.sdxl else 'v1'}/lora",
@@ -129,8 +129,8 @@ def _data_uri(image: Image.Image) -> str:
 
 def _sd_scripts(content: ExportContent) -> dict[str, str]:
     """Return what sd-scripts writes, as far as it applies; A1111 reads the base's version from it."""
-    character, about = content.character, content.character.provenance
-    settings: dict[str, Any] = about.get("settings", {})
+    character, about = content.character, content.about
+    settings = about.settings
     entries = {
         "base_model_version": "sdxl_base_v1-0" if content.base.sdxl else "sd_v1",
         "v2": False,
@@ -139,12 +139,12 @@ def _sd_scripts(content: ExportContent) -> dict[str, str]:
         "network_module": "networks.lora",
         "network_dim": character.rank,
         "network_alpha": character.alpha,
-        "num_train_images": about.get("n_images"),
-        "seed": about.get("seed"),
+        "num_train_images": about.n_images,
+        "seed": about.seed,
         "unet_lr": settings.get("lora_learning_rate"),
         "text_encoder_lr": settings.get("token_learning_rate"),
         "max_train_steps": settings.get("refine_steps"),
         "total_batch_size": settings.get("refine_batch_size"),
-        "tag_frequency": json.dumps({"character": {character.caption: about.get("n_images", 1)}}),
+        "tag_frequency": json.dumps({"character": {character.caption: about.n_images or 1}}),
     }
     return {f"ss_{key}": str(value) for key, value in entries.items() if value is not None}

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def write(
 
 
 def _check_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    chosen = (formats,) if isinstance(formats, str) else tuple(formats)
+    chosen = (formats,) if isinstance(formats, str) or not isinstance(formats, Iterable) else tuple(formats)
     if not chosen or not set(chosen) <= set(FORMATS):
         raise CharacterError(
             f"formats: expected some of {', '.join(FORMATS)}, got {chosen}. Leave it out for all of them."
@@ -102,7 +102,7 @@ def _default_name(folder: Path) -> str:
 
 
 def _check_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?", name):
+    if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9](?:[a-z0-9_-]{,98}[a-z0-9])?", name)):
         raise CharacterError(
             f"name: expected small letters a-z, digits, - and _ with a letter or digit at both ends (A1111 "
             f"and ComfyUI find the files by it in a prompt), got {name!r}. Use, for example, 'jasper_fox'."
@@ -147,6 +147,8 @@ def _png(image: Image.Image) -> bytes:
     for key, value in image.info.items():
         if isinstance(value, str):
             text.add_text(str(key), value)
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "F"):  # which PNG cannot hold
+        image = image.convert("RGB")
     image.save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
 

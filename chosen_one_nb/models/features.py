@@ -179,7 +179,7 @@ class Clip(_ImageModel):
             shared = " OpenAI's and OpenCLIP's share that of openai/clip-vit-large-patch14: copy its tokenizer.json."
             raise origin.lacks(f"a tokenizer ({' or '.join(TOKENIZERS)})", shared)
         with origin.loading("a tokenizer"):
-            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return cls(model, processor, tokenizer, str(origin.pinned(folder)))
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -243,7 +243,7 @@ def _fetched(source: str | Path, offline: bool) -> tuple[Source, Path, str]:
             return origin, folder, OPEN_CLIP
         raise origin.lacks("a model folder with a config.json")
     with origin.loading("a configuration"):
-        return origin, folder, str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
+        return origin, folder, str(dict(json.loads(file.read_text(encoding="utf-8"))).get("model_type"))
 
 
 def _loaded(name: str, kind: str, origin: Source, folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
@@ -256,10 +256,13 @@ def _loaded(name: str, kind: str, origin: Source, folder: Path, dtype: torch.dty
     more = {"add_pooling_layer": False} if kind == "vit" else {}
     with origin.loading(f"a {name}"):
         model = model_class.from_pretrained(
-            folder, dtype=dtype or torch.float32, use_safetensors=True, local_files_only=True, **more
+            folder, dtype=dtype or torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+            **more,
+        )  # fmt: skip
+    with origin.loading("a preprocessor_config.json"):  # may name a class of the folder's own code
+        return model, transformers.AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
-    with origin.loading("a preprocessor_config.json"):
-        return model, transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
 
 
 def _grid(pixels: torch.Tensor, patch: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 __all__ = [
     "KNOWN", "LORA_FILE", "UNET_FILE", "ModelError", "Source", "absolute", "bundled", "convert_line", "quietly",
@@ -130,9 +131,9 @@ class Source:
 
     def download_line(self) -> str:
         """Return the shell command that puts it into the Hub's cache."""
-        revision = f" --revision {self.revision}" if self.revision else ""
+        revision = f" --revision {quote(self.revision)}" if self.revision else ""
         patterns = "".join(f' --include "{name}"' for name in ("*.json", "*.txt", "*model.safetensors", LORA_FILE))
-        return f"hf download {self.place}{f' {self.inside}' if self.inside else patterns}{revision}"
+        return f"hf download {self.place}{f' {quote(self.inside)}' if self.inside else patterns}{revision}"
 
     @contextmanager
     def loading(self, what: str) -> Iterator[None]:
@@ -236,15 +237,20 @@ def refuse_pickle(file: Path, error: type[Exception] = ModelError) -> None:
 
 
 def convert_line(file: str = "MODEL.bin") -> str:
-    """Return how to turn a pickle into safetensors without running what it holds (`weights_only`)."""
+    """Return how to turn a pickle into safetensors without running what it holds (`weights_only`).
+
+    Weights may lie under `state_dict`, and A1111's embeddings under `string_to_param`. The file's name is an argument
+    of its own, quoted for the shell: it may come from anybody.
+    """
     new = str(Path(file).with_suffix(".safetensors"))
     return (
         "Where you trust it, convert it once, which runs none of its code:\n"
-        '    python -c "import torch; from safetensors.torch import save_file; '
-        f"d = torch.load({file!r}, map_location='cpu', weights_only=True); "
+        '    python -c "import sys, torch; from safetensors.torch import save_file; '
+        "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
         "d = d.get('state_dict', d.get('string_to_param', d)); "
-        f"save_file({{k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}}, {new!r}, "
-        "{'format': 'pt'})\""
+        "save_file({{'*': 'emb_params'}.get(k, k): v.detach().clone().contiguous() for k, v in d.items() "
+        "if torch.is_tensor(v)}, sys.argv[2], {'format': 'pt'})\" "
+        f"{quote(file)} {quote(new)}"
     )
 
 

@@ -18,7 +18,7 @@ from chosen_one_nb.models.features import Clip, FeatureExtractor, Features
 from chosen_one_nb.models.hub import KNOWN, ModelError, Source, absolute, bundled
 from chosen_one_nb.models.memory import best_device, best_dtype, device_memory, keep_freed_memory, move
 from chosen_one_nb.models.pipelines import compile_blocks, load_pipeline, modules
-from chosen_one_nb.settings import SAMPLING, Settings
+from chosen_one_nb.settings import SAMPLING, Settings, is_text
 
 __all__ = [
     "KNOWN", "Clip", "FeatureExtractor", "Features", "ModelError", "Models", "fingerprint", "load_models", "settle",
@@ -120,7 +120,9 @@ def load_models(
     ModelError
         If something is missing, of the wrong kind, not safetensors, or out of reach; or nothing here can compile.
     """
-    place = torch.device(device) if device else best_device()
+    place = _device(device)
+    for what, given in {"name": name, "distilled": distilled, "config": config}.items():
+        _check_place(what, given)
     kind = _dtype(dtype) or best_dtype(place)
     name = absolute(name)
     own_pipeline, own_extractor, own_clip = _sources(name)
@@ -212,6 +214,23 @@ def _sources(name: str) -> tuple[str | Path, str | Path | None, str | Path | Non
     return name, None, None
 
 
+def _device(device: torch.device | str | None) -> torch.device:
+    try:
+        place = best_device() if device is None else torch.device(device)
+        # An allocation, since a kind that PyTorch knows need not be in this build or this machine.
+        if place.type in ("cpu", "cuda", "mps") and torch.zeros(1, device=place).numel():
+            return place
+    except (AssertionError, RuntimeError, TypeError):
+        pass
+    raise ModelError(f"device: expected cpu, or a cuda or mps that this machine has, got {device!r}.")
+
+
+def _check_place(what: str, given: object) -> None:
+    """Check that a place of a model is a text or path, or None."""
+    if given is not None and not (isinstance(given, str | Path) and is_text(str(given)) and "\0" not in str(given)):
+        raise ModelError(f"{what}: expected a name, a folder, a file or a Hub id, got {given!r}.")
+
+
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and found not in (torch.float32, torch.float16, torch.bfloat16):
@@ -221,6 +240,8 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 def _ready(kind: Any, given: Any, dtype: torch.dtype, offline: bool) -> Any:
     """An extractor or CLIP as it was given, loaded where it is a folder or Hub id."""
+    if not isinstance(given, kind):
+        _check_place(kind.__name__, given)
     return given if given is None or isinstance(given, kind) else kind.load(given, dtype=dtype, offline=offline)
 
 

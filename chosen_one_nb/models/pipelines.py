@@ -205,8 +205,8 @@ def _from_folder(source: Source, folder: Path, dtype: torch.dtype) -> Any:
         plain = [name for name in names if not any(mark in name for mark in (".fp16.", ".non_ema."))]
         half = any(".fp16." in name for name in names) and (dtype != torch.float32 or not plain)
         return getattr(diffusers, kind).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, variant="fp16" if half else None,
-            **UNCHANGED_IMAGES[kind],
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+            variant="fp16" if half else None, **UNCHANGED_IMAGES[kind],
         )  # fmt: skip
 
 

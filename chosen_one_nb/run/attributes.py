@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from chosen_one_nb.analysis.counterfactual import Counterfactual
 from chosen_one_nb.analysis.inquiry import Inquiry
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
 
 CORRECTIONS, TEXTS = "corrections.json", "texts.npz"
+GIVEN_ANSWERS = TypeAdapter(dict[str, Answer])
 """Beside ``run.json``: a person's answers, and what CLIP makes of the words of an inquiry."""
 
 NOT_LOOKED = NotAvailable(
@@ -175,7 +178,8 @@ class RunAttributes:
     def corrections(self) -> dict[str, Answer]:
         """What a person said of attributes, by "group: name"; see `correct`."""
         path = self._state.folder / CORRECTIONS
-        return store.read_json(path) if path.exists() else {}
+        advice = "Put back a sound copy, or delete it to begin anew."
+        return store.read_or_advise(path, advice, GIVEN_ANSWERS) if path.exists() else {}
 
     def correct(self, attribute: Attribute, answer: Answer | None) -> None:
         """Say whether an attribute is asked for, identity or incidental; kept with the run. None takes it back."""
@@ -268,14 +272,12 @@ class ClipVectors:
         self._path, self._models, self._fingerprint, self._keep = path, models, fingerprint, keep
         self._vectors: dict[str, np.ndarray] = {}
         self._logit_scale = 0.0
-        try:
+        with suppress(store.StoreError, KeyError, TypeError, ValueError):  # nothing yet, or damaged: computed again
             kept = store.read_arrays(path)
-        except store.StoreError:
-            return  # nothing yet, or damaged: computed again
-        # Vectors of other models live in another space, and comparing across gives numbers that mean nothing.
-        if str(kept["fingerprint"]) == fingerprint:
-            self._vectors = dict(zip(kept["names"].tolist(), kept["vectors"], strict=True))
-            self._logit_scale = float(kept["logit_scale"])
+            # Vectors of other models live in another space, and comparing across gives numbers that mean nothing.
+            if str(kept["fingerprint"]) == fingerprint:
+                self._vectors = dict(zip(kept["names"].tolist(), kept["vectors"], strict=True))
+                self._logit_scale = float(kept["logit_scale"])
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors (T, D) of texts."""

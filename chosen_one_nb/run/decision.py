@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.store import StageFiles, Stamp, StoreError
+from chosen_one_nb.run.records import FileName, Index, Stamp
+from chosen_one_nb.run.store import StageFiles, StoreError
 
 if TYPE_CHECKING:
     from chosen_one_nb.steps.cluster import Clusters
@@ -52,12 +53,12 @@ class Decision:
         When, UTC.
     """
 
-    images: tuple[int, ...]
-    cluster: int | None
-    proposed: int | None
+    images: tuple[Index, ...]
+    cluster: Index | None
+    proposed: Index | None
     by: str = "person"
     note: str = ""
-    excluded: tuple[int, ...] = ()
+    excluded: tuple[Index, ...] = ()
     time: str = ""
 
 
@@ -81,9 +82,9 @@ class Edit:
     """
 
     action: str
-    clusters: str
-    stamps: dict[str, Stamp]
-    excluded: tuple[int, ...] = ()
+    clusters: Annotated[str, Field(pattern=r"^clusters-[0-9]+$")]
+    stamps: dict[FileName, Stamp]
+    excluded: tuple[Index, ...] = ()
     decision: Decision | None = None
     time: str = ""
 
@@ -92,8 +93,8 @@ class Edit:
 class _Edits:
     """The contents of ``edits.json``."""
 
-    position: int = -1
-    edits: tuple[Edit, ...] = ()
+    position: int
+    edits: tuple[Edit, ...]
 
 
 EDITS = TypeAdapter(_Edits)
@@ -116,7 +117,10 @@ class EditHistory:
         self._files, self._path = files, files.folder / "edits.json"
         self._cache: dict[str, Clusters] = {}
         advice = "Put back a sound copy, or move it away to cluster and choose again (log.jsonl tells what was chosen)."
-        kept = store.read_or_advise(self._path, advice, EDITS) if self._path.exists() else _Edits()
+        kept = store.read_or_advise(self._path, advice, EDITS) if self._path.exists() else _Edits(-1, ())
+        chosen = [i for edit in kept.edits if edit.decision for i in edit.decision.images]
+        if not -1 <= kept.position < len(kept.edits) or max(chosen, default=0) >= files.images[0]:
+            raise StoreError(f"{self._path} is damaged: it speaks of edits or images that are not there. {advice}")
         self.all, self._position = kept.edits, kept.position
 
     @property
@@ -158,7 +162,10 @@ class EditHistory:
 
             with self._files.advised("cluster"):
                 parts = [store.read_file(self._files.folder / name, stamp) for name, stamp in edit.stamps.items()]
-            self._cache[edit.clusters] = Clusters(**{name: value for part in parts for name, value in part.items()})
+                found = Clusters(**{name: value for part in parts for name, value in part.items()})
+                if found.labels.shape != self._files.images or found.labels.max() >= found.k:
+                    raise ValueError(f"expected a label of {found.k} for each image, got shape {found.labels.shape}")
+            self._cache[edit.clusters] = found
         return self._cache[edit.clusters]
 
     def write_clusters(self, clusters: Clusters, stem: str = "") -> tuple[str, dict[str, Stamp]]:

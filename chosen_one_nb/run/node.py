@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import Decision, Edit, EditHistory, RunError, character_source, stop_reason
+from chosen_one_nb.run.records import FORMAT, LOSSES, MANIFEST, NODE, NUMBERS
 from chosen_one_nb.run.store import StageFiles, Stamp, StoreError
 from chosen_one_nb.settings import Settings
 
@@ -45,9 +47,6 @@ START = "start"
 
 UNKNOWN_SEED = -1
 """In place of the seed of an image that was not drawn here."""
-
-FORMAT = 2
-"""Of the files of a run; raised when older versions of the kit could not read them."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Embedding:
     @cached_property
     def features(self) -> np.ndarray:
         """Features of whole images, shape (N, D) float32, read-only."""
-        return self._files.read("embed", "features.npy")
+        return self._files.rows("embed", "features.npy")
 
     @cached_property
     def clip(self) -> np.ndarray | None:
@@ -133,7 +132,7 @@ class Embedding:
         return self._optional("patches", "patches.npy")
 
     def _optional(self, stage: str, name: str) -> np.ndarray | None:
-        return self._files.read(stage, name) if name in self._files.stamps(stage) else None
+        return self._files.rows(stage, name) if name in self._files.stamps(stage) else None
 
     @cached_property
     def measures(self) -> GalleryMeasures:
@@ -143,7 +142,8 @@ class Embedding:
         arrays = self._files.read("embed", "measures.npz")
         # The prefix keeps the names of statistics apart from those of the other arrays of the file.
         statistics = {name[2:]: values for name, values in arrays.items() if name.startswith("s_")}
-        return GalleryMeasures(self.features, statistics, arrays["thumbnails"], arrays.get("prompt_similarity"))
+        with self._files.advised("embed"):
+            return GalleryMeasures(self.features, statistics, arrays["thumbnails"], arrays.get("prompt_similarity"))
 
     @cached_property
     def segmentation(self) -> Segmentation | NotAvailable | None:
@@ -157,8 +157,11 @@ class Embedding:
         if "reason" in values:
             return NotAvailable(values["reason"])
         # The same file holds CLIP's embeddings, see `clip_alone`.
-        arrays = {name: self._segmented[name] for name in ("masks", "scores", "foreground", "scene")}
-        return Segmentation(**{**values, **arrays})
+        kept: dict[str, Any] = self._segmented
+        with self._files.advised("segmentation"):
+            arrays = {name: kept[name] for name in ("masks", "scores", "foreground", "scene")}
+            numbers: dict[str, Any] = NUMBERS.validate_python(values)
+            return Segmentation(**numbers, **arrays)
 
     @cached_property
     def _segmented(self) -> dict[str, np.ndarray]:
@@ -320,12 +323,15 @@ class Node:
         return self._kept("check", self._read_check) if self.done("check") else None
 
     def _read_check(self) -> Check:
-        from chosen_one_nb.steps.converge import Convergence, Health, HealthCheck, Verdict
+        from chosen_one_nb.steps.converge import Convergence, Health, Verdict
 
         values = self.files.read("check", "check.json")
-        checks = [HealthCheck(**check) for check in values["health"]["checks"]]
-        health = Health(**{**values["health"], "checks": checks})
-        return Check(Convergence(**values["convergence"]), health, Verdict(**values["verdict"]))
+        with self.files.advised("check"):
+            return Check(
+                TypeAdapter(Convergence).validate_python(values["convergence"]),
+                TypeAdapter(Health).validate_python(values["health"]),
+                TypeAdapter(Verdict).validate_python(values["verdict"]),
+            )
 
     @property
     def clusters(self) -> Clusters | None:
@@ -346,7 +352,12 @@ class Node:
     @property
     def losses(self) -> list[dict[str, Any]]:
         """What each refinement step reported: ``step``, ``loss``, ``ema_loss``, ...; empty before."""
-        return self._kept("losses", lambda: self.files.read("refine", "losses.json")) if self.refined else []
+        return self._kept("losses", self._read_losses) if self.refined else []
+
+    def _read_losses(self) -> list[dict[str, Any]]:
+        losses = self.files.read("refine", "losses.json")
+        with self.files.advised("refine"):
+            return [dict(event) for event in LOSSES.validate_python(losses)]
 
     @property
     def theta(self) -> Character | None:
@@ -488,18 +499,19 @@ class Tree:
         """
         if not (folder / "run.json").exists():
             raise StoreError(f"{folder} holds no run (no run.json). Begin one there: Run.start(prompt, folder=...).")
-        manifest = store.read_or_advise(folder / "run.json", "Put back a sound copy of it.")
+        advice = "Put back a sound copy of it."
+        manifest = store.read_or_advise(folder / "run.json", advice)
         # Refused as a whole, rather than read half: a later version may have changed what a file means.
-        if manifest.get("format") != FORMAT:
+        if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
             raise StoreError(
                 f"{folder}: expected a run of format {FORMAT}, got {manifest.get('format')!r}. "
                 "Open it with the version of chosen_one_nb that made it (versions are in run.json)."
             )
-        tree = cls(folder, manifest)
-        advice = "Put back a sound copy, or move that folder away to make the iteration again."
+        tree = cls(folder, store.read_or_advise(folder / "run.json", advice, MANIFEST))
         # A folder without node.json was cut short while it was made, and does not count.
-        records = [store.read_or_advise(path, advice) for path in (folder / "nodes").glob("*/node.json")]
+        records = [_read_record(path) for path in (folder / "nodes").glob("*/node.json")]
         for record in sorted(records, key=lambda record: record["order"]):
+            tree._check_place(record)
             tree.nodes[record["id"]] = Node(tree, record)
         if tree.nodes:
             tree.current = tree.nodes.get(_stored_current(folder), list(tree.nodes.values())[-1])
@@ -511,6 +523,18 @@ class Tree:
         from chosen_one_nb.character import Character
 
         return Character.load(self.folder / START) if self.manifest.get("start") else None
+
+    def _check_place(self, record: dict[str, Any]) -> None:
+        """Check that a node hangs on nodes made before it: then there is no circle, and its gallery is there."""
+        name, parent, home = record["id"], record["parent"], record["gallery_of"]
+        drawn = [node.id for node in self.nodes.values() if node.gallery_of == node.id]
+        if parent in (None, *self.nodes) and home in (name, *drawn):
+            return
+        raise StoreError(
+            f"{self.folder}: node {name}: expected its parent ({parent}) and the gallery's node ({home}) among those "
+            f"made before it ({', '.join(self.nodes) or 'none'}). Put back what is missing, or move "
+            f"{self.folder / 'nodes' / name} away too; what is left can be gone on with."
+        )
 
     @property
     def root(self) -> Node:
@@ -558,7 +582,8 @@ class Tree:
     def add(self, parent: Node | None, settings: Settings, seeds: np.ndarray, like: Node | None = None) -> Node:
         """Add a node: a child of ``parent``, or a sibling of ``like`` that shares its gallery."""
         iteration = parent.iteration + 1 if parent else 0
-        name = f"{iteration}{_letters(sum(node.iteration == iteration for node in self.nodes.values()))}"
+        # The first that is free: a node in between may have been moved away.
+        name = next(name for name in (f"{iteration}{_letters(n)}" for n in count()) if name not in self.nodes)
         record = {
             "id": name,
             "parent": parent.id if parent else None,
@@ -577,6 +602,18 @@ class Tree:
         store.write_json(folder / "node.json", record)
         self.nodes[name] = Node(self, record)
         return self.nodes[name]
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    advice = (
+        f"Put back a sound copy, or move {path.parent} out of the run, with the nodes made from it, to make the "
+        "iteration again."
+    )
+    record = store.read_or_advise(path, advice, NODE)
+    # Its files are written and deleted by the id.
+    if record["id"] != path.parent.name:
+        raise StoreError(f"{path}: expected the id {path.parent.name!r}, as its folder, got {record['id']!r}. {advice}")
+    return record
 
 
 def _stored_current(folder: Path) -> str:

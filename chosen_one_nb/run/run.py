@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chosen_one_nb.models.hub import bundled
-from chosen_one_nb.run import selection, store
+from chosen_one_nb.run import arguments, selection, store
 from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.decision import ChoiceError, Decision, Outcome, RunError, last_sound
 from chosen_one_nb.run.images import CONTEXTS
@@ -26,7 +26,7 @@ from chosen_one_nb.run.samples import RunSamples, typical
 from chosen_one_nb.run.selection import Change, RunSelection
 from chosen_one_nb.run.stages import COMPUTED, compute, segment_if_needed, weights_digest
 from chosen_one_nb.run.state import ModelsDiffer, RunState, new_manifest
-from chosen_one_nb.run.store import Lock
+from chosen_one_nb.run.store import Lock, StoreError
 from chosen_one_nb.run.tables import RunTables
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
@@ -84,6 +84,8 @@ class Run:
         # A run that is dropped without `close`, as in a notebook, frees its folder all the same.
         self._unlock = weakref.finalize(self, lock.release) if lock else None
         if not tree.nodes:  # new, or cut short right after it was begun
+            if lock is None:
+                raise StoreError(f"{tree.folder} holds a run without a node. Begin its first: Run.open(folder).step().")
             self._state.add_child(None)
         self.folder, self.prompt, self.root = tree.folder, self._state.prompt, tree.root
         # A copy: what is recorded of a run does not change, and nobody changes it by accident.
@@ -145,9 +147,11 @@ class Run:
         from chosen_one_nb.models.load import warn_unless_distilled
 
         # Everything that can be refused is checked before the first file is written.
-        place = None if folder is None else Path(folder).expanduser().resolve()
+        place = None if folder is None else arguments.place("folder", folder)
         if place is not None:
             _check_empty(place)
+        if not isinstance(settings, Settings | None):
+            raise RunError(f"settings: expected Settings, such as Settings(n_images=24), got {settings!r}.")
         models = _loaded(models)
         settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
@@ -208,7 +212,7 @@ class Run:
         RunInUse
             Another process has it open for writing.
         """
-        place = Path(folder).expanduser().resolve()
+        place = arguments.place("folder", folder)
         run = None if read_only else _open_runs.get(place)
         # A run that was closed in this process stays readable there; whoever opens it again gets a new one.
         if run is None or run.read_only:
@@ -241,7 +245,7 @@ class Run:
         """
         if folder is None:
             return cls.open(EXAMPLE, read_only=True)
-        if (Path(folder).expanduser() / "run.json").exists():
+        if (arguments.place("folder", folder) / "run.json").exists():
             return cls.open(folder)
         return cls.open(EXAMPLE, read_only=True).copy(folder)
 
@@ -250,6 +254,7 @@ class Run:
         cls, place: Path, manifest: Mapping[str, Any] | None = None, prepare: Callable[[Path], None] | None = None
     ) -> Run:
         """Open a run for writing; with a manifest, begin it, once `prepare` has put there what it begins from."""
+        store.check_links(place)
         lock = Lock(place)
         lock.acquire()
         try:
@@ -300,7 +305,7 @@ class Run:
 
     def copy(self, folder: str | Path) -> Run:
         """Copy the whole run to a new folder and open it there, for example to change a bundled one."""
-        place = Path(folder).expanduser().resolve()
+        place = arguments.place("folder", folder)
         _check_empty(place)
         # Half-written files belong to the process that writes them; run.json last, so that half a copy is no run.
         leave = shutil.ignore_patterns(".lock", "lock.json", "run.json", f"*{store.TEMPORARY}")
@@ -324,7 +329,8 @@ class Run:
         """Write the run as one HTML page that needs nothing else; None: ``report.html`` in its folder."""
         from chosen_one_nb.report import page
 
-        place = Path(path).expanduser() if path else self.folder / "report.html"
+        place = self.folder / "report.html" if path is None else arguments.place("path", path)
+        store.make_folder(place.parent)
         store.write_bytes(place, page(self).encode())
         return place
 
@@ -359,7 +365,7 @@ class Run:
         source = self._state.tree.theta_node(node)
         if source is None or source.theta is None:
             raise RunError("There is no character to export yet: run.next_iteration() refines the first one.")
-        place = Path(folder).expanduser() if folder else export_folder(self.folder, self.prompt, source.id)
+        place = arguments.place("folder", folder) if folder else export_folder(self.folder, self.prompt, source.id)
         return export.write(source.theta, place, formats, typical(source), name)
 
     # where it stands
@@ -605,15 +611,20 @@ def _open_stage(node: Node) -> str:
 
 
 def check_prompt(models: Models, prompt: str, settings: Settings) -> str:
-    """Return the prompt stripped; `PromptError` where it, or the caption made of it, cannot be used.
+    """Return the prompt stripped; an error where it, the caption made of it, or a setting does not fit the models.
 
     The token is not known to the tokenizers yet. Short words stand for it, as many as it will have vectors, so that
     the caption is as long as it will be while it is learned.
     """
+    from chosen_one_nb.steps.latents import latent_size
     from chosen_one_nb.steps.prompts import check_prompt as checked
+    from chosen_one_nb.steps.tokens import check_words
 
     # Before anything is drawn: a caption that is cut off would lose its token only at the first refinement.
     prompt = checked(models.pipeline, prompt, forbidden=settings.token)
+    check_words(models.pipeline, settings)
+    if settings.image_size is not None:
+        latent_size(models.pipeline, settings.image_size)
     token = " ".join(["a"] * settings.token_vectors)
     checked(models.pipeline, settings.caption(prompt).replace(settings.token, token))
     return prompt
@@ -656,4 +667,6 @@ def _loaded(models: Models | str | Path) -> Models:
         from chosen_one_nb.models.load import load_models
 
         return load_models(models)
+    if not hasattr(models, "pipeline"):
+        raise RunError(f"models: expected Models, or a name or folder to load them from, got {models!r}.")
     return models

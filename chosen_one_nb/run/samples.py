@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from chosen_one_nb.run import store
+from chosen_one_nb.run import arguments, store
 from chosen_one_nb.run.images import CONTEXTS, ImageFolder, draw, missing
 from chosen_one_nb.run.node import Node
 from chosen_one_nb.run.state import RunState
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 PROBES = 8
 """Images drawn with every character on the same seeds."""
+
+
+MOST = 1024
+"""Images drawn at most for one context."""
 
 
 class RunSamples:
@@ -53,6 +57,7 @@ class RunSamples:
         list of PIL.Image
         """
         source = self._state.tree.theta_node(node or self._state.tree.current)
+        strength = arguments.share("strength", strength)
         return self.draw(self.request(source, "", PROBES, strength=strength), source, "probe", Callbacks(**callbacks))
 
     def drawn_probe(self, node: Node | str | None = None, *, strength: float = 1.0) -> list[Image.Image]:
@@ -67,7 +72,7 @@ class RunSamples:
     def contexts(
         self,
         node: Node | str | None = None,
-        contexts: Sequence[str] | None = None,
+        contexts: str | Sequence[str] | None = None,
         seeds: int = 4,
         *,
         base: bool = False,
@@ -80,10 +85,10 @@ class RunSamples:
         ----------
         node : Node or str, optional
             Whose character, as in `probe`. None: that of `Run.character`.
-        contexts : sequence of str, optional
+        contexts : str or sequence of str, optional
             What is added to the caption; None is `CONTEXTS`.
         seeds : int
-            Images per context; the seeds are the same for all contexts and nodes.
+            Images per context, 1 to `MOST`; the seeds are the same for all contexts and nodes.
         base : bool
             Draw with the base models and the bare prompt instead, for comparison.
         weight : float, optional
@@ -96,9 +101,11 @@ class RunSamples:
         dict of str to list of PIL.Image
         """
         source = None if base else self._state.tree.theta_node(node)
-        contexts, every = CONTEXTS if contexts is None else list(contexts), Callbacks(**callbacks)
-        usual = self._state.tree.root.settings.context_weight
-        weight = usual if weight is None else weight
+        contexts = arguments.texts("contexts", CONTEXTS if contexts is None else contexts)
+        seeds, every = arguments.whole("seeds", seeds, 1, MOST), Callbacks(**callbacks)
+        settings = self._state.tree.root.settings
+        usual = settings.context_weight
+        weight = usual if weight is None else settings.replace(context_weight=weight).context_weight
         # Another weight is another image, so it gets a folder of its own and the usual ones stay.
         kind = "contexts" if weight == usual else f"contexts/weight-{weight:g}"
         found = {}

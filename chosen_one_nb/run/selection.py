@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chosen_one_nb.run import store
+from chosen_one_nb.run.arguments import indices, text, whole
 from chosen_one_nb.run.decision import ChoiceError, Decision, Edit, RunError
 from chosen_one_nb.run.node import Node, chosen, clustered, current_edit, embedded
 from chosen_one_nb.run.state import RunState
@@ -236,32 +237,32 @@ def choose(
                 "clusters, cluster again with a smaller k, or begin with more images."
             )
         cluster = clusters.proposed
-    base = _indices(node, images or ()) if cluster is None else _members(clusters, cluster)
-    excluded = _merged(node.excluded, _indices(node, exclude))
+    n = len(node.seeds)
+    base = _members(clusters, cluster) if cluster is not None else indices(images, n)
+    excluded = _merged(node.excluded, indices(exclude, n))
     _check_intact(node, base)
-    by = by or ("rule" if by_rule else "person")
+    by, note = text("by", by or ("rule" if by_rule else "person")), text("note", note)
     return Change("choose", excluded, _decision(base, excluded, cluster, clusters.proposed, by, note))
 
 
 def exclude(node: Node, images: Sequence[int], note: str = "") -> Change:
     """Leave images out; a choice made before loses them."""
-    excluded = _merged(node.excluded, _indices(node, images))
-    return Change("exclude", excluded, _chosen_again(node.decision, excluded, note))
+    excluded = _merged(node.excluded, indices(images, len(node.seeds)))
+    return Change("exclude", excluded, _chosen_again(node.decision, excluded, text("note", note)))
 
 
 def include(node: Node, images: Sequence[int], note: str = "") -> Change:
     """Put images back; a choice made before gets back those that were its own."""
-    back = set(_indices(node, images))
+    back = set(indices(images, len(node.seeds)))
     excluded = tuple(index for index in node.excluded if index not in back)
-    return Change("include", excluded, _chosen_again(node.decision, excluded, note))
+    return Change("include", excluded, _chosen_again(node.decision, excluded, text("note", note)))
 
 
 def recluster(node: Node, k: int | None) -> Change:
     """Cluster the same features again into k clusters; a choice made before is open again."""
     from chosen_one_nb.steps.cluster import cluster
 
-    if k is not None and not 1 <= k <= len(node.intact):
-        raise ChoiceError(f"Expected k from 1 to N = {len(node.intact)} clusters, got {k}.")
+    k = k if k is None else whole("k", k, 1, len(node.intact), ChoiceError)
     clusters = cluster(embedded(node).clustered_on, node.settings, k=k, broken=node.broken)
     return Change("recluster", node.excluded, None, clusters)
 
@@ -271,6 +272,7 @@ def merge(node: Node, a: int, b: int) -> Change:
     from chosen_one_nb.steps.cluster import clusters_from_labels
 
     clusters = clustered(node)
+    a, b = (whole("cluster", cluster, 0, clusters.k - 1, ChoiceError) for cluster in (a, b))
     for cluster in (a, b):
         _check_intact(node, _members(clusters, cluster))
     if a == b:
@@ -291,27 +293,13 @@ def apply(node: Node, change: Change) -> None:
 
 
 def _members(clusters: Clusters, cluster: int) -> tuple[int, ...]:
-    # A bool is an int to Python, and `choose(True)` would take cluster 1.
-    if isinstance(cluster, bool) or not 0 <= int(cluster) < len(clusters.sizes):
-        raise ChoiceError(f"Expected a cluster from 0 to {len(clusters.sizes) - 1}, got {cluster!r}.")
-    return tuple(int(index) for index in clusters.members(int(cluster)))
+    cluster = whole("cluster", cluster, 0, clusters.k - 1, ChoiceError)
+    return tuple(int(index) for index in clusters.members(cluster))
 
 
 def _check_intact(node: Node, images: Sequence[int]) -> None:
     if broken := [index for index in images if index in node.broken]:
         raise ChoiceError(f"Images {broken} are broken (NaN or infinity), so nothing can be learned from them.")
-
-
-def _indices(node: Node, images: Sequence[int]) -> tuple[int, ...]:
-    """Check image indices and return them ascending, each once."""
-    n = len(node.seeds)
-    try:
-        indices = sorted({int(index) for index in images})
-    except (TypeError, ValueError):
-        raise ChoiceError(f"Expected image indices, got {images!r}.") from None
-    if bad := [index for index in indices if not 0 <= index < n]:
-        raise ChoiceError(f"Expected image indices from 0 to {n - 1}, got {bad}.")
-    return tuple(indices)
 
 
 def _merged(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:

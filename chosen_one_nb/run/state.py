@@ -14,7 +14,8 @@ import numpy as np
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.node import FORMAT, UNKNOWN_SEED, Node, Tree
+from chosen_one_nb.run.node import UNKNOWN_SEED, Node, Tree
+from chosen_one_nb.run.records import FORMAT
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.gallery import image_seeds
 

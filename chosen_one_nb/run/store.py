@@ -19,6 +19,7 @@ import shutil
 import socket
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from shlex import quote
@@ -31,10 +32,12 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
+from chosen_one_nb.run.records import Stamp
+from chosen_one_nb.settings import first_error
+
 T = TypeVar("T")
 
 TEMPORARY = ".part"
-Stamp = dict[str, Any]
 
 
 class StoreError(Exception):
@@ -222,6 +225,13 @@ def replace_folder(beside: Path, place: Path) -> None:
         _sync_folder(place.parent)
 
 
+def check_links(folder: Path) -> None:
+    """Raise a `StoreError` where a link in a run's folder leads out of it: writing would follow it."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder):
+            raise StoreError(f"{path} leads out of the run, to {path.resolve()}. Put what it names there itself.", path)
+
+
 def sweep(folder: Path) -> None:
     """Delete what a killed process left half-written under a folder."""
     # Listed before the first is deleted: a folder that changes while it is walked may skip entries.
@@ -313,13 +323,12 @@ def _decoded(path: Path, stamp: Stamp | None, decode: Callable[[bytes], T], expe
 
 def read_json(path: Path, stamp: Stamp | None = None, schema: TypeAdapter[Any] | None = None) -> Any:
     """Read a JSON file, as what a schema builds of it; StoreError where it is missing, damaged or no such JSON."""
-    value = _decoded(path, stamp, json.loads, "JSON")
+    if schema is None:
+        return _decoded(path, stamp, json.loads, "JSON")
     try:
-        return value if schema is None else schema.validate_python(value)
+        return schema.validate_json(read_bytes(path, stamp), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path} is damaged: {where}: {first['msg']}.", path) from error
+        raise StoreError(f"{path} is damaged: {first_error(error)}", path) from error
 
 
 def read_or_advise(path: Path, advice: str, schema: TypeAdapter[Any] | None = None) -> Any:
@@ -344,7 +353,15 @@ def read_array(path: Path, stamp: Stamp | None = None) -> np.ndarray:
 
 def read_arrays(path: Path, stamp: Stamp | None = None) -> dict[str, np.ndarray]:
     """Read the named arrays of one ``.npz``, never unpickling; StoreError where it is missing or damaged."""
-    decode = lambda data: dict(np.load(io.BytesIO(data), allow_pickle=False))  # noqa: E731
+
+    def decode(data: bytes) -> dict[str, np.ndarray]:
+        # Nothing is compressed when it is written, so what would grow when it is read fills the memory on purpose.
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > len(data):
+            raise ValueError(f"entries of {size:,} bytes in {len(data):,}")
+        return dict(np.load(io.BytesIO(data), allow_pickle=False))
+
     return _decoded(path, stamp, decode, "a whole .npz archive")
 
 
@@ -381,6 +398,19 @@ class StageFiles:
         self.run, self.record = run, record
         self.folder = run / "nodes" / record["id"]
 
+    @property
+    def images(self) -> tuple[int]:
+        """The shape (N,) of what is said of each image of the gallery."""
+        return (len(self.record["seeds"]),)
+
+    def rows(self, stage: str, name: str) -> np.ndarray:
+        """Read a matrix with a row of numbers for each image."""
+        array = self.read(stage, name)
+        with self.advised(stage):
+            if array.shape[:1] != self.images or array.ndim < 2 or array.dtype.kind != "f":
+                raise ValueError(f"{name}: expected numbers for {self.images[0]} images, got shape {array.shape}")
+        return array
+
     def stamps(self, stage: str) -> Mapping[str, Stamp]:
         """Return the stamps of a stage's files by name; empty where it has not been done."""
         return self.record["stages"].get(stage, {}).get("files", {})
@@ -392,9 +422,14 @@ class StageFiles:
 
     @contextlib.contextmanager
     def advised(self, stage: str) -> Iterator[None]:
-        """Add to a `StoreError` what makes the damaged file again."""
+        """Add to a `StoreError` what makes the damaged file again; so for files that hold something else."""
         try:
-            yield
+            try:
+                yield
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                found = first_error(error) if isinstance(error, ValidationError) else repr(error)
+                text = f"{self.folder} is damaged: files of {stage!r} do not hold what they should ({found})."
+                raise StoreError(text, self.folder) from error
         except StoreError as error:
             # A run that was moved away has no damaged files, and nothing in it can be made again.
             if not self.run.is_dir():
@@ -425,9 +460,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read a log of JSON lines; a line torn by a kill is left out, a missing file is an empty log."""
     values = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             values.append(json.loads(line))
-    return values
+    return [value for value in values if isinstance(value, dict)]
 
 
 class Lock:

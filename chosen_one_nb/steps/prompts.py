@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
+
+from chosen_one_nb.settings import is_text
 
 if TYPE_CHECKING:
     import torch
@@ -117,8 +120,8 @@ def check_prompt(pipeline: Any, prompt: str, *, forbidden: str | None = None) ->
     PromptError
         If the prompt is empty, too long for a tokenizer, or holds the forbidden token.
     """
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise PromptError(f"prompt: expected a description such as 'a sticker of a fox', got {prompt!r}.")
+    if not is_text(prompt) or not prompt.strip():
+        raise PromptError(f"prompt: expected a description such as 'a sticker of a fox', got {reprlib.repr(prompt)}.")
     if forbidden and forbidden in prompt:
         raise PromptError(
             f"prompt: expected text without {forbidden!r}, got {prompt!r}. That word will stand for "

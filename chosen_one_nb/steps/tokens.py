@@ -15,7 +15,7 @@ from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps import AdapterError
 from chosen_one_nb.steps.prompts import encoders, subject
 
-__all__ = ["EmbeddingScale", "NewRows", "add_tokens", "initial_rows"]
+__all__ = ["EmbeddingScale", "NewRows", "add_tokens", "check_words", "initial_rows"]
 
 
 class NewRows(nn.Module):
@@ -116,9 +116,8 @@ def _extended(tokenizer: Any, token: str, n: int) -> tuple[Any, int]:
     """Return a copy of the tokenizer that knows the token's n words, and the first one's id."""
     from transformers import AddedToken
 
-    names = [token, *(f"{token}_{i}" for i in range(1, n))]  # as diffusers expands a token of several rows
-    known = tokenizer.get_vocab()
-    if any(name in known for name in names):
+    names = _names(token, n)
+    if _known(tokenizer, names):
         raise AdapterError(
             f"token {token!r}: the tokenizer knows this word already. Take the other character off "
             "first, or choose another token."
@@ -130,6 +129,14 @@ def _extended(tokenizer: Any, token: str, n: int) -> tuple[Any, int]:
         _EXTENDED[tokenizer] = (names, extended)
     extended = _EXTENDED[tokenizer][1]
     return extended, extended.convert_tokens_to_ids(token)
+
+
+def _names(token: str, n: int) -> list[str]:
+    return [token, *(f"{token}_{i}" for i in range(1, n))]  # as diffusers expands a token of several rows
+
+
+def _known(tokenizer: Any, names: list[str]) -> list[str]:
+    return sorted(set(names) & tokenizer.get_vocab().keys())
 
 
 @contextmanager
@@ -150,6 +157,32 @@ def _pooled_at_eos(encoder: Any, eos: int) -> Iterator[None]:
             module.eos_token_id = own
 
 
+def check_words(pipeline: Any, settings: Settings) -> None:
+    """Check, before anything is drawn, that the token is a new word and the initial word one that is known.
+
+    Raises
+    ------
+    SettingsError
+        A tokenizer knows the token already, or none of `settings.initial_word`.
+    """
+    for _, _, name in encoders(pipeline):
+        tokenizer = getattr(pipeline, name)
+        if known := _known(tokenizer, _names(settings.token, settings.token_vectors)):
+            raise SettingsError(
+                f"token: expected a word that the model does not know, such as '<v>', got {known[0]!r}, which is part "
+                "of its vocabulary. The character would take over what that means."
+            )
+        if settings.initial_word and not _known_ids(tokenizer, settings.initial_word):
+            raise _unknown_word(settings)
+
+
+def _unknown_word(settings: Settings) -> SettingsError:
+    return SettingsError(
+        f"initial_word: expected a word the model's tokenizers know, got {settings.initial_word!r}. Use another, or "
+        "None for the prompt's subject."
+    )
+
+
 def initial_rows(pipeline: Any, settings: Settings, prompt: str) -> dict[str, torch.Tensor]:
     """Return the initial word's rows (n, D) in each encoder, float32: the mean over its pieces, repeated.
 
@@ -164,10 +197,7 @@ def initial_rows(pipeline: Any, settings: Settings, prompt: str) -> dict[str, to
         tokenizer = getattr(pipeline, name)
         ids = _known_ids(tokenizer, settings.initial_word or subject(prompt))
         if not ids and settings.initial_word:
-            raise SettingsError(
-                f"initial_word: expected a word the model's tokenizers know, got "
-                f"{settings.initial_word!r}. Use another, or None for the prompt's subject."
-            )
+            raise _unknown_word(settings)
         table = _table(pipeline, encoder)
         ids = ids or _known_ids(tokenizer, prompt) or list(range(len(table)))
         rows[key] = table[ids].float().mean(0, keepdim=True).cpu().repeat(settings.token_vectors, 1)

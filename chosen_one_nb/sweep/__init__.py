@@ -174,7 +174,7 @@ def score(request: SamplingRequest, place: ImageFolder, load: Mapping[str, Any])
     gallery = store.digest(f"{recipe(request, place.fingerprint)} {request.seeds.tolist()} {settings}")
     with suppress(store.StoreError):
         kept = store.read_json(path)
-        if kept.get("gallery") == gallery:
+        if isinstance(kept, dict) and kept.get("gallery") == gallery:
             return kept["figures"]
     models = load_same_models(load, place.fingerprint)
     images, _ = draw(request, place, lambda: models)
