@@ -346,7 +346,7 @@ def test_a_limit_holds_whichever_node_is_looked_at(folder: Path):
 def test_a_refused_choice_leaves_the_run_where_it_was(folder: Path, capsys: pytest.CaptureFixture):
     begin(folder)
     assert cli.main(["run", "--folder", str(folder), "--node", "0", "--choose", "99"]) == 1
-    assert "Expected a cluster from 0 to" in capsys.readouterr().err
+    assert "cluster: expected a whole number from 0 to" in capsys.readouterr().err
     assert Run.open(folder, read_only=True).current.id == "1"
 
 
