@@ -303,8 +303,8 @@ class Node:
         files = self.home.files
         if "broken.json" not in files.stamps("generate"):
             return {}
-        read = lambda: {int(i): what for i, what in files.read("generate", "broken.json").items()}  # noqa: E731
-        return self._kept("broken", read)
+        # JSON has no numbers for keys.
+        return self._kept("broken", lambda: {int(i): what for i, what in files.read("generate", "broken.json").items()})
 
     @property
     def intact(self) -> list[int]:

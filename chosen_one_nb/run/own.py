@@ -68,6 +68,7 @@ def encode_own(models: Models, folder: Path, n: int, callbacks: Callbacks) -> di
     from chosen_one_nb.steps.latents import encode
 
     files = {}
+    # One by one, like drawing: a stop costs one image.
     for index in range(n):
         callbacks.raise_if_cancelled()
         name = f"gallery/{index:03d}.png"
@@ -106,10 +107,12 @@ def begin_from(
     if not character.tokens:
         rows = initial_rows(models.pipeline, settings, prompt)
         character = dataclasses.replace(character, tokens=rows, initial=rows, token=settings.token)
+    # Weights of another rank or number of rows could not be refined on.
     vectors = len(next(iter(character.tokens.values())))
     taken = {"token": character.token, "token_vectors": vectors, "lora_rank": character.rank, "carry_over": "warm"}
     settings = settings.replace(**taken)
     character = dataclasses.replace(character, caption=settings.caption(prompt))
+    # What does not fit the models is told now, not after a gallery.
     with character.on(models.pipeline):
         pass
     return character, settings

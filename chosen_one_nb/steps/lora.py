@@ -134,6 +134,7 @@ def apply_frozen(pipeline: Any, weights: Mapping[str, torch.Tensor], strength: f
     AdapterError
         If a module is missing, or has other widths.
     """
+    # A stack, so that a layer that does not fit takes off those before it.
     with ExitStack() as stack:
         for key in [key for key in weights if key.endswith(_DOWN)]:
             layer = key.removesuffix(_DOWN)
@@ -176,6 +177,7 @@ def _fitted(layer: str, base: Any, down: torch.Tensor, up: torch.Tensor) -> tupl
             f"LoRA weights: expected {ours} for {layer}, got {theirs} of ranks {len(down)} and {up.shape[1]}. "
             "This character was made with another kind of model."
         )
+    # Copies, so that no training can reach the character's own tensors.
     return down.to(base.weight, copy=True), up.to(base.weight, copy=True)
 
 
