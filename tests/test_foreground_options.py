@@ -101,6 +101,8 @@ def test_an_extractor_without_patches_says_so(run, models, monkeypatch):
     from chosen_one_nb.models.load import Features
 
     class Blind:
+        name = "blind"
+
         def __call__(self, images, **more):
             return Features(run.root.embedding.features, None, (0, 0))
 

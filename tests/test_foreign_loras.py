@@ -6,6 +6,9 @@ import copy
 import dataclasses
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -316,7 +319,8 @@ def test_a_nested_embedding_is_converted_by_the_line_that_the_error_gives(pipeli
     torch.save(old, tmp_path / "rows.pt")
     with pytest.raises(CharacterError, match="got a pickle") as told:
         export.read(tmp_path / "x.safetensors", embeddings=tmp_path / "rows.pt")
-    exec(re.search(r'python -c "(.*)"', str(told.value))[1], {})
+    line = next(line for line in str(told.value).splitlines() if "python -c" in line)
+    subprocess.run([sys.executable, *shlex.split(line)[1:]], check=True)
     character = export.read(tmp_path / "x.safetensors", embeddings=tmp_path / "rows.safetensors")
     assert character.token == "<v>"
     assert torch.equal(character.tokens["clip_l"], torch.ones(1, 40))

@@ -98,7 +98,8 @@ class Manifest(TypedDict):
 
 
 def _check_node(record: NodeRecord) -> NodeRecord:
-    if len(record["seeds"]) != record["settings"]["n_images"]:
+    own = set(record["seeds"]) == {-1}  # a person's images, as many as they are
+    if not own and len(record["seeds"]) != record["settings"]["n_images"]:
         raise ValueError(f"expected {record['settings']['n_images']} seeds, got {len(record['seeds'])}")
     return record
 

@@ -330,8 +330,10 @@ class Run:
         from chosen_one_nb.report import page
 
         place = self.folder / "report.html" if path is None else arguments.place("path", path)
-        store.make_folder(place.parent)
-        store.write_bytes(place, page(self).encode())
+        html = page(self)  # before a folder is made: a run that is gone is not to be begun again by its report
+        if path is not None:
+            store.make_folder(place.parent)
+        store.write_bytes(place, html.encode())
         return place
 
     def export(
