@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import full_size_unet
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -169,17 +170,7 @@ def test_the_readme_draws_the_same_pixels(exports: Any, kind: str, how: Any) -> 
 @pytest.fixture(scope="module")
 def sdxl_unet() -> Any:
     """SDXL's UNet without weights."""
-    from diffusers import UNet2DConditionModel
-
-    with torch.device("meta"):
-        return UNet2DConditionModel(
-            sample_size=128, block_out_channels=(320, 640, 1280), layers_per_block=2,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
-            use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )  # fmt: skip
+    return full_size_unet()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.single_file import unet_name
-from helpers.tiny_models import made_for
+from helpers.tiny_models import full_size_unet, made_for
 from helpers.traces import trace
 from safetensors.torch import load_file, save_file
 
@@ -183,17 +183,7 @@ def test_a_file_without_embeddings_adds_what_its_trainer_adds(
 
 
 def test_all_722_modules_of_sd_scripts_usual_network_are_known() -> None:
-    from diffusers import UNet2DConditionModel
-
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            sample_size=128, block_out_channels=(320, 640, 1280), layers_per_block=2,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
-            use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )  # fmt: skip
+    unet = full_size_unet()
     names = [name for name, _ in unet.named_modules() if re.fullmatch(USUAL, name)]
     assert len(names) == 722
     for name in names:
@@ -239,15 +229,21 @@ def test_a_peft_folder_without_its_configuration_is_refused(pipeline: Any, tmp_p
         export.read(tmp_path)
 
 
+def as_diffusers(layers: Layers) -> dict[str, torch.Tensor]:
+    """A and B of layers under diffusers' own names."""
+    state = {}
+    for (part, name), (down, up, _) in layers.items():
+        module = name if part == "unet" else clip(name)
+        state |= {f"{part}.{module}.lora_A.weight": down, f"{part}.{module}.lora_B.weight": up}
+    return state
+
+
 def test_diffusers_scripts_metadata_and_text_encoders(pipeline: Any, tmp_path: Path) -> None:
     """As `train_dreambooth_lora_sdxl.py --train_text_encoder` saves them: PEFT's configurations in the metadata."""
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 
     layers = trained(pipeline, USUAL, text=True, alpha=6.0)
-    state = {}
-    for (part, name), (down, up, _) in layers.items():
-        module = name if part == "unet" else clip(name)
-        state |= {f"{part}.{module}.lora_A.weight": down, f"{part}.{module}.lora_B.weight": up}
+    state = as_diffusers(layers)
     own = {"r": 3, "lora_alpha": 6, "target_modules": ["to_q"], "use_rslora": False, "rank_pattern": {}}
     config = {
         f"{part}.{key}": value for part in ("unet", "text_encoder", "text_encoder_2") for key, value in own.items()
@@ -260,10 +256,7 @@ def test_the_folder_of_diffusers_advanced_script_holds_the_lora_twice(pipeline: 
     from diffusers.utils import convert_all_state_dict_to_peft, convert_state_dict_to_kohya
 
     layers = trained(pipeline, ATTENTION, text=True, alpha=3.0)
-    state = {}
-    for (part, name), (down, up, _) in layers.items():
-        module = name if part == "unet" else clip(name)
-        state |= {f"{part}.{module}.lora_A.weight": down, f"{part}.{module}.lora_B.weight": up}
+    state = as_diffusers(layers)
     save_file(state, tmp_path / "pytorch_lora_weights.safetensors")
     twin = convert_state_dict_to_kohya(
         convert_all_state_dict_to_peft(load_file(tmp_path / "pytorch_lora_weights.safetensors"))

@@ -21,6 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,24 @@ class Place:
         return Path(tempfile.mkdtemp(dir=self.folder)) / "new"
 
 
+def each(name: str, call: Callable[[Any], Any], values: list[Any]) -> Iterator[Case]:
+    """A case of the API for each value that a call is given."""
+    for value in values:
+        yield Case("API", f"{name}({shown(value)})", partial(call, value))
+
+
 def api(place: Place) -> Iterator[Case]:
     """Arguments of functions and methods."""
-    run = place.run
+    yield from of_selection(place.run)
+    yield from of_samples(place.run)
+    yield from of_a_run(place)
+    yield from of_start(place)
+    yield from of_loading()
+    yield from of_plans_and_settings()
 
-    def each(name: str, call: Callable[[Any], Any], values: list[Any]) -> Iterator[Case]:
-        for value in values:
-            yield Case("API", f"{name}({shown(value)})", lambda: call(value))  # noqa: B023
 
+def of_selection(run: Run) -> Iterator[Case]:
+    """What a person decides at a node."""
     yield from each("choose", lambda v: run.selection.choose(v), NO_INDEX)
     yield from each("choose images=", lambda v: run.selection.choose(images=v), NO_INDICES)
     yield from each("choose exclude=", lambda v: run.selection.choose(0, exclude=v), NO_INDICES)
@@ -112,6 +123,10 @@ def api(place: Place) -> Iterator[Case]:
     yield from each("include", run.selection.include, NO_INDICES)
     yield from each("recluster", run.selection.recluster, NO_INDEX)
     yield from each("merge", lambda v: run.selection.merge(0, v), NO_INDEX)
+
+
+def of_samples(run: Run) -> Iterator[Case]:
+    """Images drawn to look at a character."""
     yield from each("contexts contexts=", lambda v: run.samples.contexts(contexts=v), [[], [3], 3, ["\ud800"], b"x"])
     yield from each("contexts seeds=", lambda v: run.samples.contexts(seeds=v), [0, -1, 1.5, "2", True, 10**6, HUGE])
     yield from each(
@@ -119,6 +134,11 @@ def api(place: Place) -> Iterator[Case]:
     )
     yield from each("contexts node=", lambda v: run.samples.contexts(v), ["9", 0.5, "../0", True])
     yield from each("probe strength=", lambda v: run.samples.probe(strength=v), NO_SHARE)
+
+
+def of_a_run(place: Place) -> Iterator[Case]:
+    """A run's own methods."""
+    run = place.run
     yield from each("node", run.node, ["9", 0.5, "../0", True, b"0", [0]])
     yield from each("select", run.select, ["9", 0.5, "../0", True])
     yield from each("redo_stage", run.redo_stage, ["dance", 3, ["embed"], ""])
@@ -131,6 +151,10 @@ def api(place: Place) -> Iterator[Case]:
     )
     yield from each("export name=", lambda v: run.export(place.new(), name=v), ["A b", "../x", "", 3, "x" * 5000])
     yield from each("open", Run.open, NO_PATH)
+
+
+def of_start(place: Place) -> Iterator[Case]:
+    """What a run begins with."""
     yield from each("start folder=", lambda v: Run.start("a fox", place.models, None, v), NO_PATH)
     prompts = [*NO_TEXT, None, "", "  ", "a <v> fox", "fox " * 500]
     yield from each("start", lambda v: Run.start(v, place.models, None, place.new()), prompts)
@@ -143,12 +167,20 @@ def api(place: Place) -> Iterator[Case]:
     )
     token = [".", "fox"]
     yield from each("token=", lambda v: Run.start("a cat", place.models, Settings(token=v), place.new()), token)
+
+
+def of_loading() -> Iterator[Case]:
+    """Models and characters to load."""
     yield from each("load device=", lambda v: loaded(device=v), ["tpu", "cuda:99", 3.5, "", [1], "meta"])
     yield from each("load dtype=", lambda v: loaded(dtype=v), ["int8", 3, "float64", ["x"]])
     yield from each("load", lambda v: loaded(name=v), [3, "", "a\0b", "\ud800", ["x"], "/", "nowhere", "a/b/c/d@e"])
     yield from each("load clip=", lambda v: loaded(clip=v), [3, "nowhere", ["x"], "/"])
     yield from each("Character.load", Character.load, [*NO_PATH[:6], "nowhere"])
     yield from each("export.read", export.read, [*NO_PATH[:6], "nowhere"])
+
+
+def of_plans_and_settings() -> Iterator[Case]:
+    """Numbers of a plan, and each setting."""
     plans: list[Any] = [
         *({"prompts": prompts} for prompts in ("a fox", [], [3], 3, None, ["a", "a"], [" "])),
         *({"prompts": ["a"], **more} for more in ({"seeds": [-1]}, {"vary": {"x": [1]}}, {"do": "dance"}, {"x": 1})),

@@ -185,11 +185,13 @@ class _Counter:
 
     @torch.no_grad()
     def encode(self) -> StageCost:
+        """The prompt through both text encoders, once."""
         encode = condition_pair if self.guided else condition
         return self._stage("encode", "the prompt, once", 1, lambda: encode(self.pipeline, PROMPT), *self.texts)
 
     @torch.no_grad()
     def denoise(self) -> StageCost:
+        """One pass of the UNet on a batch, times the images and steps."""
         s, unet = self.settings, self.pipeline.unet
         # Guidance predicts the noise with the prompt and without it, in one batch of twice the size.
         n = min(s.batch_size, s.n_images) * (2 if self.guided else 1)
@@ -205,6 +207,7 @@ class _Counter:
 
     @torch.no_grad()
     def decode(self) -> StageCost:
+        """Latents to images, as few at once as `decode` takes."""
         n = self.settings.n_images
         # In few at once and in float32 where `decode` does so: it is this that sets the peak of a gallery.
         chunk = min(chunk_size(self.models), n)
@@ -214,6 +217,7 @@ class _Counter:
 
     @torch.no_grad()
     def embed(self) -> StageCost:
+        """Images through the extractor."""
         extractor, s = self.models.extractor, self.settings
         n, model = min(s.batch_size, s.n_images), _without_weights(extractor.model)
         # The processor resizes as it likes, so it is asked rather than second-guessed.

@@ -109,6 +109,7 @@ class _Added(nn.Module):
         self.down, self.up = (nn.Parameter(weight, requires_grad=False) for weight in (down, up))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the layer makes of x, (..., in) or (B, in, H, W), and what B A adds to it."""
         if isinstance(self.base, nn.Conv2d):
             base = self.base
             middle = functional.conv2d(x, self.down, None, base.stride, base.padding, base.dilation)

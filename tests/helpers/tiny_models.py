@@ -223,3 +223,19 @@ def made_for(pipeline: Any, *, vectors: int = 1, alpha: float = 2.0, token: str 
     rows = {key: torch.randn(vectors, width, generator=g) for key, width in widths.items()}
     initial = {key: torch.randn(vectors, width, generator=g) for key, width in widths.items()}
     return Character(lora, rows, token, f"a red fox {token}", 2, alpha, initial, {"prompt": "a red fox"})
+
+
+def full_size_unet() -> Any:
+    """SDXL's UNet without weights."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            sample_size=128, block_out_channels=(320, 640, 1280), layers_per_block=2,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
+            use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )  # fmt: skip
