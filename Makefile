@@ -26,7 +26,7 @@ fix: setup   ## repair what ruff can repair
 
 docs: setup  ## write the API pages to site/, from the docstrings
 	$(IN) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(IN) -m pdoc --docformat numpy --output-directory site chosen_one_nb
+	$(IN) tools/api_pages.py site
 
 menagerie: setup  ## train the bundled miniature from nothing (an evening on two cores, minutes on a GPU)
 	$(IN) -m menagerie.train

@@ -56,9 +56,9 @@ class Character:
         tau: the learned rows, `clip_l` for the first text encoder and `clip_g` for the second. Empty for a LoRA of
         another trainer that came without: then prompts are drawn as they are.
     token : str
-        The word that stands for them in a prompt, such as "<v>"; empty without rows.
+        The word that stands for them in a prompt, such as `<v>`; empty without rows.
     caption : str
-        The caption it was trained with, such as "a sticker of a fox <v>".
+        The caption it was trained with, such as `a sticker of a fox <v>`.
     rank, alpha : int, float
         The LoRA adds alpha / rank * B A.
     initial : dict of str to Tensor (n, D)

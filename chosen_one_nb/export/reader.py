@@ -67,7 +67,7 @@ def read(
     embeddings : str, Path or False, optional
         The embeddings file, where it cannot be found so; False reads the LoRA alone.
     token, caption : str, optional
-        Instead of what the files say; files of other programs say neither: "<v>", and the token alone. A LoRA that
+        Instead of what the files say; files of other programs say neither: `<v>`, and the token alone. A LoRA that
         comes without rows has neither, and is drawn with by prompts that are none of its own.
     pipeline : DiffusionPipeline, optional
         Checks that the character fits it, by putting it on and taking it off.
