@@ -1,4 +1,5 @@
-"""The few statistics that looking at a gallery needs, for many columns and many groups of images at once.
+"""The few statistics that looking at a gallery needs, for many columns and many groups of images at once; and those
+that compare methods over characters.
 
 Among them section 4.2's two automatic measures: *prompt similarity*, the cosine of CLIP's image and text vectors, and
 *identity consistency*, the mean pairwise cosine of image vectors. The paper takes CLIP's for both, so that the score is
@@ -15,8 +16,9 @@ import numpy as np
 from chosen_one_nb.steps.embed import unit
 
 __all__ = [
-    "Interval", "Members", "auroc", "balanced", "bootstrap", "group_mask", "identity_consistency", "interval", "mean",
-    "pair_mean", "random_groups", "resampled", "standardised", "two_kinds", "varying",
+    "Interval", "Members", "PairTests", "auroc", "balanced", "bootstrap", "friedman", "group_mask",
+    "identity_consistency", "interval", "krippendorff_alpha", "max_t", "mean", "pair_mean", "random_groups",
+    "resampled", "standardised", "two_kinds", "two_way", "varying",
 ]  # fmt: skip
 
 Members = Sequence[int] | np.ndarray
@@ -298,3 +300,156 @@ def two_kinds(values: np.ndarray, rounds: int = 40) -> tuple[np.ndarray, np.ndar
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (weights * values).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-9)
+
+
+# --- methods compared over characters
+
+
+@dataclass(frozen=True)
+class PairTests:
+    """Every two of K methods, compared over n characters.
+
+    Attributes
+    ----------
+    difference : ndarray of shape (K, K)
+        Mean of the row's scores less the column's, over characters.
+    p : ndarray of shape (K, K)
+        Chance of a difference as plain anywhere among the pairs if methods made none, in [0, 1]: corrected for the
+        number of pairs. NaN on the diagonal, and everywhere where there are fewer than two characters.
+    n : int
+        Characters that have a score of every method.
+    """
+
+    difference: np.ndarray
+    p: np.ndarray
+    n: int
+
+
+def max_t(scores: np.ndarray, *, repeats: int = 10_000, seed: int = 0) -> PairTests:
+    """Test every pair of methods by permutation, the character being the unit (max-T of Westfall and Young, 1993).
+
+    If two methods draw a character equally well, its difference could as well have had the other sign. All differences
+    of a character change sign together, so that what pairs have in common is kept, and the largest |t| among the
+    pairs is what each pair's own |t| is compared with. Ratings or images of one character are no independent
+    observations: pass their mean.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (N, K)
+        One score per character and method; a character without a score of every method (NaN) is left out.
+    repeats : int
+        Random signs where there are more than 13 characters; up to 13, all signs are tried (4,096).
+    seed : int
+        Of the random signs.
+
+    Examples
+    --------
+    >>> scores = np.array([[5.0, 1.0], [4.0, 2.0], [5.0, 2.0], [4.0, 1.0], [5.0, 3.0], [4.0, 1.0]])
+    >>> float(max_t(scores).p[0, 1])  # all six the same way round: 2 of 64 signs are as extreme
+    0.03125
+    """
+    scores = _complete(scores)
+    n, k = scores.shape
+    difference, p = np.full((k, k), np.nan), np.full((k, k), np.nan)
+    if n < 2:
+        return PairTests(difference, p, n)
+    first, second = np.triu_indices(k, 1)
+    values = scores[:, first] - scores[:, second]  # (N, pairs)
+    # |sum| / sqrt(n * sum of squares) grows with |t|, and is defined where all differences are one number.
+    size = np.sqrt(n * (values**2).sum(axis=0))
+    sums = np.abs(_signs(n, repeats, seed) @ values)  # (signs, pairs)
+    extreme = np.divide(sums, size, out=np.zeros_like(sums), where=size > 0)
+    found, largest = extreme[0], extreme.max(axis=1)  # the first row of signs is the observation
+    p[first, second] = p[second, first] = (largest[:, None] >= found - 1e-9).mean(axis=0)
+    mean_of = scores.mean(axis=0)
+    return PairTests(mean_of[:, None] - mean_of, p, n)
+
+
+def _complete(scores: np.ndarray) -> np.ndarray:
+    """Rows without a gap; ValueError where there are no two columns."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise ValueError(f"Expected scores (characters, methods) of at least two methods, got shape {scores.shape}.")
+    return scores[np.isfinite(scores).all(axis=1)]
+
+
+def _signs(n: int, repeats: int, seed: int) -> np.ndarray:
+    """Rows of n signs, the first all +1; up to 13 all that differ by more than a common sign, else random ones."""
+    if n <= 13:
+        numbers = np.arange(2 ** (n - 1))
+        return 1 - 2.0 * (numbers[:, None] >> np.arange(n) & 1)
+    signs = np.random.default_rng(seed).integers(0, 2, size=(repeats, n)) * 2.0 - 1
+    return np.vstack([np.ones(n), signs])
+
+
+def friedman(scores: np.ndarray) -> tuple[float, float]:
+    """Friedman's test whether any of at least three methods differs, the character being the unit.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (N, K)
+        As for `max_t`.
+
+    Returns
+    -------
+    statistic, p : float
+        NaN where there are fewer than three methods or two characters, or all scores of each character are equal.
+    """
+    from scipy.stats import friedmanchisquare  # late, as in `auroc`
+
+    scores = _complete(scores)
+    if min(scores.shape[1] - 1, len(scores)) < 2 or not np.ptp(scores, axis=1).any():
+        return np.nan, np.nan
+    result = friedmanchisquare(*scores.T)
+    return float(result.statistic), float(result.pvalue)
+
+
+def two_way(ratings: np.ndarray, *, repeats: int = 2000, seed: int = 0) -> np.ndarray:
+    """Bootstrap the mean rating of each method over characters *and* raters, since other ones might have been asked.
+
+    Parameters
+    ----------
+    ratings : ndarray of shape (N, R, K)
+        Of each character by each rater for each method; NaN where a rater did not rate it.
+    repeats, seed : int
+
+    Returns
+    -------
+    ndarray of shape (repeats, K)
+        For `interval`; NaN in a resample that holds no rating of a method.
+    """
+    n, r, _ = ratings.shape
+    rng = np.random.default_rng(seed)
+    characters = rng.multinomial(n, np.full(n, 1 / n), size=repeats).astype(float)
+    raters = rng.multinomial(r, np.full(r, 1 / r), size=repeats).astype(float)
+    there = np.isfinite(ratings)
+    parts = np.where(there, ratings, 0.0), there.astype(float)
+    total, count = (np.einsum("bn,br,nrk->bk", characters, raters, part, optimize=True) for part in parts)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def krippendorff_alpha(ratings: np.ndarray) -> float:
+    """Krippendorff's alpha for ordinal ratings: agreement of raters, 1 in full, 0 as by chance, below 0 worse.
+
+    Parameters
+    ----------
+    ratings : ndarray of shape (raters, items)
+        NaN where an item was not rated; items with one rating say nothing and are left out.
+
+    Returns
+    -------
+    float
+        NaN where no item has two ratings, or all ratings are equal.
+    """
+    levels, coded = np.unique(ratings[np.isfinite(ratings)], return_inverse=True)
+    counts = np.zeros((ratings.shape[1], len(levels)))  # how often each item got each level
+    np.add.at(counts, (np.nonzero(np.isfinite(ratings))[1], coded), 1)
+    counts = counts[counts.sum(axis=1) > 1]
+    per_item = counts.sum(axis=1, keepdims=True)
+    pairs = (counts / (per_item - 1)).T @ counts - np.diag((counts / (per_item - 1)).sum(axis=0))
+    totals = pairs.sum(axis=0)
+    # Ordinal: how far apart two levels are is how many ratings lie between them, each level itself by half.
+    middle = np.cumsum(totals) - totals / 2
+    distance = (middle[:, None] - middle) ** 2
+    expected = totals @ distance @ totals / max(totals.sum() - 1, 1)
+    return float(1 - (pairs * distance).sum() / expected) if expected > 0 else np.nan
