@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from chosen_one_nb.analysis.segmentation import cut_out, segment
-from chosen_one_nb.analysis.statistics import Statistic, bootstrap, mean
+from chosen_one_nb.analysis.statistics import mean
 from chosen_one_nb.models.load import Models, load_models
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.embed import unit
@@ -28,19 +28,12 @@ from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from menagerie import world
 from menagerie.reader import Reader
+from menagerie.rows import NONE, Row, row
 from menagerie.training import vae as autoencoder
 from menagerie.training.data import HELD_OUT, held_out
+from menagerie.uses import control_rows
 
-Row = tuple[str, str, float, float, float]
-"""Part, figure, value, and the interval's ends, NaN where there is none."""
-NONE = float("nan")
 MANY = 4  # attributes asked for at once, which make a caption that was hardly ever written before
-
-
-def row(part: str, figure: str, values: np.ndarray | pd.Series, statistic: Statistic = mean) -> Row:
-    """A statistic of values of N images, (N,) or (N, ...), with its interval over images."""
-    found = bootstrap(np.asarray(values, dtype=float), statistic)
-    return part, figure, found.value, found.low, found.high
 
 
 def mean_over_kinds(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -247,8 +240,8 @@ def speed_rows(models: Models, settings: Settings) -> list[Row]:
 def main(argv: list[str] | None = None) -> None:
     """Measure the chosen parts and print the table; ``--json`` also writes it."""
     parser = argparse.ArgumentParser(prog="python -m menagerie.measure", description=__doc__)
-    parts = ("vae", "reader", "clip", "dino", "asked", "poses", "open", "speed")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parts = ("vae", "reader", "clip", "dino", "asked", "poses", "open", "speed", "control")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:-1])
     parser.add_argument("--folder", type=Path, default=Path("data/menagerie"))
     parser.add_argument("--reader", type=Path, help="default: reader/ in the folder")
     parser.add_argument("--size", type=int, help="side that images are brought to before they are read")
@@ -269,6 +262,7 @@ def main(argv: list[str] | None = None) -> None:
         "poses": lambda: pose_rows(models, reader, given.n, settings),
         "open": lambda: open_rows(models, reader, given.n, settings),
         "speed": lambda: speed_rows(models, settings),
+        "control": lambda: control_rows(models, reader, given.n, settings),
     }
     rows = [row for part in given.parts for row in measures[part]()]
     table = pd.DataFrame(rows, columns=["part", "figure", "value", "low", "high"])

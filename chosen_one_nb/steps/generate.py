@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from chosen_one_nb.steps.gallery import Gallery, SamplingRequest
 from chosen_one_nb.steps.latents import decode, latent_size
 from chosen_one_nb.steps.prompts import Condition, check_prompt, condition, condition_pair, encoders
 
-__all__ = ["generate", "noise", "sampler"]
+__all__ = ["Steering", "generate", "noise", "sampler"]
 
 # Why (pitfall 16): deterministic ones only. A stochastic sampler draws noise at every step, for a batch as a whole.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -34,6 +35,33 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 SMALLER = "Not one image fits: lower image_size, or load_models(..., low_memory=True)."
 
 OnBatch = Callable[[range, Gallery], None]
+AfterStep = Callable[[Any, int, range, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What steers sampling beside the text.
+
+    Attributes
+    ----------
+    pipeline : DiffusionPipeline, optional
+        Samples instead of the models' own; made of the same components.
+    arguments : dict
+        More arguments of its call.
+    modules : tuple of nn.Module
+        What it needs on the device beside the UNet.
+    after_step : callable, optional
+        Called as (pipeline, step, indices, latents) after each sampler step: the latents (B, C, h, w) of images
+        `indices` are at the next noise level. Returns those to go on from.
+    """
+
+    pipeline: Any = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    modules: tuple[Any, ...] = ()
+    after_step: AfterStep | None = None
+
+
+UNSTEERED = Steering()
 
 
 def noise(seeds: Sequence[int] | np.ndarray, shape: Sequence[int]) -> torch.Tensor:
@@ -49,6 +77,7 @@ def generate(
     callbacks: Callbacks = NO_CALLBACKS,
     *,
     on_batch: OnBatch | None = None,
+    steering: Steering = UNSTEERED,
 ) -> Gallery:
     """Sample one image per seed (section 3, the gallery S).
 
@@ -62,6 +91,8 @@ def generate(
         batches finish; cancellation at each sampler step.
     on_batch : callable, optional
         Called with a range of indices and their part of the gallery, as batches finish.
+    steering : Steering, optional
+        What beside the text has a say in what is drawn.
 
     Returns
     -------
@@ -80,7 +111,7 @@ def generate(
     """
     character, seeds = request.character, request.seeds
     with torch.no_grad(), character.on(models.pipeline, request.strength) if character else nullcontext():
-        sampling = _Sampling(models, request, callbacks)
+        sampling = _Sampling(models, request, callbacks, steering)
         images: list[Image.Image] = []
         latents: list[np.ndarray] = []
         for indices, batch in batches(range(len(seeds)), request.settings.batch_size, sampling.batch, SMALLER):
@@ -106,8 +137,9 @@ def sampler(pipeline: Any, name: str) -> Any:
 class _Sampling:
     """One request: what is the same for all batches is computed once."""
 
-    def __init__(self, models: Models, request: SamplingRequest, callbacks: Callbacks) -> None:
+    def __init__(self, models: Models, request: SamplingRequest, callbacks: Callbacks, steering: Steering) -> None:
         self.pipeline, self.device, self.callbacks = models.pipeline, models.device, callbacks
+        self.steering, self.drawing = steering, steering.pipeline or models.pipeline
         self.settings, self.seeds = request.settings, request.seeds
         forbidden = None if request.character else request.settings.token
         prompt = check_prompt(self.pipeline, request.prompt, forbidden=forbidden)
@@ -134,9 +166,10 @@ class _Sampling:
         self.callbacks.raise_if_cancelled()
         n = len(indices)
         # By the stock pipeline, so that an exported character draws the same elsewhere.
-        with on_device(self.device, self.pipeline.unet), _scheduler(self.pipeline, self.settings.sampler):
+        parts = (self.pipeline.unet, *self.steering.modules)
+        with on_device(self.device, *parts), _scheduler(self.drawing, self.settings.sampler):
             start = noise(self.seeds[indices.start : indices.stop], self.shape)  # (B, C, h, w)
-            return self.pipeline(
+            return self.drawing(
                 **self.text.arguments(n),
                 **(self.opposite.arguments(n, "negative_") if self.opposite else {}),
                 height=self.pixels,
@@ -145,9 +178,14 @@ class _Sampling:
                 output_type="latent",
                 num_inference_steps=self.settings.sampling_steps,
                 guidance_scale=self.settings.guidance_scale,
-                guidance_rescale=self.settings.guidance_rescale,
+                **self._rescale(),
+                **self.steering.arguments,
                 callback_on_step_end=self._after_step(indices),
             ).images
+
+    def _rescale(self) -> dict[str, float]:
+        """The argument for it, which not every stock pipeline has: left out at 0, where it does nothing."""
+        return {"guidance_rescale": phi} if (phi := self.settings.guidance_rescale) else {}
 
     def _after_step(self, indices: range) -> Callable[..., dict[str, Any]]:
         steps, n = self.settings.sampling_steps, len(self.seeds)
@@ -157,7 +195,8 @@ class _Sampling:
             finished = indices.stop if step + 1 >= steps else indices.start
             self.callbacks.report("generate", done, n * steps, "image steps", images=finished, n_images=n)
             self.callbacks.raise_if_cancelled()
-            return {}
+            steer = self.steering.after_step
+            return {} if steer is None else {"latents": steer(pipeline, step, indices, tensors["latents"])}
 
         return after_step
 

@@ -7,7 +7,7 @@
 """
 
 from menagerie.world.captions import CONTEXTS, Caption, caption, caption_of, late_words, named_in, vocabulary
-from menagerie.world.pose import JOINTS
+from menagerie.world.pose import JOINTS, LIMBS
 from menagerie.world.rendering import Render, render
 from menagerie.world.truth import COLOUR_OF, USUAL, Truth, WorldError, check, new_scene, sample
 from menagerie.world.values import ATTRIBUTES, IDENTITY, NEUTRAL, PROPORTIONS, SCENE
@@ -18,6 +18,7 @@ __all__ = [
     "CONTEXTS",
     "IDENTITY",
     "JOINTS",
+    "LIMBS",
     "NEUTRAL",
     "PROPORTIONS",
     "SCENE",

@@ -25,6 +25,17 @@ JOINTS = (
 )  # fmt: skip
 """The rows of a render's `joints`."""
 
+LIMBS = tuple(
+    (JOINTS.index(one), JOINTS.index(other))
+    for one, other in (
+        ("head", "neck"),
+        *((a, f"{side} {b}") for side in SIDES for a, b in (("neck", "shoulder"), ("neck", "hip"))),
+        *((f"{side} {a}", f"{side} {b}") for side in SIDES
+          for a, b in (("shoulder", "elbow"), ("elbow", "hand"), ("hip", "knee"), ("knee", "foot"))),
+    )
+)  # fmt: skip
+"""Rows of joints that a limb lies between."""
+
 PARTS = {"torso": 1, "left arm": 2, "right arm": 3, "left leg": 4, "right leg": 5, "head": 6, "other": 7}
 """Numbers in the map of what is seen at each pixel; 0 is no part of the character."""
 
