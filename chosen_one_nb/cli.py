@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
     from chosen_one_nb.run.run import Outcome, Run
     from chosen_one_nb.settings import Settings
@@ -44,6 +45,9 @@ EXAMPLES = """examples:
   python -m chosen_one_nb show runs/fox
   python -m chosen_one_nb sweep plan.json --workers 2                (goes on after a stop)
   python -m chosen_one_nb export runs/fox --to fox --formats diffusers,kohya
+  python -m chosen_one_nb story runs/fox story.json --out story.pdf
+  python -m chosen_one_nb edit runs/fox fox.png --mask head.png --context "wearing a hat" --out hat.png
+  python -m chosen_one_nb pose runs/fox figure_arms_up --out up.png
 """
 
 WORKERS = 256
@@ -505,6 +509,111 @@ def export_command(args: argparse.Namespace) -> int:
     return DONE
 
 
+# --- story, edit, pose
+
+
+def _add_use(command: argparse.ArgumentParser, out: str, *, prompted: bool = True) -> None:
+    """Add what stories, edits and poses have in common."""
+    add = command.add_argument
+    add("source", type=Path, help="a run's folder, or a character's: what save, export or another trainer wrote")
+    add("--node", help="with a run: the node whose character is meant (default: the run's)")
+    add("--out", type=Path, default=Path(out), help=f"the file to write (default: {out})")
+    if prompted:
+        add("--context", default="", help='what is added to the character\'s caption, such as "wearing a hat"')
+        add("--seed", type=whole(0, 2**32 - 1), default=0, help="of the image (default: 0)")
+    add_changes(command)
+    add_machine(command)
+
+
+def _use(args: argparse.Namespace) -> tuple[Models, Character, Settings]:
+    """Return the models, character and settings that a use is asked for with."""
+    from chosen_one_nb import export
+    from chosen_one_nb.applications import usual_settings
+    from chosen_one_nb.models.load import load_models
+    from chosen_one_nb.run.run import Run, RunError
+
+    stored, settings = None, None
+    if (args.source / "run.json").exists():
+        run = Run.open(args.source, read_only=True)
+        character = run.node(args.node).theta if args.node else run.character
+        stored, settings = args.models or run.manifest["models"]["name"], run.root.settings
+        if character is None:
+            raise RunError(f"{args.source}: expected a run with a character, got none yet. Go on with it first.")
+    else:
+        _refuse_alone({"--node": args.node}, False, "a run's folder")
+        character = export.read(args.source)
+    models = models_of(args, stored)
+    models = load_models(models) if isinstance(models, str) else models
+    return models, character, (settings or usual_settings(models)).replace(**dict(args.set))
+
+
+def _written(path: Path, image: Any) -> int:
+    from chosen_one_nb.run import store
+
+    store.write_image(path, image, image.info)
+    print(path)
+    return DONE
+
+
+def add_story(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``story``."""
+    _add_use(command, "story.html", prompted=False)
+    command.add_argument("plan", type=Path, help="JSON: scenes (text, caption, style, seed), title, layout, candidates")
+
+
+def story_command(args: argparse.Namespace) -> int:
+    """Draw a story and write it as a page; the ending of --out says which: .html, .pdf or .png."""
+    from chosen_one_nb.applications.story import StoryPlan, story
+    from chosen_one_nb.progress import ProgressBar
+    from chosen_one_nb.steps import Callbacks
+
+    plan = StoryPlan.of(args.plan)
+    models, character, settings = _use(args)
+    with ProgressBar() as bar:
+        told = story(models, character, plan, settings=settings, callbacks=Callbacks(bar))
+    print(told.save(args.out))
+    return DONE
+
+
+def add_edit(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``edit``."""
+    _add_use(command, "edit.png")
+    command.add_argument("image", type=Path, help="the image to edit, of the size that the models draw")
+    command.add_argument("--mask", type=Path, help="image of that size, white where it is drawn anew (default: what "
+                         "stands in the foreground)")  # fmt: skip
+
+
+def edit_command(args: argparse.Namespace) -> int:
+    """Draw anew what lies under a mask."""
+    from chosen_one_nb.applications.edit import edit, subject_mask
+
+    models, character, settings = _use(args)
+    mask = args.mask or subject_mask(models, args.image)
+    drawing = {"settings": settings, "seeds": [args.seed], "context": args.context}
+    done = edit(models, args.image, mask, character.prompt(), character=character, **drawing)
+    return _written(args.out, done.images[0])
+
+
+def add_pose(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``pose``."""
+    _add_use(command, "pose.png")
+    command.add_argument("skeleton", help="a skeleton's JSON file, or the name of one in data/poses")
+    command.add_argument("--controlnet", help="folder or Hub id (default: that of the models); for SDXL and people "
+                         "xinsir/controlnet-openpose-sdxl-1.0 (Apache-2.0)")  # fmt: skip
+
+
+def pose_command(args: argparse.Namespace) -> int:
+    """Draw the character in a pose."""
+    from chosen_one_nb.applications.pose import pose
+    from chosen_one_nb.applications.skeleton import Skeleton
+
+    skeleton = Skeleton.load(args.skeleton)
+    models, character, settings = _use(args)
+    drawing = {"settings": settings, "seeds": [args.seed], "context": args.context}
+    images = pose(models, character, character.prompt(), skeleton, controlnet=args.controlnet, **drawing)
+    return _written(args.out, images[0])
+
+
 COMMANDS: dict[
     str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 ] = {
@@ -512,5 +621,8 @@ COMMANDS: dict[
     "show": ("write a run as images and one HTML page", add_show, show_command),
     "sweep": ("carry out a plan: prompts x settings x seeds, on several workers", add_sweep, sweep_command),
     "export": ("write a character for other programs", add_export, export_command),
+    "story": ("draw a character through a story, as a page", add_story, story_command),
+    "edit": ("draw a part of an image anew, with the character", add_edit, edit_command),
+    "pose": ("draw the character in a pose", add_pose, pose_command),
 }  # fmt: skip
 """What each command is, its arguments, and what does it."""

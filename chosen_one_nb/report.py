@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
@@ -22,7 +22,7 @@ from chosen_one_nb.run import store
 from chosen_one_nb.run.node import compared, image_label
 from chosen_one_nb.settings import settings_help
 
-__all__ = ["page", "thumbnail", "write_all"]
+__all__ = ["page", "template", "thumbnail", "write_all"]
 
 THUMBNAIL = 80  # pixels; stored twice as large, for fine screens
 
@@ -41,17 +41,22 @@ def page(run: Any) -> str:
         A complete document of about 3 kB an image.
     """
     nodes = list(run.nodes.values())
+    curve = run.tables.curve()
+    return template("report.html.j2").render(
+        run=run, nodes=nodes, outcome=run.outcome, plots=plots, curve=curve.to_dict("records"),
+        distance=_svg(plots.distance_plot(curve)), maps=_maps(nodes), losses=_losses, tiles=_tiles,
+        about={entry["name"]: entry for entry in settings_help()},
+    )  # fmt: skip
+
+
+def template(name: str) -> Template:
+    """Return a page's template; what it is given is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"thumbnail": thumbnail, "or_dash": plots.or_dash}
-    curve = run.tables.curve()
-    return environment.get_template("report.html.j2").render(
-        run=run, nodes=nodes, outcome=run.outcome, plots=plots, curve=curve.to_dict("records"),
-        distance=_svg(plots.distance_plot(curve)), maps=_maps(nodes), losses=_losses, tiles=_tiles,
-        about={entry["name"]: entry for entry in settings_help()},
-    )  # fmt: skip
+    return environment.get_template(name)
 
 
 def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> str:

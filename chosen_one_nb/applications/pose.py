@@ -9,18 +9,18 @@ from typing import Any
 
 from PIL import Image
 
+from chosen_one_nb.applications import request, with_settings
 from chosen_one_nb.applications.skeleton import Skeleton
 from chosen_one_nb.character import Character
 from chosen_one_nb.models.hub import ModelError, Source, bundled
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.memory import move
 from chosen_one_nb.models.pipelines import UNCHANGED_IMAGES
-from chosen_one_nb.settings import Settings, SettingsError
-from chosen_one_nb.steps.gallery import SamplingRequest
+from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps.generate import Steering, generate
 from chosen_one_nb.steps.latents import latent_size
 
-__all__ = ["load_controlnet", "pose", "with_settings"]
+__all__ = ["load_controlnet", "pose"]
 
 FITTING = ("in_channels", "cross_attention_dim", "block_out_channels", "addition_embed_type")
 """Of a UNet's configuration, what a ControlNet made from it shares."""
@@ -67,28 +67,19 @@ def pose(
     if isinstance(scale, bool) or not (isinstance(scale, int | float) and 0 <= scale <= 2):
         raise SettingsError(f"scale: expected a number from 0 to 2, got {scale!r}.")
     skeleton = Skeleton.load(skeleton)
-    request = SamplingRequest(prompt, **{"seeds": (0,), "settings": Settings(), "character": character, **sampling})
-    if request.settings.guidance_rescale:
+    asked = request(models, prompt, character, sampling)
+    if asked.settings.guidance_rescale:
         raise SettingsError(
-            f"guidance_rescale: expected 0 beside a skeleton, got {request.settings.guidance_rescale}. The stock "
+            f"guidance_rescale: expected 0 beside a skeleton, got {asked.settings.guidance_rescale}. The stock "
             "ControlNet pipelines have no such rescaling."
         )
     if controlnet is None or isinstance(controlnet, str | Path):
         controlnet = load_controlnet(models, controlnet)
-    size, _ = latent_size(models.pipeline, request.settings.image_size)
+    size, _ = latent_size(models.pipeline, asked.settings.image_size)
     arguments = {"image": skeleton.draw(size), "controlnet_conditioning_scale": float(scale)}
     steering = Steering(_pipeline(models, controlnet), arguments, (controlnet,))
-    images = generate(models, request, steering=steering).images
-    return with_settings(images, request, skeleton=skeleton.model_dump(), scale=scale)
-
-
-def with_settings(images: list[Image.Image], request: SamplingRequest, **more: Any) -> list[Image.Image]:
-    """Write into each image's `.info` how it was made: prompt, seed, settings, strength, and more as JSON."""
-    for image, seed in zip(images, request.seeds, strict=True):
-        image.info |= {"prompt": request.full_prompt, "seed": str(seed), "strength": str(request.strength)}
-        image.info["settings"] = request.settings.model_dump_json()
-        image.info |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in more.items()}
-    return images
+    images = generate(models, asked, steering=steering).images
+    return with_settings(images, asked, skeleton=skeleton.model_dump(), scale=scale)
 
 
 def load_controlnet(models: Models, source: str | Path | None = None, *, offline: bool = False) -> Any:

@@ -93,6 +93,18 @@ def subject(prompt: str) -> str:
     return words[-1] if words else prompt.strip()
 
 
+def in_medium(prompt: str, medium: str) -> str:
+    """Say a prompt in another medium; one that names none gets it.
+
+    Examples
+    --------
+    >>> in_medium("a sticker of a red fox", "a watercolour")
+    'a watercolour of a red fox'
+    """
+    found = _MEDIUM.match(prompt.lower())
+    return f"{medium} of {prompt[found.end() :] if found else prompt}"
+
+
 def encoders(pipeline: Any) -> list[tuple[str, str, str]]:
     """Name a pipeline's text encoders: (file key, encoder attribute, tokenizer attribute).
 
