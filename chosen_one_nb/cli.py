@@ -48,6 +48,7 @@ EXAMPLES = """examples:
   python -m chosen_one_nb story runs/fox story.json --out story.pdf
   python -m chosen_one_nb edit runs/fox fox.png --mask head.png --context "wearing a hat" --out hat.png
   python -m chosen_one_nb pose runs/fox figure_arms_up --out up.png
+  python -m chosen_one_nb study make compared --out study            (then: study analyse study)
 """
 
 WORKERS = 256
@@ -614,6 +615,35 @@ def pose_command(args: argparse.Namespace) -> int:
     return _written(args.out, images[0])
 
 
+# --- study
+
+
+def add_study(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``study``."""
+    add = command.add_argument
+    add("action", choices=("make", "analyse"), help="make a study of images, or analyse the answers to one")
+    add("source", type=Path, help="make: manifest.json or its folder; analyse: the study's folder")
+    add("--out", type=Path, help="make: where the study will lie; analyse: where to write (default: its analysis/)")
+    add("--seed", type=whole(0, 2**31), default=0, help="make: of what is shown, and of all orders (default: 0)")
+    add("--screens", type=whole(1, 1000), default=72, help="make: rated screens for each rater, about (default: 72)")
+    add("--sheets", type=whole(1, 1000), default=24, help="make: different orders (default: 24)")
+    add("--side", type=whole(32, 2048), default=512, help="make: of all images, in pixels (default: 512)")
+
+
+def study_command(args: argparse.Namespace) -> int:
+    """Make a study, or print and write what its answers say."""
+    from chosen_one_nb.study import Study, analyse
+
+    if args.action == "analyse":
+        results = analyse(Study(args.source))
+        print(f"{results}\n{results.write(args.out or args.source / 'analysis')}")
+        return DONE
+    folder = args.out or args.source.with_name(f"{args.source.stem}-study")
+    shared = {"per_rater": args.screens, "sheets": args.sheets, "side": args.side}
+    print(f"{Study.make(args.source, folder, seed=args.seed, **shared)}\n{folder / 'page' / 'index.html'}")
+    return DONE
+
+
 COMMANDS: dict[
     str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 ] = {
@@ -624,5 +654,6 @@ COMMANDS: dict[
     "story": ("draw a character through a story, as a page", add_story, story_command),
     "edit": ("draw a part of an image anew, with the character", add_edit, edit_command),
     "pose": ("draw the character in a pose", add_pose, pose_command),
+    "study": ("ask people: make a user study of images, analyse its answers", add_study, study_command),
 }  # fmt: skip
 """What each command is, its arguments, and what does it."""

@@ -447,7 +447,11 @@ class StageFiles:
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one JSON line to a log and flush it to the disk."""
-    line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    append_bytes(path, (json.dumps(value, ensure_ascii=False) + "\n").encode())
+
+
+def append_bytes(path: Path, line: bytes) -> None:
+    """Append a line, its end included, to a file and flush it to the disk."""
     with reported(path, len(line)), open(path, "ab+") as file:
         file.seek(max(file.tell() - 1, 0))
         # A line torn by a kill is ended first, so that it spoils no other.
