@@ -117,3 +117,32 @@ def test_another_person_begins_anew_and_a_screen_fits_a_laptop(context, study):
     assert not page.evaluate("() => document.documentElement.scrollHeight > innerHeight")
     keep(page, "training")
     page.close()
+
+
+def test_the_widget_in_a_notebook_keeps_each_answer_and_goes_on(tmp_path):
+    study = studies.study(tmp_path, n_characters=2, sheets=2, side=128)
+    cell = "from chosen_one_nb.study import Study\nfrom chosen_one_nb.widgets.rating import RatingPanel\n"
+    lab.write_notebook(tmp_path / "rate.ipynb", [f'{cell}panel = RatingPanel(Study("study"), "anna")\npanel'])
+    with lab.server(tmp_path) as address, lab.browser() as chromium:
+        notebook = lab.Notebook(chromium, address, "rate.ipynb", height=900)
+        notebook.run_all()
+        panel = notebook.page.locator(".rating")
+        panel.locator("img").first.wait_for()
+        panel.focus()
+        for keys in ("4 Enter", "2 Enter", "Backspace", "5 Enter"):
+            done = panel.locator(".rating-progress").inner_text()
+            for key in keys.split():
+                notebook.page.keyboard.press(key)
+            if panel.locator(".rating-told").count():
+                notebook.page.keyboard.press("Enter")
+            notebook.page.wait_for_function(
+                "(done) => document.querySelector('.rating-progress').innerText !== done", arg=done
+            )
+        keep(notebook.page, "widget")
+        notebook.restart()
+        notebook.run_all()
+        notebook.page.locator(".rating-progress", has_text="3 of").wait_for()
+        assert notebook.page.locator(".rating-problem").inner_text() == ""
+        assert notebook.errors == []
+        notebook.close()
+    assert [answer.rating for answer in study.read_answers()[0]] == [4, 2, None, 5]

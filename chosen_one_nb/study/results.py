@@ -76,7 +76,7 @@ class StudyResults:
 
 
 def _as_text(table: pd.DataFrame) -> str:
-    return table.to_string(na_rep="–", float_format="{:.3f}".format) if len(table) else "–"
+    return table.to_string(na_rep="–", float_format="{:.3g}".format) if len(table) else "–"
 
 
 def analyse(study: Study) -> StudyResults:

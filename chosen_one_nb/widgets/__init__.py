@@ -13,6 +13,7 @@
 `figures`, `images`                       Plotly figures with their colours and symbols; images, sent once
 `attribute_findings`                      what is known of the attributes, shown by several panels
 `status`, `tasks`                         what the screen says; the threads
+`rating`                                  apart from the explorer: the screens of a user study
 ========================================  =========================================================================
 
 One rule keeps them apart: a panel takes the `Session` and observes it, and nothing reads another panel. Views in the
