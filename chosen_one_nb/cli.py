@@ -623,7 +623,7 @@ def add_study(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("action", choices=("make", "analyse"), help="make a study of images, or analyse the answers to one")
     add("source", type=Path, help="make: manifest.json or its folder; analyse: the study's folder")
-    add("--out", type=Path, help="make: where the study will lie; analyse: where to write (default: its analysis/)")
+    add("--out", type=Path, help="make: the study's folder (default: study); analyse: default analysis/ in it")
     add("--seed", type=whole(0, 2**31), default=0, help="make: of what is shown, and of all orders (default: 0)")
     add("--screens", type=whole(1, 1000), default=72, help="make: rated screens for each rater, about (default: 72)")
     add("--sheets", type=whole(1, 1000), default=24, help="make: different orders (default: 24)")
@@ -638,7 +638,7 @@ def study_command(args: argparse.Namespace) -> int:
         results = analyse(Study(args.source))
         print(f"{results}\n{results.write(args.out or args.source / 'analysis')}")
         return DONE
-    folder = args.out or args.source.with_name(f"{args.source.stem}-study")
+    folder = args.out or Path("study")
     shared = {"per_rater": args.screens, "sheets": args.sheets, "side": args.side}
     print(f"{Study.make(args.source, folder, seed=args.seed, **shared)}\n{folder / 'page' / 'index.html'}")
     return DONE

@@ -213,6 +213,7 @@ def test_half_filled_answers_give_means_and_no_p_values(study):
     results = analyse(study)
     assert results.raters.answers.tolist() == [9]
     assert set(results.methods["mean"].dropna()) == {4}
+    assert results.methods.low.isna().all()  # one rater
     assert results.tests[["p", "paper: p"]].isna().all(axis=None)
     assert results.pairs[["p", "paper: p"]].isna().all(axis=None)
 

@@ -40,7 +40,7 @@ class StudyResults:
         By rater: answers, ``golden`` (share of golden items answered rightly), ``repeated`` (mean distance of the two
         answers to one item), ``fast`` (share), ``left_out``.
     methods : DataFrame
-        By question and method: mean, low, high (95 %, other characters and raters drawn), ratings.
+        By question and method: mean, low, high (95 %, other characters and raters drawn; from two of each), ratings.
     tests : DataFrame
         By question: raters, characters, alpha (Krippendorff, ordinal), the decision's Friedman statistic and p, and as
         the paper Kruskal-Wallis H and p.
@@ -57,14 +57,15 @@ class StudyResults:
     notes: list[str]
 
     def __str__(self) -> str:
-        titles = {
-            "raters": "Raters",
-            "methods": "Means, with 95 % intervals over characters and raters",
-            "tests": "Decision by character; as the paper (treats every rating as independent)",
-            "pairs": "Pairs: decision by character; as the paper",
+        tables = {
+            "Raters": self.raters,
+            "Means, with 95 % intervals over characters and raters": self.methods,
+            "Decision by character; as the paper (treats every rating as independent)": self.tests,
+            "Pairs: decision by character; as the paper": self.pairs,
         }
-        tables = [f"{title}\n{_as_text(getattr(self, name))}" for name, title in titles.items()]
-        return "\n\n".join([*tables, f"Ordinal mixed model, in R\n{MODEL}", "\n".join(self.notes)])
+        form = {"na_rep": "–", "float_format": "{:.3g}".format}
+        shown = [f"{title}\n{table.to_string(**form) if len(table) else '–'}" for title, table in tables.items()]
+        return "\n\n".join([*shown, f"Ordinal mixed model, in R\n{MODEL}", "\n".join(self.notes)])
 
     def write(self, folder: str | Path) -> Path:
         """Write ``answers.csv`` and ``analysis.txt`` into a folder, and return it."""
@@ -73,10 +74,6 @@ class StudyResults:
         self.answers.to_csv(folder / "answers.csv", index=False)
         (folder / "analysis.txt").write_text(f"{self}\n", "utf-8")
         return folder
-
-
-def _as_text(table: pd.DataFrame) -> str:
-    return table.to_string(na_rep="–", float_format="{:.3g}".format) if len(table) else "–"
 
 
 def analyse(study: Study) -> StudyResults:
@@ -145,14 +142,13 @@ def _compare(question: str, rated: pd.DataFrame, methods: list[str]) -> tuple[pd
         tukey, p_pairs = tukey_hsd(*by_method).pvalue, decided.p
         chi, p = friedman(scores) if len(methods) > 2 else (np.nan, decided.p[0, 1])
     alpha = krippendorff_alpha(rated.pivot_table("rating", "rater", "item").to_numpy(float))
-    row = [n_raters, len(scores), alpha, chi, p, h, pooled_p]
-    names = ["raters", "characters", "alpha", "Friedman", "p", "paper: H", "paper: p"]
-    tests = pd.DataFrame([row], index=[question], columns=names)
+    row = {"raters": n_raters, "characters": len(scores), "alpha": alpha}
+    row |= {"Friedman": chi, "p": p, "paper: H": h, "paper: p": pooled_p}
     first, second = np.triu_indices(len(methods), 1)
-    names = ["difference", "p", "paper: p"]
-    columns = (table[first, second] for table in (decided.difference, p_pairs, tukey))
-    pairs = pd.DataFrame(dict(zip(names, columns, strict=True)))
-    pairs.index = pd.Index([f"{question}: {methods[a]} - {methods[b]}" for a, b in zip(first, second, strict=True)])
+    columns = {"difference": decided.difference, "p": p_pairs, "paper: p": tukey}
+    names = [f"{question}: {methods[a]} - {methods[b]}" for a, b in zip(first, second, strict=True)]
+    tests = pd.DataFrame(row, index=[question])
+    pairs = pd.DataFrame({name: table[first, second] for name, table in columns.items()}, index=names)
     return _means(question, rated).reindex([f"{question}: {method}" for method in methods]), tests, pairs
 
 
@@ -163,7 +159,8 @@ def _means(question: str, rated: pd.DataFrame) -> pd.DataFrame:
     cells = rated.groupby(["character", "rater", "method"]).rating.mean().unstack()
     sides = cells.index.levels  # characters, raters
     grid = cells.reindex(pd.MultiIndex.from_product(sides)).to_numpy(float).reshape(*map(len, sides), -1)
-    low, high = interval(two_way(grid))
+    several = min(map(len, sides)) > 1  # of one rater, or one character, nothing tells how others would differ
+    low, high = interval(two_way(grid)) if several else (np.nan, np.nan)
     means = {"mean": np.nanmean(grid, axis=(0, 1)), "low": low, "high": high}
     table = pd.DataFrame(means, index=cells.columns).assign(ratings=rated.method.value_counts())
     return table.set_axis([f"{question}: {method}" for method in table.index])
