@@ -189,11 +189,12 @@ def test_files_that_came_back_damaged_twice_or_as_something_else(study):
     (file.parent / "copy.csv").write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     file.write_text(file.read_text()[:-30])  # the last line is torn
     (file.parent / "empty.csv").write_text("")
+    (file.parent / "huge.csv").write_text("study\n" + "x" * 200_000)
     (file.parent / "other.csv").write_text("a;b\n1;2\n")
     answers, problems = study.read_answers()
     assert len(answers) == len(study.key.sheets[0])
     assert [problem.split(" is")[0] for problem in problems] == [
-        f"anna.csv, line {len(answers) + 1}", "other.csv, line 2",
+        f"anna.csv, line {len(answers) + 1}", "huge.csv", "other.csv, line 2",
     ]  # fmt: skip
 
 

@@ -133,7 +133,7 @@ class Study:
             answer = Answer.model_validate_strings(given) if texts else Answer.model_validate(given)
         except ValidationError as error:
             raise StudyError(first_error(error)) from error
-        order = dict(enumerate(self.key.sheets)).get(answer.sheet, [])
+        order = self.key.sheets[answer.sheet] if answer.sheet < len(self.key.sheets) else []
         if answer.study != self.key.study or answer.item not in order[answer.position : answer.position + 1]:
             raise StudyError(f"expected an answer of study {self.key.study}, to the item at that place of its sheet.")
         return answer
@@ -151,15 +151,20 @@ class Study:
         answers: dict[Answer, None] = {}  # a file that came back twice counts once
         problems = []
         for path in sorted((self.folder / "answers").glob("*.csv")):
-            reader = csv.DictReader(io.StringIO(store.read_bytes(path).decode("utf-8-sig", "replace")))
-            for row in reader:
+            text = io.StringIO(store.read_bytes(path).decode("utf-8-sig", "replace"))
+            try:
+                rows = list(csv.DictReader(text))
+            except csv.Error as error:  # a field of megabytes
+                problems.append(f"{path.name} is left out: {error}")
+                continue
+            for number, row in enumerate(rows, 2):
                 try:
                     if None in row.values():
                         raise StudyError("it ends too early.")
                     filled = {name: value for name, value in row.items() if name and value}
                     answers[self._checked(filled, texts=True)] = None
                 except StudyError as error:
-                    problems.append(f"{path.name}, line {reader.line_num} is left out: {error}")
+                    problems.append(f"{path.name}, line {number} is left out: {error}")
         return list(answers), problems
 
 
