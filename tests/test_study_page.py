@@ -22,9 +22,14 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def context():
+def chromium():
     with lab.browser() as chromium:
-        yield chromium.new_context(viewport={"width": 1366, "height": 700}, accept_downloads=True)
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def context(chromium):
+    return chromium.new_context(viewport={"width": 1366, "height": 700}, accept_downloads=True)
 
 
 def opened(context, study, sheet=0):
@@ -119,11 +124,11 @@ def test_another_person_begins_anew_and_a_screen_fits_a_laptop(context, study):
     page.close()
 
 
-def test_the_widget_in_a_notebook_keeps_each_answer_and_goes_on(tmp_path):
+def test_the_widget_in_a_notebook_keeps_each_answer_and_goes_on(chromium, tmp_path):
     study = studies.study(tmp_path, n_characters=2, sheets=2, side=128)
     cell = "from chosen_one_nb.study import Study\nfrom chosen_one_nb.widgets.rating import RatingPanel\n"
     lab.write_notebook(tmp_path / "rate.ipynb", [f'{cell}panel = RatingPanel(Study("study"), "anna")\npanel'])
-    with lab.server(tmp_path) as address, lab.browser() as chromium:
+    with lab.server(tmp_path) as address:
         notebook = lab.Notebook(chromium, address, "rate.ipynb", height=900)
         notebook.run_all()
         panel = notebook.page.locator(".rating")
