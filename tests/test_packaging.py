@@ -83,8 +83,10 @@ def test_a_wheel_holds_the_package_its_types_and_its_data_only(wheel: Path):
     assert {name.split("/")[0] for name in names} == {"chosen_one_nb", f"chosen_one_nb-{version()}.dist-info"}
     assert "chosen_one_nb/py.typed" in names
     held = {"/".join(name.split("/")[2:4]) for name in names if name.startswith("chosen_one_nb/data/")}
-    assert held == {"attributes.json", "attributes_menagerie.json", "menagerie/README.md", "menagerie/clip",
-                    "menagerie/dinov2", "menagerie/pipeline", "runs/fox"}  # fmt: skip
+    poses = {f"poses/{path.name}" for path in (ROOT / "data" / "poses").glob("*.json")}
+    assert len(poses) >= 10
+    assert held == poses | {"attributes.json", "attributes_menagerie.json", "menagerie/README.md", "menagerie/clip",
+                            "menagerie/dinov2", "menagerie/pipeline", "runs/fox"}  # fmt: skip
 
 
 def version() -> str:

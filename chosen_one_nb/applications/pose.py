@@ -110,8 +110,13 @@ def load_controlnet(models: Models, source: str | Path | None = None, *, offline
     origin = Source.of(own if source is None else source, offline)
     fetched = origin.fetch()
     with origin.loading("a ControlNet"):
-        stock = {"use_safetensors": True, "local_files_only": True}
-        controlnet = ControlNetModel.from_pretrained(fetched, dtype=models.pipeline.unet.dtype, **stock)
+        controlnet = ControlNetModel.from_pretrained(
+            fetched,
+            dtype=models.pipeline.unet.dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
     _check_fits(controlnet, models.pipeline, str(origin))
     controlnet.eval().requires_grad_(False)
     if not models.low_memory:
