@@ -22,7 +22,7 @@ from PIL import Image
 from chosen_one_nb.analysis.segmentation import cut_out, segment
 from chosen_one_nb.analysis.statistics import mean
 from chosen_one_nb.models.load import Models, load_models
-from chosen_one_nb.settings import Settings
+from chosen_one_nb.settings import SAMPLING, Settings
 from chosen_one_nb.steps.embed import unit
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
@@ -246,12 +246,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--reader", type=Path, help="default: reader/ in the folder")
     parser.add_argument("--size", type=int, help="side that images are brought to before they are read")
     parser.add_argument("--n", type=int, default=500, help="renders, prompts or images per figure")
+    parser.add_argument("--sampling", choices=SAMPLING, help="draw by a sampling preset, instead of the kit's usual")
+    parser.add_argument("--distilled", help="LoRA that becomes part of the models, for --sampling flash")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(argv)
     settings = Settings.preset("menagerie")
+    settings = settings.sampled(given.sampling) if given.sampling else settings
     size = json.loads((given.folder / "recipe.json").read_text())["image_size"]
     needs_models = set(given.parts) - {"vae", "reader"}
-    models = load_models(str(given.folder)) if needs_models else None
+    models = load_models(str(given.folder), distilled=given.distilled) if needs_models else None
     reader = Reader(given.reader or given.folder / "reader", given.size)
     measures: dict[str, Callable[[], list[Row]]] = {
         "vae": lambda: vae_rows(given.folder, given.n, size),

@@ -68,6 +68,9 @@ def test_every_stage_of_both_presets_makes_a_stock_model(made, tmp_path):
     CLIPModel.from_pretrained(out / "clip")
     Dinov2Model.from_pretrained(out / "dinov2")
     ViTModel.from_pretrained(out / "dinov1", add_pooling_layer=False)
+    pipeline.load_lora_weights(out / "few_steps", weight_name="pytorch_lora_weights.safetensors")
+    short = {"num_inference_steps": 4, "guidance_scale": 0.0}
+    assert pipeline("a fox and a zebra", **short, height=32, width=32).images[0].size == (32, 32)
     found = Reader(out / "reader").probabilities([image])
     assert [p.shape for p in found.values()] == [(1, size) for size in SIZES]
     assert json.loads((out / "recipe.json").read_text())["n_renders"] == 40
@@ -110,14 +113,14 @@ def test_all_models_of_a_preset_together_are_small(preset):
 
 
 def test_the_gpu_preset_trains_for_less_than_half_an_hour():
-    assert sum(Recipe.preset("gpu").minutes.values()) <= 27
+    assert sum(Recipe.preset("gpu").minutes.values()) < 30
 
 
 def test_both_presets_make_models_of_the_same_sizes():
     """What learnt on a card goes on on a CPU."""
     cpu, gpu = Recipe.preset("cpu"), Recipe.preset("gpu")
-    assert gpu.replace(minutes=cpu.minutes, n_renders=cpu.n_renders, **{
-        name: getattr(cpu, name) for name in vars(cpu) if name.endswith("_batch")}) == cpu  # fmt: skip
+    amounts = [name for name in vars(cpu) if name.startswith("n_") or name.endswith("_batch")]
+    assert gpu.replace(minutes=cpu.minutes, **{name: getattr(cpu, name) for name in amounts}) == cpu
 
 
 @pytest.mark.parametrize(
