@@ -25,7 +25,12 @@ from menagerie.training.context import TrainingContext, TrainingError
 from menagerie.training.data import renders_of
 from menagerie.training.recipe import Recipe
 
-TOGETHER = (("renders",), ("text", "vae", "dino", "dinov1"), ("clip", "reader", "unet"), ("controlnet", "few_steps"))
+TOGETHER = (
+    ("renders",),
+    ("text", "vae", "dino", "dinov1"),
+    ("clip", "reader", "unet"),
+    ("controlnet", "ip_adapter", "few_steps"),
+)
 STAGES = tuple(stage for stages in TOGETHER for stage in stages)
 
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from helpers.recipe import TINY, tiny_context
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import (
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTokenizer,
     Dinov2Model,
@@ -25,7 +27,7 @@ from menagerie import train as command
 from menagerie import world
 from menagerie.labels import SIZES, targets
 from menagerie.reader import Reader
-from menagerie.training import controlnet, dino, dinov1, reader, text, unet
+from menagerie.training import controlnet, dino, dinov1, ip_adapter, reader, text, unet
 from menagerie.training import vae as vae_module
 from menagerie.training.clip import GROUPS, true_sayings
 from menagerie.training.context import TrainingError
@@ -75,6 +77,39 @@ def test_every_stage_of_both_presets_makes_a_stock_model(made, tmp_path):
     assert [p.shape for p in found.values()] == [(1, size) for size in SIZES]
     assert json.loads((out / "recipe.json").read_text())["n_renders"] == 40
     assert all(file.suffix != ".bin" for file in out.rglob("*"))
+
+
+def test_the_stock_loader_takes_the_adapter_and_at_scale_0_nothing_changes(made):
+    out, _ = made
+    pipeline = StableDiffusionXLPipeline.from_pretrained(out / "pipeline")
+    pipeline.set_progress_bar_config(disable=True)
+    asked = {"num_inference_steps": 2, "height": 32, "width": 32, "output_type": "np"}
+
+    def drawn(**image):
+        return pipeline("a fox", generator=torch.Generator().manual_seed(0), **asked, **image).images
+
+    before = drawn()
+    pipeline.register_modules(feature_extractor=CLIPImageProcessorPil.from_pretrained(out / "clip"))
+    pipeline.load_ip_adapter(out, subfolder="ip_adapter", weight_name="ip-adapter.safetensors",
+                             image_encoder_folder="./clip")  # fmt: skip
+    red, blue = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    assert not np.array_equal(drawn(ip_adapter_image=red), drawn(ip_adapter_image=blue))
+    pipeline.set_ip_adapter_scale(0.0)
+    assert np.array_equal(drawn(ip_adapter_image=red), before)
+
+
+def test_an_adapter_is_not_shown_one_colour_of_every_kind():
+    truths = [{"kind": kind, "colour": colour}
+              for kind in world.IDENTITY["kind"] for colour in world.IDENTITY["colour"]]  # fmt: skip
+    assert [sum(map(ip_adapter.left_out, truths[i : i + 8])) for i in range(0, len(truths), 8)] == [1] * 14
+
+
+def test_a_reference_shows_the_same_character_elsewhere():
+    truth = world.sample(Random(1))
+    first, again, other = (ip_adapter.in_another_scene(truth, number, 32) for number in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, world.render(truth, 32).image)
 
 
 @pytest.mark.parametrize("stage", command.STAGES[1:])

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 CPU_MINUTES = {"text": 10, "vae": 60, "clip": 40, "dino": 40, "dinov1": 30, "reader": 40, "unet": 180,
-               "controlnet": 45, "few_steps": 45}  # fmt: skip
+               "controlnet": 45, "ip_adapter": 35, "few_steps": 45}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class Recipe:
     unet_channels: tuple[int, ...] = (48, 96, 192)
     unet_batch: int = 32
     controlnet_batch: int = 24
+    ip_adapter_batch: int = 24
+    reference_pairs: int = 90  # per cent of references in another scene than the target; 0 is the author's recipe
     n_trajectories: int = 12_000
     few_steps_batch: int = 32
     few_steps_rank: int = 32
@@ -72,10 +74,10 @@ class Recipe:
         if name == "gpu":
             return cls(
                 n_renders=160_000, vae_batch=64, text_batch=512, clip_batch=384, dino_batch=256, dinov1_batch=128,
-                reader_batch=256, unet_batch=512, controlnet_batch=384,
+                reader_batch=256, unet_batch=512, controlnet_batch=384, ip_adapter_batch=384,
                 n_trajectories=48_000, few_steps_batch=256,
                 minutes={"text": 1, "vae": 6, "clip": 2, "dino": 5, "dinov1": 2, "reader": 1.5, "unet": 6.5,
-                         "controlnet": 2, "few_steps": 2},
+                         "controlnet": 2, "ip_adapter": 1, "few_steps": 2},
             )  # fmt: skip
         raise ValueError(f"preset: expected 'cpu' or 'gpu', got {name!r}.")
 
