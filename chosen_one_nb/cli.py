@@ -138,7 +138,8 @@ def add_machine(command: argparse.ArgumentParser) -> None:
     add("--offline", action="store_true", help="take models from folders and the Hub's cache only")
     add("--extractor", help="feature extractor by folder or Hub id; with --random: dinov2-small, -base, -large, -giant")
     add("--clip", help="CLIP by folder or Hub id")
-    add("--distilled", help="LoRA or UNet distilled to few steps: folder, file or Hub id (for --sampling flash)")
+    add("--distilled", help="LoRA or UNet distilled to few steps (for --sampling flash): folder, file, Hub id, or own: "
+        "that of the models")  # fmt: skip
 
 
 def add_changes(command: argparse.ArgumentParser) -> None:

@@ -248,6 +248,13 @@ def test_a_distilled_lora_becomes_part_of_the_unet(models: Any, model_folder: Pa
     assert not getattr(loaded.pipeline.unet, "peft_config", None)
     assert loaded.recipe["distilled"] == str(tmp_path / "lora")
     assert loaded.fingerprint != models.fingerprint
+    with pytest.raises(ModelError, match="few_steps"):
+        load_models(model_folder, distilled="own")
+    with_own = shutil.copytree(model_folder, tmp_path / "set")
+    shutil.copytree(tmp_path / "lora", with_own / "few_steps")
+    own = load_models(with_own, distilled="own")
+    assert torch.equal(own.pipeline.unet.get_submodule(name).weight, after)
+    assert own.recipe["distilled"] == "own", "so that the folder may move"
 
 
 def test_a_distilled_unet_and_what_is_none(models: Any, model_folder: Path, sd_models: Any, tmp_path: Path) -> None:

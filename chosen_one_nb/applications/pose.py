@@ -12,7 +12,7 @@ from PIL import Image
 from chosen_one_nb.applications import request, with_settings
 from chosen_one_nb.applications.skeleton import Skeleton
 from chosen_one_nb.character import Character
-from chosen_one_nb.models.hub import ModelError, Source, bundled
+from chosen_one_nb.models.hub import ModelError, Source, model_set
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.memory import move
 from chosen_one_nb.models.pipelines import UNCHANGED_IMAGES
@@ -101,7 +101,7 @@ def load_controlnet(models: Models, source: str | Path | None = None, *, offline
     """
     from diffusers import ControlNetModel
 
-    own = (bundled("menagerie") if models.name == "menagerie" else Path(models.name)) / "controlnet"
+    own = model_set(models.name) / "controlnet"
     if source is None and not own.is_dir():
         raise ModelError(
             f"controlnet: expected a folder or Hub id beside {models.name}, which has none of its own. For SDXL and "

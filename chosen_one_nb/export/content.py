@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chosen_one_nb.character import Character, CharacterError
-from chosen_one_nb.models.hub import bundled
+from chosen_one_nb.models.hub import model_set
 from chosen_one_nb.models.images import ImageError, read_image
 from chosen_one_nb.settings import Settings, first_error
 
@@ -122,7 +122,7 @@ class Base:
     @property
     def pipeline(self) -> str:
         """Where diffusers finds it: a Hub id, a folder or a file."""
-        folder = (bundled("menagerie") if self.name == "menagerie" else Path(self.name)) / "pipeline"
+        folder = model_set(self.name) / "pipeline"
         return str(folder) if folder.is_dir() else self.name
 
     @property

@@ -18,8 +18,8 @@ from pathlib import Path
 from shlex import quote
 
 __all__ = [
-    "KNOWN", "LORA_FILE", "UNET_FILE", "ModelError", "Source", "absolute", "bundled", "convert_line", "quietly",
-    "refuse_pickle", "wanted",
+    "KNOWN", "LORA_FILE", "UNET_FILE", "ModelError", "Source", "absolute", "bundled", "convert_line",
+    "model_set", "quietly", "refuse_pickle", "wanted",
 ]  # fmt: skip
 
 DINOV2 = "facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"
@@ -193,6 +193,11 @@ def bundled(*parts: str) -> Path:
     package = Path(__file__).parents[1]
     inside = package / "data"
     return (inside if inside.is_dir() else package.parent / "data").joinpath(*parts)
+
+
+def model_set(name: str) -> Path:
+    """Return the folder that a name of models stands for: the bundled set, or the name as a path."""
+    return bundled("menagerie") if name == "menagerie" else Path(name)
 
 
 def wanted(names: Iterable[str], half: bool = False, place: str = "") -> list[str]:

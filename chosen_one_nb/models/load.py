@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from chosen_one_nb.models.features import Clip, FeatureExtractor, Features
-from chosen_one_nb.models.hub import KNOWN, ModelError, Source, absolute, bundled
+from chosen_one_nb.models.hub import KNOWN, ModelError, Source, absolute, model_set
 from chosen_one_nb.models.memory import best_device, best_dtype, device_memory, keep_freed_memory, move
 from chosen_one_nb.models.pipelines import compile_blocks, load_pipeline, modules
 from chosen_one_nb.settings import SAMPLING, Settings, is_text
@@ -25,6 +25,7 @@ __all__ = [
     "warn_unless_distilled", "weight_bytes",
 ]  # fmt: skip
 
+OWN = "few_steps"  # folder in a model set: the LoRA that distilled="own" stands for
 ENOUGH = 1 << 20  # bytes of a file's beginning and end that tell it from another one
 ROOM = 2  # device memory that is plenty: this many times the weights
 
@@ -95,8 +96,9 @@ def load_models(
     extractor, clip : instance, str or Path, optional
         To replace those of a model set, or to supply them to a bare pipeline. Models may share instances.
     distilled : str or Path, optional
-        A LoRA or UNet distilled to few steps, for `Settings.sampled("flash")`: folder, file or Hub id. It becomes
-        part of the generator, in training too, and changes the distribution that images are drawn from.
+        A LoRA or UNet distilled to few steps, for `Settings.sampled("flash")`: folder, file or Hub id, or "own" for
+        `few_steps/` of the model set, as the miniature has. It becomes part of the generator, in training too, and
+        changes the distribution that images are drawn from.
     config : str or Path, optional
         For a single-file checkpoint, which holds no tokenizers: a pipeline whose configuration it goes with; None
         takes the published one of its kind, from the Hub.
@@ -132,12 +134,15 @@ def load_models(
             f"{name}: this is a pipeline without a feature extractor. Pass one, for example "
             "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
         )
-    pipeline, recipe = load_pipeline(source, kind, config, distilled)
+    own = model_set(name) / OWN if distilled == "own" else None
+    pipeline, recipe = load_pipeline(source, kind, config, own or distilled)
     seeing = _ready(FeatureExtractor, own_extractor if extractor is None else extractor, kind, offline)
     reading = _ready(Clip, own_clip if clip is None else clip, kind, offline)
     whole = fingerprint([*recipe.values(), seeing.name, reading and reading.name])
     if Path(recipe["name"]).exists():  # else a Hub id, as the commit that was loaded
         recipe["name"] = name
+    if distilled == "own":
+        recipe["distilled"] = distilled
     for key, given, model in (("extractor", extractor, seeing), ("clip", clip, reading)):
         if model and (given or name in KNOWN):
             recipe[key] = model.name
@@ -196,7 +201,7 @@ def _sources(name: str) -> tuple[str | Path, str | Path | None, str | Path | Non
     """Where pipeline, extractor and clip of a name are; None for what it does not say."""
     if name in KNOWN:
         return KNOWN[name]
-    folder = bundled("menagerie") if name == "menagerie" else Path(name)
+    folder = model_set(name)
     if (folder / "pipeline").is_dir():
         extractor, clip = (part if part.is_dir() else None for part in (folder / "dinov2", folder / "clip"))
         return folder / "pipeline", extractor, clip
