@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chosen_one_nb.models.hub import LORA_FILE
-from chosen_one_nb.settings import first_error
+from chosen_one_nb.settings import first_error, user_path
 from chosen_one_nb.steps import AdapterError
 from chosen_one_nb.steps.lora import TARGETS, apply_frozen, apply_lora
 from chosen_one_nb.steps.prompts import encoders
@@ -146,7 +146,7 @@ class Character:
         CharacterError
             If the folder cannot be written, or the disk is full, in which case what lay there before stays.
         """
-        folder = Path(folder).expanduser()
+        folder = user_path("folder", folder, CharacterError)
         try:
             write_files(folder, self.files())
         except OSError as error:
@@ -202,7 +202,7 @@ class Character:
         CharacterError
             If a file is missing, damaged, or written by a later version; the message names it.
         """
-        folder = Path(folder).expanduser()
+        folder = user_path("folder", folder, CharacterError)
         notes = _read_notes(folder / NOTES_FILE)
         weights, rows, initial = (_read(folder / name) for name in (LORA_FILE, TOKEN_FILE, INITIAL_FILE))
         frozen = {key: weights[key] for key in weights if _FROZEN.fullmatch(key)}

@@ -427,6 +427,18 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def user_path(name: str, value: object, error: type[Exception]) -> Path:
+    """Return a path that a caller gave, with ``~`` expanded; an error of the caller's kind where it can be none."""
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value) or not is_text(str(value)):
+        raise error(f"{name}: expected a path, got {reprlib.repr(value)}.")
+    try:
+        place = Path(value).expanduser()
+        place.exists()  # asks the system, which may find the name too long
+    except (OSError, RuntimeError) as reason:  # RuntimeError: a home that nobody has
+        raise error(f"{name}: {str(value)[:200]} leads nowhere ({reason!s:.200}). Give another path.") from reason
+    return place
+
+
 def _check_together(s: Settings) -> None:
     """Check the fields against each other."""
     if s.n_images <= s.min_cluster_size:

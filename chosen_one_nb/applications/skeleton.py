@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chosen_one_nb.models.hub import bundled
-from chosen_one_nb.settings import first_error
+from chosen_one_nb.settings import first_error, user_path
 
 __all__ = ["Skeleton", "SkeletonError", "draw_limbs", "skeleton_names"]
 
@@ -72,7 +72,7 @@ class Skeleton(BaseModel):
         if isinstance(source, cls):
             return source
         named = bundled("poses") / f"{source}.json"
-        file = named if named.is_file() else Path(source).expanduser()
+        file = named if named.is_file() else user_path("skeleton", source, SkeletonError)
         try:
             return cls.model_validate_json(file.read_bytes())
         except OSError as error:
@@ -98,7 +98,7 @@ class Skeleton(BaseModel):
 
     def save(self, path: str | Path) -> Path:
         """Write the skeleton as JSON and return the path."""
-        file = Path(path).expanduser()
+        file = user_path("path", path, SkeletonError)
         file.write_text(json.dumps(self.model_dump(), indent=1) + "\n", encoding="utf-8")
         return file
 

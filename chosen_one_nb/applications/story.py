@@ -17,7 +17,7 @@ from chosen_one_nb import plots, report
 from chosen_one_nb.applications import usual_settings, with_settings
 from chosen_one_nb.character import Character
 from chosen_one_nb.models.load import Models
-from chosen_one_nb.settings import Settings, first_error
+from chosen_one_nb.settings import Settings, first_error, user_path
 from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 from chosen_one_nb.steps.embed import embed, unit
 from chosen_one_nb.steps.gallery import SamplingRequest, image_seeds
@@ -96,7 +96,7 @@ class StoryPlan(BaseModel):
             if isinstance(source, cls):
                 return source
             if isinstance(source, str | Path):
-                source = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
+                source = json.loads(user_path("story", source, StoryError).read_text(encoding="utf-8"))
             entries = dict(source) if isinstance(source, Mapping) else {"scenes": list(source)}
             scenes = entries.get("scenes", [])
             told = [{"text": scene} if isinstance(scene, str) else scene for scene in scenes]
@@ -183,7 +183,7 @@ class Story:
 
     def save(self, path: str | Path) -> Path:
         """Write the page as .png, .pdf or .html, by the ending, and return the path."""
-        file = Path(path).expanduser()
+        file = user_path("path", path, StoryError)
         if file.suffix not in (".png", ".pdf", ".html"):
             raise StoryError(f"{file}: expected an ending .png, .pdf or .html, got {file.suffix or 'none'}.")
         if file.suffix == ".html":

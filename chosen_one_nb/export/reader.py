@@ -28,6 +28,7 @@ from chosen_one_nb.character import INITIAL_FILE, NOTES_FILE, Character, Charact
 from chosen_one_nb.export.kohya import KohyaNotes
 from chosen_one_nb.export.names import LAYERS_PER_BLOCK, layer_and_part, module_name, other_kind
 from chosen_one_nb.models.hub import LORA_FILE, refuse_pickle
+from chosen_one_nb.settings import user_path
 from chosen_one_nb.steps.lora import TARGETS
 
 __all__ = ["ONE_ENCODER", "check_rows", "read"]
@@ -82,12 +83,13 @@ def read(
         If a file is missing, damaged, of another base or rank, or written by a later version; the message names it
         and says what was expected.
     """
-    path = Path(path).expanduser()
+    path = user_path("path", path, CharacterError)
     saved = next((place for place in (path, path / "diffusers") if (place / NOTES_FILE).is_file()), None)
     if saved is not None and embeddings is None:
         character, where = _load_saved(saved), str(saved)
     else:
-        given = Path(embeddings).expanduser() if isinstance(embeddings, str | Path) else embeddings
+        none = embeddings is None or embeddings is False
+        given = embeddings if none else user_path("embeddings", embeddings, CharacterError)
         lora, rows = _find_files(path, given)
         character, where = _combine(lora, rows), str(rows or lora)
     check_rows(character, where)

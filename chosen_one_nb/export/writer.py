@@ -18,6 +18,7 @@ from chosen_one_nb.character import Character, CharacterError, packed, write_fil
 from chosen_one_nb.export.content import ExportContent, Images, a1111_prompt, comfyui_prompt, image_records
 from chosen_one_nb.export.kohya import kohya_metadata, kohya_tensors
 from chosen_one_nb.export.reader import ONE_ENCODER, check_rows
+from chosen_one_nb.settings import user_path
 from chosen_one_nb.steps.generate import SAMPLERS
 
 __all__ = ["FORMATS", "comfyui_workflow", "readme", "write"]
@@ -59,7 +60,7 @@ def write(
         For an unknown format, a name that no prompt could hold, or a folder that cannot be written. All files are
         written, or none.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path("folder", folder, CharacterError)
     formats = _check_formats(formats)
     name = _default_name(folder) if name is None else _check_name(name)
     check_rows(character, "this character")

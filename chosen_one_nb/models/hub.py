@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
+from chosen_one_nb.settings import user_path
+
 __all__ = [
     "KNOWN", "LORA_FILE", "UNET_FILE", "ModelError", "Source", "absolute", "bundled", "convert_line",
     "model_set", "quietly", "refuse_pickle", "wanted",
@@ -176,7 +178,7 @@ def absolute(text: str | Path) -> str:
     >>> absolute("sdxl"), absolute("owner/name@main")
     ('sdxl', 'owner/name@main')
     """
-    place = Path(text).expanduser()
+    place = user_path("models", text, ModelError)
     if str(text) in ("menagerie", *KNOWN) or not place.exists():  # a short name goes before a folder of that name
         return str(place if str(text).startswith("~") else text)
     return os.path.abspath(place)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
+
+from chosen_one_nb.settings import user_path
 
 __all__ = ["ENDINGS", "ImageError", "as_rgb", "find_images", "read_image"]
 
@@ -62,7 +64,7 @@ def read_image(source: Image.Image | str | Path) -> Image.Image:
     try:
         if isinstance(source, Image.Image):
             return as_rgb(source)
-        with Image.open(Path(source).expanduser()) as image:
+        with Image.open(user_path("image", source, ImageError)) as image:
             return as_rgb(image)
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
         raise ImageError(
@@ -73,9 +75,9 @@ def read_image(source: Image.Image | str | Path) -> Image.Image:
 
 def find_images(given: str | Path | Sequence[Image.Image | str | Path]) -> list[Image.Image | str | Path]:
     """Return the images of a folder by name, or those of a list as they are; an `ImageError` where there are none."""
-    if not isinstance(given, str | Path):
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return list(given)
-    place = Path(given).expanduser()
+    place = user_path("images", given, ImageError)
     if not place.is_dir():
         raise ImageError(f"images: expected a folder of images, or a list of images or paths, got {given}.")
     found = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())

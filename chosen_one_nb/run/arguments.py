@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chosen_one_nb.run.decision import ChoiceError, RunError
-from chosen_one_nb.settings import is_text
+from chosen_one_nb.settings import is_text, user_path
 
 
 def is_whole(value: Any) -> bool:
@@ -66,9 +66,8 @@ def share(name: str, value: Any) -> float:
 
 def place(name: str, value: Any) -> Path:
     """Return a path, absolute, with ``~`` expanded."""
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value) or not is_text(str(value)):
-        raise RunError(f"{name}: expected a path, got {reprlib.repr(value)}.")
+    path = user_path(name, value, RunError)
     try:
-        return Path(value).expanduser().resolve()
-    except (OSError, RuntimeError) as error:  # a circle of links, a home that nobody has
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # a circle of links
         raise RunError(f"{name}: {value!s} leads nowhere ({error}). Give another path.") from error

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from chosen_one_nb.run import store
-from chosen_one_nb.run.records import FileName, Index, Stamp
+from chosen_one_nb.run.records import CLUSTERS, FileName, Index, Stamp
 from chosen_one_nb.run.store import StageFiles, StoreError
 
 if TYPE_CHECKING:
@@ -163,8 +163,7 @@ class EditHistory:
             with self._files.advised("cluster"):
                 parts = [store.read_file(self._files.folder / name, stamp) for name, stamp in edit.stamps.items()]
                 found = Clusters(**{name: value for part in parts for name, value in part.items()})
-                if found.labels.shape != self._files.images or found.labels.max() >= found.k:
-                    raise ValueError(f"expected a label of {found.k} for each image, got shape {found.labels.shape}")
+                _check_clusters(found, self._files.images)
             self._cache[edit.clusters] = found
         return self._cache[edit.clusters]
 
@@ -190,6 +189,22 @@ class EditHistory:
             except StoreError:
                 edits[i] = dataclasses.replace(edit, clusters=stem, stamps=stamps)
         self._write(tuple(edits), self._position)
+
+
+def _check_clusters(found: Clusters, images: tuple[int]) -> None:
+    """Raise a ValueError where the parts of clusters do not go together: they may come from anybody."""
+    CLUSTERS.validate_python({"proposed": found.proposed, "reason": found.reason})
+    store.check_numbers("sizes", found.sizes)
+    for name in ("labels", "distances"):
+        store.check_numbers(name, getattr(found, name), images)
+    for name in ("centroids", "cohesion", "medoids", "kept", "order"):
+        store.check_numbers(name, getattr(found, name), (found.k,))
+    numbers = [*found.labels, *found.order, *([] if found.proposed is None else [found.proposed])]
+    whole = all(getattr(found, name).dtype.kind in "iu" for name in ("labels", "sizes", "medoids", "order"))
+    if not whole or sorted(found.order) != list(range(found.k)) or not 0 <= min(numbers) <= max(numbers) < found.k:
+        raise ValueError(f"expected clusters below {found.k}, got {sorted(set(numbers))}")
+    if not 0 <= found.medoids.min() <= found.medoids.max() < images[0]:
+        raise ValueError(f"medoids: expected images below {images[0]}, got {found.medoids.tolist()}")
 
 
 @dataclass(frozen=True)

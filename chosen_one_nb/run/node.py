@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
 
-from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
+from chosen_one_nb.analysis.segmentation import PARTS, NotAvailable, Segmentation
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import Decision, Edit, EditHistory, RunError, character_source, stop_reason
-from chosen_one_nb.run.records import FORMAT, LOSSES, MANIFEST, NODE, NUMBERS
-from chosen_one_nb.run.store import StageFiles, Stamp, StoreError
+from chosen_one_nb.run.records import BROKEN, FORMAT, LOSSES, MANIFEST, NODE, SEGMENTATION
+from chosen_one_nb.run.store import StageFiles, Stamp, StoreError, check_numbers
 from chosen_one_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ class Images(Sequence[Image.Image]):
     def latents(self, indices: Sequence[int]) -> np.ndarray:
         """Read the latents that images were decoded from, shape (len(indices), C, h, w) float32."""
         names = [f"gallery/{index:03d}.npy" for index in indices]
-        return np.stack([self._files.read("generate", name) for name in names])
+        arrays = [self._files.read("generate", name) for name in names]
+        with self._files.advised("generate"):
+            return check_numbers("latents", np.stack(arrays))
 
 
 class Embedding:
@@ -143,6 +145,8 @@ class Embedding:
         # The prefix keeps the names of statistics apart from those of the other arrays of the file.
         statistics = {name[2:]: values for name, values in arrays.items() if name.startswith("s_")}
         with self._files.advised("embed"):
+            for name, values in arrays.items():
+                check_numbers(name, values, self._files.images)
             return GalleryMeasures(self.features, statistics, arrays["thumbnails"], arrays.get("prompt_similarity"))
 
     @cached_property
@@ -154,14 +158,13 @@ class Embedding:
         if not self._files.stamps("segmentation"):
             return None
         values = self._files.read("segmentation", "segmentation.json")
-        if "reason" in values:
-            return NotAvailable(values["reason"])
-        # The same file holds CLIP's embeddings, see `clip_alone`.
-        kept: dict[str, Any] = self._segmented
         with self._files.advised("segmentation"):
-            arrays = {name: kept[name] for name in ("masks", "scores", "foreground", "scene")}
-            numbers: dict[str, Any] = NUMBERS.validate_python(values)
-            return Segmentation(**numbers, **arrays)
+            values = SEGMENTATION.validate_python(values)
+            if "reason" in values:
+                return NotAvailable(values["reason"])
+            # The same file holds CLIP's embeddings, see `clip_alone`.
+            arrays = {name: check_numbers(name, array, self._files.images) for name, array in self._segmented.items()}
+            return Segmentation(**values, **{name: arrays[name] for name in PARTS})
 
     @cached_property
     def _segmented(self) -> dict[str, np.ndarray]:
@@ -300,11 +303,18 @@ class Node:
     @property
     def broken(self) -> dict[int, str]:
         """The images that are nothing to learn from; see `chosen_one_nb.steps.gallery.broken_images`."""
+        return self._kept("broken", self._read_broken)
+
+    def _read_broken(self) -> dict[int, str]:
         files = self.home.files
         if "broken.json" not in files.stamps("generate"):
             return {}
-        # JSON has no numbers for keys.
-        return self._kept("broken", lambda: {int(i): what for i, what in files.read("generate", "broken.json").items()})
+        found = files.read("generate", "broken.json")
+        with files.advised("generate"):
+            broken = BROKEN.validate_python(found)  # JSON has no numbers for keys, so texts are converted here
+            if max(broken, default=-1) >= len(self.seeds) or len(broken) >= len(self.seeds):
+                raise ValueError(f"broken.json: expected some of {len(self.seeds)} images, got {sorted(broken)}")
+            return broken
 
     @property
     def intact(self) -> list[int]:

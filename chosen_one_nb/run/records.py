@@ -21,6 +21,7 @@ FileName = Annotated[str, Field(pattern=r"^\w[\w-]*(\.\w+)*(/\w[\w-]*(\.\w+)*)*$
 """A path within a node's folder: every part begins with a letter or digit, so none is ``..`` and none the root."""
 
 Index = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 extensible = with_config(ConfigDict(extra="allow"))
 
@@ -70,7 +71,7 @@ class LossRecord(TypedDict):
     """What a step of refinement reported: an entry of ``losses.json``."""
 
     step: Index
-    loss: float
+    loss: Finite
 
 
 @extensible
@@ -104,7 +105,19 @@ def _check_node(record: NodeRecord) -> NodeRecord:
     return record
 
 
+@extensible
+class ClustersRecord(TypedDict):
+    """``clusters-0.json``: what of `Clusters` is no array."""
+
+    proposed: Index | None
+    reason: str
+
+
 NODE: TypeAdapter[NodeRecord] = TypeAdapter(Annotated[NodeRecord, AfterValidator(_check_node)])
 MANIFEST: TypeAdapter[Manifest] = TypeAdapter(Manifest)
-NUMBERS: TypeAdapter[dict[str, float]] = TypeAdapter(dict[str, float])
-LOSSES: TypeAdapter[list[LossRecord]] = TypeAdapter(list[LossRecord])
+BROKEN: TypeAdapter[dict[int, str]] = TypeAdapter(dict[Index, Literal["latents", "pixels"]])
+CLUSTERS: TypeAdapter[ClustersRecord] = TypeAdapter(ClustersRecord)
+LOSSES: TypeAdapter[list[LossRecord]] = TypeAdapter(Annotated[list[LossRecord], Field(min_length=1)])
+SEGMENTATION: TypeAdapter[dict[str, Any]] = TypeAdapter(
+    dict[Literal["threshold", "separation"], Finite] | dict[Literal["reason"], str]
+)

@@ -13,6 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from chosen_one_nb.run.images import GalleryWorkers, ImageFolder, draw
 from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, chosen, embedded
 from chosen_one_nb.run.own import encode_own
 from chosen_one_nb.run.state import RunState
-from chosen_one_nb.run.store import Stamp
+from chosen_one_nb.run.store import Stamp, StoreError
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.gallery import SamplingRequest, broken_images, tell_broken
@@ -58,7 +59,8 @@ def draw_gallery(state: RunState, node: Node, callbacks: Callbacks, workers: Gal
     digest = node.parent.theta_digest if node.parent else state.tree.manifest.get("start", "")
     prompt = theta.prompt() if theta else state.prompt
     request = SamplingRequest(prompt, node.seeds, node.settings, theta, character_digest=digest)
-    _forget(place, node.broken)  # done again, perhaps with models that draw them
+    with suppress(StoreError):  # a damaged list is written anew: each image says itself whether it is broken
+        _forget(place, node.broken)  # done again, perhaps with models that draw them
     images, stamps = draw(request, place, state.checked_models, callbacks, workers=workers)
     files = {f"gallery/{name}": stamp for name, stamp in stamps.items()}
     broken = broken_images(images)

@@ -383,6 +383,13 @@ def read_file(path: Path, stamp: Stamp | None = None) -> Any:
     return readers.get(path.suffix, read_bytes)(path, stamp)
 
 
+def check_numbers(name: str, array: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """Return an array if it is of finite numbers (or truth values), its shape beginning so; a ValueError otherwise."""
+    if array.shape[: len(shape)] != shape or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers of shape {shape}, got {array.dtype} of shape {array.shape}")
+    return array
+
+
 class StageFiles:
     """The files that the stages of one node have left in its folder.
 
@@ -407,9 +414,9 @@ class StageFiles:
         """Read a matrix with a row of numbers for each image."""
         array = self.read(stage, name)
         with self.advised(stage):
-            if array.shape[:1] != self.images or array.ndim < 2 or array.dtype.kind != "f":
-                raise ValueError(f"{name}: expected numbers for {self.images[0]} images, got shape {array.shape}")
-        return array
+            if array.ndim < 2:
+                raise ValueError(f"{name}: expected a row for each image, got shape {array.shape}")
+            return check_numbers(name, array, self.images)
 
     def stamps(self, stage: str) -> Mapping[str, Stamp]:
         """Return the stamps of a stage's files by name; empty where it has not been done."""

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from chosen_one_nb import __version__
 from chosen_one_nb.models.images import read_image
 from chosen_one_nb.run import store
-from chosen_one_nb.settings import first_error
+from chosen_one_nb.settings import first_error, user_path
 from chosen_one_nb.study.design import choose_images, deal, new_id, questions_on
 from chosen_one_nb.study.records import ALIAS, Answer, Item, Key, StudyError, StudyTable
 
@@ -46,7 +46,7 @@ class Study:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = user_path("folder", folder, StudyError)
         self.key: Key = store.read_json(self.folder / "key.json", schema=TypeAdapter(Key))
 
     @classmethod
@@ -77,7 +77,7 @@ class Study:
         ImageError
             An image is missing or damaged.
         """
-        folder = Path(folder).expanduser()
+        folder = user_path("folder", folder, StudyError)
         if (folder / "key.json").exists():
             raise StudyError(f"{folder} holds a study already, and answers belong to it. Name another folder.")
         table, base = _read_table(source)
@@ -171,7 +171,7 @@ class Study:
 def _read_table(source: str | Path | Mapping[str, Any] | pd.DataFrame) -> tuple[StudyTable, Path]:
     """Return a manifest and where its files lie; data passes the same schema."""
     if isinstance(source, str | Path):
-        path = Path(source).expanduser()
+        path = user_path("source", source, StudyError)
         path = path / "manifest.json" if path.is_dir() else path
         return store.read_json(path, schema=TypeAdapter(StudyTable)), path.parent
     data = {"images": source.to_dict("records")} if isinstance(source, pd.DataFrame) else source

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from chosen_one_nb.models.hub import absolute
 from chosen_one_nb.run.store import slug
-from chosen_one_nb.settings import Settings
+from chosen_one_nb.settings import Settings, user_path
 
 __all__ = ["PlanError", "SweepJob", "SweepPlan"]
 
@@ -112,13 +112,14 @@ class SweepPlan(BaseModel):
     @classmethod
     def read(cls, path: str | Path) -> SweepPlan:
         """Read a plan from a JSON file; `PlanError` says what is wrong with it."""
+        place = user_path("plan", path, PlanError)
         try:
-            values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            values = json.loads(place.read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError(f"a {type(values).__name__}")
         except OSError as error:
             raise PlanError(f"{path} cannot be read ({error.strerror or error}). Give the plan's file.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(f"{path}: expected a plan, an object in JSON, got something else ({error}).") from error
         return cls(**values)
 
