@@ -390,7 +390,7 @@ def add_show(command: argparse.ArgumentParser) -> None:
     add("folder", type=Path, help="the run's folder")
     add("--out", type=Path, help="where to write (default: show/ in the run's folder)")
     add("--contexts", type=lambda text: text.split(","), help="contexts to draw, with commas (default: eight)")
-    add("--seeds", type=whole(1, 1024), default=4, help="images per context (default: 4)")
+    add("--seeds", type=whole(1, 1024), help="images per context (default: 4)")
     add("--no-contexts", action="store_true", help="draw nothing; show what there is (needs no models)")
     add("--tile", type=whole(16, 1024), default=96, help="side of the images on the sheets, in pixels (default: 96)")
     add("--quiet", action="store_true", help="print nothing but where the page is")
@@ -401,10 +401,12 @@ def show_command(args: argparse.Namespace) -> int:
     from chosen_one_nb.progress import RunProgress
     from chosen_one_nb.report import write_all
 
+    alone = {"--contexts": args.contexts, "--seeds": args.seeds}
+    _refuse_alone(alone, not args.no_contexts, "images to be drawn, so no --no-contexts,")
     with _open_to_show(args) as run:
         if not args.no_contexts and run.character is not None:
             with RunProgress(run, quiet=args.quiet) as progress:
-                run.samples.contexts(contexts=args.contexts, seeds=args.seeds, on_progress=progress)
+                run.samples.contexts(contexts=args.contexts, seeds=args.seeds or 4, on_progress=progress)
         paths = write_all(run, args.out or run.folder / "show", tile=args.tile)
     if not args.quiet:
         print("\n".join(str(path) for path in paths[:-1]))

@@ -411,15 +411,15 @@ def _sentence(error: ValidationError) -> str:
 def first_error(error: ValidationError) -> str:
     """Say what a schema found wrong first: entry, expected, got."""
     first = error.errors(include_url=False)[0]
-    place = "".join(f"{part}: " for part in first["loc"])
+    place = "".join(f"{part}: " for part in first["loc"] if part != "[key]")
     if first["type"] == "value_error":  # a sentence of this kit
         return f"{place}{first['msg'].removeprefix('Value error, ')}"
-    if first["type"] == "missing":
-        return f"{place}expected an entry of this name, got none."
+    if first["type"] in ("missing", "extra_forbidden"):
+        return place + ("expected an entry of this name, got none." if first["type"] == "missing" else "no such entry.")
     if first["type"] == "json_invalid":
         return f"expected JSON ({first['msg']})."
-    expected = re.sub(r"^(Input|\w+) should ", "", first["msg"])
-    return f"{place}expected it to {expected}, got {reprlib.repr(first['input'])}."
+    expected = re.sub(r"^\w+ should (be )?", lambda words: "" if words[1] else "it to ", first["msg"])
+    return f"{place}expected {expected}, got {reprlib.repr(first['input'])}."
 
 
 def is_text(value: object) -> bool:
@@ -433,8 +433,8 @@ def user_path(name: str, value: object, error: type[Exception]) -> Path:
         raise error(f"{name}: expected a path, got {reprlib.repr(value)}.")
     try:
         place = Path(value).expanduser()
-        place.exists()  # asks the system, which may find the name too long
-    except (OSError, RuntimeError) as reason:  # RuntimeError: a home that nobody has
+        place.resolve().exists()  # asks the system, which may find the name too long
+    except (OSError, RuntimeError) as reason:  # RuntimeError: a home that nobody has, a circle of links
         raise error(f"{name}: {str(value)[:200]} leads nowhere ({reason!s:.200}). Give another path.") from reason
     return place
 

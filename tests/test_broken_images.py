@@ -133,6 +133,26 @@ def test_broken_images_are_left_out_of_a_run(spoiled: Run) -> None:
     ]
 
 
+def test_broken_images_count_in_no_statement_about_the_others(spoiled: Run) -> None:
+    from chosen_one_nb.widgets.cards import compute_evidence, describe_clusters
+
+    node, others = spoiled.root, [0, 3, 4, 5, 7, 8]
+    nothing = node.clusters.labels[1]
+    found = compute_evidence(node.embedding.clustered_on, node.clusters, node.settings, node.broken)
+    assert np.flatnonzero(np.isnan(found.chance)).tolist() == [nothing]
+    alone = cluster(node.embedding.clustered_on[others], node.settings)
+    without = compute_evidence(node.embedding.clustered_on[others], alone, node.settings)
+    kept = np.arange(node.clusters.k) != nothing
+    np.testing.assert_allclose(sorted(found.silhouette[kept]), sorted(without.silhouette))
+    np.testing.assert_allclose(sorted(found.chance[kept]), sorted(without.chance))
+    cards = describe_clusters(node.clusters, node.settings, found)
+    assert not [value for card in cards for value in card["facts"].values() if "nan" in value]
+    from chosen_one_nb.analysis.statistics import identity_consistency
+
+    identity = spoiled.tables.scores(node).loc["identity (features, in the loop)", "value"]
+    assert identity == pytest.approx(identity_consistency(node.embedding.features[others]).value)
+
+
 def test_a_run_opened_again_knows_its_broken_images(spoiled: Run) -> None:
     spoiled.close()
     again = Run.open(spoiled.folder, read_only=True)

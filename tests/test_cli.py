@@ -355,6 +355,8 @@ def test_a_refused_choice_leaves_the_run_where_it_was(folder: Path, capsys: pyte
     (["run", FOX, "--folder", "F/new", "--note", "why"], "--note: expected --choose or --choose-images with it"),
     (["export", "F", "--images", "a.png", "--to", "F/out"], "--images: expected a character's folder with it"),
     (["export", "F/nodes/0/theta", "--node", "1", "--to", "F/out"], "--node: expected a run's folder with it"),
+    (["show", "F", "--no-contexts", "--seeds", "2"], "--seeds: expected images to be drawn, so no --no-contexts"),
+    (["show", "F", "--no-contexts", "--contexts", "at sea"], "--contexts: expected images to be drawn"),
     (["sweep", "plan.json", "--address", "tcp://x"], "--address: expected --backend with it"),
 ])  # fmt: skip
 def test_an_option_that_would_be_ignored_is_refused(folder: Path, capsys: Any, arguments: list[str], match: str):

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from helpers import runs
 
+from chosen_one_nb import Character, export, load_models
+from chosen_one_nb.applications.skeleton import Skeleton
+from chosen_one_nb.applications.story import StoryPlan
+from chosen_one_nb.models.images import find_images, read_image
 from chosen_one_nb.run import arguments
 from chosen_one_nb.run.run import ChoiceError, Run, RunError
 from chosen_one_nb.steps.prompts import PromptError
+from chosen_one_nb.study import Study
+from chosen_one_nb.sweep.plan import SweepPlan
 
 pytestmark = runs.SMALL_CLUSTERS
 quick_steps, models, run = runs.quick_steps, runs.models, runs.run
@@ -82,7 +88,27 @@ def test_strengths_that_are_refused(run: Run, strength: Any):
         run.samples.probe(strength=strength)
 
 
-@pytest.mark.parametrize("folder", [3, "", "a\0b", "\ud800", "~nobody-has-this-home/x"])
+NO_PATHS = [3, 0.5, ["x"], "", "a\0b", "\ud800", "~nobody-has-this-home/x", "x" * 5000]
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
+@pytest.mark.parametrize(
+    "read",
+    [
+        Character.load, export.read, SweepPlan.read, Skeleton.load, Study, read_image,
+        lambda path: StoryPlan.of(path if isinstance(path, str) else 3),
+        lambda path: [read_image(image) for image in find_images(path)],
+        lambda path: load_models(extractor=path),
+        lambda path: export.read("x", embeddings=path),
+    ],
+)  # fmt: skip
+def test_paths_that_are_none_are_told_wherever_one_is_given(read: Any, path: Any):
+    with pytest.raises(Exception, match=r"expected|leads nowhere") as told:
+        read(path)
+    assert type(told.value).__module__.startswith("chosen_one_nb"), told.value
+
+
+@pytest.mark.parametrize("folder", [path for path in NO_PATHS if path != ["x"]])
 def test_paths_that_are_none(folder: Any, models: Any):
     with pytest.raises(RunError, match="folder: "):
         Run.start("a fox", models, runs.settings(), folder)
@@ -95,6 +121,23 @@ def test_a_start_is_refused_before_its_folder_is_made(tmp_path: Path, models: An
         with pytest.raises((RunError, PromptError), match="expected"):
             Run.start(prompt, other, settings, tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"n_images": 24},
+            r"n_images: expected prompt, models, .* got 'n_images'. .* settings=Settings\(n_images=24\)",
+        ),
+        ({"colour": "red"}, r"colour: expected prompt, models, .* got 'colour'. Leave it out."),
+    ],
+)
+def test_a_setting_given_by_itself_is_told_where_it_belongs(tmp_path: Path, models: Any, given: Any, said: str):
+    with pytest.raises(RunError, match=said):
+        Run.start("a fox", models, folder=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+    assert Run.start("a fox", models, runs.settings(n_images=24), tmp_path / "run").root.settings.n_images == 24
 
 
 def test_a_report_makes_its_folder(run: Run, tmp_path: Path):

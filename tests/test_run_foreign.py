@@ -119,7 +119,7 @@ def test_json_of_the_wrong_shape_is_one_sentence(folder: Path, name: str, text: 
 @pytest.mark.parametrize("value", ["3", 0.5, None, [1, 2]])
 def test_numbers_are_not_converted(folder: Path, value: Any):
     change(folder / "nodes/0/node.json", order=value)
-    assert "order: expected it to be a valid integer, got" in refused(folder)
+    assert "order: expected a valid integer, got" in refused(folder)
 
 
 def test_settings_of_a_file_pass_the_settings(folder: Path):
@@ -132,7 +132,7 @@ def sealed(folder: Path, stage: str, name: str, write: Callable[[Path], store.St
     """Change a file of the first node and its stamp with it, as somebody would who means it."""
     path = folder / "nodes/0/node.json"
     stages = json.loads(path.read_text())["stages"]
-    stages[stage]["files"][name] = write(folder / "nodes/0" / name)
+    stages.setdefault(stage, {"time": "", "seconds": 0, "files": {}})["files"][name] = write(folder / "nodes/0" / name)
     change(path, stages=stages)
 
 
@@ -144,7 +144,18 @@ def sealed(folder: Path, stage: str, name: str, write: Callable[[Path], store.St
         ("embed", "features.npy", np.zeros(3, np.float32), lambda node: node.embedding.features),
         ("embed", "features.npy", np.array([["a"]] * 9), lambda node: node.embedding.features),
         ("embed", "measures.npz", {"a": np.zeros(3)}, lambda node: node.embedding.measures),
+        ("embed", "features.npy", np.full((9, 6), np.nan, np.float32), lambda node: node.embedding.features),
         ("refine", "losses.json", {"a": 1}, lambda node: node.losses),
+        ("refine", "losses.json", [], lambda node: node.losses),
+        ("generate", "broken.json", {"9": "pixels"}, lambda node: node.intact),
+        ("generate", "broken.json", {"a": "pixels"}, lambda node: node.intact),
+        ("generate", "broken.json", {"1": "<b>"}, lambda node: node.broken),
+        ("generate", "broken.json", {str(i): "pixels" for i in range(9)}, lambda node: node.broken),
+        ("generate", "broken.json", None, lambda node: node.broken),
+        ("generate", "gallery/003.npy", np.full((3, 8), np.nan), lambda node: node.images.latents([3])),
+        ("segmentation", "segmentation.json", None, lambda node: node.embedding.segmentation),
+        ("segmentation", "segmentation.json", {"threshold": "0", "separation": 1}, lambda n: n.embedding.segmentation),
+        ("segmentation", "segmentation.json", {"reason": 3}, lambda node: node.embedding.segmentation),
     ],
 )
 def test_contents_of_another_kind_are_told_with_what_to_do(
@@ -153,6 +164,53 @@ def test_contents_of_another_kind_are_told_with_what_to_do(
     sealed(folder, stage, name, lambda path: store.write_files(path.parent, {path.name: value})[path.name])
     with pytest.raises(StoreError, match=rf"damaged.*redo_stage\('{stage}', '0'\)"):
         read(Run.open(folder, read_only=True).root)
+
+
+def test_a_forged_list_of_broken_images_is_made_again_as_its_error_says(folder: Path):
+    sealed(folder, "generate", "broken.json", lambda path: store.write_json(path, {"99": "pixels"}))
+    with Run.open(folder, fakes.fake_models()) as run:
+        with pytest.raises(StoreError, match=r"broken.json: expected some of 9 images, got \[99\].*redo_stage"):
+            _ = run.root.broken
+        run.redo_stage("generate", "0")
+        assert run.root.broken == {}
+        assert run.models.drawn == [], "sound images are kept"
+
+
+def forged_clusters(folder: Path, **entries: Any) -> None:
+    """Change the first clusters of the first node, and their stamps in every edit."""
+    place, edits = folder / "nodes/0", json.loads((folder / "nodes/0/edits.json").read_text())
+    parts = {name: store.read_file(place / f"clusters-0.{name}") for name in ("json", "npz")}
+    for name, value in entries.items():
+        parts["json" if name in ("proposed", "reason") else "npz"][name] = value
+    stamps = store.write_files(place, {f"clusters-0.{name}": part for name, part in parts.items()})
+    for edit in edits["edits"]:
+        edit["stamps"] = stamps
+    store.write_json(place / "edits.json", edits)
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"proposed": "0"}, "0: expected a valid integer"),
+        ({"proposed": -1}, "greater than or equal to 0"),
+        ({"proposed": 77}, "labels: expected whole numbers below"),
+        ({"reason": None}, "1: expected a valid string"),
+        ({"labels": np.full(9, -1)}, "labels: expected whole numbers"),
+        ({"labels": np.zeros(9)}, "labels: expected whole numbers"),
+        ({"labels": np.zeros(8, int)}, r"labels: expected finite numbers of shape \(9,\)"),
+        ({"medoids": np.array([0, 1, 9])}, "medoids: expected whole numbers below 9"),
+        ({"centroids": np.zeros((1, 6))}, "centroids: expected finite numbers of shape"),
+        ({"cohesion": np.array(["a", "b", "c"])}, "cohesion: expected finite numbers"),
+        ({"sizes": np.array(3)}, "len"),
+    ],
+)
+def test_clusters_that_do_not_go_together_are_told(folder: Path, entries: dict[str, Any], said: str):
+    forged_clusters(folder, **entries)
+    with Run.open(folder, fakes.fake_models()) as run:
+        with pytest.raises(StoreError, match=rf"{said}.*redo_stage\('cluster', '0'\)"):
+            _ = run.root.clusters
+        run.redo_stage("cluster", "0")
+        assert run.root.clusters.k == 3
 
 
 def test_an_archive_that_grows_is_refused(tmp_path: Path):

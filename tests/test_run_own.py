@@ -12,11 +12,12 @@ from helpers.tiny_models import made_for
 from PIL import Image
 
 from chosen_one_nb.cli import main
-from chosen_one_nb.models.images import ImageError, as_rgb
+from chosen_one_nb.models.images import ImageError, as_rgb, read_image
 from chosen_one_nb.run.node import UNKNOWN_SEED
 from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.run.store import StoreError
 from chosen_one_nb.steps.latents import encode
+from chosen_one_nb.steps.training_set import square
 
 PROMPT = "a sticker of a fox"
 
@@ -81,6 +82,35 @@ def test_own_images_go_on_after_a_stop_and_are_never_drawn_again(
         (run.root.folder / "gallery" / "001.png").write_bytes(b"")
         with pytest.raises(StoreError, match=r"001.png is one of your own images and cannot be drawn again"):
             run.redo_stage("generate")
+
+
+def test_own_images_are_the_chosen_set_on_a_branch_of_their_own(
+    photos: Path, models: Any, quick: Any, tmp_path: Path
+) -> None:
+    settings = quick.replace(max_iterations=1, prior_share=0.5, carry_over="warm")
+    with Run.start(PROMPT, models, settings, tmp_path / "run") as run:
+        for _ in range(4):
+            run.step()
+        before = run.root.stages_done, run.root.decision
+        (photos / "6.png").write_bytes(b"no image")
+        for wrong, error in (([*photos.iterdir()], ImageError), (photos, ImageError), ([photos / "5.PNG"], RunError)):
+            with pytest.raises(error, match="expected"):
+                run.selection.choose(images=wrong)
+        assert list(run.nodes) == ["0"], "what is refused leaves no branch"
+        (photos / "6.png").unlink()
+        made = run.selection.choose(images=[photos / "0.jpg", Image.open(photos / "1.tif")], note="mine")
+        assert (run.current.id, run.current.gallery_of, made.images, made.note) == ("0b", "0b", (0, 1), "mine")
+        node = run.current
+        for image, name in zip(node.images, ("0.jpg", "1.tif"), strict=True):
+            shown = square(read_image(photos / name), 32)[0]
+            assert np.array_equal(np.asarray(image), np.asarray(shown))
+        assert node.seeds.tolist() == [UNKNOWN_SEED] * 2
+        assert (run.root.stages_done, run.root.decision) == before
+        run.step()
+        assert run.current.theta.provenance["images"] == [[0, 0], [0, 1]]
+        assert run.until_converged().finished
+        assert len(run.node("1").images) == settings.n_images, "the next gallery is drawn"
+    assert Run.open(tmp_path / "run", read_only=True).node("0b").decision.images == (0, 1)
 
 
 def test_what_cannot_begin_a_run_is_told_before_anything_is_written(

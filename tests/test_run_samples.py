@@ -106,3 +106,23 @@ def test_images_carry_how_they_were_made(run: Run, models: Any, kept: bool):
     assert image.info["theta"] == run.node("0").theta_digest
     assert (seen.folder / "contexts").exists() == kept
     assert seen.samples.drawn_contexts()["in the snow"][0].info["seed"] == image.info["seed"]
+
+
+def test_a_damaged_sample_is_named_and_made_again_as_its_error_says(run: Run, models: Any):
+    run.next_iteration()
+    run.samples.contexts(seeds=1)
+    run.samples.probe()
+    damaged = [run.folder / "probe/0/plain/003.png", next(run.folder.glob("contexts/0/*/000.png"))]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:99])
+    for read, path in zip((run.samples.drawn_probe, run.samples.drawn_contexts), damaged, strict=True):
+        with pytest.raises(store.StoreError, match=rf"{path.name} is damaged.*Delete it: .*draws it again"):
+            read()
+        path.unlink()
+        read()
+    models.drawn.clear()
+    run.samples.contexts(seeds=1)
+    run.samples.probe()
+    assert [n for _, n in models.drawn] == [1, 4]  # the one image, and the block that holds the other
+    assert len(run.samples.drawn_probe()) == 8
+    assert len(run.samples.drawn_contexts()) == len(CONTEXTS)

@@ -43,7 +43,7 @@ def test_choosing_another_cluster_or_images_says_what_was_proposed(run: Run):
     ({"cluster": 0, "images": [1]}, "got both"),
     ({"images": []}, "no image was given"),
     ({"images": [1, 99]}, "from 0 to 8, or 9 truth values, got 99"),
-    ({"images": ["x"]}, "Expected image indices"),
+    ({"images": [b"x"]}, "Expected image indices"),
     ({"images": [1, 2], "exclude": [1, 2]}, "every image of it is left out"),
 ])  # fmt: skip
 def test_a_bad_choice_changes_nothing(run: Run, choice: dict, match: str):

@@ -71,8 +71,9 @@ class Skeleton(BaseModel):
         """
         if isinstance(source, cls):
             return source
+        file = user_path("skeleton", source, SkeletonError)
         named = bundled("poses") / f"{source}.json"
-        file = named if named.is_file() else user_path("skeleton", source, SkeletonError)
+        file = named if named.is_file() else file
         try:
             return cls.model_validate_json(file.read_bytes())
         except OSError as error:

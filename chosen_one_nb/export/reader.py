@@ -88,8 +88,9 @@ def read(
     if saved is not None and embeddings is None:
         character, where = _load_saved(saved), str(saved)
     else:
-        none = embeddings is None or embeddings is False
-        given = embeddings if none else user_path("embeddings", embeddings, CharacterError)
+        given: Path | Literal[False] | None = None if embeddings is None else False
+        if embeddings is not None and embeddings is not False:
+            given = user_path("embeddings", embeddings, CharacterError)
         lora, rows = _find_files(path, given)
         character, where = _combine(lora, rows), str(rows or lora)
     check_rows(character, where)

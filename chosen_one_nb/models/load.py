@@ -18,7 +18,7 @@ from chosen_one_nb.models.features import Clip, FeatureExtractor, Features
 from chosen_one_nb.models.hub import KNOWN, ModelError, Source, absolute, model_set
 from chosen_one_nb.models.memory import best_device, best_dtype, device_memory, keep_freed_memory, move
 from chosen_one_nb.models.pipelines import compile_blocks, load_pipeline, modules
-from chosen_one_nb.settings import SAMPLING, Settings, is_text
+from chosen_one_nb.settings import SAMPLING, Settings, user_path
 
 __all__ = [
     "KNOWN", "Clip", "FeatureExtractor", "Features", "ModelError", "Models", "fingerprint", "load_models", "settle",
@@ -230,10 +230,10 @@ def _device(device: torch.device | str | None) -> torch.device:
     raise ModelError(f"device: expected cpu, or a cuda or mps that this machine has, got {device!r}.")
 
 
-def _check_place(what: str, given: object) -> None:
+def _check_place(what: str, given: Any) -> None:
     """Check that a place of a model is a text or path, or None."""
-    if given is not None and not (isinstance(given, str | Path) and is_text(str(given)) and "\0" not in str(given)):
-        raise ModelError(f"{what}: expected a name, a folder, a file or a Hub id, got {given!r}.")
+    if given is not None:
+        user_path(what, given, ModelError)
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

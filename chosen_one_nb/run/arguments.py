@@ -66,8 +66,4 @@ def share(name: str, value: Any) -> float:
 
 def place(name: str, value: Any) -> Path:
     """Return a path, absolute, with ``~`` expanded."""
-    path = user_path(name, value, RunError)
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError) as error:  # a circle of links
-        raise RunError(f"{name}: {value!s} leads nowhere ({error}). Give another path.") from error
+    return user_path(name, value, RunError).resolve()

@@ -193,18 +193,14 @@ class EditHistory:
 
 def _check_clusters(found: Clusters, images: tuple[int]) -> None:
     """Raise a ValueError where the parts of clusters do not go together: they may come from anybody."""
-    CLUSTERS.validate_python({"proposed": found.proposed, "reason": found.reason})
-    store.check_numbers("sizes", found.sizes)
-    for name in ("labels", "distances"):
-        store.check_numbers(name, getattr(found, name), images)
-    for name in ("centroids", "cohesion", "medoids", "kept", "order"):
-        store.check_numbers(name, getattr(found, name), (found.k,))
-    numbers = [*found.labels, *found.order, *([] if found.proposed is None else [found.proposed])]
-    whole = all(getattr(found, name).dtype.kind in "iu" for name in ("labels", "sizes", "medoids", "order"))
-    if not whole or sorted(found.order) != list(range(found.k)) or not 0 <= min(numbers) <= max(numbers) < found.k:
-        raise ValueError(f"expected clusters below {found.k}, got {sorted(set(numbers))}")
-    if not 0 <= found.medoids.min() <= found.medoids.max() < images[0]:
-        raise ValueError(f"medoids: expected images below {images[0]}, got {found.medoids.tolist()}")
+    proposed, _ = CLUSTERS.validate_python((found.proposed, found.reason), strict=True)
+    each = dict.fromkeys(("sizes", "centroids", "cohesion", "medoids", "kept", "order"), (found.k,))
+    for name, shape in (each | {"labels": images, "distances": images}).items():
+        store.check_numbers(name, getattr(found, name), shape)
+    for name, limit in {"labels": found.k, "order": found.k, "medoids": images[0]}.items():
+        values = getattr(found, name)
+        if values.dtype.kind not in "iu" or values.min() < 0 or max(values.max(), proposed or 0) >= limit:
+            raise ValueError(f"{name}: expected whole numbers below {limit}, got {values} (proposed: {proposed})")
 
 
 @dataclass(frozen=True)

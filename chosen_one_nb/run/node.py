@@ -7,7 +7,7 @@ known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice, product
@@ -159,12 +159,13 @@ class Embedding:
             return None
         values = self._files.read("segmentation", "segmentation.json")
         with self._files.advised("segmentation"):
-            values = SEGMENTATION.validate_python(values)
+            values = SEGMENTATION.validate_python(values, strict=True)
             if "reason" in values:
                 return NotAvailable(values["reason"])
             # The same file holds CLIP's embeddings, see `clip_alone`.
             arrays = {name: check_numbers(name, array, self._files.images) for name, array in self._segmented.items()}
-            return Segmentation(**values, **{name: arrays[name] for name in PARTS})
+            parts: dict[str, Any] = {name: arrays[name] for name in PARTS}
+            return Segmentation(**values, **parts)
 
     @cached_property
     def _segmented(self) -> dict[str, np.ndarray]:
@@ -367,7 +368,7 @@ class Node:
     def _read_losses(self) -> list[dict[str, Any]]:
         losses = self.files.read("refine", "losses.json")
         with self.files.advised("refine"):
-            return [dict(event) for event in LOSSES.validate_python(losses)]
+            return [dict(event) for event in LOSSES.validate_python(losses, strict=True)]
 
     @property
     def theta(self) -> Character | None:
@@ -589,8 +590,14 @@ class Tree:
         )
         return None if source is None else path[source]
 
-    def add(self, parent: Node | None, settings: Settings, seeds: np.ndarray, like: Node | None = None) -> Node:
-        """Add a node: a child of ``parent``, or a sibling of ``like`` that shares its gallery."""
+    def add(
+        self, parent: Node | None, settings: Settings, seeds: Iterable[int], like: Node | None = None,
+        prepare: Callable[[Path], None] = lambda folder: None,
+    ) -> Node:  # fmt: skip
+        """Add a node: a child of ``parent``, or a sibling of ``like`` that shares its gallery.
+
+        `prepare` puts into the node's folder what must be there before the node counts.
+        """
         iteration = parent.iteration + 1 if parent else 0
         # The first that is free: a node in between may have been moved away.
         name = next(name for name in (f"{iteration}{_letters(n)}" for n in count()) if name not in self.nodes)
@@ -609,6 +616,7 @@ class Tree:
         }
         folder = store.make_folder(self.folder / "nodes" / name, within=self.folder)
         (folder / "edits.json").unlink(missing_ok=True)  # of a branch whose making was cut short
+        prepare(folder)
         store.write_json(folder / "node.json", record)
         self.nodes[name] = Node(self, record)
         return self.nodes[name]

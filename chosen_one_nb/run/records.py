@@ -105,19 +105,11 @@ def _check_node(record: NodeRecord) -> NodeRecord:
     return record
 
 
-@extensible
-class ClustersRecord(TypedDict):
-    """``clusters-0.json``: what of `Clusters` is no array."""
-
-    proposed: Index | None
-    reason: str
-
-
 NODE: TypeAdapter[NodeRecord] = TypeAdapter(Annotated[NodeRecord, AfterValidator(_check_node)])
 MANIFEST: TypeAdapter[Manifest] = TypeAdapter(Manifest)
-BROKEN: TypeAdapter[dict[int, str]] = TypeAdapter(dict[Index, Literal["latents", "pixels"]])
-CLUSTERS: TypeAdapter[ClustersRecord] = TypeAdapter(ClustersRecord)
+BROKEN: TypeAdapter[Any] = TypeAdapter(dict[Index, Literal["latents", "pixels"]])
+CLUSTERS: TypeAdapter[tuple[int | None, str]] = TypeAdapter(tuple[Index | None, str])
 LOSSES: TypeAdapter[list[LossRecord]] = TypeAdapter(Annotated[list[LossRecord], Field(min_length=1)])
-SEGMENTATION: TypeAdapter[dict[str, Any]] = TypeAdapter(
+SEGMENTATION: TypeAdapter[Any] = TypeAdapter(
     dict[Literal["threshold", "separation"], Finite] | dict[Literal["reason"], str]
 )

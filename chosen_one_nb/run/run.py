@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,11 +19,11 @@ from chosen_one_nb.run import arguments, selection, store
 from chosen_one_nb.run.attributes import RunAttributes
 from chosen_one_nb.run.decision import ChoiceError, Decision, Outcome, RunError, last_sound
 from chosen_one_nb.run.images import CONTEXTS
-from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, START, Node, Tree, embedded
+from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, START, Node, Tree
 from chosen_one_nb.run.own import OwnImages, begin_from
 from chosen_one_nb.run.samples import RunSamples, typical
-from chosen_one_nb.run.selection import Change, RunSelection
-from chosen_one_nb.run.stages import COMPUTED, compute, segment_if_needed, weights_digest
+from chosen_one_nb.run.selection import RunSelection
+from chosen_one_nb.run.stages import COMPUTED, compute, weights_digest
 from chosen_one_nb.run.state import ModelsDiffer, RunState, new_manifest
 from chosen_one_nb.run.store import Lock, StoreError
 from chosen_one_nb.run.tables import RunTables
@@ -104,6 +103,7 @@ class Run:
         *,
         images: str | Path | Sequence[Image.Image | str | Path] | None = None,
         character: Character | str | Path | None = None,
+        **unknown: Any,
     ) -> Run:
         """Begin a run; nothing is drawn yet.
 
@@ -120,6 +120,7 @@ class Run:
         images : str or Path of a folder, or sequence of PIL.Image or path, optional
             Your own images as the first gallery, in place of one that is drawn: cut to squares and encoded, seeds
             unknown, everything else the same. `selection.choose(images=range(n))` then learns from all of them.
+            `selection.choose(images=FOLDER)` learns from your own beside a first gallery that is drawn.
         character : Character, or str or Path of one or of another trainer's LoRA, optional
             What the first gallery is drawn with, and refined further: `export.read` says what is read. The settings
             take over its rank and token; a LoRA without token rows gets those of the initial word. What it has beside
@@ -133,7 +134,7 @@ class Run:
         ------
         RunError
             The prompt is empty, too long, or holds the placeholder token; the folder holds something else; images and
-            a character are both given.
+            a character are both given; a setting is given outside of `settings`.
         ImageError, CharacterError
             An image or a character that cannot be read, or a character that does not fit the models.
         StoreError
@@ -147,6 +148,7 @@ class Run:
         from chosen_one_nb.models.load import warn_unless_distilled
 
         # Everything that can be refused is checked before the first file is written.
+        _refuse_unknown(unknown)
         place = None if folder is None else arguments.place("folder", folder)
         if place is not None:
             _check_empty(place)
@@ -509,7 +511,7 @@ class Run:
                 with self.lock:
                     selection.record(self._state, node, selection.choose(node))
             elif stage == "cluster":
-                self._cluster(node, during)
+                selection.cluster_gallery(self._state, node, during)
             else:
                 compute(self._state, node, stage, during, workers)
         return stage
@@ -577,23 +579,9 @@ class Run:
         owner = node.home if stage in (*SHARED, *ASIDE) else node
         with self._state.working(lambda: (owner, stage)):
             if stage == "cluster":
-                self._cluster(owner, NO_CALLBACKS, again=True)
+                selection.cluster_gallery(self._state, owner, NO_CALLBACKS, again=True)
             else:
                 compute(self._state, owner, stage, NO_CALLBACKS)
-
-    def _cluster(self, node: Node, callbacks: Callbacks, *, again: bool = False) -> None:
-        from chosen_one_nb.steps.cluster import cluster
-
-        begun = time.monotonic()
-        segment_if_needed(self._state, node, "cluster", callbacks)
-        clusters = cluster(embedded(node).clustered_on, node.settings, broken=node.broken)
-        with self.lock:
-            if again:  # a person's choices on these clusters are kept
-                node.edits.repair(clusters)
-            else:
-                selection.apply(node, Change("cluster", clusters=clusters))
-                node.commit("cluster", {}, time.monotonic() - begun)
-            self._state.changed("stage", node, stage="cluster")
 
     def _advance(self) -> tuple[Node, str]:
         """Make the node that is to be worked on the current one, adding it to the tree if need be."""
@@ -630,6 +618,14 @@ def check_prompt(models: Models, prompt: str, settings: Settings) -> str:
     token = " ".join(["a"] * settings.token_vectors)
     checked(models.pipeline, settings.caption(prompt).replace(settings.token, token))
     return prompt
+
+
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    """Raise a `RunError` that says where settings belong which `Run.start` was given by themselves."""
+    for name, value in given.items():
+        known = name in Settings.model_fields
+        way = f"It is a setting: settings=Settings({name}={value!r:.40})." if known else "Leave it out."
+        raise RunError(f"{name}: expected prompt, models, settings, folder, images or character, got {name!r}. {way}")
 
 
 def _check_empty(folder: Path) -> None:

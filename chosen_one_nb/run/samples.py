@@ -27,6 +27,9 @@ PROBES = 8
 MOST = 1024
 """Images drawn at most for one context."""
 
+ADVICE = "Delete it: run.samples.probe(), run.samples.contexts(), or `show` in a shell draws it again."
+"""What to do where a sample is damaged."""
+
 
 class RunSamples:
     """Draw a run's characters; what is drawn is kept on disk and found there the next time.
@@ -64,7 +67,7 @@ class RunSamples:
         """Return what `probe` has drawn before and kept; empty if it has not, or not with this character."""
         source = self._state.tree.theta_node(node or self._state.tree.current)
         paths = sorted((self._folder("probe", source, strength) / store.slug("")).glob("*.png"))
-        images = [store.read_image(path) for path in paths]
+        images = [store.read_or_advise(path, ADVICE) for path in paths]
         # A refinement that was done again may have given another character under the same node.
         whole = len(images) == PROBES and all(image.info.get("theta") == _digest(source) for image in images)
         return images if whole else []
@@ -121,7 +124,7 @@ class RunSamples:
         source = self._state.tree.theta_node(node)
         drawn: dict[str, list[Image.Image]] = {context: [] for context in CONTEXTS}
         for path in sorted(self._folder("contexts", source, 1.0).glob("*/*.png")):
-            image = store.read_image(path)
+            image = store.read_or_advise(path, ADVICE)
             if image.info.get("theta") == _digest(source):
                 drawn.setdefault(image.info.get("context", ""), []).append(image)
         drawn |= self._unkept.get(source.id if source else None, {})
@@ -191,7 +194,8 @@ def typical(node: Node, n: int = 4) -> list[Image.Image]:
         from chosen_one_nb.steps.embed import in_space
 
         points = in_space(child.embedding.features, child.settings)
-        order.sort(key=lambda i: float(np.linalg.norm(points[i] - points.mean(0))))
+        middle = points[order].mean(0)
+        order = sorted(order, key=lambda i: float(np.linalg.norm(points[i] - middle)))
     return [child.images[i] for i in order[:n]]
 
 

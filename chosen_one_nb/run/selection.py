@@ -6,20 +6,26 @@ action leaves no trace; `RunSelection` makes the change the state of the current
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.arguments import indices, text, whole
 from chosen_one_nb.run.decision import ChoiceError, Decision, Edit, RunError
-from chosen_one_nb.run.node import Node, chosen, clustered, current_edit, embedded
+from chosen_one_nb.run.node import UNKNOWN_SEED, Node, chosen, clustered, current_edit, embedded
+from chosen_one_nb.run.own import OwnImages
+from chosen_one_nb.run.stages import compute, segment_if_needed
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.settings import SettingsError
+from chosen_one_nb.steps import NO_CALLBACKS, Callbacks
 
 if TYPE_CHECKING:
     from chosen_one_nb.steps.cluster import Clusters
@@ -41,7 +47,7 @@ class RunSelection:
     def choose(
         self,
         cluster: int | None = None,
-        images: Sequence[int] | None = None,
+        images: Sequence[int] | Sequence[Image.Image | str | Path] | str | Path | None = None,
         *,
         exclude: Sequence[int] = (),
         note: str = "",
@@ -55,7 +61,8 @@ class RunSelection:
             A cluster of the current node.
         images : sequence of int, optional
             Indices of images of the current gallery; at most one of the two is given, neither takes the
-            proposal.
+            proposal. Or your own images, as PIL images, paths or a folder: they become the gallery of a new branch,
+            encoded and embedded at once, and all of them are chosen.
         exclude : sequence of int
             Images to leave out, besides those left out before.
         note : str
@@ -74,17 +81,44 @@ class RunSelection:
             Both are given, there is no such cluster or image, nothing is left, or the rule proposes nothing.
         RunError
             There are no clusters yet.
+        ImageError
+            One of your own images cannot be read.
 
         Warns
         -----
         RuntimeWarning
             When fewer images are chosen than a cluster must hold: learned from few, a character over-fits.
         """
+        first = images[0] if isinstance(images, Sequence) and len(images) and not isinstance(images, str) else images
+        if cluster is None and isinstance(first, Image.Image | str | Path):
+            images = self._bring(images, exclude, note, by)
         decision = chosen(self._edit(choose, cluster, images, exclude, note, by))
         # Outside the lock: a person may have turned warnings into errors, and the choice stands by now.
         if risk := self.risk(decision.images):
             warnings.warn(risk, RuntimeWarning, stacklevel=2)
         return decision
+
+    def _bring(self, given: Any, exclude: Sequence[int], note: str, by: str | None) -> range:
+        """Make a person's images the gallery of a branch at the current node; returns their indices."""
+        state, beside = self._state, self._state.tree.current
+        state.check_writable()
+        current_edit(beside)
+        own = OwnImages.read(given, state.checked_models(), beside.settings)
+        every, _, _ = range(len(own.images)), text("note", note), text("by", by or "")
+        indices(exclude, len(every))
+
+        def begin() -> tuple[Node, str]:
+            node = state.tree.add(beside.parent, beside.settings, [UNKNOWN_SEED] * len(every), prepare=own.write)
+            node.write(beyond=True)  # whatever the check says of them: a person means to learn from them
+            state.set_current(node)
+            state.changed("branch", node, of=beside.id, images=own.names)
+            return node, "generate"
+
+        with state.working(begin) as (node, _):
+            for stage in ("generate", "embed", "check"):
+                compute(state, node, stage, NO_CALLBACKS)
+            cluster_gallery(state, node, NO_CALLBACKS)
+        return every
 
     def risk(self, images: Sequence[int]) -> str:
         """Say what is risky about learning from these images; empty when nothing is."""
@@ -187,6 +221,22 @@ class Change:
     excluded: tuple[int, ...] = ()
     decision: Decision | None = None
     clusters: Clusters | None = None
+
+
+def cluster_gallery(state: RunState, node: Node, callbacks: Callbacks, *, again: bool = False) -> None:
+    """Cluster a node's gallery; `again` keeps what a person has chosen on clusters whose files were damaged."""
+    from chosen_one_nb.steps.cluster import cluster
+
+    begun = time.monotonic()
+    segment_if_needed(state, node, "cluster", callbacks)
+    clusters = cluster(embedded(node).clustered_on, node.settings, broken=node.broken)
+    with state.lock:
+        if again:
+            node.edits.repair(clusters)
+        else:
+            apply(node, Change("cluster", clusters=clusters))
+            node.commit("cluster", {}, time.monotonic() - begun)
+        state.changed("stage", node, stage="cluster")
 
 
 def sibling(state: RunState, node: Node, changes: Mapping[str, Any]) -> Node:

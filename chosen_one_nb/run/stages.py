@@ -26,7 +26,7 @@ from chosen_one_nb.models.hub import bundled
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
 from chosen_one_nb.run.images import GalleryWorkers, ImageFolder, draw
-from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, Node, chosen, embedded
+from chosen_one_nb.run.node import ASIDE, SHARED, STAGES, UNKNOWN_SEED, Node, chosen, embedded
 from chosen_one_nb.run.own import encode_own
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.run.store import Stamp, StoreError
@@ -50,7 +50,7 @@ def draw_gallery(state: RunState, node: Node, callbacks: Callbacks, workers: Gal
 
     A person's own images lie there already, and are encoded.
     """
-    if node.iteration == 0 and state.tree.manifest.get("images"):
+    if (node.seeds == UNKNOWN_SEED).all():
         return encode_own(state.checked_models(), node.home.folder, len(node.seeds), callbacks)
     about = {"run": state.prompt, "iteration": str(node.iteration), "node": node.home.id}
     folder = node.home.folder

@@ -332,9 +332,9 @@ def read_json(path: Path, stamp: Stamp | None = None, schema: TypeAdapter[Any] |
 
 
 def read_or_advise(path: Path, advice: str, schema: TypeAdapter[Any] | None = None) -> Any:
-    """Read a JSON file; a `StoreError` ends with what to do about it."""
+    """Read a JSON file, or as `read_file` does; a `StoreError` ends with what to do about it."""
     try:
-        return read_json(path, schema=schema)
+        return read_json(path, schema=schema) if schema else read_file(path)
     except StoreError as error:
         raise StoreError(f"{error} {advice}", error.path) from error
 

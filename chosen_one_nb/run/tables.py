@@ -106,8 +106,10 @@ class RunTables:
 
 def identity(node: Node) -> dict[str, scoring.Interval]:
     """Score a node's gallery with intervals; a score that needs CLIP is left out where there is none."""
-    seen = node.embedding
-    return {} if seen is None else _intervals(seen.features, seen.clip, seen.measures.prompt_similarity)
+    if node.embedding is None:
+        return {}
+    seen, clip = node.embedding.measures.rows(node.intact), node.embedding.clip
+    return _intervals(seen.features, None if clip is None else clip[node.intact], seen.prompt_similarity)
 
 
 def context_scores(

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from chosen_one_nb.models.hub import absolute
 from chosen_one_nb.run.store import slug
-from chosen_one_nb.settings import Settings, user_path
+from chosen_one_nb.settings import Settings, first_error, user_path
 
 __all__ = ["PlanError", "SweepJob", "SweepPlan"]
 
@@ -107,7 +107,7 @@ class SweepPlan(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise PlanError(_sentence(error)) from error
+            raise PlanError(first_error(error)) from error
 
     @classmethod
     def read(cls, path: str | Path) -> SweepPlan:
@@ -170,17 +170,3 @@ def _folder(prompt: str, varied: dict[str, Any], seed: int) -> Path:
     """Return a readable folder of a job's own."""
     choice = slug(",".join(f"{name}={value}" for name, value in varied.items())) if varied else "all"
     return Path(slug(prompt)) / choice / f"seed-{seed}"
-
-
-def _sentence(error: ValidationError) -> str:
-    """Return the first thing wrong: entry, expected, got."""
-    first = error.errors()[0]
-    place = ": ".join(str(part) for part in first["loc"] if part != "[key]")
-    if first["type"] == "extra_forbidden":
-        return f"{place}: no such entry. A plan holds {', '.join(SweepPlan.model_fields)}."
-    if first["type"] == "missing":
-        return f'{place}: expected at least one, such as "{place}": ["a sticker of a fox"], got none.'
-    if first["type"] == "value_error":  # a sentence of this module
-        return ": ".join([*([place] if place else []), first["msg"].removeprefix("Value error, ")])
-    expected = "at least one" if first["type"] == "too_short" else first["msg"].removeprefix("Input should be ")
-    return f"{place}: expected {expected}, got {first['input']!r}."

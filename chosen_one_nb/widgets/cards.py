@@ -79,9 +79,10 @@ class ClusterEvidence:
     selected : ndarray of shape (K,)
         Selection frequency: share of resamples in which the rule proposes the cluster, in [0, 1].
     silhouette : ndarray of shape (K,)
-        Mean silhouette of the members, in [-1, 1].
+        Mean silhouette of the members, in [-1, 1]; NaN for broken images.
     chance : ndarray of shape (K,)
-        Share of random groups of the same size that are at least as cohesive (p of the null), in [0, 1].
+        Share of random groups of the same size that are at least as cohesive (p of the null), in [0, 1]; NaN for
+        broken images.
     """
 
     selected: NDArray[np.floating]
@@ -105,14 +106,16 @@ def compute_evidence(
     """
     from chosen_one_nb.steps.cluster import random_group_cohesion, selection_frequency, silhouettes
 
-    each = silhouettes(features, clusters.labels, settings)
-    null = {int(size): random_group_cohesion(features, int(size), settings) for size in set(clusters.sizes)}
-    pairs = zip(clusters.sizes, clusters.cohesion, strict=True)
-    return ClusterEvidence(
-        selection_frequency(features, settings, clusters=clusters, resamples=RESAMPLES, broken=broken),
-        np.array([each[clusters.labels == c].mean() for c in range(len(clusters.sizes))]),
-        np.array([float((null[int(size)] <= cohesion).mean()) for size, cohesion in pairs]),
-    )
+    # Broken images are all alike: among the others they would make every random group look loose.
+    intact = np.setdiff1d(np.arange(len(features)), list(broken))
+    labels, seen = clusters.labels[intact], features[intact]
+    each = silhouettes(seen, labels, settings)
+    found = np.full((2, clusters.k), np.nan)
+    for c in np.unique(labels):
+        null = random_group_cohesion(seen, int((labels == c).sum()), settings)
+        found[:, c] = each[labels == c].mean(), (null <= clusters.cohesion[c]).mean()
+    selected = selection_frequency(features, settings, clusters=clusters, resamples=RESAMPLES, broken=broken)
+    return ClusterEvidence(selected, *found)
 
 
 def half_width(clusters: Clusters, cluster: int, settings: Settings) -> float:
@@ -186,7 +189,7 @@ def _facts(clusters: Clusters, settings: Settings, found: ClusterEvidence | None
         "corrected": or_dash(clusters.cohesion_corrected[c], ".3f"),
         "picked": f"{found.selected[c]:.0%}" if found else "…",
         "silhouette": or_dash(found.silhouette[c], ".2f") if found else "…",
-        "chance": f"{found.chance[c]:.0%}" if found else "…",
+        "chance": or_dash(found.chance[c], ".0%") if found else "…",
     }
 
 
