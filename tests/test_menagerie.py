@@ -444,10 +444,10 @@ def test_the_shipped_pipeline_draws_in_the_stock_class_without_a_dtype():
 
 def test_the_shipped_files_are_half_precision_and_small():
     weights = sorted(SHIPPED.rglob("*.safetensors"))
-    assert len(weights) == 7
+    assert len(weights) == 8
     for file in weights:
         with safe_open(file, framework="pt") as opened:
             kinds = {key: opened.get_slice(key).get_dtype() for key in opened.keys()}  # noqa: SIM118, not a dict
         other = {key: kind for key, kind in kinds.items() if kind != "F16" and not key.endswith("num_batches_tracked")}
         assert not other, file
-    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 45e6
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 56e6

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from helpers.tiny_models import SIZE, made_for
 
-from chosen_one_nb.applications.pose import load_controlnet, pose
+from chosen_one_nb.applications.pose import FITTING, load_controlnet, pose
 from chosen_one_nb.applications.skeleton import Skeleton, SkeletonError, draw_limbs, skeleton_names
-from chosen_one_nb.models.hub import ModelError
+from chosen_one_nb.models.hub import ModelError, bundled
 from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
@@ -126,3 +126,11 @@ def test_the_bundled_skeletons_are_readable():
     assert skeleton_names()
     for name in skeleton_names():
         assert Skeleton.load(name).draw(64).getbbox()
+
+
+def test_the_bundled_controlnet_fits_the_bundled_models():
+    folder = bundled("menagerie")
+    unet = UNet2DConditionModel.load_config(folder / "pipeline" / "unet")
+    controlnet = ControlNetModel.load_config(folder / "controlnet")
+    assert {name: unet[name] for name in FITTING} == {name: controlnet[name] for name in FITTING}
+    assert (folder / "controlnet" / "diffusion_pytorch_model.safetensors").stat().st_size < 10_000_000
