@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 PROMPT = '<img src=x onerror="window.hacked=1"> <script>window.hacked=1</script> & a <b>fox</b>'
-TABS = ("Gallery", "What it shares", "Compare", "Strength of Θ", "Settings", "Take away")
+TABS = ("Clusters", "Gallery", "Shares", "Compare", "Strength", "Settings", "Files")
 FOCUS = """() => {
   const at = document.activeElement;
   if (!at.closest('.chosen-explorer')) return '';

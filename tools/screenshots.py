@@ -97,7 +97,7 @@ def photograph(camera: Camera) -> None:
     camera.keep("compare_dark")
     camera.dark(False)
     camera.keep("explorer_compare", first=".widget-tab, .jupyter-widget-tab")
-    for name in ("Strength of Θ", "Settings", "Take away"):
+    for name in ("Strength", "Settings", "Files"):
         camera.tab(name)
         camera.keep(name.split()[0].lower())
     camera.tab("Gallery")

@@ -1,12 +1,5 @@
 // The clusters as cards, most cohesive first.
-const FACTS = {
-  cohesion: "Mean distance of the members to their centroid, squared by default; smaller is tighter; ± half of the 95 % " +
-    "bootstrap interval over members",
-  corrected: "Cohesion times n/(n−1): the centroid is fitted to its own members, which flatters small clusters",
-  picked: "Selection frequency: how often the rule picks this cluster when random subsets of the gallery are clustered anew",
-  silhouette: "How much nearer the members are to their own cluster than to the next, −1 to 1",
-  chance: "Share of random groups of the same size that are at least as tight (p of the null)",
-};
+const FACTS = ["cohesion", "picked", "chance"]; // on the line of a card; the others stand in its "?"
 
 function render({ model, el, signal }) {
   const root = make("div", { class: "chosen-cards", role: "list", "aria-label": "Clusters, most cohesive first" });
@@ -28,7 +21,6 @@ function render({ model, el, signal }) {
       role: "listitem", "data-cluster": data.cluster, style: `--swatch:${data.colour}`, "aria-label": data.title },
     head(data), images(data), facts(data),
     data.shares ? make("p", { class: "chosen-shares", title: data.shares_tip ?? "" }, data.shares) : null,
-    data.reason ? make("p", { class: "chosen-reason" }, data.reason) : null,
     data.warning ? make("p", { class: "chosen-warning" }, "⚠ " + data.warning) : null);
     box.addEventListener("pointerenter", () => point({ hovered: data.cluster }));
     box.addEventListener("pointerleave", () => point({ hovered: -1 }));
@@ -42,7 +34,7 @@ function render({ model, el, signal }) {
     choose.addEventListener("click", () => tell("choose", { cluster: data.cluster }));
     return make("header", {}, signOf(data.sign, data.colour), make("strong", {}, data.title),
       make("span", { class: "chosen-size" }, `n = ${data.size}`),
-      data.proposed ? make("span", { class: "chosen-badge", title: "What the paper's rule takes" }, "☆ proposed") : null,
+      data.proposed ? make("span", { class: "chosen-badge", title: "What the paper's rule takes" }, "☆", make("span", {}, " proposed")) : null,
       data.kept ? null : make("span", { class: "chosen-badge is-faint", title: data.dropped_tip }, "dropped"),
       make("span", { class: "chosen-space" }), tickbox(data), choose);
   }
@@ -60,8 +52,7 @@ function render({ model, el, signal }) {
 
   function images(data) {
     const strip = (indices, caption, title) => indices.length
-      ? make("figure", { class: "chosen-strip", title },
-        make("div", {}, ...indices.map((index) => face(index))), make("figcaption", {}, caption))
+      ? make("figure", { class: "chosen-strip", title: `${caption}: ${title}` }, make("div", {}, ...indices.map((index) => face(index))))
       : null;
     return make("div", { class: "chosen-faces" },
       strip([data.medoid], "medoid", "The image nearest to the centroid"),
@@ -81,8 +72,15 @@ function render({ model, el, signal }) {
   }
 
   function facts(data) {
-    return make("div", { class: "chosen-facts" }, ...Object.entries(data.facts).map(([name, value]) =>
-      make("div", { title: FACTS[name] }, make("small", {}, name), make("span", {}, value))));
+    const all = Object.entries(data.facts);
+    const more = make("div", { popover: true, "data-about": `card${data.cluster}` }, make("strong", {}, data.title),
+      data.reason ? make("p", {}, data.reason) : null, make("dl", {}, ...all.map(fact)));
+    const line = all.filter(([name]) => FACTS.includes(name)).map(fact);
+    return make("div", { class: "chosen-facts" }, ...line, helpButton(`card${data.cluster}`, `All figures of ${data.title}`), more);
+  }
+
+  function fact([name, value]) {
+    return make("span", {}, make("small", {}, name), make("span", {}, value));
   }
 
   function point(changes) {

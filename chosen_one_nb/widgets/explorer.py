@@ -24,7 +24,7 @@ from .gallery import GalleryPanel
 from .history import CurvePanel, TreePanel
 from .images import HERE
 from .map_panel import MapPanel, Method
-from .panel import Hints, framed, walk
+from .panel import Hints, on_change, walk
 from .selection_panel import SelectionPanel
 from .session import Session
 from .settings_panel import SettingsPanel
@@ -38,14 +38,17 @@ if TYPE_CHECKING:
     from chosen_one_nb.run.run import Node, Run
 
 TABS = {
+    "Clusters": "The clusters, most cohesive first: judge them, choose one",
     "Gallery": "All images of the iteration: select, leave out, look closer",
-    "What it shares": "What a cluster has in common that the prompt did not ask for",
+    "Shares": "What a cluster has in common that the prompt did not ask for",
     "Compare": "Two iterations or branches side by side, on the same seeds",
-    "Strength of Θ": "The same eight seeds with more or less of what was learnt",
+    "Strength": "The same eight seeds with more or less of what was learnt",
     "Settings": "Every number of the method, its symbol and its source",
-    "Take away": "Tables, a report and files for other programs",
+    "Files": "Tables, a report and files for other programs",
 }
 """Titles of the tabs and what each holds."""
+WIDE = ("Compare", "Strength", "Settings", "Files")
+"""Tabs that cover the map too: they need its width and do not speak of its points."""
 
 
 class Explorer:
@@ -95,25 +98,24 @@ class Explorer:
             session.refresh()
 
     def _make_screen(self) -> None:
-        tabs = (self.gallery, self.attributes, self.compare, self.strength, self.settings, self.export)
-        self.tabs = ipywidgets.Tab([panel.ui for panel in tabs], titles=tuple(TABS))
-        tree = framed("Iterations and branches", self.tree.ui)
-        maps = framed("Map of the features", self.map.ui)
-        cards = framed("Clusters, most cohesive first", self.clusters.ui)
-        self.ui = ipywidgets.VBox(
-            [
-                ipywidgets.HTML(f"<style>{(HERE / 'explorer.css').read_text('utf-8')}</style>"),
-                self.bar.ui,
-                self.stepper.ui,
-                self.status,
-                ipywidgets.HBox([tree, self.curves.ui]).add_class("chosen-top"),
-                ipywidgets.HBox([maps, cards]).add_class("chosen-main"),
-                framed("The choice", self.choice.ui),
-                self.tabs,
-            ]
-        ).add_class("chosen-explorer")
+        """Lay the panels out as explorer.css says: each is a place of the grid, by its class."""
+        tabs = (self.clusters, self.gallery, self.attributes, self.compare, self.strength, self.settings, self.export)
+        self.tabs = ipywidgets.Tab([panel.ui for panel in tabs], titles=tuple(TABS)).add_class("chosen-side")
+        rail = ipywidgets.VBox([self.tree.ui, self.curves.ui]).add_class("chosen-rail")
+        places = [self.bar.ui, self.stepper.ui, self.status, rail, self.map.ui, self.tabs, self.choice.ui]
+        self.screen = ipywidgets.Box(places).add_class("chosen-screen")
+        on_change(self.tabs, "selected_index", self._widen)
+        css = ipywidgets.HTML(f"<style>{(HERE / 'explorer.css').read_text('utf-8')}</style>")
+        self.ui = ipywidgets.VBox([css, self.screen]).add_class("chosen-explorer")
         self.hints = Hints(self.ui, TABS)
         self.ui.children += (self.hints,)
+
+    def show_tab(self, title: str) -> None:
+        """Turn to the tab of that title."""
+        self.tabs.selected_index = list(TABS).index(title)
+
+    def _widen(self, index: int) -> None:
+        (self.screen.add_class if list(TABS)[index] in WIDE else self.screen.remove_class)("is-wide")
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         send_plotly()
@@ -170,4 +172,4 @@ class Explorer:
 
     def _to_gallery(self, change: dict[str, Any]) -> None:
         if change["new"] >= 0:
-            self.tabs.selected_index = 0
+            self.show_tab("Gallery")

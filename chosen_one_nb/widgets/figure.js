@@ -17,7 +17,7 @@ const CONFIG = {
 
 export default {
   async render({ model, el, signal }) {
-    const plot = make("div", { role: "figure", "aria-label": model.get("alt") });
+    const plot = make("div", { class: "chosen-plot", role: "figure", "aria-label": model.get("alt") });
     el.replaceChildren(plot);
     const Plotly = await plotly(model);
     if (signal.aborted) return undefined;
@@ -70,7 +70,7 @@ export default {
     plot.on("plotly_click", (event) => pointed(event).slice(0, 1).forEach((index) => model.send({ do: "click", index })));
     plot.on("plotly_selected", select);
     plot.on("plotly_deselect", select);
-    const watcher = new ResizeObserver(() => Plotly.Plots.resize(plot));
+    const watcher = new ResizeObserver(() => el.clientHeight && Plotly.Plots.resize(plot)); // not while it is off the page
     watcher.observe(el);
     return () => {
       watcher.disconnect();

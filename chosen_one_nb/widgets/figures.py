@@ -173,8 +173,8 @@ class PlotlyFigure(anywidget.AnyWidget):
 
     Parameters
     ----------
-    height : int
-        Pixels.
+    height : int or None
+        Pixels; None fills the place it is given.
     **chart
         What Plotly's layout takes; `layout` is the widget's own.
 
@@ -202,9 +202,9 @@ class PlotlyFigure(anywidget.AnyWidget):
     selected = traitlets.List(traitlets.Int()).tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, height: int, **chart: Any) -> None:
+    def __init__(self, height: int | None, **chart: Any) -> None:
         ground = {
-            "height": height,
+            **({"height": height} if height else {"autosize": True}),
             "showlegend": False,
             "hovermode": "closest",
             "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
@@ -256,7 +256,7 @@ class MapFigure(PlotlyFigure):
 
     def __init__(self) -> None:
         super().__init__(
-            430,
+            None,
             dragmode="lasso",
             clickmode="event",
             xaxis=_BARE,

@@ -121,7 +121,7 @@ class GalleryPanel(Panel):
         self.size = control(ipywidgets.IntSlider, "size", "Size of the images", "200px", **sizes)
         self.view = GalleryView(name="Gallery of the iteration", empty="No images yet. Press Next to draw them.")
         connect(self.view, session)
-        self.ui = ipywidgets.VBox([row(self.order, self.size, text("keys", KEYS)), self.view])
+        self.ui = ipywidgets.VBox([row(self.order, self.size), self.view, text("keys", KEYS)]).add_class("chosen-all")
         self.link = ipywidgets.jslink((self.size, "value"), (self.view, "size"))
         for trait in ("hovered", "focused", "selected"):
             traitlets.dlink((session, trait), (self.view, trait))

@@ -1,8 +1,12 @@
 // What the screen needs beyond its controls. Tooltips where ipywidgets leaves them out: a described control has one on
 // its label or none, a tab has none. And the keyboard: Lab's one-letter shortcuts stay away from what has the
-// focus here, and a button that was disabled while it worked gets its focus back.
+// focus here, and a button that was disabled while it worked gets its focus back. A "?" opens its popover. And the height:
+// that of the panel of Lab which each display stands in, its own.
+const PANELS = ".jp-WindowedPanel-outer, .jp-LinkedOutputView, .jp-MainAreaWidget > :last-child";
+const [LOWEST, HIGHEST, FRAMED] = [420, 900, 680]; // px
+
 function render({ model, el, signal }) {
-  let watcher;
+  let watcher, sizes;
   let last; // what had the focus last
 
   function give(root) {
@@ -16,6 +20,20 @@ function render({ model, el, signal }) {
     }
   }
 
+  function fit(root) {
+    const panel = root.parentElement.closest(PANELS);
+    const height = panel?.clientHeight;
+    if (height) root.style.setProperty("--fit", `${Math.max(LOWEST, Math.min(height - 24, HIGHEST))}px`);
+    // a frame as high as its content (Colab, VS Code) says nothing of the window's height
+    else if (!panel && window.self !== window.top) root.style.setProperty("--fit", `${FRAMED}px`);
+    return panel;
+  }
+
+  function help(root, event) {
+    const button = event.target.closest("[data-help]");
+    if (button) root.querySelector(`[data-about="${button.dataset.help}"]`)?.showPopover({ source: button });
+  }
+
   function giveBack(root) {
     const lost = document.activeElement === document.body;
     if (lost && last && !last.disabled && root.contains(last)) last.focus({ preventScroll: true });
@@ -24,7 +42,7 @@ function render({ model, el, signal }) {
   function begin() {
     const root = el.closest(".chosen-explorer");
     if (signal?.aborted) return;
-    if (!root) return requestAnimationFrame(begin); // not on the page yet
+    if (!root?.isConnected) return requestAnimationFrame(begin); // not on the page yet
     let waiting = false;
     const soon = () => {
       if (waiting) return;
@@ -39,10 +57,13 @@ function render({ model, el, signal }) {
     }, { signal });
     root.addEventListener("focusin", (event) => { last = event.target; }, { signal });
     root.addEventListener("focusout", (event) => { if (!event.target.disabled) last = null; }, { signal });
+    root.addEventListener("click", (event) => help(root, event), { signal });
     give(root);
+    sizes = new ResizeObserver(() => fit(root));
+    sizes.observe(fit(root) ?? document.documentElement);
   }
 
   begin();
-  return () => watcher?.disconnect();
+  return () => { watcher?.disconnect(); sizes?.disconnect(); };
 }
 export default { render };

@@ -16,7 +16,7 @@ from chosen_one_nb.run.node import Node
 
 from .figures import GRID, LINE, PlotlyFigure, trace
 from .images import script, style
-from .panel import Panel, framed, text
+from .panel import Panel, text
 from .session import Session
 from .status import chosen_words, guarded
 
@@ -141,7 +141,7 @@ _SMOOTHED = {"type": "scatter", "mode": "lines", "line": {"color": PALETTE[0], "
 def _axes(x: str, y: str) -> dict[str, Any]:
     axis = {"zeroline": False, "gridcolor": GRID, "linecolor": "rgba(127,127,127,0.5)"}
     return {
-        "margin": {"l": 46, "r": 10, "t": 8, "b": 30},
+        "margin": {"l": 38, "r": 4, "t": 6, "b": 28},
         "dragmode": False,
         "xaxis": axis | {"title": {"text": x, "standoff": 4}},
         "yaxis": axis | {"title": {"text": y, "standoff": 4}, "nticks": 4},
@@ -156,7 +156,7 @@ class CurveFigure(PlotlyFigure):
     active = traitlets.Unicode("nodes").tag(sync=True)
 
     def __init__(self) -> None:
-        super().__init__(150, **_axes("iteration", "distance"))
+        super().__init__(120, **_axes("iteration", "distance"))
         self.ids: list[str] = []
 
     def show(self, rows: Sequence[Row], here: str, last: int) -> None:
@@ -226,7 +226,7 @@ class LossFigure(PlotlyFigure):
     traces = traitlets.List(["raw", "smoothed"]).tag(sync=True)
 
     def __init__(self) -> None:
-        super().__init__(150, **_axes("refinement step", "loss"))
+        super().__init__(100, **_axes("refinement step", "loss"))
 
     def show(self, losses: Sequence[Row]) -> None:
         """Show the losses so far: mappings with ``step``, ``loss`` and ``ema_loss``."""
@@ -246,9 +246,7 @@ class CurvePanel(Panel):
         super().__init__(session)
         self.distance, self.loss = CurveFigure(), LossFigure()
         self.verdict, self.about = text("trust"), text("trust")
-        distance = framed("Distance against d_conv", ipywidgets.VBox([self.distance, self.verdict]))
-        loss = framed("Loss of the refinement", ipywidgets.VBox([self.loss, self.about]))
-        self.ui = ipywidgets.HBox([distance, loss]).add_class("chosen-curves")
+        self.ui = ipywidgets.VBox([self.distance, self.verdict, self.loss, self.about]).add_class("chosen-curves")
         self.listen(self.distance)
         session.observe(self._step, "training_step")
         self._losses: list[Row] = []

@@ -1,7 +1,7 @@
 """The map panel: the features as an image, how far to trust it, and what is behind each point.
 
-All iterations of the branch that is shown are laid out together, so that a position means the same at every step of
-the slider. PCA is there at once; UMAP takes its time, in the background, and is swapped in when it is ready.
+All iterations of the branch that is shown are laid out together, so that a position means the same at every node of
+the tree. PCA is there at once; UMAP takes its time, in the background, and is swapped in when it is ready.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chosen_one_nb.run.node import Node, compared, use_foreground
 from .attribute_findings import AttributeFindings
 from .figures import MapFigure, PointStyle, point_style
 from .images import script, style
-from .panel import Panel, Switch, control, on_change, row, text, update
+from .panel import Panel, Switch, control, help_button, menu, on_change, row, text, update
 from .session import Session
 from .status import guarded
 from .tasks import BackgroundCache
@@ -136,7 +136,7 @@ class Layouts:
 
 
 class Preview(anywidget.AnyWidget):
-    """A card in a fixed place beside the map; changes after a short dwell.
+    """A card that floats over the map, in the corner farthest from the pointer; changes after a short dwell.
 
     Parameters
     ----------
@@ -148,8 +148,6 @@ class Preview(anywidget.AnyWidget):
         A title and the lines under it.
     neighbours : list of dict
         ``index`` and ``text`` of its nearest images in feature space.
-    empty : str
-        What is written when nothing is hovered.
     """
 
     _esm = script("preview.js")
@@ -158,7 +156,6 @@ class Preview(anywidget.AnyWidget):
     index = traitlets.Int(-1).tag(sync=True)
     lines = traitlets.List(traitlets.Unicode()).tag(sync=True)
     neighbours = traitlets.List(traitlets.Dict()).tag(sync=True)
-    empty = traitlets.Unicode("Point at the map to see the image behind a point.").tag(sync=True)
 
 
 class MapPanel(Panel):
@@ -168,11 +165,13 @@ class MapPanel(Panel):
         super().__init__(session)
         self.findings, self.layouts = findings, Layouts(session.background)
         self.figure, self.preview = MapFigure(), Preview()
-        self.trust, self.variants = text("trust"), text("trust")
+        self.trust, self.variants = text("trust"), text("trust others")
         self._varied = ""  # the gallery whose other maps are shown
         self._make_controls(method)
-        above, below = row(self.method, self.colour, self.thumbs), row(self.steps, self.glide, self.vary)
-        self.ui = ipywidgets.VBox([above, self.figure, self.preview, below, self.trust, self.variants])
+        more = menu("mapmenu", "⋯", "Images on the points, gliding, other maps", self.thumbs, self.glide, self.vary)
+        ask = text("ask", help_button("map", "How to read this map"))
+        tools = row(self.method, self.colour, ask, *more, kind="tools")
+        self.ui = ipywidgets.VBox([tools, self.figure, self.preview, self.variants, self.trust])
         self.ui.add_class("chosen-map")
         self._connect()
 
@@ -184,17 +183,13 @@ class MapPanel(Panel):
                 "Neighbours stay together; gaps and sizes mean little",
                 "Straight projection; distances shrink, never tear",
             ],
-            style={"button_width": "58px"},
+            style={"button_width": "52px"},
             layout=ipywidgets.Layout(width="auto"),
         )
         ways = [(name, way) for way, (name, _) in COLOURS.items()]
-        self.colour = control(ipywidgets.Dropdown, "colour", "What the colours mean", "200px", options=ways)
+        self.colour = control(ipywidgets.Dropdown, "colour", "What the colours mean", "auto", options=ways)
         self.thumbs = Switch(description="images", tooltip="Stand the images on their points, as many as fit")
         self.glide = Switch(description="glide", tooltip="Let the points glide when the iteration changes")
-        tip = "Look at another iteration of this branch"
-        self.steps = control(
-            ipywidgets.SelectionSlider, "iteration", tip, "230px", options=["0"], continuous_update=False
-        )
         tip = "Lay the images out with other seeds and neighbourhoods: what changes is not real"
         self.vary = self.button("vary", "other maps", tip, lambda _session: self._toggle_variants())
 
@@ -203,7 +198,6 @@ class MapPanel(Panel):
         for widget in (self.method, self.colour, self.thumbs):
             widget.observe(self.redraw, "value")
         on_change(self.glide, "value", lambda on: figure.set_glide(GLIDE if on else 0))
-        on_change(self.steps, "value", lambda node: None if self.is_filling else session.show_node(node))
         on_change(figure, "hovered", session.hover)
         self.listen(figure)
         self.listen(self.preview)
@@ -215,7 +209,6 @@ class MapPanel(Panel):
 
     def show(self) -> None:
         """Show the gallery of the iteration that is shown, laid out with all others of its branch."""
-        self._fill_slider()
         self._show_variants()
         layout = self.layout_now()
         with self.figure.hold_sync():
@@ -232,13 +225,6 @@ class MapPanel(Panel):
         embedded = [node for node in self.session.line(self.node) if node.embedding is not None]
         return self.layouts.get(embedded, self.method.value)
 
-    def _fill_slider(self) -> None:
-        path = tuple(node.id for node in self.session.line(self.node))
-        with self.filling():
-            if self.steps.options != path:
-                self.steps.options = path
-            self.steps.value, self.steps.disabled = self.node.id, len(path) < 2
-
     def _show_before(self) -> None:
         """Before a gallery is embedded: the iterations before it, faintly."""
         before = [node for node in self.run.path(self.node) if node.embedding is not None]
@@ -247,7 +233,7 @@ class MapPanel(Panel):
         self.figure.show_thumbnails(())
         self.figure.alt = "Map of the images, empty until they are embedded."
         dots = " Grey dots: the iterations before." if before else ""
-        self.trust.value = f"The map appears once the images have been drawn and embedded.{dots}"
+        self._explain(f"The map appears once the images have been drawn and embedded.{dots}")
 
     def _show_gallery(self, layout: Layout) -> None:
         node, clusters, projection = self.node, self.node.clusters, layout.projection
@@ -267,7 +253,12 @@ class MapPanel(Panel):
         self.figure.alt = (
             f"Map of {len(xy)} images by {method}{counted}; the gallery and the cards hold the same images."
         )
-        self.trust.value = f"<p>{escape(self._legend(layout))}</p><p>{escape(f'{layout.words} · {DISTANCES}')}</p>"
+        self._explain(self._legend(layout), f"{layout.words} · {DISTANCES}")
+
+    def _explain(self, *words: str) -> None:
+        """Put sentences behind the map's `?`."""
+        said = "".join(f"<p>{escape(each)}</p>" for each in words)
+        self.trust.value = f'<div popover data-about="map"><strong>Map of the features</strong>{said}</div>'
 
     def _style(self, n: int) -> PointStyle:
         """Colour and symbol of the points: by the attribute that is lit, if one is."""

@@ -57,6 +57,11 @@ function keepKeys(root, handle) {
   });
 }
 
+// A "?" that opens the popover marked data-about with the same word; hints.js does it, for each display its own.
+function helpButton(about, tip) {
+  return make("button", { class: "chosen-help", "data-help": about, title: tip, "aria-label": tip }, "?");
+}
+
 function signOf(sign, colour) {
   return make("span", { class: "chosen-sign", style: `color:${colour}`, "aria-hidden": "true" }, sign);
 }

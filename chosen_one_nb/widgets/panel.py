@@ -146,6 +146,26 @@ def framed(title: str, content: ipywidgets.Widget) -> ipywidgets.VBox:
     return ipywidgets.VBox([ipywidgets.HTML(f"<h3>{escape(title)}</h3>"), content]).add_class("chosen-frame")
 
 
+def help_button(about: str, tip: str) -> str:
+    """Write a `?` that opens the popover marked ``data-about`` with the same word (see hints.js)."""
+    said = escape(tip)
+    return f'<button class="chosen-help" data-help="{escape(about)}" title="{said}" aria-label="{said}">?</button>'
+
+
+def menu(kind: str, label: str, tip: str, *children: ipywidgets.Widget) -> list[ipywidgets.Widget]:
+    """Make a button and the box that it opens: what is needed seldom."""
+    layout = ipywidgets.Layout(width="auto")
+    button = ipywidgets.ToggleButton(description=label, tooltip=tip, layout=layout)
+    button.add_class("chosen-button").add_class("chosen-menu").add_class(f"chosen-{kind}")
+    return [button, row(*children, kind="more")]
+
+
+def offer(part: ipywidgets.DOMWidget, works: bool) -> None:
+    """Show a control while it works; one that can do nothing now is not on the screen."""
+    part.disabled = not works
+    part.layout.display = None if works else "none"
+
+
 def update(widget: ipywidgets.Widget, **traits: Any) -> None:
     """Set several traits of a widget and send them together."""
     with widget.hold_sync():

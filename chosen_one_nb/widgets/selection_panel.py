@@ -10,7 +10,7 @@ import ipywidgets
 
 from . import actions
 from .gallery import GalleryView, connect
-from .panel import Panel, control, line, on_change, row, text
+from .panel import Panel, control, line, menu, offer, on_change, row, text
 from .session import Session
 from .status import counted_words, guarded
 
@@ -22,12 +22,14 @@ class SelectionPanel(Panel):
         super().__init__(session)
         self.words = text("decision")
         self._make_controls()
-        self.strip = GalleryView(name="The chosen images", click="exclude", size=56, empty="Nothing is chosen yet.")
+        self.strip = GalleryView(name="The chosen images", click="exclude", size=40, empty="Nothing is chosen yet.")
         self.strip.add_class("chosen-choice")
         connect(self.strip, session)
-        pick = row(self.proposal, self.use, self.out, self.back, self.clear)
-        regroup = row(self.merge, self.k, self.recluster, self.undo, self.redo, self.note)
-        self.ui = ipywidgets.VBox([self.words, pick, regroup, self.strip]).add_class("chosen-decide")
+        regroup = menu("regroup", "Regroup…", "Merge clusters, or cluster anew", self.merge, self.k, self.recluster)
+        acts = (self.proposal, self.use, self.out, self.clear, self.back, self.undo, self.redo, self.note)
+        self.ui = ipywidgets.VBox([self.words, row(*acts, *regroup, kind="acts"), self.strip]).add_class(
+            "chosen-decide"
+        )
         on_change(self.note, "value", partial(actions.write_note, session))
         session.observe(self._show_selection, "selected")
 
@@ -50,8 +52,8 @@ class SelectionPanel(Panel):
         self.undo = button("undo", "Undo", tip, actions.undo, icon="undo")
         self.redo = button("redo", "Redo", "Make it again (y)", actions.redo, icon="repeat")
         tip = "A note that is kept with the next decision, or with this one when you press Enter"
-        self.note = line("note", tip, "340px", placeholder="Why? Kept with the decision")
-        self.note.layout.flex = "1 1 340px"
+        self.note = line("note", tip, "auto", placeholder="Why? Kept with the decision")
+        self.note.layout.flex = "1 1 120px"
 
     def show(self) -> None:
         """Show what has been decided and what can be."""
@@ -59,9 +61,9 @@ class SelectionPanel(Panel):
         can_decide = self._can_decide()
         for part in (self.merge, self.recluster, self.k, self.note):
             part.disabled = not can_decide
-        self.proposal.disabled = not can_decide or node.clusters.proposed is None
-        self.undo.disabled = not (can_decide and not node.refined and node.edits.can_undo)
-        self.redo.disabled = not (can_decide and not node.refined and node.edits.can_redo)
+        offer(self.proposal, can_decide and node.clusters.proposed is not None)
+        offer(self.undo, can_decide and not node.refined and node.edits.can_undo)
+        offer(self.redo, can_decide and not node.refined and node.edits.can_redo)
         self._show_selection()
         self.words.value = self._sentence()
         if node.clusters is not None:
@@ -80,9 +82,10 @@ class SelectionPanel(Panel):
         """Name the number of selected images on the buttons that use them."""
         n, can_decide = len(self.session.selected), self._can_decide()
         self.use.description = f"Choose selection ({n})" if n else "Choose selection"
-        self.use.disabled = self.out.disabled = not (can_decide and n)
-        self.clear.disabled = not n
-        self.back.disabled = not (can_decide and self.node.excluded)
+        offer(self.use, can_decide and n > 0)
+        offer(self.out, can_decide and n > 0)
+        offer(self.clear, n > 0)
+        offer(self.back, can_decide and len(self.node.excluded) > 0)
 
     def _sentence(self) -> str:
         node, decision = self.node, self.node.decision

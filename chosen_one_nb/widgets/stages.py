@@ -8,7 +8,7 @@ import ipywidgets
 import traitlets
 
 from . import actions
-from .panel import Panel, Switch, on_change, row, text
+from .panel import Panel, Switch, help_button, offer, on_change, row, text
 from .session import Session
 from .status import guarded
 from .tasks import Progress
@@ -54,7 +54,8 @@ class StageBar(Panel):
         self.ui.value = (
             f'<header><h2 title="The prompt">{escape(run.prompt)}</h2><span>{escape(where)}</span></header>'
             f'<ol aria-label="Stages of an iteration">{items}</ol>'
-            f"<p><strong>{escape(name)}.</strong> {escape(what)}{formula}</p>"
+            + help_button("stage", "What this stage does")
+            + f'<div popover data-about="stage"><strong>{escape(name)}.</strong> {escape(what)}{formula}</div>'
         )
 
 
@@ -82,7 +83,7 @@ class Stepper(Panel):
         tip = "Refine once more although the run is finished"
         self.go_on = button("goon", "Go on all the same", tip, actions.go_on)
         self.ask = Switch(description="ask me each time", tooltip="Stop before every choice, so that you can make it")
-        self.bar = ipywidgets.FloatProgress(0, min=0, max=1, layout=ipywidgets.Layout(width="200px", height="14px"))
+        self.bar = ipywidgets.FloatProgress(0, min=0, max=1, layout=ipywidgets.Layout(width="160px", height="14px"))
         self.words = text("words-now")
         parts = (self.next, self.iteration, self.convergence, self.ask, self.go_on, self.cancel, self.bar, self.words)
         self.ui = row(*parts, kind="stepper")
@@ -92,13 +93,16 @@ class Stepper(Panel):
     def show(self) -> None:
         """Enable what can be done now."""
         session, stage = self.session, self.run.next_stage
-        self.next.disabled = self.iteration.disabled = self.convergence.disabled = not (session.can_edit and stage)
+        can_step = bool(session.can_edit and stage)
+        offer(self.next, can_step)
+        self.next.layout.display = None if can_step or session.busy else "none"  # its place is kept while it works
+        for part in (self.iteration, self.convergence, self.ask):
+            offer(part, can_step)
         verb = "Retry" if session.failed else "Next"
         self.next.description = f"{verb}: {stage.capitalize()}" if stage else "Finished"
-        self.cancel.disabled = not session.busy
-        shown = {self.cancel: session.busy, self.bar: session.busy, self.go_on: session.can_edit and stage is None}
-        for part, visible in shown.items():
-            part.layout.display = None if visible else "none"
+        offer(self.cancel, session.busy)
+        offer(self.bar, session.busy)
+        offer(self.go_on, session.can_edit and stage is None)
         if not session.busy:
             self.words.value = ""
 
