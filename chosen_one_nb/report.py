@@ -17,6 +17,7 @@ from PIL import Image
 
 from chosen_one_nb import plots
 from chosen_one_nb.analysis.projection import project
+from chosen_one_nb.applications.kept import kept
 from chosen_one_nb.models.images import as_rgb
 from chosen_one_nb.run import store
 from chosen_one_nb.run.node import compared, image_label
@@ -45,7 +46,7 @@ def page(run: Any) -> str:
     return template("report.html.j2").render(
         run=run, nodes=nodes, outcome=run.outcome, plots=plots, curve=curve.to_dict("records"),
         distance=_svg(plots.distance_plot(curve)), maps=_maps(nodes), losses=_losses, tiles=_tiles,
-        about={entry["name"]: entry for entry in settings_help()},
+        uses=kept(run.folder), about={entry["name"]: entry for entry in settings_help()},
     )  # fmt: skip
 
 

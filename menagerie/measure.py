@@ -31,7 +31,7 @@ from menagerie.reader import Reader
 from menagerie.rows import NONE, Row, row
 from menagerie.training import vae as autoencoder
 from menagerie.training.data import HELD_OUT, held_out
-from menagerie.uses import control_rows
+from menagerie.uses import PANELS, control_rows, edit_rows, story_rows
 
 MANY = 4  # attributes asked for at once, which make a caption that was hardly ever written before
 
@@ -240,8 +240,8 @@ def speed_rows(models: Models, settings: Settings) -> list[Row]:
 def main(argv: list[str] | None = None) -> None:
     """Measure the chosen parts and print the table; ``--json`` also writes it."""
     parser = argparse.ArgumentParser(prog="python -m menagerie.measure", description=__doc__)
-    parts = ("vae", "reader", "clip", "dino", "asked", "poses", "open", "speed", "control")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:-1])
+    parts = ("vae", "reader", "clip", "dino", "asked", "poses", "open", "speed", "control", "story", "edit")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:-3])
     parser.add_argument("--folder", type=Path, default=Path("data/menagerie"))
     parser.add_argument("--reader", type=Path, help="default: reader/ in the folder")
     parser.add_argument("--size", type=int, help="side that images are brought to before they are read")
@@ -266,6 +266,8 @@ def main(argv: list[str] | None = None) -> None:
         "open": lambda: open_rows(models, reader, given.n, settings),
         "speed": lambda: speed_rows(models, settings),
         "control": lambda: control_rows(models, reader, given.n, settings),
+        "story": lambda: story_rows(models, reader, max(1, given.n // len(PANELS)), settings),
+        "edit": lambda: edit_rows(models, reader, given.n, settings),
     }
     rows = [row for part in given.parts for row in measures[part]()]
     table = pd.DataFrame(rows, columns=["part", "figure", "value", "low", "high"])

@@ -1,6 +1,7 @@
 """Skeletons and pose control: what is drawn and refused, and that an untrained ControlNet changes nothing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from helpers.tiny_models import SIZE, made_for
 
-from chosen_one_nb.applications.pose import FITTING, load_controlnet, pose
+from chosen_one_nb.applications.pose import FITTING, load_controlnet, pose, pose_of
 from chosen_one_nb.applications.skeleton import Skeleton, SkeletonError, draw_limbs, skeleton_names
 from chosen_one_nb.models.hub import ModelError, bundled
 from chosen_one_nb.settings import Settings, SettingsError
@@ -134,3 +135,15 @@ def test_the_bundled_controlnet_fits_the_bundled_models():
     controlnet = ControlNetModel.load_config(folder / "controlnet")
     assert {name: unet[name] for name in FITTING} == {name: controlnet[name] for name in FITTING}
     assert (folder / "controlnet" / "diffusion_pytorch_model.safetensors").stat().st_size < 10_000_000
+
+
+def test_a_pose_is_read_by_a_detector_that_one_brings(images):
+    points = [SimpleNamespace(x=0.5, y=i / 20) for i in range(17)] + [None]
+    found = [SimpleNamespace(body=SimpleNamespace(keypoints=points))]
+    read = pose_of(images[0], SimpleNamespace(detect_poses=lambda array: found if array.shape[2] == 3 else []))
+    assert read.joints["nose"] == (0.5, 0.0)
+    assert read.joints["left ear"] is None
+    with pytest.raises(SkeletonError, match="the detector found none"):
+        pose_of(images[0], SimpleNamespace(detect_poses=lambda _array: []))
+    with pytest.raises(SkeletonError, match="detector: expected one with detect_poses"):
+        pose_of(images[0], None)

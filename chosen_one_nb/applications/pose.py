@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from chosen_one_nb.applications import request, with_settings
-from chosen_one_nb.applications.skeleton import Skeleton
+from chosen_one_nb.applications.skeleton import Skeleton, SkeletonError
 from chosen_one_nb.character import Character
 from chosen_one_nb.models.hub import ModelError, Source, model_set
+from chosen_one_nb.models.images import read_image
 from chosen_one_nb.models.load import Models
 from chosen_one_nb.models.memory import move
 from chosen_one_nb.models.pipelines import UNCHANGED_IMAGES
@@ -20,7 +22,10 @@ from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps.generate import Steering, generate
 from chosen_one_nb.steps.latents import latent_size
 
-__all__ = ["load_controlnet", "pose"]
+__all__ = ["load_controlnet", "pose", "pose_of"]
+
+OPENPOSE = "person_standing"
+"""The skeleton in `data/poses` that names OpenPose's 18 points in their order."""
 
 FITTING = ("in_channels", "cross_attention_dim", "block_out_channels", "addition_embed_type")
 """Of a UNet's configuration, what a ControlNet made from it shares."""
@@ -80,6 +85,31 @@ def pose(
     steering = Steering(_pipeline(models, controlnet), arguments, (controlnet,))
     images = generate(models, asked, steering=steering).images
     return with_settings(images, asked, skeleton=skeleton.model_dump(), scale=scale)
+
+
+def pose_of(image: Image.Image | str | Path, detector: Any) -> Skeleton:
+    """Read the skeleton of the person in an image.
+
+    Parameters
+    ----------
+    image : PIL.Image, str or Path
+    detector : object
+        With ``detect_poses(image)`` for arrays (H, W, 3), such as `OpenposeDetector` of the package controlnet_aux,
+        which is not part of the kit: points have x and y in shares of the image's sides, or are None.
+
+    Raises
+    ------
+    SkeletonError
+        If it finds nobody, or other points than OpenPose's 18.
+    """
+    if not hasattr(detector, "detect_poses"):
+        raise SkeletonError("detector: expected one with detect_poses. pip install controlnet_aux has such a one.")
+    people = detector.detect_poses(np.asarray(read_image(image)))
+    usual = Skeleton.load(OPENPOSE)
+    if not people or len(people[0].body.keypoints) != len(usual.joints):
+        raise SkeletonError(f"image: expected a person with {len(usual.joints)} points, the detector found none.")
+    points = [each and (min(max(each.x, 0), 1), min(max(each.y, 0), 1)) for each in people[0].body.keypoints]
+    return Skeleton(joints=dict(zip(usual.joints, points, strict=True)), limbs=usual.limbs)
 
 
 def load_controlnet(models: Models, source: str | Path | None = None, *, offline: bool = False) -> Any:

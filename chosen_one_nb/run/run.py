@@ -346,7 +346,7 @@ class Run:
         formats: Sequence[str] = ("diffusers", "kohya", "comfyui"),
         name: str | None = None,
     ) -> Path:
-        """Write a character as files that other programs load, with its best images; see `export.write`.
+        """Write a character as files that other programs load, with its best images and its uses; see `export.write`.
 
         Parameters
         ----------
@@ -365,12 +365,14 @@ class Run:
             A bad name or format, or a folder that cannot be written.
         """
         from chosen_one_nb import export
+        from chosen_one_nb.applications.kept import kept
 
         source = self._state.tree.theta_node(node)
         if source is None or source.theta is None:
             raise RunError("There is no character to export yet: run.next_iteration() refines the first one.")
         place = arguments.place("folder", folder) if folder else export_folder(self.folder, self.prompt, source.id)
-        return export.write(source.theta, place, formats, typical(source), name)
+        uses = [each.image() for each in kept(self.folder) if each.use.node == source.id]
+        return export.write(source.theta, place, formats, [*typical(source), *uses], name)
 
     # where it stands
 

@@ -30,6 +30,7 @@ from .session import Session
 from .settings_panel import SettingsPanel
 from .snapshot import snapshot
 from .stages import StageBar, Stepper
+from .use_panel import UsePanel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +45,11 @@ TABS = {
     "Compare": "Two iterations or branches side by side, on the same seeds",
     "Strength": "The same eight seeds with more or less of what was learnt",
     "Settings": "Every number of the method, its symbol and its source",
+    "Use it": "Stories, local edits and poses with the character that is shown",
     "Files": "Tables, a report and files for other programs",
 }
 """Titles of the tabs and what each holds."""
-WIDE = ("Compare", "Strength", "Settings", "Files")
+WIDE = ("Compare", "Strength", "Settings", "Use it", "Files")
 """Tabs that cover the map too: they need its width and do not speak of its points."""
 
 
@@ -91,7 +93,7 @@ class Explorer:
         self.choice, self.gallery = SelectionPanel(session), GalleryPanel(session, findings)
         self.attributes, self.compare = AttributePanel(session, findings), ComparePanel(session)
         self.strength, self.settings = StrengthPanel(session), SettingsPanel(session)
-        self.export = ExportPanel(session)
+        self.use, self.export = UsePanel(session), ExportPanel(session)
         self._make_screen()
         traitlets.dlink((session, "version"), (self.hints, "beat"))  # last, when all panels have been shown
         with session.background.held():
@@ -99,7 +101,8 @@ class Explorer:
 
     def _make_screen(self) -> None:
         """Lay the panels out as explorer.css says: each is a place of the grid, by its class."""
-        tabs = (self.clusters, self.gallery, self.attributes, self.compare, self.strength, self.settings, self.export)
+        tabs = (self.clusters, self.gallery, self.attributes, self.compare, self.strength, self.settings,
+                self.use, self.export)  # fmt: skip
         self.tabs = ipywidgets.Tab([panel.ui for panel in tabs], titles=tuple(TABS)).add_class("chosen-side")
         rail = ipywidgets.VBox([self.tree.ui, self.curves.ui]).add_class("chosen-rail")
         places = [self.bar.ui, self.stepper.ui, self.status, rail, self.map.ui, self.tabs, self.choice.ui]
