@@ -603,7 +603,8 @@ def add_pose(command: argparse.ArgumentParser) -> None:
     _add_use(command, "pose.png")
     command.add_argument("skeleton", help="a skeleton's JSON file, or the name of one in data/poses")
     command.add_argument("--controlnet", help="folder or Hub id (default: that of the models); for SDXL and people "
-                         "xinsir/controlnet-openpose-sdxl-1.0 (Apache-2.0)")  # fmt: skip
+                         "xinsir/controlnet-openpose-sdxl-1.0 (Apache-2.0), for SD 1.x "
+                         "lllyasviel/sd-controlnet-openpose (OpenRAIL)")  # fmt: skip
 
 
 def pose_command(args: argparse.Namespace) -> int:

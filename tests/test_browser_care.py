@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 PROMPT = '<img src=x onerror="window.hacked=1"> <script>window.hacked=1</script> & a <b>fox</b>'
-TABS = ("Clusters", "Gallery", "Shares", "Compare", "Strength", "Settings", "Files")
+TABS = ("Clusters", "Gallery", "Shares", "Compare", "Strength", "Settings", "Use it", "Files")
 FOCUS = """() => {
   const at = document.activeElement;
   if (!at.closest('.chosen-explorer')) return '';

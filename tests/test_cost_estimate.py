@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -48,6 +49,17 @@ def full_size() -> Any:
     """SDXL without weights, and what the paper's gallery takes."""
     models = random_models("sdxl", device="meta", dtype=torch.bfloat16)
     return models, estimate_cost(models, Settings.preset("paper").sampled("full"))
+
+
+def test_a_controlnet_counts_beside_the_models(full_size: Any) -> None:
+    """SDXL's is 1.25 billion parameters, 2.5 GB in half precision; the shapes go through both at 1024 x 1024."""
+    models, costs = full_size
+    with torch.device("meta"):
+        controlnet = ControlNetModel.from_unet(models.pipeline.unet, load_weights_from_unet=False)
+    with_it = estimate_cost(models, Settings.preset("paper"), controlnet.to(torch.bfloat16))
+    assert with_it["pose"].weights - costs["denoise"].weights == pytest.approx(2.5e9, rel=0.02)
+    assert with_it["pose"].flops > costs["denoise"].flops / 128
+    assert "pose" not in [stage.name for stage in costs.stages]
 
 
 def test_full_size_counts(full_size: Any) -> None:

@@ -120,7 +120,8 @@ def load_controlnet(models: Models, source: str | Path | None = None, *, offline
     models : Models
     source : str or Path, optional
         A folder or Hub id; None is `controlnet/` in the folder of the models. For SDXL and people:
-        "xinsir/controlnet-openpose-sdxl-1.0" (Apache-2.0) or "thibaud/controlnet-openpose-sdxl-1.0" (licence "other").
+        "xinsir/controlnet-openpose-sdxl-1.0" (Apache-2.0) or "thibaud/controlnet-openpose-sdxl-1.0" (licence "other");
+        for Stable Diffusion 1.x "lllyasviel/sd-controlnet-openpose" (OpenRAIL).
     offline : bool
         Look in folders and the Hub's cache only.
 

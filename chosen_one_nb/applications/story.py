@@ -27,7 +27,7 @@ from chosen_one_nb.steps.prompts import check_prompt, in_medium
 __all__ = ["StoryPanel", "Scene", "Story", "StoryError", "StoryPlan", "story"]
 
 WIDEST = 3  # panels beside each other in a grid
-LETTERS = 34  # in a line below a panel
+LETTERS = 14  # in a line below a panel, for each inch of its width
 
 
 class StoryError(ValueError):
@@ -251,7 +251,7 @@ class Story:
             axes.axis("off")
         for axes, panel in zip(figure.axes, self.panels, strict=False):
             axes.imshow(panel.image, interpolation="none")
-            words = textwrap.fill(panel.scene.caption or panel.scene.text, LETTERS)
+            words = textwrap.fill(panel.scene.caption or panel.scene.text, round(LETTERS * tile))
             axes.text(0.5, -0.04, words, transform=axes.transAxes, ha="center", va="top", fontsize=8, parse_math=False)
         return figure
 

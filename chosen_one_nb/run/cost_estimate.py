@@ -134,7 +134,7 @@ def peak_memory(device: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def estimate_cost(models: Models, settings: Settings) -> CostEstimate:
+def estimate_cost(models: Models, settings: Settings, controlnet: Any = None) -> CostEstimate:
     """Count what an iteration takes with these models and settings.
 
     Parameters
@@ -142,6 +142,8 @@ def estimate_cost(models: Models, settings: Settings) -> CostEstimate:
     models : Models
         Their weights are not looked at; they may be on "meta".
     settings : Settings
+    controlnet : ControlNetModel, optional
+        Of poses, beside the models: adds a stage, one image drawn with it.
 
     Returns
     -------
@@ -150,8 +152,9 @@ def estimate_cost(models: Models, settings: Settings) -> CostEstimate:
         Activations are an estimate: libraries' workspaces and fragmentation come on top.
     """
     with quietly(), _fused_attention():
-        counter = _Counter(models, settings)
+        counter = _Counter(models, settings, controlnet)
         stages = (counter.encode(), counter.denoise(), counter.decode(), counter.embed(), counter.refine())
+        stages += (counter.pose(controlnet),) if controlnet else ()
     dtype = str(models.pipeline.unet.dtype).removeprefix("torch.")
     mode = ", low memory" if models.low_memory else ""
     where = "counted without weights" if models.device == META else f"on {models.device}"
@@ -163,7 +166,7 @@ def estimate_cost(models: Models, settings: Settings) -> CostEstimate:
 class _Counter:
     """Models without weights, and one method per stage that counts it."""
 
-    def __init__(self, models: Models, settings: Settings) -> None:
+    def __init__(self, models: Models, settings: Settings, controlnet: Any = None) -> None:
         self.models, self.settings = models, settings
         self.pixels, self.side = latent_size(models.pipeline, settings.image_size)
         self.pipeline = copy.copy(models.pipeline)
@@ -172,7 +175,8 @@ class _Counter:
             setattr(self.pipeline, name, _without_weights(part))
         self.texts = [getattr(self.pipeline, name) for _, name, _ in encoders(self.pipeline)]
         self.guided = settings.guidance_scale > 1
-        self.all_weights = weight_bytes(*parts.values(), models.extractor.model, models.clip and models.clip.model)
+        beside = (models.extractor.model, models.clip and models.clip.model, controlnet)
+        self.all_weights = weight_bytes(*parts.values(), *beside)
 
     def _stage(self, name: str, work: str, times: float, do: Callable[[], Any], *parts: Any) -> StageCost:
         with Meter() as meter:
@@ -195,15 +199,34 @@ class _Counter:
         s, unet = self.settings, self.pipeline.unet
         # Guidance predicts the noise with the prompt and without it, in one batch of twice the size.
         n = min(s.batch_size, s.n_images) * (2 if self.guided else 1)
-        text = condition(self.pipeline, PROMPT).expand(n)
-        like = {"device": META, "dtype": unet.dtype}
-        latents, times = torch.empty(n, unet.config.in_channels, self.side, self.side, **like), torch.zeros(n, **like)
-        added = {"text_embeds": text.pooled, "time_ids": torch.empty(n, 6, **like)}
+        inputs = self._inputs(n)
         return self._stage(
             "denoise", f"{s.n_images} images x {s.sampling_steps} steps, {n} at once",
             s.n_images * s.sampling_steps * (2 if self.guided else 1) / n,
-            lambda: unet(latents, times, encoder_hidden_states=text.embeds, added_cond_kwargs=added), unet,
+            lambda: unet(**inputs), unet,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def pose(self, controlnet: Any) -> StageCost:
+        """One pass of a ControlNet and the UNet for one image, times the steps."""
+        unet, steps, n = self.pipeline.unet, self.settings.sampling_steps, 2 if self.guided else 1
+        inputs, bare = self._inputs(n), _without_weights(controlnet)
+        hint = torch.empty(n, 3, self.pixels, self.pixels, device=META, dtype=unet.dtype)
+
+        def once() -> Any:
+            down, mid = bare(**inputs, controlnet_cond=hint, return_dict=False)
+            return unet(**inputs, down_block_additional_residuals=down, mid_block_additional_residual=mid)
+
+        return self._stage("pose", f"1 image x {steps} steps", steps, once, unet, controlnet)
+
+    def _inputs(self, n: int) -> dict[str, Any]:
+        """What the UNet is given for n images."""
+        unet, text = self.pipeline.unet, condition(self.pipeline, PROMPT).expand(n)
+        like = {"device": META, "dtype": unet.dtype}
+        latents = torch.empty(n, unet.config.in_channels, self.side, self.side, **like)
+        added = {"text_embeds": text.pooled, "time_ids": torch.empty(n, 6, **like)}
+        embeds = {"encoder_hidden_states": text.embeds, "added_cond_kwargs": added}
+        return {"sample": latents, "timestep": torch.zeros(n, **like), **embeds}
 
     @torch.no_grad()
     def decode(self) -> StageCost:
