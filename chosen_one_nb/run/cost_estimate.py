@@ -153,14 +153,14 @@ def estimate_cost(models: Models, settings: Settings, controlnet: Any = None) ->
     """
     with quietly(), _fused_attention():
         counter = _Counter(models, settings, controlnet)
-        stages = (counter.encode(), counter.denoise(), counter.decode(), counter.embed(), counter.refine())
-        stages += (counter.pose(controlnet),) if controlnet else ()
+        stages = [counter.encode(), counter.denoise(), counter.decode(), counter.embed(), counter.refine()]
+        stages += [counter.pose(controlnet)] if controlnet else []
     dtype = str(models.pipeline.unet.dtype).removeprefix("torch.")
     mode = ", low memory" if models.low_memory else ""
     where = "counted without weights" if models.device == META else f"on {models.device}"
     title = f"{models.name}: {dtype}, {where}{mode}; images of {counter.pixels} x {counter.pixels}"
     memory = None if models.device == META else device_memory(models.device)
-    return CostEstimate(stages, title, memory, models.low_memory)
+    return CostEstimate(tuple(stages), title, memory, models.low_memory)
 
 
 class _Counter:
