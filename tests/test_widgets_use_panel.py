@@ -38,6 +38,7 @@ def test_a_story_is_kept_with_its_settings_and_drawn_again(second, asked):
     assert [each.use for each in kept(folder)] == [use]
     assert "Kept in" in second.status.text
     assert panel.shown.options == ("0001-story: story at the beach; in the snow, seed 7",)
+    assert 'alt="story at the beach; in the snow, seed 7"' in panel.results.value
     panel.seed.value = 8
     panel.again.click()
     second.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 import ipywidgets
@@ -11,10 +12,10 @@ from pydantic import ValidationError
 
 from chosen_one_nb.applications.kept import KeptUse, Use, keep, kept
 from chosen_one_nb.applications.skeleton import skeleton_names
+from chosen_one_nb.report import thumbnail
 from chosen_one_nb.settings import first_error
 from chosen_one_nb.steps import Callbacks
 
-from .images import webp
 from .mask_canvas import MaskCanvas
 from .panel import Panel, control, line, on_change, row, text
 from .pose_editor import PoseEditor
@@ -23,7 +24,7 @@ from .status import guarded
 from .tasks import Task
 
 STORY = "at the beach\nin the snow\nreading a book"
-RESULT = 480  # pixels of a result at most
+RESULT = 240  # pixels of a result, stored twice as large for fine screens
 
 
 class UsePanel(Panel):
@@ -33,11 +34,11 @@ class UsePanel(Panel):
         super().__init__(session)
         self.canvas, self.editor = MaskCanvas(Image.new("RGB", (8, 8))), PoseEditor(skeleton_names()[0])
         self._source: Image.Image | None = None
-        self.about, self.results = text("trust"), ipywidgets.Image(format="webp", width=RESULT)
+        self.about, self.results = text("trust"), text("result")
         self.kind = control(ipywidgets.Dropdown, "use", "What to draw the character for", "200px",
                             options=["story", "edit", "pose"])  # fmt: skip
         self.context = line("context", 'What is added to the caption, such as "wearing a hat"', "300px")
-        self.seed = control(ipywidgets.BoundedIntText, "seed of it", "Another one draws another image", "150px",
+        self.seed = control(ipywidgets.BoundedIntText, "image seed", "Another one draws another image", "150px",
                             max=2**32 - 1)  # fmt: skip
         self.scenes = control(
             ipywidgets.Textarea, "scenes", "One sentence for each panel", "460px", value=STORY, rows=6
@@ -51,17 +52,19 @@ class UsePanel(Panel):
         self.go = self.button("use", "Draw it", "Draw and keep it with the run", self._draw, style="primary")
         tip = "Draw the one that is shown once more, as it was asked for, with the present Θ"
         self.again = self.button("use-again", "Draw again", tip, self._draw_again, icon="refresh")
-        self.shown = control(ipywidgets.Dropdown, "kept", "What has been drawn so far", "460px", options=[])
+        self.shown = control(ipywidgets.Dropdown, "drawn so far", "What has been drawn so far", "320px", options=[])
         self.pages = {
             "story": ipywidgets.VBox([self.scenes]),
             "edit": ipywidgets.VBox([row(self.take, self.foreground), self.canvas]),
             "pose": ipywidgets.VBox([row(self.pick), self.editor]),
         }
-        form = ipywidgets.VBox([row(self.kind, self.context, self.seed, self.go), *self.pages.values()])
-        self.ui = ipywidgets.VBox(
-            [self.about, ipywidgets.HBox([form, ipywidgets.VBox([row(self.shown, self.again), self.results])],
-                                         layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="12px"))]
-        )  # fmt: skip
+        self.row = row(self.shown, self.again)
+        form = [row(self.kind, self.context, self.seed, self.go), *self.pages.values()]
+        sides = [
+            ipywidgets.VBox(side, layout=ipywidgets.Layout(flex=f"1 1 {width}", min_width="0"))
+            for side, width in ((form, "420px"), ([self.row, self.results], "320px"))
+        ]
+        self.ui = ipywidgets.VBox([self.about, ipywidgets.HBox(sides, layout=ipywidgets.Layout(flex_flow="row wrap"))])
         on_change(self.kind, "value", lambda _: self.redraw())
         on_change(self.pick, "value", self._begin_with)
         on_change(self.shown, "value", lambda _: self.redraw())
@@ -77,8 +80,9 @@ class UsePanel(Panel):
             if self.shown.options != names:
                 self.shown.options = names
                 self.shown.index = len(names) - 1 if names else None
-        if self.shown.index is not None:
-            self.results.value = webp(found[self.shown.index].image(), RESULT)
+        each = found[self.shown.index] if found else None
+        self.results.value = _figure(each) if each else ""
+        self.row.layout.display = "" if each else "none"
         self.go.disabled = source is None or not self.session.can_edit
         self.again.disabled = self.go.disabled or self.shown.index is None
         self.about.value = (
@@ -162,3 +166,9 @@ class UsePanel(Panel):
             task.message = f"Kept in {place}."
 
         session.tasks.start(work, name=f"drawing a {use.kind}")
+
+
+def _figure(each: KeptUse) -> str:
+    """A kept result as HTML."""
+    source = thumbnail(each.image(), RESULT)
+    return f'<img src="{source}" alt="{escape(each.use.words)}" style="max-width: 380px; width: 100%">'
