@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chosen_one_nb.models.hub import LORA_FILE
-from chosen_one_nb.settings import first_error, user_path
+from chosen_one_nb.settings import first_error, is_share, user_path
 from chosen_one_nb.steps import AdapterError
 from chosen_one_nb.steps.lora import TARGETS, apply_frozen, apply_lora
 from chosen_one_nb.steps.prompts import encoders
@@ -114,7 +114,7 @@ class Character:
             If strength is out of range, the character was made for another kind of model, or another one is
             on.
         """
-        if not 0 <= strength <= 1:
+        if not is_share(strength):
             raise CharacterError(f"strength: expected a number from 0 (off) to 1 (as learned), got {strength!r}.")
         with ExitStack() as stack:
             try:

@@ -14,6 +14,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -270,11 +271,6 @@ class Settings(BaseModel):
         """Return a copy with the named fields changed and everything validated again."""
         return Settings(**{**self.model_dump(), **changes})
 
-    @property
-    def n_clusters(self) -> int:
-        """k of K-means: N // d_size-c, at least 1."""
-        return max(1, self.n_images // self.target_cluster_size)
-
     def caption(self, prompt: str) -> str:
         """Return the training caption of a prompt: the template with prompt and token filled in."""
         return self.caption_template.replace("{prompt}", prompt).replace("{token}", self.token)
@@ -425,6 +421,11 @@ def first_error(error: ValidationError) -> str:
 def is_text(value: object) -> bool:
     """Whether a value is a string that can be written to a file: half of a surrogate pair cannot."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def is_share(value: Any) -> bool:
+    """Whether a value is a number in [0, 1], Python's or NumPy's, and no truth value."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(0 <= value <= 1)
 
 
 def user_path(name: str, value: object, error: type[Exception]) -> Path:

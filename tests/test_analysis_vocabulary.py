@@ -92,11 +92,11 @@ def test_what_has_another_form_is_refused_with_its_place(data, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": ["x",]}', "expected JSON, but"),
-        (b"<html>", "expected JSON, but"),
-        (b'{"a": ["\xff"]}', "expected UTF-8"),
+        (b'{"a": ["x",]}', "expected JSON in UTF-8, but"),
+        (b"<html>", "expected JSON in UTF-8, but"),
+        (b'{"a": ["\xff"]}', "expected JSON in UTF-8"),
         (b'{"a": 1}', "should be a valid list, got 1"),
-        (b"[" * 100_000, "expected JSON, but"),
+        (b"[" * 100_000, "expected JSON in UTF-8, but"),
     ],
 )
 def test_a_file_that_is_no_vocabulary_is_named(tmp_path, content, message):

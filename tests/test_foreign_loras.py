@@ -225,7 +225,7 @@ def peft_folder(pipeline: Any, folder: Path, **more: Any) -> Path:
 
 def test_a_peft_folder_without_its_configuration_is_refused(pipeline: Any, tmp_path: Path) -> None:
     (peft_folder(pipeline, tmp_path) / "adapter_config.json").unlink()
-    with pytest.raises(CharacterError, match=r"adapter_model.safetensors: expected adapter_config.json beside it"):
+    with pytest.raises(CharacterError, match=r"adapter_model.safetensors: expected JSON under adapter_config.json"):
         export.read(tmp_path)
 
 

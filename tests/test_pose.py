@@ -63,7 +63,7 @@ def test_a_skeleton_that_cannot_be_used_is_refused_in_one_sentence(tmp_path, cha
 
 
 def test_a_missing_skeleton_names_those_that_are_there(tmp_path):
-    with pytest.raises(SkeletonError, match=r"expected a skeleton's JSON file, or one of .* \(No such file"):
+    with pytest.raises(SkeletonError, match=r"expected a skeleton's JSON file, with .* or one of .* \(No such file"):
         Skeleton.load(tmp_path / "none.json")
 
 

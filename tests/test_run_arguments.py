@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from helpers import runs
 
 from chosen_one_nb import Character, export, load_models
+from chosen_one_nb.applications import request
 from chosen_one_nb.applications.skeleton import Skeleton
 from chosen_one_nb.applications.story import StoryPlan
 from chosen_one_nb.models.images import find_images, read_image
 from chosen_one_nb.run import arguments
 from chosen_one_nb.run.run import ChoiceError, Run, RunError
+from chosen_one_nb.settings import SettingsError
 from chosen_one_nb.steps.prompts import PromptError
 from chosen_one_nb.study import Study
 from chosen_one_nb.sweep.plan import SweepPlan
@@ -126,11 +129,8 @@ def test_a_start_is_refused_before_its_folder_is_made(tmp_path: Path, models: An
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (
-            {"n_images": 24},
-            r"n_images: expected prompt, models, .* got 'n_images'. .* settings=Settings\(n_images=24\)",
-        ),
-        ({"colour": "red"}, r"colour: expected prompt, models, .* got 'colour'. Leave it out."),
+        ({"n_images": 24}, r"n_images: expected prompt, .* goes into settings=, such as Settings\(n_images=24\)"),
+        ({"colour": "red"}, r"colour: expected prompt, models, settings, folder"),
     ],
 )
 def test_a_setting_given_by_itself_is_told_where_it_belongs(tmp_path: Path, models: Any, given: Any, said: str):
@@ -142,3 +142,24 @@ def test_a_setting_given_by_itself_is_told_where_it_belongs(tmp_path: Path, mode
 
 def test_a_report_makes_its_folder(run: Run, tmp_path: Path):
     assert run.report(tmp_path / "new/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        *(
+            ({"seeds": seeds}, "seeds: expected whole numbers")
+            for seeds in ("12", [], [0.5], [True], [-1], [2**63], 0.5)
+        ),
+        *(({"strength": strength}, "strength: expected a number") for strength in (-0.1, "1", float("nan"), True)),
+        ({"settings": {}}, "settings: expected Settings"),
+        ({"context": 3}, "context: expected text"),
+        ({"negative": "\ud800"}, "negative: expected text, or None"),
+        ({"n_images": 24}, "n_images: expected seeds, settings"),
+    ],
+)
+def test_what_cannot_be_sampled_is_told_before_anything_is_drawn(asked: dict[str, Any], said: str):
+    like = SimpleNamespace(name="menagerie")
+    with pytest.raises(SettingsError, match=said):
+        request(like, "a fox", None, asked)  # type: ignore[arg-type]
+    assert request(like, "a fox", None, {"seeds": np.array([3]), "strength": np.float32(1)}).seeds.tolist() == [3]  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from chosen_one_nb.models.images import ImageError, as_rgb, read_image
 from chosen_one_nb.run.node import UNKNOWN_SEED
 from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.run.store import StoreError
+from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps.latents import encode
 from chosen_one_nb.steps.training_set import square
 
@@ -80,7 +81,7 @@ def test_own_images_go_on_after_a_stop_and_are_never_drawn_again(
         run.redo_stage("generate")
         assert np.array_equal(run.root.images.latents([0, 1]), latents)
         (run.root.folder / "gallery" / "001.png").write_bytes(b"")
-        with pytest.raises(StoreError, match=r"001.png is one of your own images and cannot be drawn again"):
+        with pytest.raises(StoreError, match=r"001.png is damaged.*is your own and cannot be drawn again"):
             run.redo_stage("generate")
 
 
@@ -173,3 +174,46 @@ def test_in_the_shell(photos: Path, model_folder: Path, tmp_path: Path, capsys: 
     assert main(begin) == 4, "the same command goes on"
     assert main(["run", "--folder", folder, "--character", str(photos)]) == 1
     assert "was not begun with --character" in capsys.readouterr().err
+
+
+def of_every_kind(folder: Path) -> list[np.ndarray]:
+    """24 files, four each of six kinds; returns what a viewer shows: two colours, the blue one above."""
+    folder.mkdir()
+    shown = []
+    for i in range(24):
+        above, below = np.array([40, 60, 200 - 3 * i]), np.array([200 - 3 * i, 60, 40])
+        pixels = np.concatenate([np.full((16, 32, 3), above), np.full((16, 32, 3), below)]).astype(np.uint8)
+        image, kind = Image.fromarray(pixels), i % 6
+        grey = np.asarray(image.convert("L"))
+        if kind == 0:  # the lower half transparent, over junk
+            alpha = np.repeat(np.uint8([255, 0]), 16)[:, None].repeat(32, 1)
+            Image.fromarray(np.dstack([np.where(alpha[..., None], pixels, np.uint8(77)), alpha])).save(
+                folder / f"{i:02}.png"
+            )
+            pixels = np.where(alpha[..., None], pixels, np.uint8(255))
+        elif kind == 1:  # on its side
+            exif = Image.Exif()
+            exif[274] = 6
+            image.transpose(Image.Transpose.ROTATE_90).save(folder / f"{i:02}.jpg", exif=exif, quality=98)
+        elif kind == 2:
+            Image.fromarray(grey.astype(np.uint16) * 257).save(folder / f"{i:02}.png")
+        elif kind == 3:
+            image.convert("L").save(folder / f"{i:02}.tif")
+        else:
+            image.convert("CMYK" if kind == 4 else "RGB").save(folder / f"{i:02}.{'tif' if kind == 4 else 'png'}")
+        shown.append(grey[..., None].repeat(3, 2) if kind in (2, 3) else pixels)
+    return shown
+
+
+def test_24_images_of_every_kind_go_to_the_end_of_a_run_by_the_bundled_models(tmp_path: Path) -> None:
+    shown = of_every_kind(tmp_path / "photos")
+    few = {"n_images": 8, "sampling_steps": 2, "refine_steps": 2, "refine_batch_size": 2, "max_iterations": 1}
+    settings = Settings.preset("quick", **few, min_cluster_size=1, target_cluster_size=6)
+    with Run.start(PROMPT, "menagerie", settings, tmp_path / "run", images=tmp_path / "photos") as run:
+        assert run.until_converged().finished
+        assert run.manifest["images"] == [path.name for path in sorted((tmp_path / "photos").iterdir())]
+        for image, pixels in zip(run.root.images, shown, strict=True):
+            got = np.asarray(image, dtype=int)[[image.height // 4, 3 * image.height // 4], image.width // 2]
+            np.testing.assert_allclose(got, pixels[[8, 24], 16], atol=8)
+        assert run.root.theta is not None
+        assert len(run.node("1").images) == 8

@@ -141,11 +141,9 @@ def test_every_setting_is_explained() -> None:
     assert (sampler["type"], sampler["allowed"]) == ("choice", ("dpm++", "ddim", "euler", "euler trailing"))
 
 
-def test_clusters_and_caption() -> None:
+def test_caption() -> None:
     settings = Settings(n_images=64, target_cluster_size=20, caption_template="{token}, {prompt}")
-    assert settings.n_clusters == 3
     assert settings.caption("a fox") == "<v>, a fox"
-    assert Settings(n_images=7, target_cluster_size=7).n_clusters == 1
 
 
 def test_importing_the_package_and_its_settings_loads_no_torch() -> None:

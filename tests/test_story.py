@@ -90,6 +90,8 @@ def test_a_story_is_written_as_image_pdf_and_page(told, tmp_path, layout):
         ([], "scenes: expected it to have at least 1 item"),
         (["on the beach", " "], "scenes: 1: text"),
         ({"scenes": ["a"], "layout": "ring"}, "layout"),
+        ({"scenes": "a fox"}, "scenes: expected a valid tuple, got 'a fox'"),
+        ({"scenes": ["a"], "candidates": "4"}, "candidates: expected a valid integer, got '4'"),
         ({"scenes": ["a"], "candidates": 99}, "candidates: expected less than or equal to 16, got 99"),
         ("none.json", "expected a JSON file, or a list of sentences"),
         (3, "expected a JSON file, or a list of sentences"),

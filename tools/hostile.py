@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import resource
 import shutil
 import signal
@@ -26,10 +27,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from chosen_one_nb import Run, Settings, cli, export
+from chosen_one_nb.applications.edit import Blend, edit
+from chosen_one_nb.applications.pose import pose
+from chosen_one_nb.applications.skeleton import Skeleton
+from chosen_one_nb.applications.story import StoryPlan
 from chosen_one_nb.character import Character
+from chosen_one_nb.models.images import read_image
 from chosen_one_nb.run import store
+from chosen_one_nb.study import Study, analyse
 from chosen_one_nb.sweep.plan import SweepPlan
 
 SECONDS, BYTES = 60, 2 * 1024**3
@@ -37,10 +45,11 @@ HUGE = 10**400
 
 NO_INDEX = [0.7, True, "a", "2", [1], {}, float("nan"), float("inf"), -1, 99, HUGE, b"1", np.float64(1), "\ud800"]
 NO_INDICES = [
-    "12", b"12", 3.3, {1: 2}, [0.5, 1.9], [True, 3], [-1], [99], [HUGE], [None], [[1]], ["1"], np.array([1.5]),
+    "12", "nowhere.png", ["a.png", 3], b"12",
+    3.3, {1: 2}, [0.5, 1.9], [True, 3], [-1], [99], [HUGE], [None], [[1]], ["1"], np.array([1.5]),
 ]  # fmt: skip
 NO_TEXT = [3, b"x", ["x"], "\ud800", 0.5, {"a": 1}]
-NO_PATH = [3, "", "a\0b", "\ud800", 0.5, ["x"], "~nobody-has-this-home/x"]
+NO_PATH = [3, "", "a\0b", "\ud800", 0.5, ["x"], "~nobody-has-this-home/x", "x" * 5000]
 NO_SHARE = [-0.1, 2, "1", float("nan"), True, None, [0.5], HUGE]
 NO_NUMBER = ["0", "-1", "0.7", "x", "", "9" * 500, "nan", "1e3", "\u0662"]
 
@@ -110,6 +119,8 @@ def api(place: Place) -> Iterator[Case]:
     yield from of_start(place)
     yield from of_loading()
     yield from of_plans_and_settings()
+    yield from of_uses(place)
+    yield from of_studies(place)
 
 
 def of_selection(run: Run) -> Iterator[Case]:
@@ -161,11 +172,11 @@ def of_start(place: Place) -> Iterator[Case]:
     wrong = [{}, 3, "quick", {"n_images": 24}, Settings]
     yield from each("start settings=", lambda v: Run.start("a fox", place.models, v, place.new()), wrong)
     yield from each("start models=", lambda v: Run.start("a fox", v, None, place.new()), [3, "", "nowhere", [1], b"x"])
-    size = [63, 1000]
+    size = [63, 1001]
     yield from each(
         "image_size=", lambda v: Run.start("a fox", place.models, Settings(image_size=v), place.new()), size
     )
-    token = [".", "fox"]
+    token = [".", "flow"]  # words of the vocabulary
     yield from each("token=", lambda v: Run.start("a cat", place.models, Settings(token=v), place.new()), token)
 
 
@@ -175,8 +186,9 @@ def of_loading() -> Iterator[Case]:
     yield from each("load dtype=", lambda v: loaded(dtype=v), ["int8", 3, "float64", ["x"]])
     yield from each("load", lambda v: loaded(name=v), [3, "", "a\0b", "\ud800", ["x"], "/", "nowhere", "a/b/c/d@e"])
     yield from each("load clip=", lambda v: loaded(clip=v), [3, "nowhere", ["x"], "/"])
-    yield from each("Character.load", Character.load, [*NO_PATH[:6], "nowhere"])
-    yield from each("export.read", export.read, [*NO_PATH[:6], "nowhere"])
+    yield from each("Character.load", Character.load, [*NO_PATH, "nowhere"])
+    yield from each("export.read", export.read, [*NO_PATH, "nowhere"])
+    yield from each("read_image", read_image, [*NO_PATH, "nowhere", b"x", None])
 
 
 def of_plans_and_settings() -> Iterator[Case]:
@@ -193,6 +205,83 @@ def of_plans_and_settings() -> Iterator[Case]:
             + (["\ud800", 3] if field.annotation is str else [HUGE])
         )
         yield from each(f"Settings {name}=", lambda v, name=name: Settings(**{name: v}), values)
+
+
+def of_uses(place: Place) -> Iterator[Case]:
+    """Stories, skeletons, edits and poses."""
+    plans: list[Any] = [
+        3, None, b"x", [], [3], [" "], ["\ud800"], "nowhere.json", {}, {"scenes": "a"}, {"scenes": [{}]}, ["a"] * 25,
+        *({"scenes": ["a"], **more} for more in ({"seed": True}, {"candidates": "4"}, {"layout": 3}, {"x": 1})),
+    ]  # fmt: skip
+    yield from each("StoryPlan.of", StoryPlan.of, plans)
+    skeletons = [{}, {"joints": {"a": [0, 2], "b": [0, 0]}}, {"joints": {"a": ["0", 0], "b": [0, 0]}}, {"note": 3}]
+    joined = [{"limbs": [["a", "b"]], "joints": {"a": [0, 0], "b": [1, 1]}} | each for each in skeletons[1:]]
+    yield from each("Skeleton.load", Skeleton.load, [*NO_PATH, "nowhere"])
+    yield from each("skeleton", lambda v: Skeleton.load(written(place, v)), [*skeletons[:1], *joined])
+    image, prompt, theta = Image.new("RGB", (128, 128)), "a fox", place.run.character
+    samplings: list[Any] = [
+        *({"seeds": value} for value in ("12", [], [0.5], [True], [-1], [HUGE], [None], 0.5)),
+        *({"strength": value} for value in NO_SHARE),
+        *({"settings": value} for value in ({}, None, "quick", {"n_images": 3})),
+        *({"context": value} for value in NO_TEXT), *({"negative": value} for value in NO_TEXT), {"n_images": 24},
+    ]  # fmt: skip
+    white = Image.new("L", (128, 128), 255)
+    yield from each("edit", lambda v: edit(place.models, image, white, prompt, **v), samplings)
+    yield from each("edit image=", lambda v: edit(place.models, v, white, prompt), [*NO_PATH, white.resize((9, 9))])
+    masks = [
+        *NO_PATH,
+        np.zeros((128, 128), bool),
+        np.zeros((128, 128)),
+        white.resize((9, 9)),
+        Image.new("L", (128, 128)),
+    ]
+    yield from each("edit mask=", lambda v: edit(place.models, image, v, prompt), masks)
+    blends = [{"keep": 1}, {"keep": "x"}, {"feather": -1}, {"feather": 0.5}, {"shrink": True}, {"shrink": HUGE}]
+    yield from each("Blend", lambda v: Blend(**v), blends)
+    yield from each("pose", lambda v: pose(place.models, theta, prompt, "figure_arms_up", **v), samplings)
+    scales = [-1, 3, "1", True, float("nan"), None]
+    yield from each("pose scale=", lambda v: pose(place.models, theta, prompt, "figure_arms_up", scale=v), scales)
+    nets = [3, "", "nowhere", "/", ["x"]]
+    yield from each(
+        "pose controlnet=", lambda v: pose(place.models, theta, prompt, "figure_arms_up", controlnet=v), nets
+    )
+    yield from each("pose prompt=", lambda v: pose(place.models, theta, v, "figure_arms_up"), NO_TEXT)
+
+
+def of_studies(place: Place) -> Iterator[Case]:
+    """What a study is made of, and what raters send back."""
+    table, folder = manifest(place), place.new()
+    Study.make(table, folder, sheets=2, side=64)
+    yield from each("Study", Study, [*NO_PATH, "nowhere"])
+    yield from each("Study.make", lambda v: Study.make(v, place.new()), [3, None, "nowhere", [], {}, {"images": []}])
+    numbers = (
+        {name: value} for name in ("seed", "per_rater", "sheets", "side") for value in (-1, "3", 0.5, True, HUGE)
+    )
+    yield from each("Study.make", lambda v: Study.make(table, place.new(), **v), list(numbers))
+    study = Study(folder)
+    answer = {"study": study.key.study, "rater": "ann", "sheet": 0, "number": 1, "position": 0, "rating": 3,
+              "item": study.key.sheets[0][0]}  # fmt: skip
+    wrong = {"study": 3, "rater": "a,b", "sheet": -1, "number": 0, "position": HUGE, "rating": "3", "item": "x",
+             "ms": -1, "shown_at": "<b>"}  # fmt: skip
+    yield from each("record", lambda v: study.record(answer | v), [{name: value} for name, value in wrong.items()])
+    yield from each("record", study.record, [3, None, [], {}])
+
+
+def manifest(place: Place) -> dict[str, Any]:
+    """A table of a study: two methods, a character, two contexts, all by one image of the run."""
+    file = place.new().with_suffix(".png")
+    shutil.copyfile(place.run.folder / "nodes/0/gallery/003.png", file)
+    os.chdir(file.parent)  # a table that is no file is read from there
+    rows = [(method, context) for method in ("ours", "base") for context in ("at sea", "in bed")]
+    made = {"character": "a fox", "file": file.name}
+    return {"images": [{"method": method, "context": context, **made} for method, context in rows]}
+
+
+def written(place: Place, value: Any) -> Path:
+    """A JSON file that holds a value."""
+    path = place.new()
+    path.write_text(json.dumps(value))
+    return path
 
 
 def loaded(**more: Any) -> Any:
@@ -238,6 +327,11 @@ def command_line(place: Place) -> Iterator[Case]:
     lines += [["run", "--folder", there, *change.split(" ")] for change in changes.split(",")]
     lines += [[*command, str(path)] for path in files.values() for command in (["show"], ["sweep", "--check"])]
     lines += [["export", str(path), "--to", str(place.new())] for path in (*files.values(), place.folder, "a\0b", "/")]
+    for path in (*files.values(), "nowhere", "a\0b", "/"):
+        lines += [["story", there, str(path)], ["pose", there, str(path)], ["edit", there, str(path)]]
+        lines += [["study", "make", str(path), "--out", str(place.new())], ["study", "analyse", str(path)]]
+    lines += [["story", there, str(files["text.json"]), *more] for more in (["--out", "a.gif"], ["--node", "9"])]
+    lines += [["study", "make", there, *more.split(" ")] for more in ("--side 0", "--sheets -1", "--seed x")]
     exports = "--formats x,--formats ,--node 9,--name A,--name ../x"
     lines += [["export", there, "--to", str(place.new()), *more.split(" ")] for more in exports.split(",")]
     for line in lines:
@@ -285,6 +379,41 @@ def damaged(place: Place) -> Iterator[Case]:
                     title = f"{name}: {key}={wrong}, checksum mended"
                     free = (key in UNREAD and wrong != 3) or (key == "proposed" and wrong is None)
                     yield Case("damaged files", title, lambda: with_file(path, content, folder, True), free)  # noqa: B023
+
+
+def of_a_study(place: Place) -> Iterator[Case]:
+    """The files of a study, each holding something else."""
+    folder = place.new()
+    source = place.folder / "study"
+    source.mkdir()
+    table = manifest(place)
+    shutil.copyfile(table["images"][0]["file"], source / table["images"][0]["file"])
+    (source / "manifest.json").write_text(json.dumps(table))
+    study = Study.make(source, folder, sheets=2, side=64)
+    answer = {"study": study.key.study, "rater": "ann", "sheet": 0, "number": 1, "position": 0, "rating": 3,
+              "item": study.key.sheets[0][0]}  # fmt: skip
+    study.record(answer)
+    again = lambda: Study.make(source, place.new(), sheets=2, side=64)  # noqa: E731
+    for path, do in ((source / "manifest.json", again), (folder / "key.json", lambda: analyse(Study(folder)))):
+        value = json.loads(path.read_bytes())
+        changed = {f"{key}={wrong}": json.dumps(value | {key: wrong}).encode()
+                   for key in value for wrong in ({"a": "\ud800"}, -1e999, "x", 3)}  # fmt: skip
+        for what, content in (CONTENTS | changed).items():
+            free = what in ("build=x", "study=x", "known=x", "seed=3")  # any text or number is one
+            yield Case("damaged files", f"{path.name}: {what}", partial(replaced, path, content, do), free)
+    path = folder / "answers" / "ann.csv"
+    for what, content in CONTENTS.items():  # left out, by name
+        yield Case("damaged files", f"ann.csv: {what}", partial(replaced, path, content, lambda: analyse(study)), True)
+
+
+def replaced(path: Path, content: bytes, do: Callable[[], Any]) -> None:
+    """Do something while a file holds something else."""
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(content)
+        do()
+    finally:
+        path.write_bytes(whole)
 
 
 def with_file(path: Path, content: bytes, folder: Path, sealed: bool) -> None:
@@ -359,6 +488,7 @@ def cases(folder: Path) -> Iterator[Case]:
     """All cases, on a copy of the bundled run in a folder."""
     place = Place(folder)
     yield from damaged(place)
+    yield from of_a_study(place)
     yield from api(place)
     yield from command_line(place)
 

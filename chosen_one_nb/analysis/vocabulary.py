@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field, StrictBool, StringConstraints, Validation
 from scipy.special import logsumexp
 
 from chosen_one_nb.analysis.statistics import two_kinds
+from chosen_one_nb.settings import user_path
 from chosen_one_nb.steps.embed import unit
 
 __all__ = [
@@ -245,13 +246,9 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
         If the file is missing, not JSON, or `read_vocabulary` refuses what it holds.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise VocabularyError(f"{path}: expected a file that can be read, but: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise VocabularyError(f"{path}: expected UTF-8, byte {error.start} is none. Save it so.") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise VocabularyError(f"{path}: expected JSON, but {error}. Fix the file at that place.") from error
+        data = json.loads(user_path("vocabulary", path, VocabularyError).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise VocabularyError(f"{path}: expected JSON in UTF-8, but {error}. Fix the file at that place.") from error
     try:
         return read_vocabulary(data)
     except VocabularyError as error:

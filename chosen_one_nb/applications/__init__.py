@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from chosen_one_nb.settings import Settings
+from chosen_one_nb.settings import Settings, SettingsError
 from chosen_one_nb.steps.gallery import SamplingRequest
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ def usual_settings(models: Models) -> Settings:
 
 def request(models: Models, prompt: str, character: Character | None, sampling: dict[str, Any]) -> SamplingRequest:
     """Return what to sample: seed 0 and the usual settings, where `sampling` names no others."""
+    if unknown := set(sampling) - {"seeds", "settings", "strength", "context", "negative"}:
+        known = "seeds, settings (of Settings), strength, context or negative"
+        raise SettingsError(f"{min(unknown)}: expected {known}, got {min(unknown)!r}.")
     usual = {"seeds": (0,), "settings": usual_settings(models), "character": character}
     return SamplingRequest(prompt, **{**usual, **sampling})
 

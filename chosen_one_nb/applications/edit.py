@@ -54,10 +54,10 @@ class Blend:
     shrink: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least, most in (("feather", 0, 256), ("keep", 0, 0.95), ("shrink", 0, 16)):
+        for name, kind, most in (("feather", int, 256), ("keep", float | int, 0.95), ("shrink", int, 16)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not least <= value <= most):
-                raise EditError(f"{name}: expected a number from {least} to {most}, got {value!r}.")
+            if value is not None and (type(value) is bool or not (isinstance(value, kind) and 0 <= value <= most)):
+                raise EditError(f"{name}: expected a number from 0 to {most}, got {value!r}.")
 
 
 @dataclass(frozen=True)

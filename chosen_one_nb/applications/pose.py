@@ -78,7 +78,7 @@ def pose(
             f"guidance_rescale: expected 0 beside a skeleton, got {asked.settings.guidance_rescale}. The stock "
             "ControlNet pipelines have no such rescaling."
         )
-    if controlnet is None or isinstance(controlnet, str | Path):
+    if not hasattr(controlnet, "config"):
         controlnet = load_controlnet(models, controlnet)
     size, _ = latent_size(models.pipeline, asked.settings.image_size)
     arguments = {"image": skeleton.draw(size), "controlnet_conditioning_scale": float(scale)}

@@ -42,10 +42,10 @@ class Skeleton(BaseModel):
         What the pose is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     joints: dict[str, tuple[float, float] | None] = Field(min_length=2, max_length=MOST)
-    limbs: tuple[tuple[str, str], ...] = Field(min_length=1, max_length=MOST)
+    limbs: tuple[tuple[str, str], ...] = Field(min_length=1, max_length=MOST, strict=False)
     note: str = Field("", max_length=200)
 
     @model_validator(mode="after")
@@ -71,18 +71,16 @@ class Skeleton(BaseModel):
         """
         if isinstance(source, cls):
             return source
-        file = user_path("skeleton", source, SkeletonError)
-        named = bundled("poses") / f"{source}.json"
-        file = named if named.is_file() else file
+        named = bundled("poses") / f"{user_path('skeleton', source, SkeletonError)}.json"
+        file = named if named.is_file() else Path(source).expanduser()
         try:
             return cls.model_validate_json(file.read_bytes())
-        except OSError as error:
+        except (OSError, ValidationError) as error:
+            found = first_error(error) if isinstance(error, ValidationError) else error.strerror
             known = ", ".join(skeleton_names())
             raise SkeletonError(
-                f"{source}: expected a skeleton's JSON file, or one of {known} ({error.strerror})."
+                f"{source}: expected a skeleton's JSON file, with joints and limbs, or one of {known} ({found})"
             ) from error
-        except ValidationError as error:
-            raise SkeletonError(f"{source}: {first_error(error)} A skeleton holds joints and limbs.") from error
 
     def moved(self, joint: str, x: float, y: float) -> Skeleton:
         """Return the skeleton with a joint elsewhere, held within the image.

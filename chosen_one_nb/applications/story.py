@@ -49,7 +49,7 @@ class Scene(BaseModel):
         Of this panel's candidates; None is the story's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     text: str = Field(min_length=1, max_length=400, pattern=r"\S")
     caption: str = Field("", max_length=400)
@@ -74,9 +74,9 @@ class StoryPlan(BaseModel):
         Other seeds in every panel, or the same ones, which keep the composition alike.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    scenes: tuple[Scene, ...] = Field(min_length=1, max_length=24)
+    scenes: tuple[Scene, ...] = Field(min_length=1, max_length=24, strict=False)
     title: str = Field("", max_length=200)
     layout: Literal["grid", "strip"] = "grid"
     candidates: int = Field(4, ge=1, le=16)
@@ -99,8 +99,9 @@ class StoryPlan(BaseModel):
                 source = json.loads(user_path("story", source, StoryError).read_text(encoding="utf-8"))
             entries = dict(source) if isinstance(source, Mapping) else {"scenes": list(source)}
             scenes = entries.get("scenes", [])
-            told = [{"text": scene} if isinstance(scene, str) else scene for scene in scenes]
-            return cls.model_validate(entries | {"scenes": told})
+            # One text is not its letters: it is refused below.
+            told = [{"text": s} if isinstance(s, str) else s for s in scenes if not isinstance(scenes, str)]
+            return cls.model_validate(entries | {"scenes": told or scenes})
         except ValidationError as error:
             raise StoryError(f"story: {first_error(error)} A plan holds scenes and, if you like, a title.") from error
         except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -88,9 +88,7 @@ def read(
     if saved is not None and embeddings is None:
         character, where = _load_saved(saved), str(saved)
     else:
-        given: Path | Literal[False] | None = None if embeddings is None else False
-        if embeddings is not None and embeddings is not False:
-            given = user_path("embeddings", embeddings, CharacterError)
+        given: Any = embeddings if embeddings in (None, False) else user_path("embeddings", embeddings, CharacterError)
         lora, rows = _find_files(path, given)
         character, where = _combine(lora, rows), str(rows or lora)
     check_rows(character, where)
@@ -396,27 +394,22 @@ def _configs(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], f
     """Return what is said about a LoRA's strength, by part of the pipeline: by diffusers or by PEFT beside the file."""
     parts = ("unet", "text_encoder", "text_encoder_2")
     place, text = "the metadata key lora_adapter_metadata", metadata.get("lora_adapter_metadata", "{}")
-    if of_peft := file.name == PEFT_FILE or all(key.startswith("base_model.model.") for key in tensors):
-        place = str(file.parent / PEFT_CONFIG)
-        try:
-            text = (file.parent / PEFT_CONFIG).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CharacterError(
-                f"{file}: expected {PEFT_CONFIG} beside it, which says how strong PEFT's LoRA is, could not read it "
-                f"({error}). Copy the whole folder that the trainer wrote."
-            ) from error
+    of_peft = file.name == PEFT_FILE or all(key.startswith("base_model.model.") for key in tensors)
     try:
+        if of_peft:
+            place = f"{PEFT_CONFIG} beside it"
+            text = (file.parent / PEFT_CONFIG).read_text(encoding="utf-8")
         values = json.loads(text)
         own = {
             part: {key.removeprefix(f"{part}."): value for key, value in values.items() if key.startswith(f"{part}.")}
             for part in parts
         }
         configs = {part: _AdapterConfig.model_validate(values if of_peft else own[part]) for part in parts}
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CharacterError(
-            f"{file}: expected JSON under {place}, a LoRA's configuration, got something else ({reason}). "
-            "Take another copy."
+            f"{file}: expected JSON under {place}, which says how strong the LoRA is, could not read it ({reason}). "
+            "Copy the whole folder that the trainer wrote."
         ) from error
     for config in configs.values():
         config.check(file)

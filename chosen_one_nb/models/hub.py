@@ -158,7 +158,7 @@ class Source:
             return f"Where there is a network, this fetches what is missing:\n    {self.download_line()}"
         place = Path(self.place)
         what = "folder" if place.is_dir() else "file"
-        pickles = sorted(file for file in place.rglob("*") if file.suffix in PICKLES) if place.is_dir() else []
+        pickles = sorted(file for deep in ("*", "*/*") for file in place.glob(deep) if file.suffix in PICKLES)
         there = f"; {pickles[0]} is one. {convert_line(str(pickles[0]))}" if pickles else "."
         refused = "Weights in pickle files (.bin, .ckpt) are refused because they can run code"
         return f"Check that the {what} is complete. {refused}{there}"

@@ -18,7 +18,7 @@ from chosen_one_nb.models.features import Clip, FeatureExtractor, Features
 from chosen_one_nb.models.hub import KNOWN, ModelError, Source, absolute, model_set
 from chosen_one_nb.models.memory import best_device, best_dtype, device_memory, keep_freed_memory, move
 from chosen_one_nb.models.pipelines import compile_blocks, load_pipeline, modules
-from chosen_one_nb.settings import SAMPLING, Settings, user_path
+from chosen_one_nb.settings import SAMPLING, Settings
 
 __all__ = [
     "KNOWN", "Clip", "FeatureExtractor", "Features", "ModelError", "Models", "fingerprint", "load_models", "settle",
@@ -123,8 +123,6 @@ def load_models(
         If something is missing, of the wrong kind, not safetensors, or out of reach; or nothing here can compile.
     """
     place = _device(device)
-    for what, given in {"name": name, "distilled": distilled, "config": config}.items():
-        _check_place(what, given)
     kind = _dtype(dtype) or best_dtype(place)
     name = absolute(name)
     own_pipeline, own_extractor, own_clip = _sources(name)
@@ -230,12 +228,6 @@ def _device(device: torch.device | str | None) -> torch.device:
     raise ModelError(f"device: expected cpu, or a cuda or mps that this machine has, got {device!r}.")
 
 
-def _check_place(what: str, given: Any) -> None:
-    """Check that a place of a model is a text or path, or None."""
-    if given is not None:
-        user_path(what, given, ModelError)
-
-
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and found not in (torch.float32, torch.float16, torch.bfloat16):
@@ -245,8 +237,6 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 def _ready(kind: Any, given: Any, dtype: torch.dtype, offline: bool) -> Any:
     """An extractor or CLIP as it was given, loaded where it is a folder or Hub id."""
-    if not isinstance(given, kind):
-        _check_place(kind.__name__, given)
     return given if given is None or isinstance(given, kind) else kind.load(given, dtype=dtype, offline=offline)
 
 

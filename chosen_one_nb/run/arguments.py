@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chosen_one_nb.run.decision import ChoiceError, RunError
-from chosen_one_nb.settings import is_text, user_path
+from chosen_one_nb.settings import is_share, is_text, user_path
 
 
 def is_whole(value: Any) -> bool:
@@ -23,7 +23,7 @@ def is_whole(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool | np.bool_) and getattr(value, "ndim", 0) == 0
 
 
-def whole(name: str, value: Any, low: int, high: int, error: type[RunError] = RunError) -> int:
+def whole(name: str, value: Any, low: int, high: int, error: type[Exception] = RunError) -> int:
     """Return a whole number; an error where it is none, or beyond its limits."""
     if not (is_whole(value) and low <= operator.index(value) <= high):
         raise error(f"{name}: expected a whole number from {low} to {high}, got {reprlib.repr(value)}.")
@@ -58,8 +58,7 @@ def texts(name: str, values: Any) -> list[str]:
 
 def share(name: str, value: Any) -> float:
     """Return a number in [0, 1]."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (number and 0 <= value <= 1):
+    if not is_share(value):
         raise RunError(f"{name}: expected a number from 0 to 1, got {reprlib.repr(value)}.")
     return float(value)
 

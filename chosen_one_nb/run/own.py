@@ -13,7 +13,7 @@ from PIL import Image
 from chosen_one_nb.models.images import find_images, read_image
 from chosen_one_nb.run import store
 from chosen_one_nb.run.decision import RunError
-from chosen_one_nb.run.store import Stamp, StoreError
+from chosen_one_nb.run.store import Stamp
 from chosen_one_nb.settings import Settings
 from chosen_one_nb.steps import Callbacks
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chosen_one_nb.models.load import Models
 
 LEAST, MOST = 2, 16384  # as of `Settings.n_images`
+NOT_DRAWN = "It is your own and cannot be drawn again: put a sound copy of it there, or begin the run anew."
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,7 @@ def encode_own(models: Models, folder: Path, n: int, callbacks: Callbacks) -> di
     for index in range(n):
         callbacks.raise_if_cancelled()
         name = f"gallery/{index:03d}.png"
-        try:
-            image = store.read_image(folder / name)
-        except StoreError as error:
-            raise StoreError(
-                f"{folder / name} is one of your own images and cannot be drawn again ({error}). Put a sound copy of "
-                "it there, or begin the run anew.",
-                folder / name,
-            ) from error
+        image = store.read_or_advise(folder / name, NOT_DRAWN)
         latents, _ = encode(models, [image], image.width)
         files[name] = store.stamp(store.read_bytes(folder / name))
         beside = f"gallery/{index:03d}.npy"

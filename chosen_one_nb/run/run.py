@@ -624,10 +624,9 @@ def check_prompt(models: Models, prompt: str, settings: Settings) -> str:
 
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
     """Raise a `RunError` that says where settings belong which `Run.start` was given by themselves."""
-    for name, value in given.items():
-        known = name in Settings.model_fields
-        way = f"It is a setting: settings=Settings({name}={value!r:.40})." if known else "Leave it out."
-        raise RunError(f"{name}: expected prompt, models, settings, folder, images or character, got {name!r}. {way}")
+    for name in given:
+        known = "prompt, models, settings, folder, images or character"
+        raise RunError(f"{name}: expected {known}. A setting goes into settings=, such as Settings(n_images=24).")
 
 
 def _check_empty(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chosen_one_nb.settings import Settings
+from chosen_one_nb.settings import Settings, SettingsError, is_share, is_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,7 +56,19 @@ class SamplingRequest:
     character_digest: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", np.asarray(self.seeds, dtype=np.int64))
+        seeds = list(self.seeds) if isinstance(self.seeds, Iterable) else [self.seeds]
+        whole = [isinstance(s, int | np.integer) and not isinstance(s, bool) and 0 <= s < 2**63 for s in seeds]
+        checks = {
+            "seeds": (whole and all(whole), "whole numbers from 0, at least one"),
+            "settings": (isinstance(self.settings, Settings), "Settings, such as Settings(sampling_steps=20)"),
+            "strength": (is_share(self.strength), "a number from 0 to 1"),
+            "context": (is_text(self.context), "text"),
+            "negative": (self.negative is None or is_text(self.negative), "text, or None"),
+        }
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise SettingsError(f"{name}: expected {expected}, got {reprlib.repr(getattr(self, name))}.")
+        object.__setattr__(self, "seeds", np.asarray(seeds, dtype=np.int64))
 
     @property
     def full_prompt(self) -> str:

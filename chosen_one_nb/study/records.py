@@ -22,7 +22,7 @@ Text = Annotated[str, Field(min_length=1, max_length=1000)]
 File = Annotated[str, Field(pattern=r"^[^/\\:.][^/\\:]*(/[^/\\:.][^/\\:]*)*$")]
 """A path within a folder: no part of it begins with a dot."""
 Rating = Annotated[int, Field(ge=1, le=5)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -154,7 +154,7 @@ class Answer(_Record):
     study: str
     rater: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")]
     sheet: Count
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, lt=2**53)]
     position: Count
     item: str
     rating: Rating | None = None

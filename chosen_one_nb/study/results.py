@@ -15,6 +15,8 @@ import pandas as pd
 from scipy.stats import kruskal, tukey_hsd
 
 from chosen_one_nb.analysis.statistics import friedman, interval, krippendorff_alpha, max_t, two_way
+from chosen_one_nb.run import store
+from chosen_one_nb.settings import user_path
 from chosen_one_nb.study.records import QUESTIONS, Answer, StudyError
 from chosen_one_nb.study.study import Study
 
@@ -69,10 +71,9 @@ class StudyResults:
 
     def write(self, folder: str | Path) -> Path:
         """Write ``answers.csv`` and ``analysis.txt`` into a folder, and return it."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.answers.to_csv(folder / "answers.csv", index=False)
-        (folder / "analysis.txt").write_text(f"{self}\n", "utf-8")
+        folder = store.make_folder(user_path("folder", folder, StudyError))
+        store.write_bytes(folder / "answers.csv", self.answers.to_csv(index=False).encode())
+        store.write_bytes(folder / "analysis.txt", f"{self}\n".encode())
         return folder
 
 

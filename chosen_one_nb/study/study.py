@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from chosen_one_nb import __version__
 from chosen_one_nb.models.images import read_image
 from chosen_one_nb.run import store
+from chosen_one_nb.run.arguments import whole
 from chosen_one_nb.settings import first_error, user_path
 from chosen_one_nb.study.design import choose_images, deal, new_id, questions_on
 from chosen_one_nb.study.records import ALIAS, Answer, Item, Key, StudyError, StudyTable
@@ -78,6 +79,9 @@ class Study:
             An image is missing or damaged.
         """
         folder = user_path("folder", folder, StudyError)
+        limits = {"seed": (seed, 0, 2**31), "per_rater": (per_rater, 1, 1000), "sheets": (sheets, 1, 1000)}
+        for name, (value, low, high) in (limits | {"side": (side, 32, 2048)}).items():
+            whole(name, value, low, high, StudyError)
         if (folder / "key.json").exists():
             raise StudyError(f"{folder} holds a study already, and answers belong to it. Name another folder.")
         table, base = _read_table(source)
@@ -130,7 +134,7 @@ class Study:
 
     def _checked(self, given: Mapping[str, Any], *, texts: bool = False) -> Answer:
         try:
-            answer = Answer.model_validate_strings(given) if texts else Answer.model_validate(given)
+            answer = Answer.model_validate_strings(given) if texts else Answer.model_validate(given, strict=True)
         except ValidationError as error:
             raise StudyError(first_error(error)) from error
         order = self.key.sheets[answer.sheet] if answer.sheet < len(self.key.sheets) else []
@@ -170,7 +174,7 @@ class Study:
 
 def _read_table(source: str | Path | Mapping[str, Any] | pd.DataFrame) -> tuple[StudyTable, Path]:
     """Return a manifest and where its files lie; data passes the same schema."""
-    if isinstance(source, str | Path):
+    if not isinstance(source, Mapping | pd.DataFrame):
         path = user_path("source", source, StudyError)
         path = path / "manifest.json" if path.is_dir() else path
         return store.read_json(path, schema=TypeAdapter(StudyTable)), path.parent

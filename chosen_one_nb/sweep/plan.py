@@ -117,9 +117,7 @@ class SweepPlan(BaseModel):
             values = json.loads(place.read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError(f"a {type(values).__name__}")
-        except OSError as error:
-            raise PlanError(f"{path} cannot be read ({error.strerror or error}). Give the plan's file.") from error
-        except (ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PlanError(f"{path}: expected a plan, an object in JSON, got something else ({error}).") from error
         return cls(**values)
 
