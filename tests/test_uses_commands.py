@@ -50,5 +50,5 @@ def test_what_is_wrong_is_told_in_one_sentence(character, tmp_path, capsys):
     assert cli.main(["edit", character, "none.png", "--node", "1"]) == 1
     story, pose, edit = capsys.readouterr().err.splitlines()
     assert "expected a JSON file" in story
-    assert "nobody: expected a skeleton's JSON file, or one of figure_arms_out" in pose
+    assert "nobody: expected a skeleton's JSON file, with joints and limbs, or one of figure_arms_out" in pose
     assert "--node: expected a run's folder with it" in edit
