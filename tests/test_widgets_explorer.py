@@ -22,7 +22,7 @@ def test_plotly_is_sent_with_the_screen(explorer, monkeypatch):
     """A kernel that runs the cells below would not hear a figure that asks."""
     sent = []
     monkeypatch.setattr("chosen_one_nb.widgets.explorer.send_plotly", lambda: sent.append("plotly"))
-    explorer._repr_mimebundle_()
+    explorer._ipython_display_()
     assert sent == ["plotly"]
 
 

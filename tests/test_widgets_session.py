@@ -11,7 +11,7 @@ from helpers.figures import lasso
 
 from chosen_one_nb.run.run import Run, RunError
 from chosen_one_nb.run.store import StoreError
-from chosen_one_nb.widgets import actions
+from chosen_one_nb.widgets import actions, files
 from chosen_one_nb.widgets.explorer import Explorer
 from chosen_one_nb.widgets.status import sentence
 
@@ -101,8 +101,8 @@ def test_a_vanished_folder_is_said_in_a_sentence(explorer):
         lambda e: actions.recluster(e.session, 3),
         lambda e: setattr(e.gallery.view, "zoomed", 3),
         lambda e: setattr(e.map.thumbs, "value", True),
-        lambda e: actions.save_table(e.session),
-        lambda e: actions.write_report(e.session),
+        lambda e: files.save_table(e.session),
+        lambda e: files.write_report(e.session),
         lambda e: (actions.next_stage(e.session), e.wait()),
         lambda e: (actions.to_convergence(e.session), e.wait()),
     ],
@@ -141,9 +141,3 @@ def test_without_the_flag_errors_go_to_the_status_line(painted_steps, tmp_path):
 def test_errors_read_as_sentences():
     assert sentence(RunError("Finished. To go on: run.go_on().")) == "Finished. To go on: run.go_on()."
     assert "try again" in sentence(ZeroDivisionError("division by zero"))
-
-
-def test_tables_are_written(explorer):
-    csv, parquet = actions.save_table(explorer.session)
-    pd.testing.assert_frame_equal(pd.read_parquet(parquet), explorer.run.tables.gallery(), check_dtype=False)
-    assert len(pd.read_csv(csv)) == 24

@@ -38,7 +38,14 @@ def clean(notebook: nbformat.NotebookNode) -> None:
         if cell.cell_type == "code":
             for output in cell.outputs:
                 smaller(output)
-            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {}) and o.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if stays(output)]
+
+
+def stays(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is worth keeping; a widget's view is taken out of one that has an image as well."""
+    data = output.get("data", {})
+    viewed = data.pop(WIDGET, None) is not None
+    return output.get("name") != "stderr" and not (viewed and not {"image/png", "image/jpeg"} & set(data))
 
 
 def execute(path: Path) -> float:

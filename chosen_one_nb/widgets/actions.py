@@ -5,10 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
-
-from chosen_one_nb.run import store
 
 from .session import Session
 from .status import counted_words, guarded
@@ -177,49 +174,3 @@ def press_key(session: Session, action: str, index: int = -1) -> None:
         {"undo": undo, "redo": redo}[action](session)
     elif action == "choose" and session.node.clusters is not None and index >= 0:
         choose(session, int(session.node.clusters.labels[index]))
-
-
-# --- writing files -------------------------------------------------------------------------------------------------
-
-
-@guarded
-def export(session: Session, folder: str | Path, formats: Sequence[str], name: str | None = None) -> None:
-    """Write the Θ that the screen shows as files for other programs, in the background."""
-    source = session.theta_node
-
-    def work(task: Task) -> None:
-        path = session.run.export(folder, source, formats=formats, name=name)
-        task.message = f"Exported Θ of node {source} to {path}. Its README.md has the lines to copy."
-
-    session.tasks.start(work, name="export")
-
-
-@guarded
-def save_table(session: Session) -> list[Path]:
-    """Write the iteration's table as CSV and Parquet, into ``tables`` in the run's folder.
-
-    Raises
-    ------
-    StoreError
-        The run's folder is gone.
-    """
-    run, node = session.run, session.node
-    if not run.folder.exists():  # making the folder anew would stand in the way of putting the run back
-        raise store.gone(run.folder)
-    place = session.output_folder / "tables"
-    place.mkdir(parents=True, exist_ok=True)
-    table, paths = run.tables.gallery(node), [place / f"iteration-{node.id}.{end}" for end in ("csv", "parquet")]
-    table.to_csv(paths[0], index=False)
-    table.to_parquet(paths[1], index=False)
-    session.status.say(f"Written: {', '.join(map(str, paths))}.", "good")
-    return paths
-
-
-@guarded
-def write_report(session: Session) -> Path:
-    """Write the whole run as one HTML page."""
-    if session.run.read_only:
-        session.output_folder.mkdir(parents=True, exist_ok=True)
-    path = session.run.report(session.output_folder / "report.html")
-    session.status.say(f"Written: {path}. It opens in any browser.", "good")
-    return path

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import traitlets
+from IPython.display import display
 
 from .actions import next_stage
 from .attribute_findings import AttributeFindings
@@ -30,6 +31,7 @@ from .session import Session
 from .settings_panel import SettingsPanel
 from .snapshot import snapshot
 from .stages import StageBar, Stepper
+from .still import Still
 from .use_panel import UsePanel
 
 if TYPE_CHECKING:
@@ -93,8 +95,10 @@ class Explorer:
         self.choice, self.gallery = SelectionPanel(session), GalleryPanel(session, findings)
         self.attributes, self.compare = AttributePanel(session, findings), ComparePanel(session)
         self.strength, self.settings = StrengthPanel(session), SettingsPanel(session)
-        self.use, self.export = UsePanel(session), ExportPanel(session)
+        self.use, self.export = UsePanel(session), ExportPanel(session, self.snapshot)
         self._make_screen()
+        self.still = Still(self.snapshot)
+        session.observe(self.still.redraw, "version")
         traitlets.dlink((session, "version"), (self.hints, "beat"))  # last, when all panels have been shown
         with session.background.held():
             session.refresh()
@@ -120,15 +124,19 @@ class Explorer:
     def _widen(self, index: int) -> None:
         (self.screen.add_class if list(TABS)[index] in WIDE else self.screen.remove_class)("is-wide")
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
+    def _ipython_display_(self) -> None:
+        """Show the screen, and below it a still picture that a saved notebook keeps."""
         send_plotly()
-        return self.ui._repr_mimebundle_(**options)
+        bundle = self.ui._repr_mimebundle_()
+        display(bundle | {"text/plain": f"{self!r}: a still picture follows"}, raw=True)
+        self.still.show()
 
     def __repr__(self) -> str:
         return f"<Explorer of {self.run!r}>"
 
     def close(self) -> None:
         """Take the screen away and stop listening; the run is untouched."""
+        self.still.close()
         self.session.close()
         self.gallery.link.close()
         for widget in list(walk(self.ui)):

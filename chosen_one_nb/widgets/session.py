@@ -18,6 +18,7 @@ from chosen_one_nb.run.node import compared, image_label
 
 from .images import Thumbnails
 from .status import Status, guarded, what_comes_next
+from .still import Download
 from .tasks import BackgroundCache, Progress, Task, runner_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Session(traitlets.HasTraits):
         What is computed beside the work: maps, resampling.
     thumbnails : Thumbnails
         The images that have been sent to the page.
+    downloads : Download
+        Hands files to the browser.
     """
 
     version = traitlets.Int()
@@ -85,7 +88,7 @@ class Session(traitlets.HasTraits):
         super().__init__()
         self.run, self.raise_errors = run, raise_errors
         self.status, self.background = Status(), BackgroundCache(self.refresh)
-        self.tasks = runner_of(run)
+        self.tasks, self.downloads = runner_of(run), Download()
         self.thumbnails = Thumbnails(sha1(f"{run.folder} {run.manifest['made']}".encode()).hexdigest()[:8])
         self.failed = False
         self._pinned: str | None = None
@@ -102,6 +105,7 @@ class Session(traitlets.HasTraits):
         self.run.listeners[:] = [heard for heard in self.run.listeners if heard != self.refresh]
         self.tasks.watchers[:] = [watch for watch in self.tasks.watchers if watch != self._watch]
         self.thumbnails.close()
+        self.downloads.close()
 
     # --- what is shown ---------------------------------------------------------------------------------------------
 
