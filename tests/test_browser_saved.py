@@ -31,9 +31,9 @@ def test_the_live_screen_hides_it_and_downloads(notebook):
     page = notebook.page
     page.locator(".chosen-explorer .chosen-next").wait_for()
     page.wait_for_function(f"!({SEEN})()[0]")
-    page.get_by_role("tab", name="Take away").click()
+    page.get_by_role("tab", name="Files").click()
     with page.expect_download() as waiting:
-        page.locator(".chosen-table").first.click()
+        page.locator("button.chosen-table").click()
     assert waiting.value.suggested_filename.endswith("-iteration-0b.csv")
     assert waiting.value.path().read_text().startswith("image_id,")
     assert not notebook.errors

@@ -16,7 +16,18 @@ quick_steps, models, run = runs.quick_steps, runs.models, runs.run
 def test_table_has_a_row_per_image(run: Run):
     run.next_iteration()
     table = run.tables.gallery("0")
-    columns = ["image_id", "iteration", "index", "seed", "cluster", "distance", "kept", "chosen", "excluded"]
+    columns = [
+        "image_id",
+        "iteration",
+        "index",
+        "seed",
+        "cluster",
+        "distance",
+        "kept",
+        "chosen",
+        "excluded",
+        "selections",
+    ]
     assert list(table) == columns
     assert table["image_id"].tolist()[:2] == ["0/000", "0/001"]
     assert table["chosen"].sum() == len(run.root.decision.images)

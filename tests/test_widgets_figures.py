@@ -108,7 +108,7 @@ def test_click_lasso_and_its_end_are_heard(figure):
     lasso(figure, [9, 2, 5])
     assert figure.selected == [2, 5, 9]
     lasso(figure, [])
-    assert said == [("click", 4), ("select", [2, 5, 9]), ("select", [])]
+    assert said == [("click", 4), ("select", [2, 5, 9], ""), ("select", [], "")]
     assert figure.selected == []
 
 

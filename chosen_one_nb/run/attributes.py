@@ -17,7 +17,7 @@ from chosen_one_nb.analysis.localization import phrase_heat, shown_by
 from chosen_one_nb.analysis.prompt_match import ANSWERS, Answer
 from chosen_one_nb.analysis.segmentation import NotAvailable, Segmentation
 from chosen_one_nb.analysis.vocabulary import Attribute, Vocabulary, load_vocabulary, score_attributes
-from chosen_one_nb.run import store
+from chosen_one_nb.run import arguments, store
 from chosen_one_nb.run.decision import RunError
 from chosen_one_nb.run.node import Node, embedded
 from chosen_one_nb.run.samples import PROBES, RunSamples
@@ -39,6 +39,10 @@ GIVEN_ANSWERS = TypeAdapter(dict[str, Answer])
 NOT_LOOKED = NotAvailable(
     "Foreground and scene of this gallery have not been told apart yet: run.attributes.segment()."
 )
+
+
+MOST_LETTERS = 300
+"""Of a phrase: CLIP reads 77 tokens."""
 
 
 class RunAttributes:
@@ -136,6 +140,31 @@ class RunAttributes:
         chosen = np.array(node.decision.images) if node.decision else None
         galleries = dict(zip(names, rows, strict=False))
         return Inquiry(self._state.prompt, galleries, found[0], shown, self.corrections, words.texts, chosen)
+
+    def search(self, phrase: str, node: Node | str | None = None) -> np.ndarray:
+        """Compute how well each image of a gallery (None: the current one) fits a phrase, by CLIP.
+
+        Parameters
+        ----------
+        phrase : str
+            1 to 300 characters, such as ``"a fox at night"``.
+
+        Returns
+        -------
+        ndarray of shape (N,)
+            Cosines. They order the images of one gallery; what counts as a match differs from phrase to phrase.
+
+        Raises
+        ------
+        RunError
+            The phrase is none, or the gallery has not been seen through CLIP.
+        """
+        node, phrase = self._state.tree.node(node), arguments.text("phrase", phrase).strip()
+        if not 1 <= len(phrase) <= MOST_LETTERS:
+            raise RunError(f"phrase: expected 1 to {MOST_LETTERS} characters, got {len(phrase)}.")
+        if (seen := embedded(node).clip) is None:
+            raise RunError(f"Node {node.id} has not been seen through CLIP yet: run.step(), with models that have it.")
+        return seen @ clip_of(self._state.checked_models()).texts([phrase])[0]
 
     def _segmented(self, node: Node, callbacks: Mapping[str, Any] | None) -> Segmented:
         """What is known of a gallery's foregrounds; with callbacks, computed where nothing is yet."""

@@ -98,6 +98,15 @@ class Manifest(TypedDict):
     images: NotRequired[list[str]]
 
 
+@extensible
+class SelectionRecord(TypedDict):
+    """A line of ``log.jsonl`` that gives some images of a gallery a name; no images take the name away."""
+
+    gallery: NodeId
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    images: list[Annotated[int, Field(ge=0, lt=16384)]]
+
+
 def _check_node(record: NodeRecord) -> NodeRecord:
     own = set(record["seeds"]) == {-1}  # a person's images, as many as they are
     if not own and len(record["seeds"]) != record["settings"]["n_images"]:
@@ -113,3 +122,4 @@ LOSSES: TypeAdapter[list[LossRecord]] = TypeAdapter(Annotated[list[LossRecord], 
 SEGMENTATION: TypeAdapter[Any] = TypeAdapter(
     dict[Literal["threshold", "separation"], Finite] | dict[Literal["reason"], str]
 )
+SELECTION: TypeAdapter[SelectionRecord] = TypeAdapter(SelectionRecord)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import ValidationError
 
 from chosen_one_nb.run import store
 from chosen_one_nb.run.arguments import indices, text, whole
 from chosen_one_nb.run.decision import ChoiceError, Decision, Edit, RunError
 from chosen_one_nb.run.node import UNKNOWN_SEED, Node, chosen, clustered, current_edit, embedded
 from chosen_one_nb.run.own import OwnImages
+from chosen_one_nb.run.records import SELECTION
 from chosen_one_nb.run.stages import compute, segment_if_needed
 from chosen_one_nb.run.state import RunState
 from chosen_one_nb.settings import SettingsError
@@ -165,6 +167,36 @@ class RunSelection:
     def redo(self) -> Decision | None:
         """Make again what was taken back last; returns the decision that stands now."""
         return self._move(1, "redo")
+
+    def save(self, name: str, images: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Give images of the current gallery a name, kept in the run's log; no images take it away.
+
+        Parameters
+        ----------
+        name : str
+            1 to 80 characters; one that is there already is given anew.
+        images : sequence of int
+            Indices, or N truth values.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            All named selections of the gallery; see `saved`.
+        """
+        with self._state.lock:
+            self._state.check_writable()
+            node = self._state.tree.current
+            name = text("name", name).strip()
+            if not 1 <= len(name) <= 80:
+                raise ChoiceError(f"name: expected 1 to 80 characters, got {len(name)}. Give a short name.")
+            kept = list(indices(images, len(node.seeds)))
+            self._state.changed("selection", node, gallery=node.gallery_of, name=name, images=kept)
+            return self.saved(node)
+
+    def saved(self, node: Node | str | None = None) -> dict[str, tuple[int, ...]]:
+        """Return the named selections of a node's gallery (None: the current one), by name."""
+        node = self._state.tree.node(node)
+        return saved_selections(self._state.folder, node.gallery_of, len(node.seeds))
 
     def _move(self, by: int, name: str) -> Decision | None:
         with self._editing() as node:
@@ -376,3 +408,17 @@ def _chosen_again(old: Decision | None, excluded: tuple[int, ...], note: str) ->
     new = _decision(_merged(old.images, old.excluded), excluded, old.cluster, old.proposed, "person", note or old.note)
     # The rule's decision stays the rule's where a person has left out only what it had not taken.
     return old if new.images == old.images else new
+
+
+def saved_selections(folder: Path, gallery: str, n: int) -> dict[str, tuple[int, ...]]:
+    """Read the named selections of a gallery of n images from a run's log; lines that are none are passed over."""
+    found: dict[str, tuple[int, ...]] = {}
+    for line in store.read_lines(folder / "log.jsonl"):
+        if line.get("action") != "selection" or line.get("gallery") != gallery:
+            continue
+        with suppress(ValidationError):
+            record = SELECTION.validate_python(line)
+            found.pop(record["name"], None)
+            if record["images"] and max(record["images"]) < n:
+                found[record["name"]] = tuple(sorted(set(record["images"])))
+    return found

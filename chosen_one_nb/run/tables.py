@@ -11,6 +11,7 @@ import pandas as pd
 from chosen_one_nb.analysis import statistics as scoring
 from chosen_one_nb.run import store
 from chosen_one_nb.run.node import Node, Tree
+from chosen_one_nb.run.selection import saved_selections
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,11 +41,11 @@ class RunTables:
         DataFrame
             Columns ``image_id`` (iteration, index), ``iteration``, ``index``, ``seed``, ``cluster``,
             ``distance`` (to the own centroid), ``kept``, ``chosen``, ``excluded``; empty (NA) where not
-            known yet.
+            known yet. ``selections``: the names given to selections the image is in, parted by "; ".
         """
         node = self._tree.node(node)
         n, clusters, decision = len(node.seeds), node.clusters, node.decision
-        index = np.arange(n)
+        index, named = np.arange(n), saved_selections(self._tree.folder, node.gallery_of, n)
         # Nullable types: not known yet is neither cluster 0 nor False.
         columns: dict[str, Any] = {
             # After the node that drew it: on a branch that shares a gallery an image keeps its name.
@@ -57,6 +58,7 @@ class RunTables:
             "kept": pd.array(clusters.kept[clusters.labels] if clusters else [pd.NA] * n, dtype="boolean"),
             "chosen": pd.array(np.isin(index, decision.images) if decision else [pd.NA] * n, dtype="boolean"),
             "excluded": np.isin(index, node.excluded),
+            "selections": ["; ".join(name for name, images in named.items() if i in images) for i in index],
         }
         return pd.DataFrame(columns, index=pd.RangeIndex(n))
 

@@ -171,9 +171,19 @@ class AttributeFindings:
         return inquiry.attributes[column] if inquiry and 0 <= column < len(inquiry.attributes) else None
 
     def tint(self) -> Tint | None:
-        """Give the attribute that map and gallery follow: its name, and how surely each image has it."""
+        """Give what map and gallery follow, the phrase searched for or the attribute lit, and each image's score."""
+        if (scores := self.searched()) is not None:
+            return self.session.phrase, scores.tolist()
         lit = self.lit()
         return (lit.name, self.inquiry().found.values[:, self.session.lit].tolist()) if lit else None
+
+    def searched(self) -> np.ndarray | None:
+        """How well each image fits the phrase searched for, (N,); None without one, or while it is being computed."""
+        session, node = self.session, self.session.node
+        if not session.phrase or not has_clip(node):
+            return None
+        key = ("search", node.gallery_of, session.phrase)
+        return session.background.get(key, lambda: session.run.attributes.search(session.phrase, node))
 
     def take(self, node: Node, words: Vocabulary, found: Inquiry) -> None:
         """Go on with an inquiry just made; columns of another vocabulary mean nothing in it."""

@@ -24,6 +24,7 @@ from .figures import send_plotly
 from .gallery import GalleryPanel
 from .history import CurvePanel, TreePanel
 from .images import HERE
+from .look import LookPanel
 from .map_panel import MapPanel, Method
 from .panel import Hints, on_change, walk
 from .selection_panel import SelectionPanel
@@ -95,6 +96,8 @@ class Explorer:
         self.choice, self.gallery = SelectionPanel(session), GalleryPanel(session, findings)
         self.attributes, self.compare = AttributePanel(session, findings), ComparePanel(session)
         self.strength, self.settings = StrengthPanel(session), SettingsPanel(session)
+        self.look = LookPanel(session, findings)
+        self.gallery.ui.children = (self.look.ui, *self.gallery.ui.children)
         self.use, self.export = UsePanel(session), ExportPanel(session, self.snapshot)
         self._make_screen()
         self.still = Still(self.snapshot)

@@ -25,6 +25,7 @@ export default {
     const active = () => model.get("traces").indexOf(model.get("active"));
     let selected = model.get("selected"); // as it is here: the kernel may not have heard of a lasso yet
     let outlines = []; // of the lasso, while what it selected stays selected
+    let modifier = ""; // held when the pointer went down
     let erasing = false; // Plotly answers to a vanished outline as if a person had deselected everything
     let draws = 0;
     let drawn; // where the points were drawn last, and on what ground
@@ -47,9 +48,12 @@ export default {
 
     function select(event) {
       const indices = pointed(event).sort((a, b) => a - b);
-      if (String(indices) === String(selected) || (erasing && !indices.length)) return;
+      // With an outline of its own Plotly has combined the two already when a key is held.
+      const how = !event ? "" : modifier ? (outlines.length ? "" : modifier) : model.get("lasso_mode");
+      if ((!how && String(indices) === String(selected)) || (erasing && !indices.length)) return;
+      modifier = "";
       [selected, outlines] = [indices, plot.layout.selections ?? []];
-      model.send({ do: "select", indices });
+      model.send({ do: "select", indices, how });
     }
 
     function obey() {
@@ -62,6 +66,9 @@ export default {
     model.on("change:selected", obey);
     const traits = [...model.get("traces"), "chart", "selected", "alt"];
     model.on(traits.map((name) => `change:${name}`).join(" "), coalesce(draw));
+    plot.addEventListener("pointerdown", ({ shiftKey, altKey }) => {
+      modifier = shiftKey ? "add" : altKey ? "remove" : "";
+    }, { capture: true, signal });
     plot.on("plotly_hover", (event) => {
       if (!pointed(event).length) return;
       model.set("hovered", pointed(event)[0]);

@@ -86,6 +86,8 @@ class PointStyle:
         Title of the colour scale; empty when `colour` holds hex colours.
     chosen, excluded : sequence of int
         Points drawn larger, and as crosses.
+    pale : sequence of int
+        Points that stand back, grey.
     """
 
     colour: list[str] | list[float]
@@ -93,6 +95,7 @@ class PointStyle:
     scale: str = ""
     chosen: Sequence[int] = ()
     excluded: Sequence[int] = ()
+    pale: Sequence[int] = ()
 
 
 def point_style(
@@ -190,6 +193,8 @@ class PlotlyFigure(anywidget.AnyWidget):
         The point the pointer was on last; -1 for none.
     selected : list of int
         The points that are not faded; none selected shows all alike.
+    lasso_mode : {"", "add", "remove"}
+        What a lasso's message says as ``how`` where no key is held: shift adds, alt removes.
     alt : str
         What the figure shows, in words, for those who do not see it.
     """
@@ -200,6 +205,7 @@ class PlotlyFigure(anywidget.AnyWidget):
     chart = traitlets.Dict().tag(sync=True)
     hovered = traitlets.Int(-1).tag(sync=True)
     selected = traitlets.List(traitlets.Int()).tag(sync=True)
+    lasso_mode = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, height: int | None, **chart: Any) -> None:
@@ -220,7 +226,7 @@ class PlotlyFigure(anywidget.AnyWidget):
         match content:
             case {"do": "send plotly"}:
                 send_plotly()
-            case {"do": "select", "indices": indices}:
+            case {"do": "select", "indices": indices} if not content.get("how"):
                 self.selected = indices
 
 
@@ -276,6 +282,7 @@ class MapFigure(PlotlyFigure):
         ghosts: NDArray[np.floating] | None = None,
         numbers: Mapping[str, tuple[float, float]] | None = None,
         revision: str = "",
+        within: Sequence[int] = (),
     ) -> None:
         """Show a gallery.
 
@@ -291,13 +298,16 @@ class MapFigure(PlotlyFigure):
             Cluster numbers and where they are written.
         revision : str
             The zoom is kept, and points may glide, as long as this stays the same.
+        within : sequence of int
+            Points that the map is zoomed to; none shows all.
         """
         self._xy, ghosts, numbers = xy, np.zeros((0, 2)) if ghosts is None else ghosts, numbers or {}
+        shown = xy[list(within)] if within else np.concatenate([xy, ghosts])
         with self.hold_sync():
             self.ghosts = _GHOSTS | _places(ghosts.tolist())
             self.points = _POINTS | _places(xy.tolist()) | {"marker": _marker(style)}
             self.numbers = _NUMBERS | _places(numbers.values()) | {"text": list(numbers)}
-            self.chart = _fit_ranges(self.chart, np.concatenate([xy, ghosts])) | {"uirevision": revision}
+            self.chart = _fit_ranges(self.chart, shown) | {"uirevision": revision}
 
     def set_glide(self, duration: int) -> None:
         """Let the points glide to new places for as many milliseconds; 0 lets them jump."""
@@ -334,13 +344,14 @@ def _places(points: Iterable[Sequence[float | None]]) -> dict[str, list[float | 
 
 
 def _marker(style: PointStyle) -> dict[str, Any]:
-    marked = set(style.chosen) | set(style.excluded)
+    marked, pale = set(style.chosen) | set(style.excluded), set(style.pale)
+    colours = [UNKNOWN if i in pale and isinstance(colour, str) else colour for i, colour in enumerate(style.colour)]
     scale = {"title": {"text": style.scale, "font": {"size": 11}}, "thickness": 10, "len": 0.5, "x": 1,
              "xanchor": "right", "outlinewidth": 0}  # fmt: skip
     n = len(style.symbol)
     return {
-        "opacity": 1,
-        "color": style.colour,
+        "opacity": [0.25 if i in pale else 1 for i in range(n)],
+        "color": colours,
         "symbol": ["x-thin-open" if i in style.excluded else symbol for i, symbol in enumerate(style.symbol)],
         "size": [13 if i in style.chosen else 9 for i in range(n)],
         "line": {"color": "rgba(60,60,60,0.7)", "width": [2.0 if i in marked else 0.8 for i in range(n)]},

@@ -125,7 +125,7 @@ class GalleryPanel(Panel):
         self.link = ipywidgets.jslink((self.size, "value"), (self.view, "size"))
         for trait in ("hovered", "focused", "selected"):
             traitlets.dlink((session, trait), (self.view, trait))
-        session.observe(self.redraw, "arrived")
+        session.observe(self.redraw, ["arrived", "isolated"])
         self.order.observe(self.redraw, "value")
         on_change(self.view, "selected", session.select)
         on_change(self.view, "zoomed", self._enlarge)
@@ -135,7 +135,7 @@ class GalleryPanel(Panel):
         session, node = self.session, self.node
         self.fill(
             self.view,
-            sections=self._sections(),
+            sections=self._isolated(self._sections()),
             chosen=list(node.decision.images) if node.decision else [],
             excluded=list(node.excluded),
             selected=session.selected,
@@ -156,6 +156,12 @@ class GalleryPanel(Panel):
             farthest = np.argsort(-clusters.distances, kind="stable")
             return [{"title": "farthest from their centroids first", "ids": farthest.tolist()}]
         return [self._cluster(c) for c in ranked_clusters(clusters)]
+
+    def _isolated(self, sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Leave only what is isolated, if anything is."""
+        alone = set(self.session.isolated)
+        kept = [section | {"ids": [i for i in section["ids"] if not alone or i in alone]} for section in sections]
+        return [section for section in kept if section["ids"]]
 
     def _cluster(self, c: int) -> dict[str, Any]:
         clusters, decision = self.node.clusters, self.node.decision

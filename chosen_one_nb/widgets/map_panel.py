@@ -202,8 +202,10 @@ class MapPanel(Panel):
         self.listen(figure)
         self.listen(self.preview)
         session.observe(self._point, "hovered")
+        session.observe(self.redraw, "isolated")
         session.observe(self._ring_cluster, "pointed_cluster")
-        traitlets.dlink((session, "selected"), (figure, "selected"))
+        for trait in ("selected", "lasso_mode"):
+            traitlets.dlink((session, trait), (figure, trait))
 
     # --- showing ---------------------------------------------------------------------------------------------------
 
@@ -243,7 +245,8 @@ class MapPanel(Panel):
             self._style(len(xy)),
             ghosts=layout.others(node.gallery_of),
             numbers={} if clusters is None else _centres(clusters, xy),
-            revision=f"{projection.method} {layout.foreground} {len(layout.galleries)}",
+            revision=f"{projection.method} {layout.foreground} {len(layout.galleries)} {self.session.isolated}",
+            within=self.session.isolated,
         )
         self.figure.show_thumbnails(
             node.images if self.thumbs.value else (), () if clusters is None else clusters.medoids.tolist()
@@ -265,6 +268,8 @@ class MapPanel(Panel):
         node, tint = self.node, self.findings.tint()
         chosen = node.decision.images if node.decision else ()
         style = point_style(node.clusters, n, self.colour.value, chosen=chosen, excluded=node.excluded)
+        if isolated := self.session.isolated:
+            style = replace(style, pale=sorted(set(range(n)) - set(isolated)))
         return style if tint is None else replace(style, scale=escape(tint[0]), colour=tint[1])
 
     def _legend(self, layout: Layout) -> str:
@@ -326,7 +331,7 @@ class MapPanel(Panel):
             case {"do": "click" | "look", "index": index}:
                 self.session.look(int(index))
             case {"do": "select", "indices": indices}:
-                self.session.select(indices)
+                self.session.lasso(indices, content.get("how", ""))
 
     @guarded
     def _toggle_variants(self) -> None:

@@ -49,6 +49,12 @@ class Session(traitlets.HasTraits):
         Clusters ticked for merging.
     lit : int
         Column of the attribute that map and gallery follow; -1 for none.
+    phrase : str
+        The phrase that map and gallery follow; empty for none.
+    isolated : list of int
+        Indices of the only images that map and gallery show in full; empty: all.
+    lasso_mode : {"", "add", "remove"}
+        Whether a lasso replaces the selection, adds to it or takes from it.
     note : str
         What is written in the note field.
     asks : bool
@@ -78,6 +84,9 @@ class Session(traitlets.HasTraits):
     pointed_cluster = traitlets.Int(-1)
     ticked = traitlets.List(traitlets.Int())
     lit = traitlets.Int(-1)
+    phrase = traitlets.Unicode()
+    isolated = traitlets.List(traitlets.Int())
+    lasso_mode = traitlets.Enum(["", "add", "remove"], "")
     note = traitlets.Unicode()
     asks = traitlets.Bool(False)
     arrived = traitlets.Int()
@@ -105,6 +114,7 @@ class Session(traitlets.HasTraits):
         self.run.listeners[:] = [heard for heard in self.run.listeners if heard != self.refresh]
         self.tasks.watchers[:] = [watch for watch in self.tasks.watchers if watch != self._watch]
         self.thumbnails.close()
+        self.downloads.layout.close()
         self.downloads.close()
 
     # --- what is shown ---------------------------------------------------------------------------------------------
@@ -173,7 +183,7 @@ class Session(traitlets.HasTraits):
         """Bring every panel up to the run's state; called by the run, on whatever thread, when it has changed."""
         with self.run.lock:
             if self.node.gallery_of != self._gallery:
-                self._gallery, self.selected, self.hovered = self.node.gallery_of, [], -1
+                self._gallery, self.selected, self.hovered, self.isolated = self.node.gallery_of, [], -1, []
             if len(self.node.images):
                 self.thumbnails.send(self.node.gallery_of, self.node.images)
             self.version += 1
@@ -204,6 +214,11 @@ class Session(traitlets.HasTraits):
         self.selected = wanted
         risk = self.run.selection.risk(wanted) if wanted else ""
         self.status.say(f"{len(wanted)} images selected." + (f" If chosen: {risk}" if risk else ""))
+
+    def lasso(self, indices: Iterable[int], how: str = "") -> None:
+        """Replace the selection by the images in a lasso ("add", "remove": add them to it, take them from it)."""
+        before, now = set(self.selected), {int(i) for i in indices}
+        self.select({"add": before | now, "remove": before - now}.get(how, now))
 
     @guarded
     def show_node(self, node_id: str) -> None:

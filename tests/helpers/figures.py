@@ -16,6 +16,6 @@ def click(figure: Any, index: int) -> None:
     figure._handle_custom_msg({"do": "click", "index": index}, [])
 
 
-def lasso(figure: Any, indices: Iterable[int]) -> None:
+def lasso(figure: Any, indices: Iterable[int], how: str = "") -> None:
     """Draw a lasso around points; around none to take it away."""
-    figure._handle_custom_msg({"do": "select", "indices": sorted(indices)}, [])
+    figure._handle_custom_msg({"do": "select", "indices": sorted(indices), "how": how}, [])
