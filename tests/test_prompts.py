@@ -56,3 +56,16 @@ def test_unconditional_is_zero_as_in_sdxl(models: Any, sd_models: Any) -> None:
     assert not empty.pooled.any()
     _, empty = condition_pair(sd_models.pipeline, "a fox")
     assert empty.embeds.any()
+
+
+def test_words_that_the_miniature_can_only_spell_are_named_and_no_known_one_is():
+    from unknown_words import UNKNOWN
+
+    from chosen_one_nb.models.load import load_models
+    from chosen_one_nb.steps.prompts import unknown_words
+    from menagerie.world.captions import vocabulary
+
+    pipeline = load_models("menagerie").pipeline
+    assert [word for word in vocabulary() if unknown_words(pipeline, word)] == []
+    assert [word for word in UNKNOWN if not unknown_words(pipeline, word)] == ["knight"]
+    assert unknown_words(pipeline, "a sticker of a fox on a Bicycle, at the beach") == ["bicycle"]

@@ -199,3 +199,24 @@ def _encode(pipeline: Any, prompts: list[str], **guidance: Any) -> tuple[Any, An
         **{"do_classifier_free_guidance": False, **guidance},
     )
     return encoded if len(encoded) == 4 else (*encoded, None, None)  # SD 1.x pools nothing
+
+
+def unknown_words(pipeline: Any, prompt: str) -> list[str]:
+    """Name the words of a prompt that a pipeline's tokenizers can only spell: its text encoders never learned them.
+
+    A word counts as spelled where every tokenizer cuts it into pieces of fewer than two letters on average. CLIP's
+    similarity between a word and images drawn of it does not tell known from unknown words: `tools/unknown_words.py`.
+
+    Parameters
+    ----------
+    pipeline : DiffusionPipeline
+    prompt : str
+
+    Returns
+    -------
+    list of str
+        In lower case, in the prompt's order.
+    """
+    tokenizers = [getattr(pipeline, name) for _, _, name in encoders(pipeline)]
+    words = dict.fromkeys(re.findall(r"[^\W\d_]{2,}", prompt.lower()))
+    return [word for word in words if all(len(word) < 2 * len(cut.tokenize(word)) > 2 for cut in tokenizers)]
