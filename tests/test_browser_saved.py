@@ -29,7 +29,7 @@ def test_a_notebook_opened_again_shows_the_picture(notebook):
 def test_the_live_screen_hides_it_and_downloads(notebook):
     notebook.run_all()
     page = notebook.page
-    page.locator(".chosen-explorer .chosen-next").wait_for()
+    page.locator(".chosen-map .scatterlayer .point").first.wait_for()
     page.wait_for_function(f"!({SEEN})()[0]")
     page.get_by_role("tab", name="Files").click()
     with page.expect_download() as waiting:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,7 @@ def test_unconditional_is_zero_as_in_sdxl(models: Any, sd_models: Any) -> None:
 
 
 def test_words_that_the_miniature_can_only_spell_are_named_and_no_known_one_is():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
     from unknown_words import UNKNOWN
 
     from chosen_one_nb.models.load import load_models

@@ -11,35 +11,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 UNKNOWN = [
-    "bicycle",
-    "flurble",
-    "car",
-    "horse",
-    "elephant",
-    "guitar",
-    "pizza",
-    "castle",
-    "train",
-    "rocket",
-    "knight",
-    "samurai",
-    "vampire",
-    "zebra",
-    "giraffe",
-    "octopus",
-    "umbrella",
-    "sword",
-    "mountain",
-    "river",
-    "piano",
-    "volcano",
-    "dinosaur",
-    "unicorn",
-    "ancient",
-    "steampunk",
-    "furious",
-    "transparent",
-]
+    "bicycle", "flurble", "car", "horse", "elephant", "guitar", "pizza", "castle", "train", "rocket", "knight",
+    "samurai", "vampire", "zebra", "giraffe", "octopus", "umbrella", "sword", "mountain", "river", "piano", "volcano",
+    "dinosaur", "unicorn", "ancient", "steampunk", "furious", "transparent",
+]  # fmt: skip
 IMAGES = 4
 
 

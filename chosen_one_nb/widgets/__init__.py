@@ -7,9 +7,10 @@
 `panel`                                   what panels have in common, and the controls they are built of
 `stages`, `history`                       where the run stands
 `map_panel`, `cards`, `gallery`           the images: as points, as clusters, one by one
+`look`                                    search by a phrase, isolate, name a selection
 `selection_panel`, `attribute_panel`      what is chosen, and what it shares that nobody asked for
 `compare`, `settings_panel`               branches and strengths of Θ side by side; every number of the method
-`export_panel`                            files to take away
+`export_panel`, `files`, `still`          files to take away, downloads, the picture in a saved notebook
 `figures`, `images`                       Plotly figures with their colours and symbols; images, sent once
 `attribute_findings`                      what is known of the attributes, shown by several panels
 `status`, `tasks`                         what the screen says; the threads
