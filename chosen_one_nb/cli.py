@@ -2,6 +2,27 @@
 
 Everything done here is a method of `chosen_one_nb.run.run.Run`, so a run begun here can be opened in the explorer and
 the other way round. An error is one sentence; ``--debug`` shows where it arose.
+
+examples:
+  python -m chosen_one_nb run "a sticker of a fox" --folder runs/fox
+  python -m chosen_one_nb run --folder runs/fox                      (goes on after a stop)
+  python -m chosen_one_nb run --folder runs/fox --node 0 --choose 2  (a branch: another cluster at node 0)
+  python -m chosen_one_nb run "a cat" --folder runs/cat --preset quick --set seed=3 --ask
+  python -m chosen_one_nb show runs/fox
+  python -m chosen_one_nb sweep plan.json --workers 2                (goes on after a stop)
+  python -m chosen_one_nb export runs/fox --to fox --formats diffusers,kohya
+  python -m chosen_one_nb story runs/fox story.json --out story.pdf
+  python -m chosen_one_nb edit runs/fox fox.png --mask head.png --context "wearing a hat" --out hat.png
+  python -m chosen_one_nb pose runs/fox figure_arms_up --out up.png
+  python -m chosen_one_nb study make compared --out study            (then: study analyse study)
+
+exit codes:
+  0    finished: converged, or all iterations used up
+  1    an error, printed as one sentence (--debug shows where it arose)
+  2    the command line is not understood
+  3    the gallery collapsed (the last sound character is kept)
+  4    waiting for a choice: --choose, --choose-images, or in the explorer
+  130  stopped with Ctrl-C; the same command goes on from there
 """
 
 from __future__ import annotations
@@ -27,29 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["add_changes", "add_common", "add_machine", "call", "main", "models_of", "note_on", "parser"]
 
 DONE, FAILED, COLLAPSED, WAITING, INTERRUPTED = 0, 1, 3, 4, 130
-
-CODES = """exit codes:
-  0    finished: converged, or all iterations used up
-  1    an error, printed as one sentence (--debug shows where it arose)
-  2    the command line is not understood
-  3    the gallery collapsed (the last sound character is kept)
-  4    waiting for a choice: --choose, --choose-images, or in the explorer
-  130  stopped with Ctrl-C; the same command goes on from there
-"""
-
-EXAMPLES = """examples:
-  python -m chosen_one_nb run "a sticker of a fox" --folder runs/fox
-  python -m chosen_one_nb run --folder runs/fox                      (goes on after a stop)
-  python -m chosen_one_nb run --folder runs/fox --node 0 --choose 2  (a branch: another cluster at node 0)
-  python -m chosen_one_nb run "a cat" --folder runs/cat --preset quick --set seed=3 --ask
-  python -m chosen_one_nb show runs/fox
-  python -m chosen_one_nb sweep plan.json --workers 2                (goes on after a stop)
-  python -m chosen_one_nb export runs/fox --to fox --formats diffusers,kohya
-  python -m chosen_one_nb story runs/fox story.json --out story.pdf
-  python -m chosen_one_nb edit runs/fox fox.png --mask head.png --context "wearing a hat" --out hat.png
-  python -m chosen_one_nb pose runs/fox figure_arms_up --out up.png
-  python -m chosen_one_nb study make compared --out study            (then: study analyse study)
-"""
 
 WORKERS = 256
 
@@ -109,7 +107,7 @@ def _sentence(error: Exception) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    form = {"epilog": f"{EXAMPLES}\n{CODES}", "formatter_class": argparse.RawDescriptionHelpFormatter}
+    form = {"epilog": (__doc__ or "").partition("\n\n")[2], "formatter_class": argparse.RawDescriptionHelpFormatter}
     description = "From a prompt to one consistent character (The Chosen One)."
     top = argparse.ArgumentParser(prog="python -m chosen_one_nb", description=description, **form)
     commands = top.add_subparsers(required=True, metavar="COMMAND")

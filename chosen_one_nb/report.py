@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from PIL import Image
 from chosen_one_nb import plots
 from chosen_one_nb.analysis.projection import project
 from chosen_one_nb.applications.kept import kept
-from chosen_one_nb.models.images import as_rgb
+from chosen_one_nb.models.images import data_uri
 from chosen_one_nb.run import store
 from chosen_one_nb.run.node import compared, image_label
 from chosen_one_nb.settings import settings_help
@@ -62,11 +60,7 @@ def template(name: str) -> Template:
 
 def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> str:
     """Return a small image as a data URI."""
-    small = as_rgb(image)
-    small.thumbnail((2 * side, 2 * side))
-    buffer = io.BytesIO()
-    small.save(buffer, format="WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(image, 2 * side, "webp", 80)
 
 
 def _svg(figure: Any) -> Markup:

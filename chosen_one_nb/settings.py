@@ -7,6 +7,7 @@ ours, or that of the reimplementation named), "-" a number of this kit that the 
 
 from __future__ import annotations
 
+import json
 import re
 import reprlib
 import types
@@ -276,75 +277,11 @@ class Settings(BaseModel):
         return self.caption_template.replace("{prompt}", prompt).replace("{token}", self.token)
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "menagerie": {},
-    "paper": {
-        "n_images": 128,
-        "sampling_steps": 35,
-        "guidance_scale": 7.5,
-        "batch_size": 8,
-        "target_cluster_size": 20,
-        "min_cluster_size": 10,
-        "lora_rank": 4,
-        "lora_learning_rate": 3e-5,
-        "token_learning_rate": 3e-5,
-        "refine_steps": 500,
-        "refine_batch_size": 1,
-        "weight_decay": 1e-2,
-        "cluster_on": "image",
-        "prior_share": 0.0,
-        "describe_scene": False,
-        "noise_floor": 0.0,
-        "context_weight": 1.0,
-        "statistic_limit": None,
-        "prompt_limit": None,
-        "drift_limit": None,
-        "variety_floor": None,
-    },
-    "quick": {
-        "n_images": 16,
-        "sampling_steps": 8,
-        "target_cluster_size": 5,
-        "min_cluster_size": 2,
-        "kmeans_restarts": 3,
-        "lora_rank": 4,
-        "refine_steps": 20,
-        "refine_batch_size": 4,
-        "cluster_on": "image",
-        "prior_share": 0.0,
-        "describe_scene": False,
-        "noise_floor": 0.0,
-        "max_iterations": 2,
-    },
-}
+_FILE = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
+PRESETS: dict[str, dict[str, Any]] = _FILE["presets"]
+"""Settings to begin with, by name: what differs from the defaults; see `Settings.preset`."""
 
-
-SAMPLING: dict[str, dict[str, Any]] = {
-    "full": {
-        "sampler": "euler",
-        "sampling_steps": 50,
-        "guidance_scale": 7.5,
-        "note": "SDXL's own sampler at its usual 50 steps with guidance; which sampler the paper used is not known",
-    },
-    "standard": {
-        "sampler": "dpm++",
-        "sampling_steps": 30,
-        "guidance_scale": 7.5,
-        "note": "a second-order solver in 30 steps; nearly the same distribution, other images for a seed",
-    },
-    "fast": {
-        "sampler": "dpm++",
-        "sampling_steps": 8,
-        "guidance_scale": 5.0,
-        "note": "8 steps: another distribution, with less detail and less variety; for a first look",
-    },
-    "flash": {
-        "sampler": "euler trailing",
-        "sampling_steps": 4,
-        "guidance_scale": 0.0,
-        "note": "4 steps without guidance, for a distilled LoRA or UNet only: another model's distribution",
-    },
-}
+SAMPLING: dict[str, dict[str, Any]] = _FILE["sampling"]
 """Ways to draw, by name: settings, and a note on how they change the distribution that images are drawn from."""
 
 

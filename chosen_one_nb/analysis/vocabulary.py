@@ -28,17 +28,9 @@ from chosen_one_nb.settings import user_path
 from chosen_one_nb.steps.embed import unit
 
 __all__ = [
-    "Attribute",
-    "AttributeScores",
-    "Group",
-    "Kind",
-    "Phrase",
-    "Vocabulary",
-    "VocabularyError",
-    "load_vocabulary",
-    "read_vocabulary",
-    "score_attributes",
-]
+    "Attribute", "AttributeScores", "Group", "Kind", "Phrase", "Vocabulary", "VocabularyError", "load_vocabulary",
+    "read_vocabulary", "score_attributes",
+]  # fmt: skip
 
 Kind = Literal["identity", "incidental", "seen"]
 """Whether such attributes make the character ("identity": fur, clothes), or its scene, framing, style and moods

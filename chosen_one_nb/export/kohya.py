@@ -8,8 +8,6 @@ back exact.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -17,13 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from chosen_one_nb.character import Character
 from chosen_one_nb.export.content import Base, ExportContent, a1111_prompt
 from chosen_one_nb.export.names import LAYERS_PER_BLOCK, sgm_name
-from chosen_one_nb.models.images import as_rgb
+from chosen_one_nb.models.images import data_uri
 
 __all__ = ["KohyaNotes", "kohya_metadata", "kohya_tensors"]
 
@@ -114,17 +111,9 @@ def _modelspec(content: ExportContent) -> dict[str, str]:
         )
         + prompt,
         "tags": "character",
-        "thumbnail": _data_uri(preview) if preview else None,
+        "thumbnail": data_uri(preview, THUMBNAIL, "jpeg", 85) if preview else None,
     }
     return {f"modelspec.{key}": value for key, value in entries.items() if value}
-
-
-def _data_uri(image: Image.Image) -> str:
-    """Return a thumbnail as JPEG."""
-    small, buffer = as_rgb(image), io.BytesIO()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    small.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _sd_scripts(content: ExportContent) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,12 +11,12 @@ from typing import Any
 
 import jinja2
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from chosen_one_nb.character import Character, CharacterError, packed, write_files
 from chosen_one_nb.export.content import ExportContent, Images, a1111_prompt, comfyui_prompt, image_records
 from chosen_one_nb.export.kohya import kohya_metadata, kohya_tensors
 from chosen_one_nb.export.reader import ONE_ENCODER, check_rows
+from chosen_one_nb.models.images import encode_png
 from chosen_one_nb.settings import user_path
 from chosen_one_nb.steps.generate import SAMPLERS
 
@@ -144,14 +143,7 @@ def _rows_file(character: Character, key: str) -> bytes:
 
 def _png(image: Image.Image) -> bytes:
     """Return a PNG file with the image's text chunks: a run's images name prompt, seed and settings there."""
-    text, buffer = PngInfo(), io.BytesIO()
-    for key, value in image.info.items():
-        if isinstance(value, str):
-            text.add_text(str(key), value)
-    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "F"):  # which PNG cannot hold
-        image = image.convert("RGB")
-    image.save(buffer, "PNG", pnginfo=text)
-    return buffer.getvalue()
+    return encode_png(image, {str(key): value for key, value in image.info.items() if isinstance(value, str)})
 
 
 # --- texts, from the templates beside this file

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from chosen_one_nb.settings import user_path
 
-__all__ = ["ENDINGS", "ImageError", "as_rgb", "find_images", "read_image"]
+__all__ = ["ENDINGS", "ImageError", "as_rgb", "data_uri", "encode_png", "find_images", "read_image"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Of the files in a folder that are taken for images."""
@@ -84,3 +86,20 @@ def find_images(given: str | Path | Sequence[Image.Image | str | Path]) -> list[
     if not found:
         raise ImageError(f"{place}: expected images ({', '.join(ENDINGS)}), found none. Name another folder.")
     return list(found)
+
+
+def encode_png(image: Image.Image, about: Mapping[str, str]) -> bytes:
+    """Return a lossless PNG file whose text chunks (tEXt, or iTXt beyond Latin-1) hold ``about``."""
+    text, buffer = PngInfo(), io.BytesIO()
+    for key, value in about.items():
+        text.add_text(key, value)
+    image.save(buffer, format="PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+def data_uri(image: Image.Image, side: int, kind: str, quality: int) -> str:
+    """Return an image as a data URI, no larger than ``side`` pixels; ``kind`` is "webp" or "jpeg"."""
+    small, buffer = as_rgb(image), io.BytesIO()
+    small.thumbnail((side, side))
+    small.save(buffer, format=kind, quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -125,25 +125,16 @@ def load_models(
     place = _device(device)
     kind = _dtype(dtype) or best_dtype(place)
     name = absolute(name)
-    own_pipeline, own_extractor, own_clip = _sources(name)
-    source = Source.of(own_pipeline, offline)
-    if extractor is None and own_extractor is None:
-        raise ModelError(
-            f"{name}: this is a pipeline without a feature extractor. Pass one, for example "
-            "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
-        )
+    pipeline_source, extractor_source, clip_source = _sources(name, extractor, clip)
     own = model_set(name) / OWN if distilled == "own" else None
-    pipeline, recipe = load_pipeline(source, kind, config, own or distilled)
-    seeing = _ready(FeatureExtractor, own_extractor if extractor is None else extractor, kind, offline)
-    reading = _ready(Clip, own_clip if clip is None else clip, kind, offline)
+    pipeline, recipe = load_pipeline(Source.of(pipeline_source, offline), kind, config, own or distilled)
+    seeing = _ready(FeatureExtractor, extractor_source, kind, offline)
+    reading = _ready(Clip, clip_source, kind, offline)
     whole = fingerprint([*recipe.values(), seeing.name, reading and reading.name])
-    if Path(recipe["name"]).exists():  # else a Hub id, as the commit that was loaded
-        recipe["name"] = name
-    if distilled == "own":
-        recipe["distilled"] = distilled
-    for key, given, model in (("extractor", extractor, seeing), ("clip", clip, reading)):
-        if model and (given or name in KNOWN):
-            recipe[key] = model.name
+    recipe |= {"name": name} if Path(recipe["name"]).exists() else {}  # else a Hub id, as the commit that was loaded
+    recipe |= {"distilled": "own"} if own else {}
+    named = {"extractor": (extractor, seeing), "clip": (clip, reading)}.items()
+    recipe |= {key: model.name for key, (given, model) in named if model and (given or name in KNOWN)}
     if low_memory is None:
         low_memory = _cramped(place, pipeline, seeing, reading)
     settle(place, pipeline, seeing, reading, low_memory)
@@ -195,7 +186,18 @@ def weight_bytes(*parts: Any) -> int:
     return sum(part.get_memory_footprint() for part in parts if part is not None)
 
 
-def _sources(name: str) -> tuple[str | Path, str | Path | None, str | Path | None]:
+def _sources(name: str, extractor: Any, clip: Any) -> tuple[str | Path, Any, Any]:
+    """Where pipeline, extractor and CLIP are: the latter two as given, else what the name stands for."""
+    pipeline, own_extractor, own_clip = _stands_for(name)
+    if extractor is None and own_extractor is None:
+        raise ModelError(
+            f"{name}: this is a pipeline without a feature extractor. Pass one, for example "
+            "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
+        )
+    return pipeline, own_extractor if extractor is None else extractor, own_clip if clip is None else clip
+
+
+def _stands_for(name: str) -> tuple[str | Path, str | Path | None, str | Path | None]:
     """Where pipeline, extractor and clip of a name are; None for what it does not say."""
     if name in KNOWN:
         return KNOWN[name]

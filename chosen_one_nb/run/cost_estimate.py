@@ -280,6 +280,7 @@ class _Counter:
 
 def _without_weights(module: Any) -> nn.Module:
     """A copy of a model on "meta": the same class, configuration and precision."""
+    # On "meta" a tensor has a shape but no memory, so SDXL is counted in seconds where it would not fit.
     build = getattr(type(module), "from_config", type(module))
     with META:
         bare = build(module.config)

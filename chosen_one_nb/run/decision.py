@@ -152,6 +152,7 @@ class EditHistory:
         self.all, self._position = (), -1
 
     def _write(self, edits: tuple[Edit, ...], position: int) -> None:
+        # The disk first: where writing fails, the history shown is still the one that is stored.
         store.write_json(self._path, dataclasses.asdict(_Edits(position, edits)))
         self.all, self._position = edits, position
 

@@ -145,6 +145,7 @@ def draw(
 
 def blocks(request: SamplingRequest) -> list[range]:
     """Split a gallery's indices at the borders of its batches: each block alone gives the same images."""
+    # Never across batches: a batch of another size rounds differently, and its images would not be the same.
     n, size = len(request.seeds), request.settings.batch_size
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 

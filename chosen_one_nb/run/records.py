@@ -108,6 +108,7 @@ class SelectionRecord(TypedDict):
 
 
 def _check_node(record: NodeRecord) -> NodeRecord:
+    # Images and seeds are matched by place: one seed too few would give every later image a wrong one.
     own = set(record["seeds"]) == {-1}  # a person's images, as many as they are
     if not own and len(record["seeds"]) != record["settings"]["n_images"]:
         raise ValueError(f"expected {record['settings']['n_images']} seeds, got {len(record['seeds'])}")

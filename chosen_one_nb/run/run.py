@@ -148,21 +148,16 @@ class Run:
         from chosen_one_nb.models.load import warn_unless_distilled
 
         # Everything that can be refused is checked before the first file is written.
-        _refuse_unknown(unknown)
-        place = None if folder is None else arguments.place("folder", folder)
-        if place is not None:
-            _check_empty(place)
-        if not isinstance(settings, Settings | None):
-            raise RunError(f"settings: expected Settings, such as Settings(n_images=24), got {settings!r}.")
+        _refuse_unknown(unknown, settings)
+        place = None if folder is None else _empty(folder)
         models = _loaded(models)
         settings = settings or Settings.preset(Settings.preset_for(models.name))
         warn_unless_distilled(models, settings)
         if images is not None and character is not None:
             raise RunError("Expected images or a character to begin with, got both. Give the one you mean.")
         own = None if images is None else OwnImages.read(images, models, settings)
-        theta = None
-        if character is not None:
-            theta, settings = begin_from(character, models, settings, prompt)
+        begin = (None, settings) if character is None else begin_from(character, models, settings, prompt)
+        theta, settings = begin
         prompt = check_prompt(models, prompt, settings)
         manifest = new_manifest(prompt, models, settings) | ({"images": own.names} if own else {})
         manifest |= {"start": weights_digest(theta)} if theta else {}
@@ -278,6 +273,7 @@ class Run:
         with self.lock:
             if self._unlock:
                 self._unlock()
+            # Read-only rather than unusable: tables and figures of a notebook outlive the run that they show.
             self._state.read_only, self._unlock = True, None
             _open_runs.pop(self.folder, None)
 
@@ -307,8 +303,7 @@ class Run:
 
     def copy(self, folder: str | Path) -> Run:
         """Copy the whole run to a new folder and open it there, for example to change a bundled one."""
-        place = arguments.place("folder", folder)
-        _check_empty(place)
+        place = _empty(folder)
         # Half-written files belong to the process that writes them; run.json last, so that half a copy is no run.
         leave = shutil.ignore_patterns(".lock", "lock.json", "run.json", f"*{store.TEMPORARY}")
         with store.reported(place):
@@ -622,11 +617,20 @@ def check_prompt(models: Models, prompt: str, settings: Settings) -> str:
     return prompt
 
 
-def _refuse_unknown(given: Mapping[str, Any]) -> None:
-    """Raise a `RunError` that says where settings belong which `Run.start` was given by themselves."""
+def _refuse_unknown(given: Mapping[str, Any], settings: Any) -> None:
+    """Raise a `RunError` that says where settings belong which `Run.start` was given by themselves, or are none."""
     for name in given:
         known = "prompt, models, settings, folder, images or character"
         raise RunError(f"{name}: expected {known}. A setting goes into settings=, such as Settings(n_images=24).")
+    if not isinstance(settings, Settings | None):
+        raise RunError(f"settings: expected Settings, such as Settings(n_images=24), got {settings!r}.")
+
+
+def _empty(folder: str | Path) -> Path:
+    """Return the place of a folder that a run may begin in."""
+    place = arguments.place("folder", folder)
+    _check_empty(place)
+    return place
 
 
 def _check_empty(folder: Path) -> None:

@@ -202,6 +202,7 @@ def new_manifest(prompt: str, models: Models, settings: Settings) -> dict[str, A
             "name": str(models.name),
             "fingerprint": models.fingerprint,
             "load": models.recipe,
+            # Not low_memory, compile and offline: those are for the machine at hand, and no part of what was made.
             "machine": {key: value for key, value in models.machine.items() if key in ("device", "dtype")},
         },
         "settings": settings.model_dump(),

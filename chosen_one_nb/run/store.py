@@ -28,10 +28,10 @@ from typing import Any, TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
+from chosen_one_nb.models.images import encode_png
 from chosen_one_nb.run.records import Stamp
 from chosen_one_nb.settings import first_error
 
@@ -268,13 +268,8 @@ def write_files(folder: Path, contents: Mapping[str, Any]) -> dict[str, Stamp]:
 
 
 def write_image(path: Path, image: Image.Image, about: Mapping[str, str], *, flush: bool = True) -> Stamp:
-    """Write an image as lossless PNG whose text chunks (tEXt, or iTXt beyond Latin-1) hold ``about``."""
-    text = PngInfo()
-    for key, value in about.items():
-        text.add_text(key, value)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=text)
-    return write_bytes(path, buffer.getvalue(), flush=flush)
+    """Write an image as lossless PNG whose text chunks hold ``about``."""
+    return write_bytes(path, encode_png(image, about), flush=flush)
 
 
 # --- reading

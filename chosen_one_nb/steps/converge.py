@@ -237,11 +237,11 @@ def health(now: GalleryMeasures, first: GalleryMeasures, settings: Settings) -> 
         - variety of features and of thumbnails: mean pairwise distance over the first's >= variety_floor.
     """
     checks = [
-        _statistic_check(name, now.statistics[name], first.statistics[name], settings.statistic_limit)
+        _shift_check(name, now.statistics[name], first.statistics[name], settings.statistic_limit)
         for name in first.statistics
     ]
     if now.prompt_similarity is not None and first.prompt_similarity is not None:
-        checks.append(_prompt_check(now.prompt_similarity, first.prompt_similarity, settings.prompt_limit))
+        checks.append(_shift_check("prompt", now.prompt_similarity, first.prompt_similarity, settings.prompt_limit))
     features = in_space(now.features, settings), in_space(first.features, settings)
     checks.append(_drift_check(*features, settings.drift_limit))
     checks.append(_variety_check("variety", *features, settings.variety_floor))
@@ -262,31 +262,18 @@ def verdict(convergence: Convergence, health: Health) -> Verdict:
     return Verdict("converged" if convergence.converged else "not yet", distance)
 
 
-def _statistic_check(name: str, now: np.ndarray, first: np.ndarray, limit: float | None) -> HealthCheck:
-    shift = _shift(now, first, SMALLEST_SPREAD["image"])
-    text = f"The images' {name} {_moved(shift, now, first, limit)}"
-    return HealthCheck(
-        name, shift, limit, limit is not None and abs(shift) > limit, float(now.mean()), float(first.mean()), text
+def _shift_check(name: str, now: np.ndarray, first: np.ndarray, limit: float | None) -> HealthCheck:
+    """Shift of a mean in standard deviations of the first gallery; of the likeness to the prompt only a fall counts."""
+    of_prompt = name == "prompt"
+    what, smallest = ("Likeness to the prompt", "prompt") if of_prompt else (f"The images' {name}", "image")
+    shift = float((now.mean() - first.mean()) / max(first.std(), SMALLEST_SPREAD[smallest]))
+    text = (
+        f"{what} {'rose' if shift > 0 else 'fell'} from {first.mean():.2f} to {now.mean():.2f}, {abs(shift):.1f} "
+        f"standard deviations of the first gallery ({_limit(limit)})."
     )
-
-
-def _prompt_check(now: np.ndarray, first: np.ndarray, limit: float | None) -> HealthCheck:
-    fall = -_shift(now, first, SMALLEST_SPREAD["prompt"])
-    text = f"Likeness to the prompt {_moved(-fall, now, first, limit)}"
-    return HealthCheck(
-        "prompt", fall, limit, limit is not None and fall > limit, float(now.mean()), float(first.mean()), text
-    )
-
-
-def _shift(now: np.ndarray, first: np.ndarray, smallest_spread: float) -> float:
-    return float((now.mean() - first.mean()) / max(first.std(), smallest_spread))
-
-
-def _moved(shift: float, now: np.ndarray, first: np.ndarray, limit: float | None) -> str:
-    return (
-        f"{'rose' if shift > 0 else 'fell'} from {first.mean():.2f} to {now.mean():.2f}, {abs(shift):.1f} standard "
-        f"deviations of the first gallery ({_limit(limit)})."
-    )
+    value = -shift if of_prompt else shift
+    beyond = limit is not None and (value if of_prompt else abs(value)) > limit
+    return HealthCheck(name, value, limit, beyond, float(now.mean()), float(first.mean()), text)
 
 
 def _drift_check(now: np.ndarray, first: np.ndarray, limit: float | None) -> HealthCheck:
