@@ -107,7 +107,8 @@ def _sentence(error: Exception) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    form = {"epilog": (__doc__ or "").partition("\n\n")[2], "formatter_class": argparse.RawDescriptionHelpFormatter}
+    about = "examples:" + (__doc__ or "").partition("examples:")[2]
+    form = {"epilog": about, "formatter_class": argparse.RawDescriptionHelpFormatter}
     description = "From a prompt to one consistent character (The Chosen One)."
     top = argparse.ArgumentParser(prog="python -m chosen_one_nb", description=description, **form)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
