@@ -125,9 +125,9 @@ def load_models(
     place = _device(device)
     kind = _dtype(dtype) or best_dtype(place)
     name = absolute(name)
-    pipeline_source, extractor_source, clip_source = _sources(name, extractor, clip)
+    source, extractor_source, clip_source = _sources(name, extractor, clip, offline)
     own = model_set(name) / OWN if distilled == "own" else None
-    pipeline, recipe = load_pipeline(Source.of(pipeline_source, offline), kind, config, own or distilled)
+    pipeline, recipe = load_pipeline(source, kind, config, own or distilled)
     seeing = _ready(FeatureExtractor, extractor_source, kind, offline)
     reading = _ready(Clip, clip_source, kind, offline)
     whole = fingerprint([*recipe.values(), seeing.name, reading and reading.name])
@@ -186,15 +186,16 @@ def weight_bytes(*parts: Any) -> int:
     return sum(part.get_memory_footprint() for part in parts if part is not None)
 
 
-def _sources(name: str, extractor: Any, clip: Any) -> tuple[str | Path, Any, Any]:
+def _sources(name: str, extractor: Any, clip: Any, offline: bool) -> tuple[Source, Any, Any]:
     """Where pipeline, extractor and CLIP are: the latter two as given, else what the name stands for."""
-    pipeline, own_extractor, own_clip = _stands_for(name)
+    own_pipeline, own_extractor, own_clip = _stands_for(name)
+    source = Source.of(own_pipeline, offline)  # first: a name that stands for nothing is said before what else it lacks
     if extractor is None and own_extractor is None:
         raise ModelError(
             f"{name}: this is a pipeline without a feature extractor. Pass one, for example "
             "load_models(..., extractor='facebook/dinov2-base', clip='openai/clip-vit-base-patch32')."
         )
-    return pipeline, own_extractor if extractor is None else extractor, own_clip if clip is None else clip
+    return source, own_extractor if extractor is None else extractor, own_clip if clip is None else clip
 
 
 def _stands_for(name: str) -> tuple[str | Path, str | Path | None, str | Path | None]:
