@@ -10,6 +10,7 @@ examples:
   python -m chosen_one_nb run "a cat" --folder runs/cat --preset quick --set seed=3 --ask
   python -m chosen_one_nb show runs/fox
   python -m chosen_one_nb sweep plan.json --workers 2                (goes on after a stop)
+  python -m chosen_one_nb compare data/comparison_prompts.json --only 0,1,2 --judge data/menagerie/reader
   python -m chosen_one_nb export runs/fox --to fox --formats diffusers,kohya
   python -m chosen_one_nb story runs/fox story.json --out story.pdf
   python -m chosen_one_nb edit runs/fox fox.png --mask head.png --context "wearing a hat" --out hat.png
@@ -647,12 +648,59 @@ def study_command(args: argparse.Namespace) -> int:
     return DONE
 
 
+# --- compare
+
+
+def add_compare(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``compare``."""
+    add = command.add_argument
+    add("plan", type=Path, help="JSON: prompts, contexts, identity, seeds, methods, settings, models, load, judge")
+    add("--methods", metavar="NAME,NAME,...", help='methods with commas, "all", or "main" (default: those of the plan)')
+    add("--folder", type=Path, help="where everything lies (default: runs/compare-<plan>)")
+    add("--only", type=_numbers, metavar="I,J,...", help="numbers of the prompts to take, from 0 (default: all)")
+    add("--judge", type=Path, metavar="FOLDER", help='image classifier whose labels say "attribute=value": the truth')
+    images = "images that were drawn elsewhere, as a row: a folder with manifest.json (docs/comparison.md)"
+    add("--images", metavar="ROW=FOLDER", action="append", default=[], type=_assignment, help=images)
+    add_changes(command)
+    add("--workers", type=whole(1, WORKERS), metavar="N", help="processes (default: one per GPU, or one per core)")
+    add("--threads", type=whole(1, 1024), default=1, metavar="N", help="of PyTorch in each worker (default: 1)")
+    add("--quiet", action="store_true", help="print nothing but the table")
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    """Carry a comparison out, or go on with it; 1 where a cell failed."""
+    from chosen_one_nb.baselines.comparison import MAIN, ComparisonPlan, compare, methods
+    from chosen_one_nb.progress import ProgressBar
+
+    plan = ComparisonPlan.read(args.plan)
+    named = {"all": list(methods()), "main": list(MAIN), None: plan.methods}
+    changes: dict[str, Any] = {
+        "prompts": plan.prompts if args.only is None else [plan.prompts[i] for i in args.only if i < len(plan.prompts)],
+        "methods": named[args.methods] if args.methods in named else args.methods.split(","),
+        "settings": plan.settings | dict(args.set), "models": args.models or plan.models,
+        "judge": str(args.judge.resolve()) if args.judge else plan.judge, "images": plan.images | dict(args.images),
+    }  # fmt: skip
+    show = (lambda *text: None) if args.quiet else partial(print, flush=True)
+    folder = args.folder or Path("runs") / f"compare-{args.plan.stem}"
+    with ProgressBar(quiet=args.quiet) as bar:
+        workers = {"workers": args.workers, "threads": args.threads}
+        found = compare(
+            ComparisonPlan(**plan.model_dump() | changes), folder, **workers, on_progress=bar, on_message=show
+        )
+    print(found.table().T.to_string())
+    for failure in found.failures.itertuples():
+        print(f"failed: {failure.method}, {failure.prompt}: {failure.error}", file=sys.stderr)
+    print(found.folder / "compare.html")
+    return FAILED if len(found.failures) else DONE
+
+
 COMMANDS: dict[
     str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 ] = {
     "run": ("begin a run, or go on with the one in the folder", add_run, run_command),
     "show": ("write a run as images and one HTML page", add_show, show_command),
     "sweep": ("carry out a plan: prompts x settings x seeds, on several workers", add_sweep, sweep_command),
+    "compare": ("compare methods on many prompts: images, scores, a table, a page", add_compare, compare_command),
     "export": ("write a character for other programs", add_export, export_command),
     "story": ("draw a character through a story, as a page", add_story, story_command),
     "edit": ("draw a part of an image anew, with the character", add_edit, edit_command),

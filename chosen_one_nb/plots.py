@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALARM", "CHOSEN", "DROPPED", "GLYPHS", "GREY", "MARKERS", "PALETTE", "attribute_plot", "before_and_after",
-    "colour_of", "contact_sheet", "context_sheet", "counterfactual_sheet", "distance_plot", "drift_plot", "font",
-    "gallery_sheet", "heat_over", "image_map", "loss_plot", "or_dash", "parts_over", "projection_plot", "sentence",
-    "spread", "to_image", "to_svg",
+    "colour_of", "comparison_plot", "contact_sheet", "context_sheet", "counterfactual_sheet", "distance_plot",
+    "drift_plot", "font", "gallery_sheet", "heat_over", "image_map", "loss_plot", "or_dash", "pareto_front",
+    "parts_over", "projection_plot", "sentence", "spread", "to_image", "to_svg",
 ]  # fmt: skip
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -214,6 +214,53 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     for below, above in pairwise(np.argsort(found, kind="stable")):
         found[above] = max(found[above], found[below] + gap)
     return found.tolist()
+
+
+def comparison_plot(
+    points: Mapping[str, tuple[Any, Any]], names: tuple[str, str], *, size: Size = (560, 420)
+) -> Figure:
+    """Plot methods by two scores of which more is better, with intervals and the Pareto front as a step line.
+
+    Parameters
+    ----------
+    points : mapping of str to (x, y)
+        Each with `value`, `low` and `high`.
+    names : (str, str)
+        Of the axes.
+    size : (float, float)
+    """
+    values = {name: (float(x["value"]), float(y["value"])) for name, (x, y) in points.items()}
+    said = "; ".join(f"{name}: {x:.2f}, {y:.2f}" for name, (x, y) in values.items())
+    figure, axes = _figure(f"Methods by {names[0]} and {names[1]}: {said}.", size)
+    families = list(dict.fromkeys(name.partition(",")[0] for name in points))
+    for name, (x, y) in points.items():
+        family = families.index(name.partition(",")[0])
+        colour, marker = PALETTE[family % len(PALETTE)], MARKERS[family % len(MARKERS)]
+        at = values[name]
+        spans = [[[max(0, part["value"] - part["low"])], [max(0, part["high"] - part["value"])]] for part in (x, y)]
+        axes.errorbar(*at, xerr=spans[0], yerr=spans[1], fmt=marker, color=colour, elinewidth=0.7, alpha=0.9)
+        axes.annotate(name, at, (6, 4), textcoords="offset points", fontsize=9, color=INK)
+    if front := pareto_front(values):
+        axes.step(
+            *zip(*(values[name] for name in front), strict=True), where="pre", color=GREY, linewidth=1.2, zorder=0
+        )
+    axes.set_xlabel(f"{names[0]} →", fontsize=10, color=INK)
+    axes.set_ylabel(f"{names[1]} →", fontsize=10, color=INK)
+    axes.margins(0.12)
+    return figure
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the names of points that no other is above in both coordinates, by the first one.
+
+    >>> pareto_front({"a": (0.0, 3.0), "b": (1.0, 2.0), "c": (0.5, 1.0)})
+    ['a', 'b']
+    """
+    front, best = [], -np.inf
+    for name, (_, y) in sorted(points.items(), key=lambda point: (-point[1][0], -point[1][1])):
+        if y > best:
+            front, best = [name, *front], y
+    return front
 
 
 def projection_plot(

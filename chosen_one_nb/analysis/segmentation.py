@@ -18,7 +18,7 @@ import numpy as np
 from chosen_one_nb.analysis.statistics import auroc, varying
 from chosen_one_nb.steps.embed import unit
 
-__all__ = ["NO_PATCHES", "NotAvailable", "Segmentation", "among", "cut_out", "resize", "segment"]
+__all__ = ["NO_PATCHES", "NotAvailable", "Segmentation", "among", "cut_out", "otsu", "resize", "segment"]
 
 Method = Literal["border", "pca"]
 
@@ -153,7 +153,7 @@ def segment(
     if not varying(tokens.reshape(-1, tokens.shape[-1])).any():
         return NotAvailable("All patches of all images are the same: there is no foreground to find.")
     scores = _unlike_the_rim(tokens, rim) if method == "border" else _component(tokens, rim, seed)  # (N, P)
-    cut, separation = _otsu(scores.ravel())
+    cut, separation = otsu(scores.ravel())
     cut = cut if threshold == "otsu" else float(threshold)
     masks = _never_all_or_nothing(scores > cut, scores)
     foreground, scene = _masked_mean(tokens, masks), _masked_mean(tokens, ~masks)
@@ -213,7 +213,7 @@ def _unlike_the_rim(tokens: np.ndarray, rim: np.ndarray) -> np.ndarray:
     centred = tokens - tokens.mean(axis=1, keepdims=True)
     votes = [_standard(_rim_distance(side, rim)) for side in (tokens, centred)]
     scores = _standard(votes[0] + votes[1])
-    _, separation = _otsu(scores.ravel())
+    _, separation = otsu(scores.ravel())
     say = np.clip((1 - separation) / (1 - ONE_HUMP), 0, 1)
     return _standard(scores + say * scores.mean(axis=0))
 
@@ -247,7 +247,7 @@ def _component(tokens: np.ndarray, rim: np.ndarray, seed: int) -> np.ndarray:
     return np.sign(chances[best] - 0.5 or 1.0) * scores[:, best].reshape(tokens.shape[:2])
 
 
-def _otsu(values: np.ndarray, bins: int = 256) -> tuple[float, float]:
+def otsu(values: np.ndarray, bins: int = 256) -> tuple[float, float]:
     """Cut where the variance between the two sides is largest (Otsu 1979), and its share of the whole."""
     counts, edges = np.histogram(values, bins=bins)
     centres = (edges[:-1] + edges[1:]) / 2

@@ -53,12 +53,15 @@ class Steering:
     after_step : callable, optional
         Called as (pipeline, step, indices, latents) after each sampler step: the latents (B, C, h, w) of images
         `indices` are at the next noise level. Returns those to go on from.
+    contexts : sequence of str
+        One for each image, in the place of the request's: images of one batch in several contexts.
     """
 
     pipeline: Any = None
     arguments: dict[str, Any] = field(default_factory=dict)
     modules: tuple[Any, ...] = ()
     after_step: AfterStep | None = None
+    contexts: Sequence[str] = ()
 
 
 UNSTEERED = Steering()
@@ -143,21 +146,26 @@ class _Sampling:
         self.settings, self.seeds = request.settings, request.seeds
         forbidden = None if request.character else request.settings.token
         prompt = check_prompt(self.pipeline, request.prompt, forbidden=forbidden)
-        self.prompt = check_prompt(self.pipeline, f"{prompt} {request.context}", forbidden=forbidden)
+        contexts = dict.fromkeys(steering.contexts or [request.context])
+        texts = [check_prompt(self.pipeline, f"{prompt} {context}", forbidden=forbidden) for context in contexts]
+        self.prompt = texts[0]
         self.pixels, side = latent_size(self.pipeline, self.settings.image_size)
         self.shape = (self.pipeline.unet.config.in_channels, side, side)
         text_encoders = [getattr(self.pipeline, name) for _, name, _ in encoders(self.pipeline)]
         with advised(SMALLER), on_device(self.device, *text_encoders):
-            self.text, self.opposite = self._conditions(prompt, request.negative)
+            pairs = [self._conditions(prompt, text, request.negative) for text in texts]
+        self.opposite = pairs[0][1]
+        by_context = {context: text for context, (text, _) in zip(contexts, pairs, strict=True)}
+        self.texts = [by_context[context] for context in steering.contexts or [request.context] * len(self.seeds)]
 
-    def _conditions(self, prompt: str, negative: str | None) -> tuple[Condition, Condition | None]:
-        """Encode the prompt with its context, weighted, and what guidance contrasts it with."""
+    def _conditions(self, prompt: str, whole: str, negative: str | None) -> tuple[Condition, Condition | None]:
+        """Encode a prompt with its context, weighted, and what guidance contrasts it with."""
         if self.settings.guidance_scale > 1:
-            text, opposite = condition_pair(self.pipeline, self.prompt, negative)
+            text, opposite = condition_pair(self.pipeline, whole, negative)
         else:
-            text, opposite = condition(self.pipeline, self.prompt), None
+            text, opposite = condition(self.pipeline, whole), None
         # Prompt and context are encoded together and apart: their difference is what the context adds.
-        if self.prompt != prompt and self.settings.context_weight != 1:
+        if whole != prompt and self.settings.context_weight != 1:
             text = text.beyond(condition(self.pipeline, prompt), self.settings.context_weight)
         return text, opposite
 
@@ -170,7 +178,7 @@ class _Sampling:
         with on_device(self.device, *parts), _scheduler(self.drawing, self.settings.sampler):
             start = noise(self.seeds[indices.start : indices.stop], self.shape)  # (B, C, h, w)
             return self.drawing(
-                **self.text.arguments(n),
+                **Condition.of(self.texts[indices.start : indices.stop]).arguments(n),
                 **(self.opposite.arguments(n, "negative_") if self.opposite else {}),
                 height=self.pixels,
                 width=self.pixels,

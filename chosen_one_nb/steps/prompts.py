@@ -45,6 +45,17 @@ class Condition:
     embeds: torch.Tensor
     pooled: torch.Tensor | None
 
+    @classmethod
+    def of(cls, texts: list[Condition]) -> Condition:
+        """Put conditions of one text each together; a single one where all are the same."""
+        import torch
+
+        first = texts[0]
+        if all(text is first for text in texts):
+            return first
+        pooled = None if first.pooled is None else torch.cat([text.pooled for text in texts])
+        return cls(torch.cat([text.embeds for text in texts]), pooled)
+
     def expand(self, n: int) -> Condition:
         """Repeat a condition of one text for n images, without copying."""
         return self._map(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
