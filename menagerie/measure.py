@@ -27,6 +27,7 @@ from chosen_one_nb.steps.embed import unit
 from chosen_one_nb.steps.gallery import SamplingRequest
 from chosen_one_nb.steps.generate import generate
 from menagerie import world
+from menagerie.adapted import adapter_rows
 from menagerie.reader import Reader
 from menagerie.rows import NONE, Row, row
 from menagerie.training import vae as autoencoder
@@ -240,8 +241,9 @@ def speed_rows(models: Models, settings: Settings) -> list[Row]:
 def main(argv: list[str] | None = None) -> None:
     """Measure the chosen parts and print the table; ``--json`` also writes it."""
     parser = argparse.ArgumentParser(prog="python -m menagerie.measure", description=__doc__)
-    parts = ("vae", "reader", "clip", "dino", "asked", "poses", "open", "speed", "control", "story", "edit")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:-3])
+    usual = ("vae", "reader", "clip", "dino", "asked", "poses", "open", "speed")
+    parts = (*usual, "control", "story", "edit", "adapter")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=usual)
     parser.add_argument("--folder", type=Path, default=Path("data/menagerie"))
     parser.add_argument("--reader", type=Path, help="default: reader/ in the folder")
     parser.add_argument("--size", type=int, help="side that images are brought to before they are read")
@@ -253,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = Settings.preset("menagerie")
     settings = settings.sampled(given.sampling) if given.sampling else settings
     size = json.loads((given.folder / "recipe.json").read_text())["image_size"]
-    needs_models = set(given.parts) - {"vae", "reader"}
+    needs_models = set(given.parts) - {"vae", "reader", "adapter"}
     models = load_models(str(given.folder), distilled=given.distilled) if needs_models else None
     reader = Reader(given.reader or given.folder / "reader", given.size)
     measures: dict[str, Callable[[], list[Row]]] = {
@@ -265,6 +267,7 @@ def main(argv: list[str] | None = None) -> None:
         "poses": lambda: pose_rows(models, reader, given.n, settings),
         "open": lambda: open_rows(models, reader, given.n, settings),
         "speed": lambda: speed_rows(models, settings),
+        "adapter": lambda: adapter_rows(given.folder, reader, given.n, settings),
         "control": lambda: control_rows(models, reader, given.n, settings),
         "story": lambda: story_rows(models, reader, max(1, given.n // len(PANELS)), settings),
         "edit": lambda: edit_rows(models, reader, given.n, settings),

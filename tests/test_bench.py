@@ -93,3 +93,12 @@ def test_the_folder_is_a_command() -> None:
     done = subprocess.run([sys.executable, "tools/bench", "--help"], capture_output=True, text=True, check=True,
                           cwd=Path(__file__).parents[1])  # fmt: skip
     assert "python tools/bench --random sdxl" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
+def test_the_script_for_a_card_says_that_there_is_none() -> None:
+    script = Path(__file__).parents[1] / "tools" / "bench" / "gpu.sh"
+    done = subprocess.run(["sh", script], env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 1
+    assert "expected a CUDA card, found none" in done.stderr

@@ -86,7 +86,8 @@ def test_a_wheel_holds_the_package_its_types_and_its_data_only(wheel: Path):
     poses = {f"poses/{path.name}" for path in (ROOT / "data" / "poses").glob("*.json")}
     assert len(poses) >= 10
     assert held == poses | {"attributes.json", "attributes_menagerie.json", "menagerie/README.md", "menagerie/clip",
-                            "menagerie/dinov2", "menagerie/pipeline", "runs/fox"}  # fmt: skip
+                            "menagerie/controlnet", "menagerie/dinov2", "menagerie/few_steps", "menagerie/ip_adapter",
+                            "menagerie/pipeline", "runs/fox"}  # fmt: skip
 
 
 def version() -> str:
