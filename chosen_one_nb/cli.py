@@ -687,7 +687,7 @@ def compare_command(args: argparse.Namespace) -> int:
         found = compare(
             ComparisonPlan(**plan.model_dump() | changes), folder, **workers, on_progress=bar, on_message=show
         )
-    print(found.table().T.to_string())
+    print(found.table().to_string())
     for failure in found.failures.itertuples():
         print(f"failed: {failure.method}, {failure.prompt}: {failure.error}", file=sys.stderr)
     print(found.folder / "compare.html")

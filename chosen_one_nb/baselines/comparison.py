@@ -48,7 +48,7 @@ __all__ = ["MAIN", "AttributeClassifier", "Comparison", "ComparisonError", "Comp
 
 MAIN = ("base", "reference_copied", "ours", "textual_inversion", "lora_dreambooth", "ip_adapter")
 SCORES = {
-    "prompt": "prompt similarity (CLIP)", "identity": "identity (CLIP)", "dino": "identity (DINO)",
+    "similarity": "prompt similarity (CLIP)", "identity": "identity (CLIP)", "dino": "identity (DINO)",
     "dino_figure": "identity of figures (DINO)", "truth": "identity attributes equal", "context": "asked context there",
     "diversity": "diversity of scenes", "copying": "nearer to the reference than to each other",
 }  # fmt: skip
@@ -282,7 +282,7 @@ def score_images(
     if models.clip is not None:
         clip = models.clip.images(images)
         texts = models.clip.texts([f"{prompt} {context}".strip() for context, _ in asked])
-        found |= {"prompt": (unit(clip) * unit(texts)).sum(1).mean(), "identity": _cosine(clip, pairs)}
+        found |= {"similarity": (unit(clip) * unit(texts)).sum(1).mean(), "identity": _cosine(clip, pairs)}
     seen = models.extractor([*images, reference], patches=True)
     whole = unit(seen.cls)
     found["dino"] = _cosine(whole[:-1], pairs)
@@ -527,7 +527,7 @@ class Comparison:
         self.folder = folder
         self.plan = ComparisonPlan(**store.read_json(folder / "compare.json")["plan"])
         cells = [(path.parent, store.read_json(path)) for path in folder.glob("cells/*/*/cell.json")]
-        order = {name: i for i, name in enumerate([*methods(), *(cell["method"] for _, cell in cells)])}
+        order = {name: i for i, name in enumerate(dict.fromkeys([*methods(), *(cell["method"] for _, cell in cells)]))}
         prompts = {prompt: i for i, prompt in enumerate(self.plan.prompts)}
         cells.sort(key=lambda each: (order[each[1]["method"]], prompts.get(each[1]["prompt"], len(prompts))))
         lines, images, failures = [], [], []
@@ -562,7 +562,7 @@ class Comparison:
     def axes(self) -> tuple[str, str]:
         """How well prompts are followed and identity is kept: by the truth where a judge was given, else by CLIP."""
         judged = self.scores["truth"].notna().any() and self.scores["context"].notna().any()
-        return ("context", "truth") if judged else ("prompt", "identity")
+        return ("context", "truth") if judged else ("similarity", "identity")
 
     def means(self) -> pd.DataFrame:
         """Return each row's mean of each score over characters, with its 95 % interval: `row`, `score`, `n`, ...
