@@ -30,7 +30,7 @@ from chosen_one_nb.models.hub import absolute
 from chosen_one_nb.models.images import read_image
 from chosen_one_nb.report import template
 from chosen_one_nb.run import store
-from chosen_one_nb.settings import Settings, first_error
+from chosen_one_nb.settings import Settings, SettingsError, first_error
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.embed import unit
 from chosen_one_nb.steps.gallery import probe_seeds
@@ -124,6 +124,10 @@ class ComparisonPlan(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise ComparisonError(f"plan of a comparison: {first_error(error)}") from error
+        try:
+            self.drawn_with  # noqa: B018  before anything is drawn
+        except SettingsError as error:
+            raise ComparisonError(f"plan of a comparison: settings: {error}") from error
 
     @classmethod
     def read(cls, path: str | Path, **changes: Any) -> ComparisonPlan:

@@ -53,8 +53,8 @@ class Condition:
         first = texts[0]
         if all(text is first for text in texts):
             return first
-        pooled = None if first.pooled is None else torch.cat([text.pooled for text in texts])
-        return cls(torch.cat([text.embeds for text in texts]), pooled)
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        return cls(torch.cat([text.embeds for text in texts]), torch.cat(pooled) if pooled else None)
 
     def expand(self, n: int) -> Condition:
         """Repeat a condition of one text for n images, without copying."""
