@@ -424,14 +424,7 @@ def compare(
             fingerprint = ready.value[0]
             _check_same(place, plan.fixed(fingerprint))
             store.write_json(place / "compare.json", {"fixed": plan.fixed(fingerprint), "plan": plan.model_dump()})
-            cells = [(p, method, _cell(place, p, method)) for p in plan.prompts for method in plan.methods]
-            left = [cell for cell in cells if _failed(cell[2]) is not None]
-            drawing = [partial(draw_cell, plan, *cell, fingerprint) for cell in left]
-            for number, result in _reported(pool, "compare", drawing, callbacks):
-                if result.error:
-                    prompt, method, cell = left[number]
-                    failed = {"prompt": prompt, "method": method, "rows": [], "error": result.error}
-                    store.write_json(store.make_folder(cell) / "cell.json", failed)
+            _draw_cells(plan, place, fingerprint, pool, callbacks)
             there = [path.parent for path in sorted(place.glob("cells/*/*/cell.json"))]
             scoring = [partial(score_cell, plan, path, fingerprint) for path in there if _unscored(plan, path)]
             for _, result in _reported(pool, "score", scoring, callbacks):
@@ -442,6 +435,18 @@ def compare(
     finally:
         lock.release()
     return found
+
+
+def _draw_cells(plan: ComparisonPlan, place: Path, fingerprint: str, pool: WorkerPool, callbacks: Callbacks) -> None:
+    """Do the cells that are left; a failed one is written down with its reason."""
+    cells = [(p, method, _cell(place, p, method)) for p in plan.prompts for method in plan.methods]
+    left = [cell for cell in cells if _failed(cell[2]) is not None]
+    drawing = [partial(draw_cell, plan, *cell, fingerprint) for cell in left]
+    for number, result in _reported(pool, "compare", drawing, callbacks):
+        if result.error:
+            prompt, method, cell = left[number]
+            failed = {"prompt": prompt, "method": method, "rows": [], "error": result.error}
+            store.write_json(store.make_folder(cell) / "cell.json", failed)
 
 
 def _cell(place: Path, prompt: str, method: str) -> Path:
