@@ -63,14 +63,13 @@ def lesson(served):
 
 def test_a_new_run_says_what_to_do(screen):
     screen.says("Next comes Generate")
-    screen.find(".chosen-empty").filter(has_text="No images yet").first.wait_for()
+    screen.find(".chosen-empty").filter(has_text="Clusters appear here").first.wait_for()
     assert screen.find("li[aria-current=step]").inner_text() == "▸ Generate"
 
 
 def test_two_clicks_on_next_do_one_stage_and_images_appear_as_they_are_made(screen):
     screen.python("painted.pause = 0.1")
     screen.page.evaluate("() => { const next = document.querySelector('.chosen-next'); next.click(); next.click(); }")
-    screen.says("Still at work")
     screen.page.wait_for_function(
         f"(n => 0 < n && n < {N})(document.querySelectorAll('.chosen-explorer .chosen-tile img[src]').length)"
     )
@@ -114,13 +113,13 @@ def test_hovering_a_point_shows_its_image(screen, index):
     assert f"Image {index}" in shown.inner_text()
     assert shown.locator(".chosen-near img").count() == 5
     assert screen.python(f"print(run.tables.gallery().image_id[{index}])") in shown.inner_text()
-    screen.find(f".chosen-tile.is-hovered[data-index='{index}']").wait_for()
+    screen.find(f".chosen-tile.is-hovered[data-index='{index}']").first.wait_for(state="attached")
     screen.keep(f"hover-{index}")
 
 
 def test_a_click_on_a_point_scrolls_the_gallery_to_it(screen):
     last = screen.python("explorer.gallery.size.value = 160; print(explorer.gallery.view.sections[-1]['ids'][-1])")
-    screen.page.get_by_role("tab", name="Settings").click()
+    screen.turn_to("Shares")
     screen.keep_busy(2)  # a slow kernel hears the click too, though the pointer goes on to another point
     screen.page.mouse.click(*screen.point(int(last)))
     screen.page.mouse.move(*screen.point(0))
@@ -194,6 +193,8 @@ def test_space_leaves_out_and_z_and_y_undo_and_redo(screen):
 
 
 def test_merge_clusters_and_take_it_back(screen):
+    screen.turn_to("Clusters")
+    screen.press("regroup")  # the ticks come with it
     names = [card.get_attribute("data-cluster") for card in screen.find(".chosen-card").all()]
     screen.keep_busy(2)  # what is ticked reaches a slow kernel before the click that follows
     for name in names[:2]:
@@ -210,6 +211,7 @@ def test_merge_clusters_and_take_it_back(screen):
 
 
 def test_choose_what_was_not_proposed_and_leave_one_out(screen):
+    screen.press("regroup")
     card = screen.find(".chosen-card:not(:has(.chosen-badge))").first
     cluster = int(card.get_attribute("data-cluster"))
     card.locator(".chosen-choose").click()
@@ -265,19 +267,21 @@ def test_the_work_goes_on_while_the_page_is_closed(screen):
 def test_the_same_state_after_a_kernel_restart(screen):
     judged = screen.find(".chosen-card").first.filter(has_text="picked").filter(has_text="%")
     parts = (".chosen-stagebar", ".chosen-decision", ".chosen-tree", ".chosen-cards", ".chosen-gallery >> nth=1")
+    screen.turn_to("Clusters")
     judged.wait_for()
-    before = [screen.find(part).inner_text() for part in parts]
+    before = [screen.find(part).first.text_content() for part in parts]
     screen.notebook.restart()
     screen.notebook.run_all()
     screen.page.wait_for_function(f"document.querySelectorAll('.chosen-map .point').length >= {N}")
     judged.wait_for()
-    assert [screen.find(part).inner_text() for part in parts] == before
+    assert [screen.find(part).first.text_content() for part in parts] == before
     assert screen.find(".chosen-node").count() == 2
 
 
 def test_a_sibling_branch_beside_what_would_have_followed(screen):
     screen.find(".chosen-node[data-node='0']").click()
     screen.page.wait_for_function("document.querySelector('.chosen-stagebar').innerText.includes('iteration 0')")
+    screen.turn_to("Clusters")
     screen.find(".chosen-card:not(.is-chosen) .chosen-choose").first.click()
     screen.says("began branch 0b")
     screen.step("Next comes Generate")

@@ -101,8 +101,6 @@ def test_a_whole_decision_by_keyboard_alone(screen):
         press(key)
     assert screen.page.locator(".jp-Cell").count() == cells
     tab_to(screen, "PCA")
-    tab_to(screen, "Tick cluster")
-    press("Space")
     tab_to(screen, "chosen-choose")
     press("Enter")
     screen.says("Chosen: cluster")
@@ -117,12 +115,11 @@ def test_a_whole_decision_by_keyboard_alone(screen):
 def test_tabs_and_images_by_keyboard_alone(screen):
     press = screen.page.keyboard.press
     tab_to(screen, "lm-TabBar-tab")
-    press("ArrowRight")
-    press("ArrowRight")
-    press("Enter")
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
+        press(key)
     screen.page.get_by_role("tab", name="Compare", selected=True).wait_for()
-    press("Home")
-    press("Enter")
+    for key in ("Home", "ArrowRight", "Enter"):
+        press(key)
     screen.page.get_by_role("tab", name="Gallery", selected=True).wait_for()
     tab_to(screen, "chosen-tile")
     press("ArrowRight")
@@ -200,6 +197,7 @@ def test_a_vanished_folder_is_said_and_the_stage_can_be_retried(screen):
     assert "Traceback" in details.inner_text()
     assert "Retry" in screen.find(".chosen-next").inner_text()
     assert screen.python("print(run.folder.exists())") == "False"
+    screen.turn_to("Clusters")
     x, y = screen.point(3)
     screen.page.mouse.move(x - 30, y - 30)
     screen.page.mouse.move(x, y)

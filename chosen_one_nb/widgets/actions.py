@@ -50,8 +50,13 @@ def cancel(session: Session) -> None:
 
 
 def _work(session: Session, name: str, method: Callable[..., Any], **options: Any) -> None:
-    """Hand a method of the run to the task runner, with its callbacks wired to the watchers."""
+    """Hand a method of the run to the task runner, with its callbacks wired to the watchers.
+
+    While a task is running nothing happens: it was a second click on the same button.
+    """
     tasks = session.tasks
+    if tasks.busy:
+        return
 
     def work(task: Task) -> Any:
         return method(
@@ -80,6 +85,7 @@ def deciding(change: Callable[..., None]) -> Callable[..., None]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # the risk is shown with the decision
                 change(session, *args, **kwargs)
+            session.note = ""  # it went with this decision, if it was not kept before
         finally:
             session.refresh()
         node = run.current
@@ -164,7 +170,8 @@ def write_note(session: Session, text: str) -> None:
     if session.node.refined:
         session.status.say("This decision has been refined on and stands; the note goes to the next one.")
         return
-    base = {"cluster": decision.cluster} if decision.cluster is not None else {"images": decision.images}
+    picked = {"images": sorted({*decision.images, *decision.excluded})}  # what is left out stays so
+    base = {"cluster": decision.cluster} if decision.cluster is not None else picked
     choose(session, **base, note=text, by=decision.by)
 
 

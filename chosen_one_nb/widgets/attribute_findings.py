@@ -34,7 +34,7 @@ NOT_ASKED = (
     "Press Ask to look for what the images of a cluster share although the prompt does not say it. "
     "It takes seconds, and is kept with the run."
 )
-NOT_SEGMENTED = "Press Ask in the tab “What it shares” to tell foregrounds and scenes of this gallery apart."
+NOT_SEGMENTED = "Press Ask in the tab “Shares” to tell foregrounds and scenes of this gallery apart."
 ON_CARD = 4  # attributes named
 
 
@@ -151,7 +151,7 @@ class AttributeFindings:
         if found is None:
             if inquiry is not None or not has_clip(node) or self.session.background.asked(self.key(node)):
                 return {}
-            tip = f"In the tab “What it shares”: {NOT_ASKED}"
+            tip = f"In the tab “Shares”: {NOT_ASKED}"
             return {"shares": "What it shares: not asked yet.", "shares_tip": tip}
         names = found.flagged(inquiry)
         more = f" and {len(names) - ON_CARD} more" if len(names) > ON_CARD else ""
@@ -226,7 +226,8 @@ def rows(inquiry: Inquiry, found: Shared, members: list[int]) -> list[dict[str, 
 
     if found.table is None:
         return []
-    shown = found.table.head(min(MOST_ROWS, int(found.table.finding.sum()) + REST))
+    there = found.table[found.table.finding | (found.table.share_in != 0)]  # what no image has is nothing to look at
+    shown = there.head(min(MOST_ROWS, int(there.finding.sum()) + REST))
     images = {c: most_and_least(inquiry.found.values[:, c], members, FACES) for c in shown.index}
     return [_row(inquiry, line, int(c), *images[c]) for c, line in shown.iterrows()]
 

@@ -86,9 +86,11 @@ class AttributePanel(Panel):
         tip = "Find foregrounds and scenes, and ask CLIP about every phrase of the vocabulary"
         self.ask = self.button("ask", "Ask", tip, self._inquire)
         self.prove = self.button("prove", "Prove it", "", lambda _session: self.prove_lit())
-        self.about, self.drift = text("trust"), text("drift")
+        self.about, self.why, self.drift = text("trust"), text("trust"), text("drift")
         self.view = AttributesView()
-        self.ui = ipywidgets.VBox([row(self.cluster, self.ask, self.prove, self.about), self.view, self.drift])
+        self.ui = ipywidgets.VBox(
+            [row(self.cluster, self.ask, self.prove, self.why), self.about, self.view, self.drift]
+        )
         self._shown: tuple[Any, ...] = ()
         self._drifted: tuple[Inquiry | None, int] = (None, -1)  # what the drift was drawn for
         self._proofs: dict[Any, list[dict[str, Any]]] = {}
@@ -106,6 +108,7 @@ class AttributePanel(Panel):
         inquiry, found = self.findings.inquiry(), self.findings.shared().get(self.cluster.value)
         missing = self._why_not_prove()
         self.prove.tooltip, self.prove.disabled = missing or PROVE, session.busy or bool(missing)
+        self.why.value = f"Prove it: {escape(missing[0].lower() + missing[1:])}." if missing else ""
         if inquiry is not None:
             self.ask.description = "Ask again"
             self._show_drift(inquiry)
@@ -264,3 +267,5 @@ class AttributePanel(Panel):
         before = node.decision.note if node.decision and node.decision.cluster == cluster else ""
         reasons = "; ".join(filter(None, (before, found.reason)))
         actions.choose(self.session, cluster, note=reasons, exclude=found.exclude)
+        if "must stay" in found.reason:
+            self.session.status.say(f"{found.reason[0].upper()}{found.reason[1:]}.", "warning")

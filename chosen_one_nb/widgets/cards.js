@@ -1,5 +1,13 @@
 // The clusters as cards, most cohesive first.
-const FACTS = ["cohesion", "picked", "chance"]; // on the line of a card; the others stand in its "?"
+const FACTS = ["cohesion", "picked", "chance"]; // on the line of a card; all, with what they mean, stand in its "?"
+const MEANING = {
+  cohesion: "mean distance of the members to their centroid, squared by default; smaller is tighter; ± half of the 95 % " +
+    "bootstrap interval over members",
+  corrected: "cohesion times n/(n−1): the centroid is fitted to its own members, which flatters small clusters",
+  picked: "how often the rule picks this cluster when random subsets of the gallery are clustered anew",
+  silhouette: "how much nearer the members are to their own cluster than to the next, −1 to 1",
+  chance: "share of random groups of the same size that are at least as tight (p of the null)",
+};
 
 function render({ model, el, signal }) {
   const root = make("div", { class: "chosen-cards", role: "list", "aria-label": "Clusters, most cohesive first" });
@@ -73,8 +81,8 @@ function render({ model, el, signal }) {
 
   function facts(data) {
     const all = Object.entries(data.facts);
-    const more = make("div", { popover: true, "data-about": `card${data.cluster}` }, make("strong", {}, data.title),
-      data.reason ? make("p", {}, data.reason) : null, make("dl", {}, ...all.map(fact)));
+    const more = make("div", { popover: "auto", "data-about": `card${data.cluster}` }, make("strong", {}, data.title),
+      data.reason ? make("p", {}, data.reason) : null, ...all.map(([name, value]) => make("p", {}, make("strong", {}, `${name} ${value}`), ` ${MEANING[name]}`)));
     const line = all.filter(([name]) => FACTS.includes(name)).map(fact);
     return make("div", { class: "chosen-facts" }, ...line, helpButton(`card${data.cluster}`, `All figures of ${data.title}`), more);
   }

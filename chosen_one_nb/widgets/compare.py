@@ -111,7 +111,8 @@ def _as_html(table: pd.DataFrame) -> str:
     """Write a comparison as two tables side by side, the choice and what followed, everything in them as text."""
     after = table.index.str.startswith(("next ", "last "))
     parts = {"The choice": table[~after], "What followed": table[after]}
-    return "".join(_part_as_html(title, part) for title, part in parts.items() if len(part))
+    tables = "".join(_part_as_html(title, part) for title, part in parts.items() if len(part))
+    return f"{tables}<p>Bold: the two differ there. That says nothing of how sure the difference is.</p>"
 
 
 def _part_as_html(title: str, table: pd.DataFrame) -> str:

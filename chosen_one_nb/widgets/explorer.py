@@ -52,6 +52,7 @@ TABS = {
     "Files": "Tables, a report and files for other programs",
 }
 """Titles of the tabs and what each holds."""
+TABS_IN_ORDER = tuple(TABS)
 WIDE = ("Compare", "Strength", "Settings", "Use it", "Files")
 """Tabs that cover the map too: they need its width and do not speak of its points."""
 
@@ -115,6 +116,8 @@ class Explorer:
         places = [self.bar.ui, self.stepper.ui, self.status, rail, self.map.ui, self.tabs, self.choice.ui]
         self.screen = ipywidgets.Box(places).add_class("chosen-screen")
         on_change(self.tabs, "selected_index", self._widen)
+        self._led = "Clusters"  # the tab that the screen turned to by itself
+        self.session.observe(self._lead, "screen")
         css = ipywidgets.HTML(f"<style>{(HERE / 'explorer.css').read_text('utf-8')}</style>")
         self.ui = ipywidgets.VBox([css, self.screen]).add_class("chosen-explorer")
         self.hints = Hints(self.ui, TABS)
@@ -122,10 +125,18 @@ class Explorer:
 
     def show_tab(self, title: str) -> None:
         """Turn to the tab of that title."""
-        self.tabs.selected_index = list(TABS).index(title)
+        self.tabs.selected_index = TABS_IN_ORDER.index(title)
+
+    def _lead(self, change: dict[str, Any]) -> None:
+        """When work begins or ends, turn to where something happens, unless the person has gone elsewhere."""
+        screen, before = change["new"], change["old"]
+        here = TABS_IN_ORDER[self.tabs.selected_index] == self._led
+        if screen.tab and (screen.cancels or (before.cancels and here)):
+            self._led = screen.tab
+            self.show_tab(screen.tab)
 
     def _widen(self, index: int) -> None:
-        (self.screen.add_class if list(TABS)[index] in WIDE else self.screen.remove_class)("is-wide")
+        (self.screen.add_class if TABS_IN_ORDER[index] in WIDE else self.screen.remove_class)("is-wide")
 
     def _ipython_display_(self) -> None:
         """Show the screen, and below it a still picture that a saved notebook keeps."""

@@ -38,7 +38,7 @@ export default {
       const now = { x: model.get(model.get("active"))?.x ?? [], ground: layout.uirevision };
       const same = drawn && drawn.ground === now.ground && drawn.x.length === now.x.length;
       const moved = same && String(drawn.x) !== String(now.x);
-      if (!moved || !layout.transition?.duration) delete layout.transition; // rings do not glide, points to new places do
+      if (!moved || matchMedia("(prefers-reduced-motion: reduce)").matches || !layout.transition?.duration) delete layout.transition; // rings do not glide, points to new places do
       drawn = now;
       return Plotly.react(plot, data, layout, CONFIG).then(() => { erasing = false; });
     }

@@ -127,6 +127,7 @@ class GalleryPanel(Panel):
             traitlets.dlink((session, trait), (self.view, trait))
         session.observe(self.redraw, ["arrived", "isolated"])
         self.order.observe(self.redraw, "value")
+        on_change(self.order, "value", lambda _order: self.session.put_out())
         on_change(self.view, "selected", session.select)
         on_change(self.view, "zoomed", self._enlarge)
 

@@ -29,7 +29,14 @@ function render({ model, el, signal }) {
     return panel;
   }
 
+  // After a choice the next step is what comes: the focus goes there once it can be pressed.
+  function toNext(root) {
+    last = root.querySelector(".chosen-next");
+    setTimeout(() => last?.focus({ preventScroll: true }), 150);
+  }
+
   function help(root, event) {
+    if (event.target.closest(".chosen-choose, .chosen-use, .chosen-proposal")) toNext(root);
     const button = event.target.closest("[data-help]");
     if (button) root.querySelector(`[data-about="${button.dataset.help}"]`)?.showPopover({ source: button });
   }

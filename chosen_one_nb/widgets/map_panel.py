@@ -23,7 +23,7 @@ from chosen_one_nb.run.node import Node, compared, use_foreground
 from .attribute_findings import AttributeFindings
 from .figures import MapFigure, PointStyle, point_style
 from .images import script, style
-from .panel import Panel, Switch, control, help_button, menu, on_change, row, text, update
+from .panel import Panel, Switch, control, help_button, menu, offer, on_change, row, text, update
 from .session import Session
 from .status import guarded
 from .tasks import BackgroundCache
@@ -168,9 +168,11 @@ class MapPanel(Panel):
         self.trust, self.variants = text("trust"), text("trust others")
         self._varied = ""  # the gallery whose other maps are shown
         self._make_controls(method)
+        tip = "Images are coloured and ordered by this attribute; press to go back to the menu's colours"
+        self.chip = self.button("chip", "", tip, Session.put_out)
         more = menu("mapmenu", "⋯", "Images on the points, gliding, other maps", self.thumbs, self.glide, self.vary)
         ask = text("ask", help_button("map", "How to read this map"))
-        tools = row(self.method, self.colour, ask, *more, kind="tools")
+        tools = row(self.method, self.colour, self.chip, ask, *more, kind="tools")
         self.ui = ipywidgets.VBox([tools, self.figure, self.preview, self.variants, self.trust])
         self.ui.add_class("chosen-map")
         self._connect()
@@ -195,6 +197,7 @@ class MapPanel(Panel):
 
     def _connect(self) -> None:
         session, figure = self.session, self.figure
+        on_change(self.colour, "value", lambda _way: self.session.put_out())
         for widget in (self.method, self.colour, self.thumbs):
             widget.observe(self.redraw, "value")
         on_change(self.glide, "value", lambda on: figure.set_glide(GLIDE if on else 0))
@@ -212,6 +215,10 @@ class MapPanel(Panel):
     def show(self) -> None:
         """Show the gallery of the iteration that is shown, laid out with all others of its branch."""
         self._show_variants()
+        tint = self.findings.tint()
+        offer(self.chip, tint is not None)
+        offer(self.colour, tint is None)
+        self.chip.description = f"by {tint[0]} ✕" if tint else ""
         layout = self.layout_now()
         with self.figure.hold_sync():
             if layout is None:

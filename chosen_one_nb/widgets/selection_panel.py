@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from html import escape
 from typing import Any
 
@@ -25,12 +24,14 @@ class SelectionPanel(Panel):
         self.strip = GalleryView(name="The chosen images", click="exclude", size=40, empty="Nothing is chosen yet.")
         self.strip.add_class("chosen-choice")
         connect(self.strip, session)
-        regroup = menu("regroup", "Regroup…", "Merge clusters, or cluster anew", self.merge, self.k, self.recluster)
+        self.regroup, more = menu(
+            "regroup", "Regroup…", "Merge clusters, or cluster anew", self.merge, self.k, self.recluster
+        )
         acts = (self.proposal, self.use, self.out, self.clear, self.back, self.undo, self.redo, self.note)
-        self.ui = ipywidgets.VBox([self.words, row(*acts, *regroup, kind="acts"), self.strip]).add_class(
+        self.ui = ipywidgets.VBox([self.words, row(*acts, self.regroup, more, kind="acts"), self.strip]).add_class(
             "chosen-decide"
         )
-        on_change(self.note, "value", partial(actions.write_note, session))
+        on_change(self.note, "value", lambda said: self.is_filling or actions.write_note(session, said))
         session.observe(self._show_selection, "selected")
 
     def _make_controls(self) -> None:
@@ -59,8 +60,8 @@ class SelectionPanel(Panel):
         """Show what has been decided and what can be."""
         session, node, decision = self.session, self.node, self.node.decision
         can_decide = self._can_decide()
-        for part in (self.merge, self.recluster, self.k, self.note):
-            part.disabled = not can_decide
+        for part in (self.merge, self.recluster, self.k, self.note, self.regroup):
+            offer(part, can_decide)
         offer(self.proposal, can_decide and node.clusters.proposed is not None)
         offer(self.undo, can_decide and not node.refined and node.edits.can_undo)
         offer(self.redo, can_decide and not node.refined and node.edits.can_redo)
@@ -69,13 +70,14 @@ class SelectionPanel(Panel):
         if node.clusters is not None:
             self.k.max = max(2, len(node.seeds))
             self.k.value = len(node.clusters.sizes)
-        self.note.value = decision.note if decision else ""
+        with self.filling():
+            self.note.value = session.note or (decision.note if decision and not node.refined else "")
         chosen = sorted({*decision.images, *decision.excluded}) if decision else []
         sections, excluded = [{"ids": chosen}] if chosen else [], list(node.excluded)
         self.fill(self.strip, sections=sections, excluded=excluded, can_exclude=session.can_edit)
 
     def _can_decide(self) -> bool:
-        return self.node.clusters is not None and self.session.can_edit
+        return self.session.screen.decides and self.session.can_edit
 
     @guarded
     def _show_selection(self, _change: Any = None) -> None:
@@ -97,8 +99,10 @@ class SelectionPanel(Panel):
         if decision is None:
             return f"<span>{rule} <strong>Nothing is chosen yet.</strong></span>"
         risk = self.run.selection.risk(decision.images)
+        said = f" “{escape(decision.note)}”" if decision.note else ""
         branch = " Changing it begins a branch: this node has its Θ already." if node.refined else ""
         return (
-            f"<span>{rule} <strong>Taken: {counted_words(decision)}</strong> (by {escape(decision.by)}).{branch}</span>"
+            f"<span>{rule} <strong>Taken: {counted_words(decision)}</strong> "
+            f"(by {escape(decision.by)}){said}.{branch}</span>"
             + (f'<span class="chosen-warning">⚠ {escape(risk)}</span>' if risk else "")
         )

@@ -17,7 +17,8 @@ import traitlets
 from chosen_one_nb.run.node import compared, image_label
 
 from .images import Thumbnails
-from .status import Status, guarded, what_comes_next
+from .states import Screen, screen_of
+from .status import Status, guarded
 from .still import Download
 from .tasks import BackgroundCache, Progress, Task, runner_of
 
@@ -55,8 +56,10 @@ class Session(traitlets.HasTraits):
         Indices of the only images that map and gallery show in full; empty: all.
     lasso_mode : {"", "add", "remove"}
         Whether a lasso replaces the selection, adds to it or takes from it.
+    screen : Screen
+        What is on the screen: follows from the run, the work under way and the lock.
     note : str
-        What is written in the note field.
+        What is written for the next decision; empty again when that is made.
     asks : bool
         Whether work stops before every choice.
     arrived : int
@@ -87,6 +90,7 @@ class Session(traitlets.HasTraits):
     phrase = traitlets.Unicode()
     isolated = traitlets.List(traitlets.Int())
     lasso_mode = traitlets.Enum(["", "add", "remove"], "")
+    screen = traitlets.Instance(Screen, ("new",))
     note = traitlets.Unicode()
     asks = traitlets.Bool(False)
     arrived = traitlets.Int()
@@ -105,7 +109,7 @@ class Session(traitlets.HasTraits):
         self._drawn: dict[str, set[int]] = {}
         run.listeners.append(self.refresh)
         self.tasks.watchers.append(self._watch)
-        self.status.say(what_comes_next(run))
+        self._said_at: tuple[str, str] = ("", "")
 
     def close(self) -> None:
         """Stop listening to the run and its work, and forget who observes."""
@@ -184,9 +188,28 @@ class Session(traitlets.HasTraits):
         with self.run.lock:
             if self.node.gallery_of != self._gallery:
                 self._gallery, self.selected, self.hovered, self.isolated = self.node.gallery_of, [], -1, []
+            self._follow()
             if len(self.node.images):
                 self.thumbnails.send(self.node.gallery_of, self.node.images)
             self.version += 1
+
+    def _follow(self) -> None:
+        """Find the state of the screen; the status line belongs to it, so a new state, or another node, replaces it."""
+        run, node = self.run, self.node
+        working = self.progress.stage if self.progress else (run.busy or "").split(" ")[0]
+        self.screen = screen_of(
+            run.next_stage,
+            run.outcome.state,
+            working=working or ("work" if self.busy else ""),
+            read_only=run.read_only,
+            clustered=node.clusters is not None,
+            reason=run.outcome.reason,
+            branches=sum(each.gallery_of != each.id for each in run.nodes.values()),
+        )
+        if (node.id, self.screen.name) != self._said_at:
+            self._said_at = (node.id, self.screen.name)
+            if self.screen.says:
+                self.status.say(self.screen.says, self.screen.kind)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -220,6 +243,12 @@ class Session(traitlets.HasTraits):
         before, now = set(self.selected), {int(i) for i in indices}
         self.select({"add": before | now, "remove": before - now}.get(how, now))
 
+    def put_out(self) -> None:
+        """Let map and gallery follow their menus again, no longer the attribute that is lit."""
+        if self.lit >= 0:
+            self.lit = -1
+            self.refresh()
+
     @guarded
     def show_node(self, node_id: str) -> None:
         """Look at another iteration; it becomes the run's current one unless the run is at work."""
@@ -249,7 +278,10 @@ class Session(traitlets.HasTraits):
         elif kind == "step":
             self.training_step = what
         elif what.running and what.progress is not None:
+            begins = self.progress is None or self.progress.stage != what.progress.stage
             self.progress = what.progress
+            if begins:
+                self._follow()
         else:
             self._begun_or_ended(what)
 
@@ -257,12 +289,13 @@ class Session(traitlets.HasTraits):
         self.progress = None
         if task.running:
             self.failed, self._pinned = False, None
+        self.failed = task.state == "failed"
+        self.refresh()
+        if task.running:
             self.status.say(f"At work: {task.name}…")
         elif task.state == "done":
-            self.status.say(task.message or what_comes_next(self.run), "good")
+            self.status.say(task.message or self.screen.says, "warning" if self.screen.kind == "warning" else "good")
         elif task.state == "cancelled":
             self.status.say("Cancelled. Finished stages and whole images are kept; Next goes on from there.", "warning")
         else:
-            self.failed = True
             self.status.fail(task.error)
-        self.refresh()

@@ -84,25 +84,34 @@ class Stepper(Panel):
         self.go_on = button("goon", "Go on all the same", tip, actions.go_on)
         self.ask = Switch(description="ask me each time", tooltip="Stop before every choice, so that you can make it")
         self.bar = ipywidgets.FloatProgress(0, min=0, max=1, layout=ipywidgets.Layout(width="160px", height="14px"))
-        self.words = text("words-now")
-        parts = (self.next, self.iteration, self.convergence, self.ask, self.go_on, self.cancel, self.bar, self.words)
+        self.words, self.half, self._fraction = text("words-now"), text("unseen"), 0.0
+        parts = (
+            self.next,
+            self.iteration,
+            self.convergence,
+            self.ask,
+            self.go_on,
+            self.cancel,
+            self.bar,
+            self.words,
+            self.half,
+        )
         self.ui = row(*parts, kind="stepper")
         traitlets.link((self.ask, "value"), (session, "asks"))
         on_change(session, "progress", self._show_progress)
+        session.observe(self.redraw, "screen")
 
     def show(self) -> None:
         """Enable what can be done now."""
-        session, stage = self.session, self.run.next_stage
-        can_step = bool(session.can_edit and stage)
-        offer(self.next, can_step)
-        self.next.layout.display = None if can_step or session.busy else "none"  # its place is kept while it works
-        for part in (self.iteration, self.convergence, self.ask):
-            offer(part, can_step)
+        session, stage, screen = self.session, self.run.next_stage, self.session.screen
+        for part in (self.next, self.iteration, self.convergence, self.ask):
+            offer(part, screen.steps)
+        self.next.layout.display = None if screen.steps or screen.cancels else "none"  # its place is kept during work
         verb = "Retry" if session.failed else "Next"
         self.next.description = f"{verb}: {stage.capitalize()}" if stage else "Finished"
-        offer(self.cancel, session.busy)
-        offer(self.bar, session.busy)
-        offer(self.go_on, session.can_edit and stage is None)
+        offer(self.cancel, screen.cancels)
+        offer(self.bar, screen.cancels)
+        offer(self.go_on, screen.goes_on)
         if not session.busy:
             self.words.value = ""
 
@@ -111,5 +120,8 @@ class Stepper(Panel):
         if progress is not None:
             self.bar.value = progress.fraction
             stopping = " · stopping…" if self.session.tasks.task.stop.is_set() else ""
+            if progress.fraction >= 0.5 > self._fraction:  # beginning and end are said by the status line
+                self.half.value = f'<span role="status">{escape(progress.stage.capitalize())}: half done</span>'
+            self._fraction = progress.fraction
             said = f"{progress.stage.capitalize()}: {progress.text}{stopping}"
             self.words.value = f"<span>{escape(said)}</span>"

@@ -6,15 +6,15 @@ import functools
 import traceback
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets
 
+from .states import Kind
+
 if TYPE_CHECKING:
     from chosen_one_nb.run.decision import Decision
-    from chosen_one_nb.run.run import Run
 
-Kind = Literal["quiet", "good", "warning", "error"]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 SIGNS: dict[str, str] = {"quiet": "", "good": "✓ ", "warning": "⚠ ", "error": "✕ "}
@@ -90,21 +90,6 @@ def guarded(handler: Handler) -> Handler:
             return None
 
     return guard  # type: ignore[return-value]
-
-
-def what_comes_next(run: Run) -> str:
-    """Say where a run stands and what a person can do."""
-    outcome, stage = run.outcome, run.next_stage
-    if outcome.state == "no cluster":
-        return f"{outcome.reason} Choose images yourself, merge clusters or change k."
-    if stage is None:
-        return (
-            f"Finished, {outcome.state}. Choose otherwise at an earlier iteration to begin a branch, compare "
-            "branches below, or go on all the same."
-        )
-    if stage == "choose":
-        return "Your turn: choose a cluster or images, or press Next to take the proposal."
-    return f"Done. Next comes {stage.capitalize()}."
 
 
 def chosen_words(decision: Decision, by_hand: str = "images picked by hand") -> str:

@@ -63,6 +63,10 @@ class Screen:
                 return self.find(".chosen-status").wait_for(timeout=20_000)
         raise AssertionError("expected the explorer after four reloads, got none")
 
+    def turn_to(self, tab: str) -> None:
+        """Turn to a tab of the side pane."""
+        self.page.get_by_role("tab", name=tab, exact=True).click()
+
     def says(self, text: str) -> None:
         """Wait until the status line says something."""
         self.find(".chosen-status").filter(has_text=text).wait_for()
