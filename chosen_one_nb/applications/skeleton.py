@@ -6,6 +6,7 @@ import colorsys
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -28,6 +29,9 @@ class SkeletonError(ValueError):
     """A skeleton that cannot be used: the message says what was expected and what came."""
 
 
+Point = Annotated[tuple[float, float], Field(strict=False)]  # a list too, as JSON and the browser have it
+
+
 class Skeleton(BaseModel):
     """Named joints and the limbs between them; whose they are does not matter.
 
@@ -44,7 +48,7 @@ class Skeleton(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    joints: dict[str, tuple[float, float] | None] = Field(min_length=2, max_length=MOST)
+    joints: dict[str, Point | None] = Field(min_length=2, max_length=MOST)
     limbs: tuple[tuple[str, str], ...] = Field(min_length=1, max_length=MOST, strict=False)
     note: str = Field("", max_length=200)
 

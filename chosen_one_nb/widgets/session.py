@@ -110,6 +110,7 @@ class Session(traitlets.HasTraits):
         run.listeners.append(self.refresh)
         self.tasks.watchers.append(self._watch)
         self._said_at: tuple[str, str] = ("", "")
+        self.screen = Screen("new")  # before anybody follows it: a first change has no value before it
 
     def close(self) -> None:
         """Stop listening to the run and its work, and forget who observes."""
