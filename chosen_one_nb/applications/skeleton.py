@@ -30,6 +30,7 @@ class SkeletonError(ValueError):
 
 
 Point = Annotated[tuple[float, float], Field(strict=False)]  # a list too, as JSON and the browser have it
+Limb = Annotated[tuple[str, str], Field(strict=False)]
 
 
 class Skeleton(BaseModel):
@@ -49,7 +50,7 @@ class Skeleton(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     joints: dict[str, Point | None] = Field(min_length=2, max_length=MOST)
-    limbs: tuple[tuple[str, str], ...] = Field(min_length=1, max_length=MOST, strict=False)
+    limbs: tuple[Limb, ...] = Field(min_length=1, max_length=MOST, strict=False)
     note: str = Field("", max_length=200)
 
     @model_validator(mode="after")
