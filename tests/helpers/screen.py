@@ -68,8 +68,8 @@ class Screen:
         self.page.get_by_role("tab", name=tab, exact=True).click()
 
     def says(self, text: str) -> None:
-        """Wait until the status line says something."""
-        self.find(".chosen-status").filter(has_text=text).wait_for()
+        """Wait until the status line says something, that of the first display."""
+        self.find(".chosen-status").filter(has_text=text).first.wait_for()
 
     def point(self, index: int) -> list[float]:
         return self.page.evaluate(POINT, [index, N])
