@@ -723,7 +723,7 @@ def nothing(c: Character, f: Path) -> Any:
         (with_metadata("{"), r"noted.*expected JSON under the metadata key lora_adapter_metadata"),
         (with_metadata('{"unet.use_dora": true}'), r"noted.*expected a plain LoRA .* got DoRA"),
         (with_metadata("[]"), r"noted.*expected JSON under the metadata key lora_adapter_metadata"),
-        (with_metadata('{"unet.lora_alpha": "8"}'.replace("8", "eight")), r"noted.*expected JSON .* how strong the LoRA"),
+        (with_metadata('{"unet.lora_alpha": "8"}'.replace("8", "eight")), r"noted.*how strong the LoRA"),
         (two_bundles, r"bundled.*expected at most one embedding in a LoRA file, got bundle_emb.cat"),
         (rows_for_lora, r"embeddings.*: expected a LoRA file, got tensors clip_g, clip_l"),
         (lora_for_rows, r"loras.*: expected learned rows .* got tensors lora_unet"),
