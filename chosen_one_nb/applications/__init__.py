@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from chosen_one_nb.character import Character
     from chosen_one_nb.models.load import Models
 
-__all__ = ["request", "usual_settings", "with_settings"]
+__all__ = ["EditError", "request", "usual_settings", "with_settings"]
+
+
+class EditError(ValueError):
+    """An edit that cannot be done: the message says what was expected and what came."""
 
 
 def usual_settings(models: Models) -> Settings:

@@ -16,7 +16,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_ed
 from torch.nn import functional as F
 
 from chosen_one_nb.analysis.segmentation import segment
-from chosen_one_nb.applications import request, with_settings
+from chosen_one_nb.applications import EditError, request, with_settings
 from chosen_one_nb.character import Character
 from chosen_one_nb.models.images import read_image
 from chosen_one_nb.models.load import Models
@@ -27,10 +27,6 @@ from chosen_one_nb.steps.latents import encode, latent_size
 __all__ = ["Blend", "Edited", "EditError", "cells", "edit", "subject_mask"]
 
 THIN = 2  # cells that a mask without any inside begins with around it
-
-
-class EditError(ValueError):
-    """An edit that cannot be done: the message says what was expected and what came."""
 
 
 @dataclass(frozen=True)

@@ -350,11 +350,15 @@ class AttributeClassifier:
     def __init__(self, folder: str | Path) -> None:
         import transformers
 
-        stock = {"local_files_only": True, "trust_remote_code": False}
         try:
             kind = transformers.AutoModelForImageClassification
-            self.model = kind.from_pretrained(folder, use_safetensors=True, **stock).eval().float()
-            self.processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **stock)
+            self.model = kind.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+            )
+            self.model.eval().float()
+            self.processor = transformers.AutoImageProcessor.from_pretrained(
+                folder, backend="pil", local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise ComparisonError(
                 f"judge: expected the folder of an image classifier, got {folder}: {error}"

@@ -9,7 +9,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from chosen_one_nb.applications.edit import EditError
+from chosen_one_nb.applications import EditError
 
 from .images import script, style, webp
 
