@@ -25,6 +25,7 @@ from chosen_one_nb.baselines.comparison import (
     score_truth,
 )
 from chosen_one_nb.plots import comparison_plot, pareto_front, to_svg
+from chosen_one_nb.run.store import StoreError
 from chosen_one_nb.study import Study
 from chosen_one_nb.sweep import workers
 from menagerie import oracle, world
@@ -93,6 +94,18 @@ def test_a_folder_of_other_settings_is_refused(here, tmp_path):
     compare(plan_of(methods=["reference_copied"]), tmp_path)
     with pytest.raises(ComparisonError, match="with the same settings, got another"):
         compare(plan_of(methods=["reference_copied"], settings=SMALL | {"sampling_steps": 3}), tmp_path)
+
+
+@pytest.mark.parametrize("file", ["../../../secret.png", "/secret.png", "images/../../../../secret.png"])
+def test_a_shared_cell_that_names_a_file_elsewhere_is_refused(here, tmp_path, file):
+    folder = tmp_path / "out"
+    compare(plan_of(methods=["base"], prompts=["a red fox"]), folder)
+    (cell,) = folder.glob("cells/*/*/cell.json")
+    told = json.loads(cell.read_text())
+    told["rows"][0]["images"][0]["file"] = file
+    cell.write_text(json.dumps(told))
+    with pytest.raises(StoreError, match=r"cell.json is damaged: rows: 0: images: 0: file"):
+        Comparison.open(folder)
 
 
 def test_images_from_elsewhere_are_a_row(here, tmp_path):

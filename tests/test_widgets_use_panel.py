@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from chosen_one_nb.applications.kept import Use, keep, kept
-from chosen_one_nb.run.store import StoreError
 
 pytest_plugins = ["helpers.explorers"]
 
@@ -81,8 +80,9 @@ def test_a_pose_takes_the_moved_skeleton(second, asked):
     assert only.use == asked[0][0]
 
 
-def test_a_damaged_use_is_told_with_its_place(tmp_path):
+def test_a_damaged_use_is_left_out_and_its_place_told(tmp_path):
+    sound = keep(tmp_path, Use(kind="story"), Image.new("RGB", (4, 4)))
     place = keep(tmp_path, Use(kind="pose"), Image.new("RGB", (4, 4))).folder
     (place / "use.json").write_text('{"kind": "dance"}')
-    with pytest.raises(StoreError, match=r"0001-pose.use\.json is damaged: kind"):
-        kept(tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"0002-pose.use\.json is damaged: kind"):
+        assert kept(tmp_path) == [sound]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -88,8 +89,14 @@ def keep(run: Path, use: Use, image: Image.Image, **parts: Image.Image) -> KeptU
 
 
 def kept(run: Path) -> list[KeptUse]:
-    """Return the uses in a run's folder, oldest first; a damaged one raises StoreError with its place."""
-    return [KeptUse(path.parent, _read(path)) for path in sorted((run / "uses").glob("*/use.json"))]
+    """Return the uses in a run's folder, oldest first; a damaged one is left out, with a warning that says where."""
+    found = []
+    for path in sorted((run / "uses").glob("*/use.json")):
+        try:
+            found.append(KeptUse(path.parent, _read(path)))
+        except store.StoreError as error:
+            warnings.warn(f"{error} It is left out.", RuntimeWarning, stacklevel=2)
+    return found
 
 
 def _read(path: Path) -> Use:

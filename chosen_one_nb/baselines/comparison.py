@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from chosen_one_nb import plots
 from chosen_one_nb.analysis.segmentation import NotAvailable, cut_out, segment
@@ -34,7 +35,7 @@ from chosen_one_nb.settings import Settings, SettingsError, first_error
 from chosen_one_nb.steps import Callbacks
 from chosen_one_nb.steps.embed import unit
 from chosen_one_nb.steps.gallery import probe_seeds
-from chosen_one_nb.study.records import StudyImage, StudyTable
+from chosen_one_nb.study.records import File, StudyImage, StudyTable
 from chosen_one_nb.sweep import SweepError, prepare
 from chosen_one_nb.sweep.plan import LoadOption
 from chosen_one_nb.sweep.workers import TaskResult, WorkerPool, load_same_models
@@ -62,6 +63,42 @@ LOOP = {"ip_adapter": "CLIP", "extractor_clip": "CLIP"}
 BY_DINO = ("ours", "without", "reinitialising", "single", "extractor_dinov1")
 """What names begin with of methods that choose by DINO's features, which flatter them then."""
 SHOWN = 12  # prompts whose images are on the page
+
+
+class _CellImage(TypedDict):
+    context: str
+    seed: int
+    file: File
+
+
+class _CellRow(TypedDict):
+    row: str
+    images: list[_CellImage]
+    seconds: NotRequired[float]
+    passes: NotRequired[float]
+    seconds_image: NotRequired[float]
+    passes_image: NotRequired[float]
+
+
+class _CellRecord(TypedDict):
+    prompt: str
+    method: str
+    rows: list[_CellRow]
+    error: str
+
+
+class _CellScores(TypedDict):
+    made: str
+    scores: dict[str, dict[str, float | None]]
+
+
+class _ComparisonRecord(TypedDict):
+    fixed: dict[str, Any]
+    plan: dict[str, Any]
+
+
+# A folder may come from anybody: its files are read by these, and images lie in their cell.
+CELL, CELL_SCORES, RECORD = (TypeAdapter(each) for each in (_CellRecord, _CellScores, _ComparisonRecord))
 
 
 class ComparisonError(RuntimeError):
@@ -235,7 +272,7 @@ def _write_images(
 
 def score_cell(plan: ComparisonPlan, place: Path, fingerprint: str) -> None:
     """Score the images of a cell: ``scores.json``."""
-    models, cell = load_same_models(plan.loading, fingerprint), store.read_json(place / "cell.json")
+    models, cell = load_same_models(plan.loading, fingerprint), store.read_json(place / "cell.json", schema=CELL)
     reference = _reference(BaselineTask(models, cell["prompt"], plan.drawn_with, place), place.parent / "reference.png")
     judge = None if plan.judge is None else AttributeClassifier(plan.judge)
     scores = {}
@@ -460,7 +497,7 @@ def _cell(place: Path, prompt: str, method: str) -> Path:
 def _failed(cell: Path) -> str | None:
     """Why a cell is to be done; None where it is done."""
     try:
-        return store.read_json(cell / "cell.json")["error"] or None
+        return store.read_json(cell / "cell.json", schema=CELL)["error"] or None
     except store.StoreError as error:
         return str(error)
 
@@ -469,7 +506,7 @@ def _unscored(plan: ComparisonPlan, cell: Path) -> bool:
     if _failed(cell) is not None:
         return False
     try:
-        return store.read_json(cell / "scores.json")["made"] != scored_with(plan, cell)
+        return store.read_json(cell / "scores.json", schema=CELL_SCORES)["made"] != scored_with(plan, cell)
     except store.StoreError:
         return True
 
@@ -487,7 +524,7 @@ def _check_same(place: Path, fixed: dict[str, Any]) -> None:
     """Refuse a folder whose cells were made otherwise."""
     if not (place / "compare.json").exists():
         return
-    there = store.read_json(place / "compare.json")["fixed"]
+    there = store.read_json(place / "compare.json", schema=RECORD)["fixed"]
     if other := [name for name in fixed if there.get(name) != fixed[name]]:
         raise ComparisonError(
             f"{place}: expected a comparison with the same {', '.join(other)}, got another. Its cells cannot be "
@@ -538,15 +575,16 @@ class Comparison:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.plan = ComparisonPlan(**store.read_json(folder / "compare.json")["plan"])
-        cells = [(path.parent, store.read_json(path)) for path in folder.glob("cells/*/*/cell.json")]
+        self.plan = ComparisonPlan(**store.read_json(folder / "compare.json", schema=RECORD)["plan"])
+        cells = [(path.parent, store.read_json(path, schema=CELL)) for path in folder.glob("cells/*/*/cell.json")]
         order = {name: i for i, name in enumerate(dict.fromkeys([*methods(), *(cell["method"] for _, cell in cells)]))}
         prompts = {prompt: i for i, prompt in enumerate(self.plan.prompts)}
         cells.sort(key=lambda each: (order[each[1]["method"]], prompts.get(each[1]["prompt"], len(prompts))))
         lines, images, failures = [], [], []
         for place, cell in cells:
             about = {"prompt": cell["prompt"], "method": cell["method"]}
-            scores = store.read_json(place / "scores.json")["scores"] if (place / "scores.json").exists() else {}
+            scored = place / "scores.json"
+            scores = store.read_json(scored, schema=CELL_SCORES)["scores"] if scored.exists() else {}
             failures += [about | {"error": cell["error"]}] if cell["error"] else []
             for row in cell["rows"]:
                 costs = {name: row.get(name) for name in COSTS}

@@ -60,6 +60,7 @@ class MaskCanvas(anywidget.AnyWidget):
 
     @mask.setter
     def mask(self, mask: np.ndarray) -> None:
+        """Paint bool (side, side); `EditError` for anything else."""
         if mask.shape != (self.side, self.side) or mask.dtype != bool:
             raise EditError(
                 f"mask: expected truth values ({self.side}, {self.side}), got {mask.dtype} of shape {mask.shape}."

@@ -25,7 +25,7 @@ SENTENCES = {
 FORMULAS = {
     "generate": "Sᵢ = { M_Θᵢ(p; seedₙ) : n = 1…N }",
     "embed": "eₙ = F(xₙ)",
-    "check": "1/|S|² · Σ ‖eₐ − e_b‖ ≤ d_conv",
+    "check": "2/(N(N−1)) · Σ_{a<b} ‖eₐ − e_b‖ ≤ d_conv",
     "cluster": "cohesion(c) = 1/|c| · Σ ‖e − c_cen‖²",
     "choose": "c* = argmin cohesion(c)",
     "refine": "min over Θ of E ‖ε − ε_Θ(z_t, t, text)‖²",
