@@ -104,11 +104,7 @@ def test_cards_and_curve_follow(screen):
 
 @pytest.mark.parametrize("index", [7, 20])
 def test_hovering_a_point_shows_its_image(screen, index):
-    x, y = screen.point(index)
-    screen.page.mouse.move(x - 40, y - 40)
-    screen.page.mouse.move(x, y)
-    shown = screen.find(f".chosen-preview[data-index='{index}']")
-    shown.wait_for()
+    shown = screen.hover(index)
     assert shown.locator("> img").get_attribute("data-image").endswith(f"0/{index}")
     assert f"Image {index}" in shown.inner_text()
     assert shown.locator(".chosen-near img").count() == 5

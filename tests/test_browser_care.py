@@ -155,7 +155,8 @@ def test_a_narrow_window_cuts_nothing_off(screen):
     beyond = """() => {
       const edge = document.querySelector('.chosen-explorer').getBoundingClientRect().right + 2;
       return [...document.querySelectorAll('.chosen-explorer :is(button, input, select, li, img)')]
-        .filter((e) => !e.closest('.chosen-tree, table') && e.getBoundingClientRect().right > edge)
+        .filter((e) => !e.closest('.chosen-tree, table, .chosen-decide .chosen-gallery')) // these scroll inside
+        .filter((e) => e.getBoundingClientRect().right > edge)
         .map((e) => e.className + e.textContent);
     }"""
     assert screen.page.evaluate(beyond) == []
@@ -198,10 +199,7 @@ def test_a_vanished_folder_is_said_and_the_stage_can_be_retried(screen):
     assert "Retry" in screen.find(".chosen-next").inner_text()
     assert screen.python("print(run.folder.exists())") == "False"
     screen.turn_to("Clusters")
-    x, y = screen.point(3)
-    screen.page.mouse.move(x - 30, y - 30)
-    screen.page.mouse.move(x, y)
-    screen.find(".chosen-preview[data-index='3']").wait_for()
+    screen.hover(3)
     screen.python("shutil.copytree(kept, run.folder)")
     screen.step("Next comes Generate")
 

@@ -253,7 +253,8 @@ def test_the_shipped_text_towers_know_the_words_of_the_world_by_the_same_numbers
 
 def test_the_shipped_models_are_of_the_recipe_s_sizes():
     """So that the recipe goes on from them (``--from-saved``)."""
-    numbers = {name for name in vars(Recipe()) if name not in ("minutes", "n_renders") and not name.endswith("_batch")}
+    numbers = {name for name in vars(Recipe()) if name not in ("minutes", "n_renders", "n_trajectories")
+               and not name.endswith("_batch")}  # fmt: skip
     shipped = Recipe.load(SHIPPED / "recipe.json")
     assert {name: getattr(shipped, name) for name in numbers} == {name: getattr(Recipe(), name) for name in numbers}
 
@@ -444,10 +445,10 @@ def test_the_shipped_pipeline_draws_in_the_stock_class_without_a_dtype():
 
 def test_the_shipped_files_are_half_precision_and_small():
     weights = sorted(SHIPPED.rglob("*.safetensors"))
-    assert len(weights) == 8
+    assert len(weights) == 10
     for file in weights:
         with safe_open(file, framework="pt") as opened:
             kinds = {key: opened.get_slice(key).get_dtype() for key in opened.keys()}  # noqa: SIM118, not a dict
         other = {key: kind for key, kind in kinds.items() if kind != "F16" and not key.endswith("num_batches_tracked")}
         assert not other, file
-    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 56e6
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 62e6

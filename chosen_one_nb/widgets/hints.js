@@ -30,9 +30,12 @@ function render({ model, el, signal }) {
   }
 
   // After a choice the next step is what comes: the focus goes there once it can be pressed.
-  function toNext(root) {
-    last = root.querySelector(".chosen-next");
-    setTimeout(() => last?.focus({ preventScroll: true }), 150);
+  function toNext(root, tries = 20) {
+    setTimeout(() => {
+      const next = root.querySelector(".chosen-next");
+      if (next && !next.disabled) next.focus({ preventScroll: true });
+      else if (tries && !signal?.aborted) toNext(root, tries - 1);
+    }, 150); // later than the cards, which are drawn anew and keep the focus that they had
   }
 
   function help(root, event) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
@@ -73,6 +74,18 @@ class Screen:
 
     def point(self, index: int) -> list[float]:
         return self.page.evaluate(POINT, [index, N])
+
+    def hover(self, index: int) -> Any:
+        """Point at an image on the map until its preview is there, and give that: a map that is being fitted moves."""
+        shown = self.find(f".chosen-preview[data-index='{index}']:not([hidden])")
+        for _ in range(20):
+            x, y = self.point(index)
+            self.page.mouse.move(x - 40, y - 40)
+            self.page.mouse.move(x, y)
+            self.page.wait_for_timeout(700)
+            if shown.count() and self.point(index) == [x, y]:
+                return shown
+        raise AssertionError(f"no preview of image {index}")
 
     def step(self, then: str) -> None:
         self.press("next")
